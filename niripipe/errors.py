@@ -1,0 +1,134 @@
+"""The exception tree of niripipe.
+
+Every error that bad input can cause is an instance of `NiripipeError`. Its message says what is wrong
+and, where they apply, which file, which item, what was found, what was expected and what to do; the
+same parts are attributes, so that a pipeline can act on them without reading prose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from typing import Any
+
+__all__ = [
+    "AlgorithmError",
+    "CalibrationError",
+    "DataError",
+    "InputError",
+    "NiripipeError",
+    "ParameterError",
+    "StorageError",
+]
+
+
+class NiripipeError(Exception):
+    """Base of all niripipe errors.
+
+    Parameters
+    ----------
+    problem : str
+        What is wrong, as one sentence without a final full stop.
+    file : path-like, optional
+        The file concerned.
+    item : str, optional
+        The item concerned: a keyword, a parameter, an extension, a position in a list.
+    found : object, optional
+        The value that was found.
+    expected : object, optional
+        What would have been acceptable.
+    remedy : str, optional
+        What the user can do about it.
+
+    Attributes
+    ----------
+    problem, file, item, found, expected, remedy
+        The parts, as given.
+    """
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        file: str | PathLike[str] | None = None,
+        item: str | None = None,
+        found: Any = None,
+        expected: Any = None,
+        remedy: str | None = None,
+    ) -> None:
+        self.problem = problem
+        self.file = None if file is None else str(file)
+        self.item = item
+        self.found = found
+        self.expected = expected
+        self.remedy = remedy
+        super().__init__(problem)
+
+    def __str__(self) -> str:
+        parts = [
+            f"{name}: {value}"
+            for name, value in (
+                ("file", self.file),
+                ("item", self.item),
+                ("found", self.found),
+                ("expected", self.expected),
+            )
+            if value is not None
+        ]
+        text = self.problem.rstrip(".")
+        if parts:
+            text += f" [{'; '.join(parts)}]"
+        if self.remedy:
+            text += f". {self.remedy}"
+        return text
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Keyword-only arguments are lost by the default protocol; errors cross process borders.
+        return _rebuild, (type(self), self.problem, self.__dict__.copy())
+
+
+class InputError(NiripipeError):
+    """What the caller named cannot be used: a path, a list of files, an expression, a recipe name."""
+
+
+class DataError(NiripipeError):
+    """The content of a file or frame is not usable: structure, header, observing mode."""
+
+
+class ParameterError(NiripipeError):
+    """A primitive parameter is unknown, has an unusable value, or contradicts another."""
+
+
+class CalibrationError(NiripipeError):
+    """No usable calibration was found, or the one given does not fit.
+
+    Parameters
+    ----------
+    problem : str
+        As in `NiripipeError`.
+    candidates : sequence of mappings, optional
+        One entry a candidate calibration, with the rules it failed (see
+        `niripipe.cal_service.CalibrationService.explain`).
+    **parts
+        As in `NiripipeError`.
+    """
+
+    def __init__(
+        self, problem: str, *, candidates: Sequence[Mapping[str, Any]] = (), **parts: Any
+    ) -> None:
+        self.candidates = tuple(candidates)
+        super().__init__(problem, **parts)
+
+
+class AlgorithmError(NiripipeError):
+    """A computation could not reach a trustworthy result; the message carries the measured numbers."""
+
+
+class StorageError(NiripipeError):
+    """A file or store could not be written or read: permission, space, corruption, a foreign layout."""
+
+
+def _rebuild(cls: type[NiripipeError], problem: str, state: dict[str, Any]) -> NiripipeError:
+    error = cls(problem)
+    error.__dict__.update(state)
+    return error

@@ -1,0 +1,1 @@
+"""Recipes: plain functions of a primitives object."""

@@ -1,0 +1,1 @@
+"""Simulated NIRI nights with known truth."""
