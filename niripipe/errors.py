@@ -113,9 +113,7 @@ class CalibrationError(NiripipeError):
         As in `NiripipeError`.
     """
 
-    def __init__(
-        self, problem: str, *, candidates: Sequence[Mapping[str, Any]] = (), **parts: Any
-    ) -> None:
+    def __init__(self, problem: str, *, candidates: Sequence[Mapping[str, Any]] = (), **parts: Any) -> None:
         self.candidates = tuple(candidates)
         super().__init__(problem, **parts)
 
