@@ -1,1 +1,60 @@
-"""The data container."""
+"""The data container: data sets with pixels, variance, mask, world coordinates, headers, tables and records.
+
+`open` reads FITS files, `create` makes data sets from nothing. Instrument classes, which know what headers
+mean, register themselves with `register_class` and mark their methods with `astro_data_tag`,
+`astro_data_descriptor` and `returns_list`.
+"""
+
+from niripipe.astrodata.ccddata import from_ccddata, to_ccddata
+from niripipe.astrodata.core import AstroData
+from niripipe.astrodata.descriptors import astro_data_descriptor, returns_list
+from niripipe.astrodata.dq import DQ, FAIL, NOT_SIGNAL
+from niripipe.astrodata.extension import Extension
+from niripipe.astrodata.factory import create, open, register_class
+from niripipe.astrodata.fits_source import MissingFileError
+from niripipe.astrodata.headers import HeaderManager, header_value
+from niripipe.astrodata.provenance import (
+    HistoryRecord,
+    ProvenanceRecord,
+    add_history,
+    add_provenance,
+    clone_history,
+    clone_provenance,
+    file_md5,
+    utc_now,
+)
+from niripipe.astrodata.section import Section
+from niripipe.astrodata.tags import TagSet, astro_data_tag
+from niripipe.astrodata.wcs import pixel_scale, shifted, with_affine
+
+__all__ = [
+    "DQ",
+    "FAIL",
+    "NOT_SIGNAL",
+    "AstroData",
+    "Extension",
+    "HeaderManager",
+    "HistoryRecord",
+    "MissingFileError",
+    "ProvenanceRecord",
+    "Section",
+    "TagSet",
+    "add_history",
+    "add_provenance",
+    "astro_data_descriptor",
+    "astro_data_tag",
+    "clone_history",
+    "clone_provenance",
+    "create",
+    "file_md5",
+    "from_ccddata",
+    "header_value",
+    "open",
+    "pixel_scale",
+    "register_class",
+    "returns_list",
+    "shifted",
+    "to_ccddata",
+    "utc_now",
+    "with_affine",
+]

@@ -1,0 +1,119 @@
+"""How a data set shows itself: as text, and in a notebook with a thumbnail."""
+
+from __future__ import annotations
+
+import base64
+import html
+import struct
+import textwrap
+import zlib
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from niripipe.astrodata.core import AstroData
+
+__all__ = ["as_html", "as_png", "as_text", "thumbnail"]
+
+_THUMBNAIL = 160
+_PERCENTILES = (1.0, 99.5)
+
+
+def as_text(ad: AstroData) -> str:
+    """Return what `AstroData.info` prints: file, tags, planes of each extension, tables."""
+    lines = [f"Filename: {ad.path or '(in memory)'}"]
+    lines += textwrap.wrap(
+        " ".join(sorted(ad.tags)), 80, initial_indent="Tags: ", subsequent_indent="      "
+    ) or ["Tags: none"]
+    lines += ["", f"{'Index':<6} {'Content':<24} {'Type':<10} {'Dimensions':<16} Format"]
+    for position, extension in enumerate(ad.extensions):
+        for content, kind, dimensions, form in _planes(extension):
+            label = f"[{position:>2}]  " if content == "science" else " " * 6
+            lines.append(f"{label:<6} {content:<24} {kind:<10} {dimensions:<16} {form}".rstrip())
+    tables = ad.table_sizes()
+    if tables:
+        lines += ["", "Tables:"]
+        lines += [f"  {name:<22} {size}" for name, size in sorted(tables.items())]
+    return "\n".join(lines)
+
+
+def as_html(ad: AstroData) -> str:
+    """Return the notebook view: thumbnail of the first extension, tags, planes. Pixels are read."""
+    rows = "".join(
+        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in (str(position), *plane)) + "</tr>"
+        for position, extension in enumerate(ad.extensions)
+        for plane in _planes(extension)
+    )
+    image = ""
+    if ad.extensions:
+        png = base64.b64encode(as_png(thumbnail(ad.extensions[0].read("data")))).decode("ascii")
+        image = f'<img alt="thumbnail" src="data:image/png;base64,{png}"/>'
+    tables = "".join(
+        f"<li>{html.escape(n)}: {html.escape(s)}</li>" for n, s in sorted(ad.table_sizes().items())
+    )
+    return (
+        f"<div><b>{html.escape(ad.filename or '(in memory)')}</b>"
+        f"<div>{html.escape(', '.join(sorted(ad.tags)) or 'no tags')}</div>{image}"
+        "<table><tr><th>#</th><th>plane</th><th>kind</th><th>shape</th><th>type</th></tr>"
+        f"{rows}</table>{f'<ul>{tables}</ul>' if tables else ''}</div>"
+    )
+
+
+def thumbnail(data: NDArray[Any], size: int = _THUMBNAIL) -> NDArray[np.uint8]:
+    """Return a small grey picture of an image, scaled between percentiles, north of the array at the top.
+
+    Parameters
+    ----------
+    data : numpy.ndarray
+        Image, shape ``(ny, nx)``; every n-th pixel is taken.
+    size : int
+        Largest length of the picture, pixels.
+    """
+    step = max(1, -(-max(data.shape) // size))
+    small = np.asarray(data[::step, ::step], np.float64)
+    finite = small[np.isfinite(small)]
+    low, high = np.percentile(finite, _PERCENTILES) if finite.size else (0.0, 1.0)
+    level = (np.nan_to_num(small, nan=low, posinf=high, neginf=low) - low) / ((high - low) or 1.0)
+    return np.asarray(np.clip(level * 255, 0, 255), np.uint8)[::-1]
+
+
+def as_png(picture: NDArray[np.uint8]) -> bytes:
+    """Return an 8-bit grey PNG file (https://www.w3.org/TR/png-3/) of a picture, first row at the top."""
+    height, width = picture.shape
+    filtered = np.zeros((height, width + 1), np.uint8)  # each row starts with its filter type, 0
+    filtered[:, 1:] = picture
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        _chunk(kind, content)
+        for kind, content in (
+            (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)),
+            (b"IDAT", zlib.compress(filtered.tobytes())),
+            (b"IEND", b""),
+        )
+    )
+
+
+def _chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def _planes(extension: Any) -> list[tuple[str, str, str, str]]:
+    shape = str(extension.shape)
+    rows = [("science", "image", shape, "float32")]
+    if extension.has_variance:
+        rows.append(("variance", "image", shape, "float32"))
+    if extension.has_mask:
+        rows.append(("mask", "image", shape, "uint16"))
+    for name in sorted(extension.extras):
+        held = extension._extras[name]
+        if name in extension.tables:
+            rows.append((f".{name}", "table", *_table_shape(held)))
+        else:
+            rows.append((f".{name}", "image", str(held.shape), str(held.dtype)))
+    return rows
+
+
+def _table_shape(held: Any) -> tuple[str, str]:
+    table = held.read()
+    return f"({len(table)}, {len(table.colnames)})", "n/a"

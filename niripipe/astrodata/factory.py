@@ -1,0 +1,160 @@
+"""Finding the class of a data set, opening files, and making data sets from nothing."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, TypeVar
+
+from niripipe.astrodata.core import AstroData
+from niripipe.astrodata.extension import Extension
+from niripipe.astrodata.fits_read import Contents, read_file, read_hdus
+from niripipe.astrodata.headers import header_value, watched
+from niripipe.errors import DataError, InputError
+
+__all__ = ["PROVIDERS", "create", "open", "register_class"]
+
+PROVIDERS = ["niripipe.instruments"]
+"""Modules that register instrument classes when they are imported, which happens on first use."""
+
+_Class = TypeVar("_Class", bound=type[AstroData])
+_classes: list[type[AstroData]] = []
+_imported: set[str] = set()
+
+
+def register_class(cls: _Class) -> _Class:
+    """Register an instrument class, so that its data sets become instances of it.
+
+    Parameters
+    ----------
+    cls : type
+        A sub-class of `AstroData` with a static method ``_matches_data(hdus)``, which says whether data
+        are of this kind: ``hdus[0].header`` is the primary header.
+
+    Returns
+    -------
+    type
+        The class, so that this can be used as a decorator.
+    """
+    if cls not in _classes:
+        _classes.append(cls)
+    return cls
+
+
+def open(source: Any) -> AstroData:
+    """Open a FITS file; only headers are read, pixels follow on first use.
+
+    Parameters
+    ----------
+    source : path-like or sequence of HDUs
+        A file, which may be compressed (``.gz``, ``.bz2``, ``.fz``), or an astropy HDU list, of which a
+        copy is made. An `AstroData` is returned as it is.
+
+    Returns
+    -------
+    AstroData
+        Of the class that is registered for such data.
+
+    Raises
+    ------
+    InputError
+        There is no such file (then also a `FileNotFoundError`), or the argument is something else.
+    DataError
+        The file is empty, not FITS, truncated, or contradicts itself.
+    StorageError
+        The file may not be read.
+    """
+    if isinstance(source, AstroData):
+        return source
+    if isinstance(source, str | os.PathLike):
+        path = os.fspath(source)
+        contents = read_file(Path(path))
+        return _build(contents, path)
+    if isinstance(source, Sequence) and source and hasattr(source[0], "header"):
+        contents = read_hdus(source)
+        original = header_value(contents.phu, "ORIGNAME")
+        return _build(contents, str(original) if original else None)
+    raise InputError(
+        "this cannot be opened", found=type(source).__name__, expected="a path or a list of HDUs"
+    )
+
+
+def create(phu: Any, extensions: Sequence[Any] | None = None) -> AstroData:
+    """Make a data set from a primary header and extensions.
+
+    Parameters
+    ----------
+    phu : HDU, header, dict or list of cards
+        The primary header; copied.
+    extensions : sequence, optional
+        HDUs, `Extension` objects, or arrays.
+
+    Returns
+    -------
+    AstroData
+        Of the class that is registered for such data.
+
+    Raises
+    ------
+    DataError, InputError
+        The header or an extension is not usable.
+    """
+    from astropy.io import fits
+
+    header = watched(phu)
+    hdus = [fits.PrimaryHDU(header=header)]
+    items = list(extensions or ())
+    from_hdus = [item for item in items if hasattr(item, "header") and not isinstance(item, Extension)]
+    contents = read_hdus([*hdus, *from_hdus]) if from_hdus else Contents(header)
+    contents.phu = header
+    ad = _build(contents, None)
+    for item in items:
+        if not any(item is hdu for hdu in from_hdus):
+            ad.append(item)
+    return ad
+
+
+def _build(contents: Contents, path: str | None) -> AstroData:
+    cls = _class_for(contents.phu, path)
+    return cls._from_contents(contents, path)
+
+
+def _class_for(phu: Any, path: str | None) -> type[AstroData]:
+    """Return the most derived registered class whose predicate accepts the data."""
+    for name in PROVIDERS:
+        if name not in _imported:
+            importlib.import_module(name)
+            _imported.add(name)
+    candidates = [cls for cls in _classes if _accepts(cls, phu, path)]
+    derived = [
+        cls
+        for cls in candidates
+        if not any(other is not cls and issubclass(other, cls) for other in candidates)
+    ]
+    if len(derived) > 1:
+        raise DataError(
+            "the data fit more than one instrument",
+            file=path,
+            found=", ".join(cls.__name__ for cls in derived),
+        )
+    return derived[0] if derived else AstroData
+
+
+def _accepts(cls: type[AstroData], phu: Any, path: str | None) -> bool:
+    predicate = getattr(cls, "_matches_data", None)
+    if predicate is None:
+        return False
+    try:
+        return bool(predicate([SimpleNamespace(header=phu)]))
+    except KeyError:
+        return False
+    except Exception as error:
+        raise DataError(
+            "the instrument cannot be told from the primary header",
+            file=path,
+            item=cls.__name__,
+            found=str(error),
+        ) from error

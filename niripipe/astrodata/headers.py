@@ -1,0 +1,220 @@
+"""Headers: one that knows when it changed, and several that are handled as one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import wraps
+from typing import Any
+
+from astropy.io import fits
+from astropy.io.fits.verify import VerifyError
+
+from niripipe.errors import DataError
+
+__all__ = ["HeaderManager", "WatchedHeader", "header_value", "without_structure"]
+
+# Cards that describe how one HDU is laid out in a file; they follow the data, never a copy of the header.
+_STRUCTURAL = frozenset(
+    {
+        "SIMPLE", "XTENSION", "BITPIX", "NAXIS", "EXTEND", "PCOUNT", "GCOUNT", "GROUPS", "TFIELDS", "THEAP",
+        "BSCALE", "BZERO", "BLANK", "CHECKSUM", "DATASUM",
+    }
+)  # fmt: skip
+_STRUCTURAL_STEMS = ("NAXIS", "TTYPE", "TFORM", "TDIM", "TNULL", "TSCAL", "TZERO", "TDISP", "TBCOL")
+
+
+class WatchedHeader(fits.Header):  # type: ignore[misc]  # astropy carries no types
+    """A FITS header that counts its changes, so that what was derived from it can be kept until then."""
+
+    _revision = 0
+    _exposed = False
+
+    @property
+    def cards(self) -> Any:
+        """The cards. Handing them out means that a change may come unseen."""
+        self._exposed = True
+        return super().cards
+
+    @property
+    def state(self) -> object:
+        """A value that differs after any change of content.
+
+        While only the header's own methods are used it is a number; once somebody holds the cards
+        themselves, it is the text of the header.
+        """
+        if self._exposed:
+            return self._revision, self.tostring()
+        return self._revision
+
+
+def _counting(name: str) -> Callable[..., Any]:
+    original = getattr(fits.Header, name)
+
+    @wraps(original)
+    def method(self: WatchedHeader, *args: Any, **kwargs: Any) -> Any:
+        self._revision += 1
+        return original(self, *args, **kwargs)
+
+    return method
+
+
+# All public ways of changing a header; those built upon others count twice, which does no harm.
+for _name in (
+    "__setitem__", "__delitem__", "__iadd__", "set", "append", "extend", "insert", "remove", "update", "pop",
+    "popitem", "setdefault", "clear", "strip", "rename_keyword", "add_history", "add_comment", "add_blank",
+):  # fmt: skip
+    setattr(WatchedHeader, _name, _counting(_name))
+
+
+def header_value(header: Any, key: str, default: Any = None) -> Any:
+    """Return a header value; a missing, undefined or unreadable card gives the default.
+
+    Parameters
+    ----------
+    header : astropy.io.fits.Header
+        The header.
+    key : str
+        Keyword.
+    default : object, optional
+        What to return when there is no usable value.
+    """
+    try:
+        value = header.get(key, default)
+    except (VerifyError, ValueError):
+        return default
+    return default if isinstance(value, fits.card.Undefined) else value
+
+
+def without_structure(header: Any) -> WatchedHeader:
+    """Return a copy of a header without the cards that describe the layout of its HDU."""
+    copied = WatchedHeader(header, copy=True)
+    drop_structure(copied)
+    return copied
+
+
+def drop_structure(header: Any) -> None:
+    """Remove the cards that describe the layout of an HDU, in place."""
+    for key in {card for card in header if is_structural(card)}:
+        header.remove(key, ignore_missing=True, remove_all=True)
+
+
+def is_structural(key: str) -> bool:
+    """Return whether a keyword describes the layout of an HDU."""
+    if key in _STRUCTURAL:
+        return True
+    return key[-1:].isdigit() and key.rstrip("0123456789") in _STRUCTURAL_STEMS
+
+
+class HeaderManager:
+    """The headers of several extensions, read and changed together.
+
+    Parameters
+    ----------
+    headers : sequence of astropy.io.fits.Header
+        The headers; they are changed in place.
+
+    Notes
+    -----
+    Reading gives one value per header, as a list. Iterating gives the headers themselves.
+    """
+
+    def __init__(self, headers: Sequence[Any]) -> None:
+        self._headers = tuple(headers)
+
+    def __len__(self) -> int:
+        return len(self._headers)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._headers)
+
+    def __contains__(self, key: object) -> bool:
+        return any(key in header for header in self._headers)
+
+    def __repr__(self) -> str:
+        return "\n\n".join(f"[{i}]\n{header!r}" for i, header in enumerate(self._headers))
+
+    def __getitem__(self, key: str) -> list[Any]:
+        return self._all(key, lambda header: header[key])
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        for header in self._headers:
+            header[key] = value
+
+    def __delitem__(self, key: str) -> None:
+        self.remove(key)
+
+    def get(self, key: str, default: Any = None) -> list[Any]:
+        """Return the values, with `default` where the keyword is missing."""
+        return [header.get(key, default) for header in self._headers]
+
+    def set(self, key: str, value: Any = None, comment: str | None = None) -> None:
+        """Set value and comment in every header."""
+        for header in self._headers:
+            header.set(key, value, comment)
+
+    def remove(self, key: str) -> None:
+        """Remove a keyword wherever it is present.
+
+        Raises
+        ------
+        KeyError
+            It is present nowhere.
+        """
+        if key not in self:
+            raise KeyError(f"keyword {key!r} is in none of the headers")
+        for header in self._headers:
+            header.remove(key, ignore_missing=True)
+
+    def get_comment(self, key: str) -> list[str]:
+        """Return the comments of a keyword.
+
+        Raises
+        ------
+        KeyError
+            A header lacks the keyword.
+        """
+        return self._all(key, lambda header: header.comments[key])
+
+    def set_comment(self, key: str, comment: str) -> None:
+        """Set the comment of a keyword in every header; none is changed if one lacks it.
+
+        Raises
+        ------
+        KeyError
+            A header lacks the keyword.
+        """
+        self._all(key, lambda header: header[key])
+        for header in self._headers:
+            header.comments[key] = comment
+
+    def _all(self, key: str, read: Callable[[Any], Any]) -> list[Any]:
+        missing = [i for i, header in enumerate(self._headers) if key not in header]
+        values = [None if i in missing else read(header) for i, header in enumerate(self._headers)]
+        if missing:
+            error = KeyError(f"keyword {key!r} is missing in the headers of extensions {missing}")
+            error.missing_at = missing  # type: ignore[attr-defined]
+            error.values = values  # type: ignore[attr-defined]
+            raise error
+        return values
+
+
+def watched(cards: Any) -> WatchedHeader:
+    """Return a new watched header from an HDU, a header, a dict, or a list of cards.
+
+    Raises
+    ------
+    DataError
+        The cards cannot be put into a FITS header.
+    """
+    source = getattr(cards, "header", cards)
+    try:
+        if isinstance(source, fits.Header):
+            return WatchedHeader(source, copy=True)
+        items: Iterable[Any] = source.items() if hasattr(source, "items") else (source or ())
+        return WatchedHeader([fits.Card(*item) if isinstance(item, tuple) else item for item in items])
+    except (TypeError, ValueError, VerifyError) as error:
+        raise DataError(
+            "these cards do not make a FITS header",
+            found=str(error),
+            expected="an HDU, a header, a dict, or a list of cards",
+        ) from error

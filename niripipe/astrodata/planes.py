@@ -1,0 +1,239 @@
+"""Pixel planes and tables that may still be on disk and may be shared between data sets.
+
+A `Held` is one owner's handle on a value. Handles that were copied from each other share the value, and
+the file is read at most once for all of them; whoever wants to write gets a value of its own first.
+A value that was handed out for writing is copied at once when its handle is copied, because nobody
+can know whether the receiver still writes into it.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import uuid
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Generic, TypeVar, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from niripipe.errors import StorageError
+
+__all__ = ["ArrayPlane", "Held"]
+
+_T = TypeVar("_T")
+
+
+class _Value(Generic[_T]):
+    """A value, or the means to load it, with the handles that share it."""
+
+    def __init__(self, value: _T | None, loader: Callable[[], _T] | None) -> None:
+        self.value = value
+        self.loader = loader
+        self.holders: weakref.WeakSet[Held[_T]] = weakref.WeakSet()
+        self.lock = threading.Lock()
+
+    def load(self) -> _T:
+        if self.value is None:
+            with self.lock:
+                if self.value is None:
+                    assert self.loader is not None
+                    self.value = self.loader()
+                    if not getattr(self.loader, "can_reload", False):
+                        self.loader = None
+        return self.value
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What is parked in a scratch folder travels as pixels: the folder belongs to one process.
+        value = self.load() if isinstance(self.loader, _Scratch) else self.value
+        return {"value": value, "loader": None if isinstance(self.loader, _Scratch) else self.loader}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        _Value.__init__(self, state["value"], state["loader"])
+
+
+class Held(Generic[_T]):
+    """A handle on a value that may be shared or not loaded yet.
+
+    Parameters
+    ----------
+    value : object, optional
+        The value; the handle takes ownership.
+    loader : callable, optional
+        Called without arguments for the value on first use, when `value` is not given. A true
+        attribute ``can_reload`` says that calling again is cheap.
+    """
+
+    def __init__(self, value: _T | None = None, loader: Callable[[], _T] | None = None) -> None:
+        self._shared: _Value[_T] = _Value(value, loader)
+        self._shared.holders.add(self)
+        self._exposed = False
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether the value is in memory."""
+        return self._shared.value is not None
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether another handle has the same value."""
+        return len(self._shared.holders) > 1
+
+    def read(self) -> _T:
+        """Return the value, for reading only."""
+        return self._shared.load()
+
+    def own(self) -> _T:
+        """Return the value for changing in place; what is shared is copied first."""
+        if self.is_shared:
+            self._replace(self._duplicate(self.read()))
+        value = self._shared.load()
+        self._shared.loader = None
+        return value
+
+    def hand_out(self) -> _T:
+        """Return the value for a caller that may keep it and write into it at any later time."""
+        value = self.own()
+        self._exposed = True
+        return value
+
+    def copy(self) -> Held[_T]:
+        """Return a handle on the same value."""
+        twin = type(self).__new__(type(self))
+        twin.__dict__.update(self.__dict__)
+        twin._exposed = False
+        if self._exposed:
+            twin._shared = _Value(self._duplicate(self.read()), None)
+        twin._shared.holders.add(twin)
+        return twin
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._shared.holders.add(self)
+
+    def _replace(self, value: _T) -> None:
+        self._shared.holders.discard(self)
+        self._shared = _Value(value, None)
+        self._shared.holders.add(self)
+        self._exposed = False
+
+    @staticmethod
+    def _duplicate(value: _T) -> _T:
+        return cast("_T", value.copy())  # type: ignore[attr-defined]
+
+
+class ArrayPlane(Held[NDArray[Any]]):
+    """A handle on an array; its shape and dtype are known before it is loaded.
+
+    Parameters
+    ----------
+    array : numpy.ndarray, optional
+        The array, native byte order; the plane takes ownership.
+    loader : callable, optional
+        Returns the array on first use.
+    shape, dtype : optional
+        What the loader will return.
+    """
+
+    def __init__(
+        self,
+        array: NDArray[Any] | None = None,
+        *,
+        loader: Callable[[], NDArray[Any]] | None = None,
+        shape: tuple[int, ...] = (),
+        dtype: Any = np.float32,
+    ) -> None:
+        super().__init__(array, loader)
+        self._shape = shape
+        self._dtype = np.dtype(dtype)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the array."""
+        value = self._shared.value
+        return self._shape if value is None else value.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Dtype of the array."""
+        value = self._shared.value
+        return self._dtype if value is None else value.dtype
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in memory; 0 while the array is on disk."""
+        value = self._shared.value
+        return 0 if value is None else value.nbytes
+
+    def view(self) -> NDArray[Any]:
+        """Return a read-only view, without copying."""
+        view = self.read().view()
+        view.flags.writeable = False
+        return view
+
+    def park(self, folder: str | os.PathLike[str]) -> int:
+        """Move the array from memory to disk, for every data set that shares it.
+
+        An array that can be read again from where it came from is only dropped; any other is written
+        into `folder`, into a file that disappears with the last data set that needs it.
+
+        Returns
+        -------
+        int
+            Bytes freed, as far as nobody else holds the array.
+
+        Raises
+        ------
+        StorageError
+            The scratch file cannot be written.
+        """
+        shared = self._shared
+        with shared.lock:
+            array = shared.value
+            if array is None:
+                return 0
+            if shared.loader is None:
+                shared.loader = _Scratch(Path(folder), array)
+            self._shape, self._dtype = array.shape, array.dtype
+            for holder in shared.holders:
+                cast("ArrayPlane", holder)._shape, cast("ArrayPlane", holder)._dtype = (
+                    array.shape,
+                    array.dtype,
+                )
+                holder._exposed = False
+            shared.value = None
+            return array.nbytes
+
+
+class _Scratch:
+    """Loader of an array from a scratch file of its own."""
+
+    can_reload = True
+
+    def __init__(self, folder: Path, array: NDArray[Any]) -> None:
+        self.path = folder / f"plane-{uuid.uuid4().hex}.raw"
+        self.shape, self.dtype = array.shape, array.dtype
+        try:
+            array.tofile(self.path)
+        except OSError as error:
+            self.path.unlink(missing_ok=True)
+            raise StorageError(
+                "a plane cannot be moved to the scratch folder",
+                file=self.path,
+                found=str(error),
+                remedy=f"Give a scratch folder with at least {array.nbytes} bytes of free space.",
+            ) from error
+        weakref.finalize(self, self.path.unlink, missing_ok=True)
+
+    def __call__(self) -> NDArray[Any]:
+        try:
+            return np.fromfile(self.path, dtype=self.dtype).reshape(self.shape)
+        except (OSError, ValueError) as error:
+            raise StorageError(
+                "a plane in the scratch folder cannot be read back",
+                file=self.path,
+                found=str(error),
+                remedy="Leave the scratch folder alone while a reduction runs.",
+            ) from error

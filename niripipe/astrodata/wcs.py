@@ -1,0 +1,330 @@
+"""World coordinates: from header cards to `astropy.wcs.WCS` with sanity checks, and back.
+
+Only two celestial axes are handled. A WCS is built directly from the few keywords that define it, which
+is faster than letting the header be parsed again and leaves nothing to warn about.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import re
+import threading
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from niripipe.astrodata.headers import header_value
+from niripipe.errors import InputError
+
+if TYPE_CHECKING:
+    from astropy.wcs import WCS
+
+__all__ = [
+    "LARGEST_SCALE",
+    "SMALLEST_SCALE",
+    "from_header",
+    "pixel_scale",
+    "shifted",
+    "to_cards",
+    "with_affine",
+    "write_to_header",
+]
+
+SMALLEST_SCALE = 1e-4
+"""Smallest pixel scale that is believed, arcsec/pixel."""
+
+LARGEST_SCALE = 60.0
+"""Largest pixel scale that is believed, arcsec/pixel."""
+
+# Ratio of the singular values of the CD matrix beyond which one axis has collapsed. Detectors have 1.
+_LARGEST_CONDITION = 100.0
+_CELESTIAL = re.compile(r"(RA--|DEC-|GLON|GLAT|ELON|ELAT)-([A-Z]{3})(-SIP)?")
+_LONGITUDES = ("RA--", "GLON", "ELON")
+_DISTORTION_KEYS = ("A_ORDER", "B_ORDER", "PV2_1", "PV1_1", "D2IMDIS1", "CPDIS1")
+_OLD_CARDS = re.compile(r"(PC|CD)\d_\d|PC\d{6}|CDELT\d|CROTA\d|LONPOLE|LATPOLE|WCSDIM|WCSAXES|FITS-WCS")
+_KEYS = ("CTYPE1", "CTYPE2", "CRVAL1", "CRVAL2", "CRPIX1", "CRPIX2")
+
+# Warning filters belong to the whole process: changing them for a moment must not overlap itself.
+_warnings_lock = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class WcsReading:
+    """What a header says: a WCS, or why there is none."""
+
+    wcs: WCS | None
+    problem: str = ""
+
+
+def from_header(header: Any) -> WcsReading:
+    """Build the WCS of a header and check that it can be true.
+
+    Parameters
+    ----------
+    header : astropy.io.fits.Header
+        Header with the keywords CTYPEi, CRPIXj, CRVALi and either CDi_j, or CDELTi with PCi_j or CROTA2.
+        RADESYS (or RADECSYS) is FK5 where missing, EQUINOX is 2000 where missing or not positive.
+
+    Returns
+    -------
+    WcsReading
+        The WCS; or None and the reason: not celestial, an element missing or not finite, a singular
+        matrix, a pixel scale outside `SMALLEST_SCALE` to `LARGEST_SCALE`, a declination beyond a pole.
+    """
+    ctypes = [str(header_value(header, f"CTYPE{i}", "")).strip().upper() for i in (1, 2)]
+    problem = _ctype_problem(ctypes)
+    if problem:
+        return WcsReading(None, problem)
+    values = {key: _float(header, key) for key in _KEYS[2:]}
+    bad = [key for key, value in values.items() if value is None or not math.isfinite(value)]
+    if bad:
+        return WcsReading(None, f"{', '.join(bad)} missing or not a finite number")
+    matrix = _matrix(header)
+    problem = _matrix_problem(matrix)
+    latitude = values["CRVAL1"] if ctypes[1][:4] in _LONGITUDES else values["CRVAL2"]
+    if not problem and abs(latitude or 0.0) > 90:
+        problem = f"the reference point has latitude {latitude:g}"
+    if problem or matrix is None:
+        return WcsReading(None, problem)
+    if any(key in header for key in _DISTORTION_KEYS):
+        return _full(header)
+    return WcsReading(_linear(header, ctypes, values, matrix))
+
+
+def pixel_scale(wcs: WCS) -> float:
+    """Return the pixel scale, 3600 sqrt(|det CD|), in arcsec/pixel."""
+    return 3600.0 * math.sqrt(abs(float(np.linalg.det(wcs.pixel_scale_matrix))))
+
+
+def shifted(wcs: WCS, dx: float, dy: float) -> WCS:
+    """Return the WCS of an image whose pixel (x, y) is pixel (x + dx, y + dy) of the old one.
+
+    Parameters
+    ----------
+    wcs : astropy.wcs.WCS
+        WCS of the old image; it is not changed.
+    dx, dy : float
+        Old position of the new origin, pixels.
+    """
+    new = copy.deepcopy(wcs)
+    _move(new, dx, dy)
+    return new
+
+
+def with_affine(wcs: WCS, matrix: ArrayLike, offset: ArrayLike) -> WCS:
+    """Return the WCS of an image whose pixel p shows what pixel p' = M p + o of the old one shows.
+
+    Parameters
+    ----------
+    wcs : astropy.wcs.WCS
+        WCS of the old image, without distortions; it is not changed.
+    matrix : array_like
+        M, 2 x 2, for column vectors (x, y).
+    offset : array_like
+        o = (ox, oy), pixels.
+
+    Returns
+    -------
+    astropy.wcs.WCS
+        With CD' = CD M, and CRPIX' so that M CRPIX' + o = CRPIX (0-based).
+
+    Raises
+    ------
+    InputError
+        The matrix is singular, or the WCS has distortions.
+    """
+    m = np.asarray(matrix, float)
+    o = np.asarray(offset, float)
+    if m.shape != (2, 2) or o.shape != (2,) or not abs(np.linalg.det(m)) > 0:
+        raise InputError(
+            "a WCS cannot be carried along by this mapping",
+            found=f"matrix {m.tolist()}, offset {o.tolist()}",
+            expected="a regular 2 x 2 matrix and two offsets",
+        )
+    if wcs.has_distortion:
+        raise InputError("an affine mapping cannot be put into a WCS with distortions")
+    new = copy.deepcopy(wcs)
+    cd = np.asarray(wcs.pixel_scale_matrix) @ m
+    crpix = np.linalg.solve(m, np.asarray(wcs.wcs.crpix) - 1.0 - o) + 1.0
+    _set_cd(new, cd)
+    new.wcs.crpix = crpix
+    new.wcs.set()
+    return new
+
+
+def to_cards(wcs: WCS) -> list[tuple[str, Any, str]]:
+    """Return the header cards of a WCS as (keyword, value, comment).
+
+    Notes
+    -----
+    A WCS with distortions gives the cards that astropy writes for it.
+    """
+    if wcs.has_distortion:
+        return [(c.keyword, c.value, c.comment) for c in wcs.to_header(relax=True).cards]
+    cd = np.asarray(wcs.pixel_scale_matrix)
+    w = wcs.wcs
+    cards: list[tuple[str, Any, str]] = []
+    for i in (0, 1):
+        cards += [
+            (f"CTYPE{i + 1}", str(w.ctype[i]), "Coordinate and projection"),
+            (f"CRPIX{i + 1}", float(w.crpix[i]), "[pixel] Reference pixel"),
+            (f"CRVAL{i + 1}", float(w.crval[i]), "[deg] Coordinate at the reference pixel"),
+            (f"CUNIT{i + 1}", "deg", "Unit of the coordinate"),
+        ]
+    cards += [
+        (f"CD{i}_{j}", float(cd[i - 1, j - 1]), "[deg/pixel] Matrix element") for i in (1, 2) for j in (1, 2)
+    ]
+    if w.radesys:
+        cards.append(("RADESYS", str(w.radesys), "Reference frame"))
+    if math.isfinite(w.equinox):
+        cards.append(("EQUINOX", float(w.equinox), "[yr] Equinox"))
+    return cards
+
+
+def write_to_header(wcs: WCS | None, header: Any) -> None:
+    """Put a WCS into a header; present cards keep their place and comment. None removes the WCS.
+
+    Parameters
+    ----------
+    wcs : astropy.wcs.WCS or None
+        The WCS.
+    header : astropy.io.fits.Header
+        Changed in place. Other ways of saying the same (PC, CDELT, CROTA) are removed.
+    """
+    cards = [] if wcs is None else to_cards(wcs)
+    keep = {key for key, _, _ in cards}
+    for key in [k for k in header if _is_wcs_card(k) and k not in keep]:
+        header.remove(key, ignore_missing=True, remove_all=True)
+    for key, value, comment in cards:
+        if key in header:
+            header[key] = value
+        else:
+            header.set(key, value, comment)
+
+
+def signature(wcs: WCS) -> tuple[Any, ...]:
+    """Return the numbers that define a WCS, to see whether it changed."""
+    w = wcs.wcs
+    numbers: NDArray[Any] = np.concatenate([w.crpix, w.crval, np.ravel(wcs.pixel_scale_matrix)])
+    return (*numbers.tolist(), *w.ctype, w.radesys, repr(w.equinox), wcs.has_distortion)
+
+
+def _is_wcs_card(key: str) -> bool:
+    return bool(_OLD_CARDS.fullmatch(key)) or key in _KEYS or key in ("CUNIT1", "CUNIT2")
+
+
+def _ctype_problem(ctypes: list[str]) -> str:
+    matches = [_CELESTIAL.fullmatch(ctype) for ctype in ctypes]
+    if not all(matches):
+        return f"CTYPE {ctypes[0]!r}, {ctypes[1]!r} are not celestial axes"
+    if sum(ctype[:4] in _LONGITUDES for ctype in ctypes) != 1:
+        return f"CTYPE {ctypes[0]!r}, {ctypes[1]!r} are not a longitude and a latitude"
+    return ""
+
+
+def _matrix(header: Any) -> NDArray[np.float64] | None:
+    """Return the CD matrix in deg/pixel, or None where an element is not a number."""
+    if any(f"CD{i}_{j}" in header for i in (1, 2) for j in (1, 2)):
+        elements = [_float(header, f"CD{i}_{j}", 0.0) for i in (1, 2) for j in (1, 2)]
+        return None if None in elements else np.array(elements, float).reshape(2, 2)
+    cdelt = [_float(header, f"CDELT{i}", 1.0) for i in (1, 2)]
+    pc = [_float(header, f"PC{i}_{j}", float(i == j)) for i in (1, 2) for j in (1, 2)]
+    rotation = _float(header, "CROTA2", 0.0)
+    if None in cdelt or None in pc or rotation is None:
+        return None
+    scale = np.array(cdelt, float)
+    matrix: NDArray[np.float64] = scale[:, None] * np.array(pc, float).reshape(2, 2)
+    if rotation and not any(f"PC{i}_{j}" in header for i in (1, 2) for j in (1, 2)):
+        # CD from CDELT and CROTA2: Calabretta & Greisen 2002, A&A 395, 1077, section 6.1
+        c, s = math.cos(math.radians(rotation)), math.sin(math.radians(rotation))
+        matrix = np.array([[scale[0] * c, -scale[1] * s], [scale[0] * s, scale[1] * c]])
+    return matrix
+
+
+def _matrix_problem(matrix: NDArray[np.float64] | None) -> str:
+    if matrix is None or not np.isfinite(matrix).all():
+        return "the CD matrix has elements that are not finite numbers"
+    large, small = np.linalg.svd(matrix, compute_uv=False)
+    if not small > 0 or large / small > _LARGEST_CONDITION:
+        return f"the CD matrix {matrix.ravel().tolist()} is singular"
+    scale = 3600.0 * math.sqrt(large * small)
+    if not SMALLEST_SCALE <= scale <= LARGEST_SCALE:
+        return f"a pixel scale of {scale:.4g} arcsec is outside {SMALLEST_SCALE} to {LARGEST_SCALE}"
+    return ""
+
+
+def _linear(
+    header: Any, ctypes: list[str], values: dict[str, float | None], matrix: NDArray[np.float64]
+) -> WCS:
+    from astropy.wcs import WCS
+
+    wcs = WCS(naxis=2)
+    w = wcs.wcs
+    w.ctype, w.cunit = ctypes, ["deg", "deg"]
+    w.crpix = [values["CRPIX1"], values["CRPIX2"]]
+    w.crval = [values["CRVAL1"], values["CRVAL2"]]
+    w.cd = matrix
+    for key, name in (("LONPOLE", "lonpole"), ("LATPOLE", "latpole")):
+        pole = _float(header, key) if key in header else None
+        if pole is not None:
+            setattr(w, name, pole)
+    if ctypes[0].startswith(("RA", "DEC")):
+        w.radesys, equinox = _frame(header)
+        if equinox is not None:
+            w.equinox = equinox
+    w.set()
+    return wcs
+
+
+def _frame(header: Any) -> tuple[str, float | None]:
+    name = header_value(header, "RADESYS", header_value(header, "RADECSYS", ""))
+    frame = str(name).strip().upper() or "FK5"
+    if frame == "ICRS":
+        return frame, None
+    equinox = _float(header, "EQUINOX", 0.0) or 0.0
+    return frame, equinox if equinox > 0 else (1950.0 if frame.startswith("FK4") else 2000.0)
+
+
+def _full(header: Any) -> WcsReading:
+    """Let astropy parse a header with distortions."""
+    from astropy.wcs import WCS
+
+    with _warnings_lock, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return WcsReading(WCS(header, naxis=2))
+        except Exception as error:  # whatever a damaged header provokes in the parser means the same here
+            return WcsReading(None, f"the distortions cannot be understood: {error}")
+
+
+def _float(header: Any, key: str, default: float | None = None) -> float | None:
+    value = header_value(header, key, default)
+    if isinstance(value, bool):
+        return None
+    try:
+        return None if value is None else float(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def _set_cd(wcs: WCS, cd: NDArray[Any]) -> None:
+    if not wcs.wcs.has_cd():
+        # PC and CDELT would be applied on top of CD
+        wcs.wcs.cdelt = [1.0, 1.0]
+        wcs.wcs.pc = cd
+        return
+    wcs.wcs.cd = cd
+
+
+def _move(wcs: WCS, dx: float, dy: float) -> None:
+    wcs.wcs.crpix = np.asarray(wcs.wcs.crpix) - [dx, dy]
+    if wcs.sip is not None:
+        from astropy.wcs import Sip
+
+        sip = wcs.sip
+        wcs.sip = Sip(sip.a, sip.b, sip.ap, sip.bp, np.asarray(sip.crpix) - [dx, dy])
+    wcs.wcs.set()

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from astropy.table import Table
+
+from niripipe import astrodata
+from niripipe.astrodata import add_history, add_provenance, clone_history, clone_provenance, file_md5
+from niripipe.errors import InputError
+
+
+def test_steps_are_recorded_once_with_their_parameters() -> None:
+    ad = astrodata.create({})
+    start = datetime(2020, 1, 1, tzinfo=UTC)
+    for _ in range(2):
+        add_history(ad, "stack", {"path": Path("x"), "n": 3}, start, start, status="DONE", reason="because")
+    (record,) = ad.history
+    assert json.loads(record.args) == {"path": "x", "n": 3}
+    assert record.timestamp_start == "2020-01-01T00:00:00.000000"
+    assert (record.status, record.reason) == ("DONE", "because")
+    assert ad.HISTORY.colnames == [
+        "primitive", "args", "timestamp_start", "timestamp_stop", "status", "reason", "software",
+    ]  # fmt: skip
+
+
+def test_a_file_is_recorded_once_for_each_step_that_used_it() -> None:
+    ad = astrodata.create({})
+    for step in ("prepare", "prepare", "stack"):
+        add_provenance(ad, "a.fits", "1234", step)
+    assert [r.provenance_added_by for r in ad.provenance] == ["prepare", "stack"]
+    datetime.fromisoformat(ad.provenance[0].timestamp)
+
+
+def test_records_are_cloned_without_repetition() -> None:
+    a, b = astrodata.create({}), astrodata.create({})
+    add_provenance(a, "a.fits", "1", "x", "2020-01-01")
+    add_history(a, "x", "{}", "2020-01-01", "2020-01-01")
+    for _ in range(2):
+        clone_provenance(a, b)
+        clone_provenance(a.provenance, b)
+        clone_history(a, b)
+    assert b.provenance == a.provenance
+    assert b.history == a.history
+    add_provenance(b, "b.fits")
+    assert len(a.provenance) == 1
+
+
+def test_copies_have_records_of_their_own(product_file: Path) -> None:
+    ad = astrodata.open(product_file)
+    twin = ad.copy()
+    add_history(twin, "more")
+    assert [r.primitive for r in ad.history] == ["prepare"]
+    assert [r.primitive for r in twin.history] == ["prepare", "more"]
+
+
+def test_tables_can_be_set_and_deleted() -> None:
+    ad = astrodata.create({})
+    assert ad.tables == set()
+    with pytest.raises(AttributeError):
+        _ = ad.HISTORY
+    ad.HISTORY = Table({"args": ["{}"], "primitive": ["prepare"], "unknown": [1]})
+    assert ad.history[0].primitive == "prepare"
+    assert ad.tables == {"HISTORY"}
+    del ad.HISTORY
+    assert ad.history == []
+    with pytest.raises(InputError, match="primitive"):
+        ad.HISTORY = Table({"x": [1]})
+
+
+def test_nothing_is_cut_off_and_odd_characters_survive_as_escapes(tmp_path: Path) -> None:
+    ad = astrodata.create({})
+    add_provenance(ad, "é" + "x" * 500, "", "")
+    add_history(ad, "p", {"text": "é" * 200})
+    ad.write(tmp_path / "a.fits")
+    again = astrodata.open(tmp_path / "a.fits")
+    assert again.provenance[0].filename == "\\xe9" + "x" * 500
+    assert json.loads(again.history[0].args)["text"] == "é" * 200
+
+
+def test_the_checksum_of_a_file_is_md5(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"content")
+    assert file_md5(tmp_path / "a") == hashlib.md5(b"content").hexdigest()
+    assert file_md5(tmp_path / "missing") == file_md5(None) == ""
