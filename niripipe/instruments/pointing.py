@@ -1,0 +1,452 @@
+"""Where a frame looks: target, offsets, orientation, and the world coordinates that follow from them.
+
+The raw headers state the pointing twice: as a WCS (in the extension and again in the primary header) and as
+target, offsets, position angle, camera and port. The functions here compare the two and build the WCS from
+the second when the first is broken.
+
+Conventions (checked on raw frames of 2003 to 2021): +Q moves the telescope towards position angle PA and +P
+towards PA + 90 degrees; with PA = 0 and the image not mirrored, North is up (+y) and East is left (-x).
+"""
+
+from __future__ import annotations
+
+import math
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from niripipe.errors import DataError
+from niripipe.instruments.headers import Header, get_float, get_text
+from niripipe.instruments.tables import niri_tables
+
+if TYPE_CHECKING:
+    from astropy.wcs import WCS
+
+    from niripipe.instruments.niri import AstroDataNiri
+
+__all__ = [
+    "LinearWcs",
+    "angular_separation",
+    "cd_matrix",
+    "expected_position",
+    "header_wcs",
+    "is_mirrored",
+    "offset_position",
+    "position_at",
+    "sky_offset",
+    "to_icrs",
+    "usable_header_wcs",
+    "wcs_from_pointing",
+    "wcs_is_consistent",
+]
+
+#: How unequal or skewed the axes of a real CD matrix may be; those of raw frames stay below 0.02.
+_MAX_DISTORTION = 0.05
+
+
+class LinearWcs(NamedTuple):
+    """A tangent-plane WCS as numbers.
+
+    Attributes
+    ----------
+    crpix : tuple of float
+        Reference pixel (x, y), 1-based.
+    crval : tuple of float
+        RA and Dec of the reference pixel, degrees.
+    cd : tuple of float
+        CD1_1, CD1_2, CD2_1, CD2_2 in degrees per pixel.
+    """
+
+    crpix: tuple[float, float]
+    crval: tuple[float, float]
+    cd: tuple[float, float, float, float]
+
+    @classmethod
+    def from_wcs(cls, wcs: WCS | None) -> LinearWcs | None:
+        """Take the linear part of a WCS; None if it has no celestial axes."""
+        if wcs is None or not wcs.has_celestial:
+            return None
+        celestial = wcs.celestial
+        (a, b), (c, d) = celestial.pixel_scale_matrix.tolist()
+        x, y = celestial.wcs.crpix.tolist()
+        ra, dec = celestial.wcs.crval.tolist()
+        return cls((x, y), (ra, dec), (a, b, c, d))
+
+    @property
+    def scale(self) -> float:
+        """Pixel scale, arcsec: the square root of the pixel area."""
+        return 3600.0 * math.sqrt(abs(self.cd[0] * self.cd[3] - self.cd[1] * self.cd[2]))
+
+    @property
+    def mirrored(self) -> bool:
+        """Whether East is right when North is up."""
+        return self.cd[0] * self.cd[3] - self.cd[1] * self.cd[2] > 0
+
+    def is_plausible(self, camera: str | None) -> bool:
+        """Tell whether this can be the WCS of a frame taken with a camera.
+
+        The scale must suit the camera (any NIRI camera, if the name is unknown), the axes be equally scaled
+        and perpendicular within 5 per cent, and the reference position be on the sky.
+        """
+        known = niri_tables().camera(camera)
+        cameras = [known] if known else niri_tables().cameras
+        if not any(c.plausible(self.scale) for c in cameras):
+            return False
+        if not (-360.0 <= self.crval[0] <= 360.0 and -90.0 <= self.crval[1] <= 90.0):
+            return False
+        first, second = math.hypot(self.cd[0], self.cd[2]), math.hypot(self.cd[1], self.cd[3])
+        skew = abs(self.cd[0] * self.cd[1] + self.cd[2] * self.cd[3]) / (first * second)
+        return skew < _MAX_DISTORTION and abs(first / second - 1.0) < _MAX_DISTORTION
+
+    def to_wcs(self) -> WCS:
+        """Return it as an `astropy.wcs.WCS` (TAN, FK5, equinox 2000, as NIRI's headers mean)."""
+        from astropy.wcs import WCS
+
+        wcs = WCS(naxis=2)
+        wcs.wcs.ctype = ["RA---TAN", "DEC--TAN"]
+        wcs.wcs.cunit = ["deg", "deg"]
+        wcs.wcs.crpix = self.crpix
+        wcs.wcs.crval = self.crval
+        wcs.wcs.cd = np.reshape(self.cd, (2, 2))
+        wcs.wcs.radesys = "FK5"
+        wcs.wcs.equinox = 2000.0
+        wcs.wcs.set()
+        return wcs
+
+
+def is_mirrored(inport: int | None, is_ao: bool) -> bool:
+    """Tell whether the image is mirrored (East right when North is up).
+
+    It is on the bottom port, unless the light passes through the adaptive optics.
+    """
+    return inport == niri_tables().pointing.mirrored_port and not is_ao
+
+
+def cd_matrix(scale: float, position_angle: float, *, mirrored: bool) -> NDArray[np.float64]:
+    """Return the CD matrix of an undistorted image.
+
+    Parameters
+    ----------
+    scale : float
+        arcsec/pixel.
+    position_angle : float
+        Of +y, degrees East of North.
+    mirrored : bool
+        See `is_mirrored`.
+
+    Returns
+    -------
+    ndarray
+        Shape (2, 2), float64, degrees per pixel: [[CD1_1, CD1_2], [CD2_1, CD2_2]].
+    """
+    size, angle = scale / 3600.0, math.radians(position_angle)
+    across = 1.0 if mirrored else -1.0
+    return np.array(
+        [
+            [across * size * math.cos(angle), size * math.sin(angle)],
+            [-across * size * math.sin(angle), size * math.cos(angle)],
+        ]
+    )
+
+
+def position_at(ra: float, dec: float, distance: float, position_angle: float) -> tuple[float, float]:
+    """Go a distance along a great circle.
+
+    Parameters
+    ----------
+    ra, dec : float
+        Start, degrees.
+    distance : float
+        arcsec; negative goes the other way.
+    position_angle : float
+        Direction, degrees East of North.
+
+    Returns
+    -------
+    tuple of float
+        RA (0 to 360) and Dec, degrees.
+    """
+    arc, angle, lat = math.radians(distance / 3600.0), math.radians(position_angle), math.radians(dec)
+    sine = math.sin(lat) * math.cos(arc) + math.cos(lat) * math.sin(arc) * math.cos(angle)
+    across = math.sin(angle) * math.sin(arc)
+    along = math.cos(lat) * math.cos(arc) - math.sin(lat) * math.sin(arc) * math.cos(angle)
+    # atan2 rather than asin keeps the precision near the poles.
+    return (
+        (ra + math.degrees(math.atan2(across, along))) % 360.0,
+        math.degrees(math.atan2(sine, math.hypot(across, along))),
+    )
+
+
+def offset_position(ra: float, dec: float, p: float, q: float, position_angle: float) -> tuple[float, float]:
+    """Apply instrument offsets to a position: Q along PA, then P along PA + 90 degrees.
+
+    Parameters
+    ----------
+    ra, dec, position_angle : float
+        Degrees.
+    p, q : float
+        arcsec.
+
+    Returns
+    -------
+    tuple of float
+        RA and Dec, degrees.
+    """
+    return position_at(*position_at(ra, dec, q, position_angle), p, position_angle + 90.0)
+
+
+def angular_separation(ra1: float, dec1: float, ra2: float, dec2: float) -> float:
+    """Return the distance of two positions (degrees) in arcsec, accurate at all distances (Vincenty 1975)."""
+    lat1, lat2, turn = math.radians(dec1), math.radians(dec2), math.radians(ra2 - ra1)
+    across = math.cos(lat2) * math.sin(turn)
+    up = math.cos(lat1) * math.sin(lat2) - math.sin(lat1) * math.cos(lat2) * math.cos(turn)
+    along = math.sin(lat1) * math.sin(lat2) + math.cos(lat1) * math.cos(lat2) * math.cos(turn)
+    return 3600.0 * math.degrees(math.atan2(math.hypot(across, up), along))
+
+
+def to_icrs(frame: str | None, ra: float, dec: float, when: datetime | None) -> tuple[float, float]:
+    """Convert a position to ICRS.
+
+    Parameters
+    ----------
+    frame : str or None
+        ``FK5`` (equinox 2000), ``ICRS`` or ``APPT`` (apparent place); anything else is taken as CIRS.
+    ra, dec : float
+        Degrees.
+    when : datetime or None
+        UT, needed for anything but FK5 and ICRS; without it the position is returned as it is.
+
+    Returns
+    -------
+    tuple of float
+        RA and Dec, degrees.
+
+    Notes
+    -----
+    Apparent right ascension counts from the equinox of date, CIRS from the celestial intermediate origin; the
+    difference is the equation of the origins (IAU SOFA ``eo06a``).
+    """
+    name = (frame or "").upper()
+    if name == "ICRS":
+        return ra, dec
+    from astropy.coordinates import CIRS, ICRS, SkyCoord
+    from astropy.time import Time
+
+    if name == "FK5":
+        place = SkyCoord(ra, dec, unit="deg", frame="fk5", equinox="J2000")
+    elif when is None:
+        return ra, dec
+    else:
+        time = Time(when, scale="utc")
+        if name == "APPT":
+            import erfa  # type: ignore[import-untyped]
+
+            ra += math.degrees(erfa.eo06a(time.tt.jd1, time.tt.jd2))
+        place = SkyCoord(ra, dec, unit="deg", frame=CIRS(obstime=time))
+    icrs = place.transform_to(ICRS())
+    return float(icrs.ra.deg), float(icrs.dec.deg)
+
+
+def header_wcs(header: Header) -> LinearWcs | None:
+    """Read the numbers of a tangent-plane WCS from a header.
+
+    Returns
+    -------
+    LinearWcs or None
+        None unless CTYPE is RA---TAN, DEC--TAN and all of CRPIX, CRVAL and CD are numbers and CD can be
+        inverted.
+    """
+    if (get_text(header, "CTYPE1"), get_text(header, "CTYPE2")) != ("RA---TAN", "DEC--TAN"):
+        return None
+    keywords = ("CRPIX1", "CRPIX2", "CRVAL1", "CRVAL2", "CD1_1", "CD1_2", "CD2_1", "CD2_2")
+    numbers = [number for key in keywords if (number := get_float(header, key)) is not None]
+    if len(numbers) != len(keywords):
+        return None
+    x, y, ra, dec, *cd = numbers
+    wcs = LinearWcs((x, y), (ra, dec), (cd[0], cd[1], cd[2], cd[3]))
+    return wcs if wcs.scale > 0.0 else None
+
+
+def usable_header_wcs(phu: Header, header: Header | None, camera: str | None) -> tuple[LinearWcs, str] | None:
+    """Choose the copy of the WCS that can be believed.
+
+    Parameters
+    ----------
+    phu : Header
+        The primary header.
+    header : Header or None
+        The extension header.
+    camera : str or None
+        Decides which pixel scales are plausible.
+
+    Returns
+    -------
+    tuple of (LinearWcs, str) or None
+        The WCS and where it is from: ``"extension"``, else ``"primary"``. None if neither is plausible.
+    """
+    for where, candidate in (("extension", header), ("primary", phu)):
+        wcs = header_wcs(candidate) if candidate is not None else None
+        if wcs is not None and wcs.is_plausible(camera):
+            return wcs, where
+    return None
+
+
+def sky_offset(ad: AstroDataNiri) -> tuple[float, float] | None:
+    """Return how far the telescope was sent from the target, as (P, Q) in arcsec.
+
+    Returns
+    -------
+    tuple of float or None
+        ``POFFSET`` and ``QOFFSET``. Frames from before these keywords existed have only ``RAOFFSET`` and
+        ``DECOFFSE``, which until 2012 hold the sky offset with the sign reversed; they are turned by the
+        position angle into (P, Q). None if neither pair is there.
+    """
+    p, q = get_float(ad.phu, "POFFSET"), get_float(ad.phu, "QOFFSET")
+    if p is not None and q is not None:
+        return p, q
+    ra_offset, dec_offset = get_float(ad.phu, "RAOFFSET"), get_float(ad.phu, "DECOFFSE")
+    angle = ad.position_angle()
+    if ra_offset is None or dec_offset is None or angle is None:
+        return None
+    east, north, turn = -ra_offset, -dec_offset, math.radians(angle)
+    return east * math.cos(turn) - north * math.sin(turn), east * math.sin(turn) + north * math.cos(turn)
+
+
+def expected_position(ad: AstroDataNiri) -> tuple[float, float] | None:
+    """Return where a frame should point: the target moved by the offsets.
+
+    Parameters
+    ----------
+    ad : AstroDataNiri
+        A data set or slice.
+
+    Returns
+    -------
+    tuple of float or None
+        RA and Dec in degrees (FK5 J2000; apparent places are converted), with proper motion. None if target,
+        offsets or position angle are missing, or for zenith calibrations, which have no target.
+    """
+    return _expected(ad, apparent=get_text(ad.phu, "FRAME") == "APPT")
+
+
+def wcs_is_consistent(ad: AstroDataNiri, limit_arcsec: float | None = None) -> bool | None:
+    """Tell whether the WCS of a frame points where the telescope was sent.
+
+    Parameters
+    ----------
+    ad : AstroDataNiri
+        A data set (its first extension counts) or slice.
+    limit_arcsec : float, optional
+        Largest distance allowed; by default the one in the instrument table, 10 arcsec.
+
+    Returns
+    -------
+    bool or None
+        None if there is nothing to compare with (see `expected_position`). False also if there is no
+        plausible WCS.
+
+    Notes
+    -----
+    The target coordinates of moving targets may be apparent places although ``FRAME`` says FK5; agreement
+    with either reading counts.
+    """
+    expected = expected_position(ad)
+    if expected is None:
+        return None
+    ra, dec = ad.wcs_ra(), ad.wcs_dec()
+    if ra is None or dec is None:
+        return False
+    limit = niri_tables().pointing.max_offset if limit_arcsec is None else limit_arcsec
+    if angular_separation(ra, dec, *expected) <= limit:
+        return True
+    if "NON_SIDEREAL" not in ad.tags:
+        return False
+    apparent = _expected(ad, apparent=True)
+    return apparent is not None and angular_separation(ra, dec, *apparent) <= limit
+
+
+def wcs_from_pointing(ad: AstroDataNiri) -> WCS:
+    """Build the WCS of a frame from target, offsets, position angle, camera and port.
+
+    Parameters
+    ----------
+    ad : AstroDataNiri
+        A data set (its first extension counts) or slice.
+
+    Returns
+    -------
+    astropy.wcs.WCS
+        TAN, FK5 J2000: CRVAL is `expected_position` (the target itself where offsets are not recorded), the
+        scale the nominal one of the camera, parity and orientation as in `cd_matrix`. CRPIX is the header's
+        if it lies within the array, else the array's centre.
+
+    Raises
+    ------
+    DataError
+        If target, position angle, camera or array shape is unknown.
+    """
+    camera = niri_tables().camera(ad.camera())
+    angle = ad.position_angle()
+    crval = expected_position(ad)
+    if crval is None:
+        target = (ad.target_ra(), ad.target_dec())
+        crval = None if target[0] is None or target[1] is None else (target[0], target[1])
+    shape = _shape(ad)
+    missing = {"CAMERA": camera, "PA": angle, "RA, DEC": crval, "image": shape}
+    absent = [name for name, value in missing.items() if value is None]
+    if camera is None or angle is None or crval is None or shape is None:
+        raise DataError(
+            "No WCS can be built from the pointing",
+            file=ad.filename,
+            item=", ".join(absent),
+            found="missing or unusable",
+            remedy="Give the frame a WCS or leave it out",
+        )
+    scale = camera.scale_ao if ad.is_ao() else camera.scale
+    matrix = cd_matrix(scale, angle, mirrored=is_mirrored(ad.port(), ad.is_ao()))
+    cd = (float(matrix[0, 0]), float(matrix[0, 1]), float(matrix[1, 0]), float(matrix[1, 1]))
+    return LinearWcs(_reference_pixel(ad, shape), crval, cd).to_wcs()
+
+
+def _expected(ad: AstroDataNiri, *, apparent: bool) -> tuple[float, float] | None:
+    if get_text(ad.phu, "FRAME") == "AZEL_TOPO":
+        return None
+    ra, dec, angle, offset = ad.target_ra(), ad.target_dec(), ad.position_angle(), sky_offset(ad)
+    if ra is None or dec is None or angle is None or offset is None:
+        return None
+    if apparent:
+        ra, dec = to_icrs("APPT", ra, dec, ad._start())
+    return offset_position(ra, dec, *offset, angle)
+
+
+def _reference_pixel(ad: AstroDataNiri, shape: tuple[int, int]) -> tuple[float, float]:
+    ny, nx = shape
+    header = _first_header(ad)
+    shift = ad.subarray_reference_shift()
+    for candidate in (header, ad.phu):
+        if candidate is None:
+            continue
+        x, y = get_float(candidate, "CRPIX1"), get_float(candidate, "CRPIX2")
+        if x is None or y is None:
+            continue
+        x, y = x - shift[0], y - shift[1]
+        if 0.5 <= x <= nx + 0.5 and 0.5 <= y <= ny + 0.5:
+            return x, y
+    return (nx + 1) / 2, (ny + 1) / 2
+
+
+def _shape(ad: Any) -> tuple[int, int] | None:
+    shapes = [ad.shape] if ad.is_single else list(ad.shape)
+    return (int(shapes[0][-2]), int(shapes[0][-1])) if shapes and len(shapes[0]) >= 2 else None
+
+
+def _first_header(ad: Any) -> Header | None:
+    if ad.is_single:
+        header: Header = ad.hdr
+    elif len(ad):
+        header = ad[0].hdr
+    else:
+        return None
+    return header
