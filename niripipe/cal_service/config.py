@@ -1,0 +1,192 @@
+"""Finding out where the calibration store is.
+
+Looked at in this order, and the first that answers is used:
+
+1. the place given to ``config(db_dir=...)``;
+2. the configuration file given to ``config(config_file=...)``;
+3. ``~/.geminidr/rsys.cfg``, the file named by the environment variable ``DRAGONSRC``, and
+   ``~/.dragons/dragonsrc``, the usual places of DRAGONS, where they exist and name a local store;
+4. ``cal_manager.db`` in the current folder.
+
+Environment, home and current folder are looked at when `find_store` is called, at no other time.
+"""
+
+from __future__ import annotations
+
+import configparser
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+
+from niripipe.cal_service.records import absolute
+from niripipe.errors import InputError
+
+__all__ = ["STORE_NAME", "StoreLocation", "find_store", "store_file"]
+
+STORE_NAME = "cal_manager.db"
+
+_DATABASE_SUFFIXES = (".db", ".sqlite", ".sqlite3")
+
+
+@dataclass(frozen=True, slots=True)
+class StoreLocation:
+    """Where the store is, and who said so.
+
+    Attributes
+    ----------
+    location : str
+        Absolute path of an SQLite file, or a database URL.
+    source : str
+        Where the location comes from, for people to read.
+    config_file : Path or None
+        The configuration file that named it.
+    """
+
+    location: str
+    source: str
+    config_file: Path | None = None
+
+
+def find_store(
+    db_dir: str | PathLike[str] | None = None, config_file: str | PathLike[str] | None = None
+) -> StoreLocation:
+    """Return where the calibration store is, in the order given above.
+
+    Parameters
+    ----------
+    db_dir : path-like or URL, optional
+        Folder or file of the store, as explained at `store_file`.
+    config_file : path-like, optional
+        A configuration file in the format of ``rsys.cfg`` or ``dragonsrc``.
+
+    Raises
+    ------
+    InputError
+        The configuration file named is missing, cannot be understood, or names no local store or several.
+    """
+    if db_dir is not None:
+        return StoreLocation(store_file(db_dir), "given to config()")
+    if config_file is not None:
+        path = absolute(config_file)
+        location = _read(path)
+        if location is None:
+            raise InputError(
+                "the configuration file names no local calibration store",
+                file=path,
+                expected="[calibs] with database_dir (rsys.cfg) or databases (dragonsrc)",
+            )
+        return StoreLocation(location, f"configuration file {path}", path)
+    for path in _usual_places():
+        location = _read(path) if path.is_file() else None
+        if location is not None:
+            return StoreLocation(location, f"configuration file {path}", path)
+    return StoreLocation(store_file(Path.cwd()), "default, the current folder")
+
+
+def store_file(place: str | PathLike[str]) -> str:
+    """Return the absolute path of the store, or its URL, for a place named by the user.
+
+    A text with ``://`` is the URL of a database. An existing folder holds ``cal_manager.db``; an existing
+    file is the store itself. What does not exist yet is a file if it ends in ``.db``, ``.sqlite`` or
+    ``.sqlite3``, and a folder otherwise.
+    """
+    if isinstance(place, str) and "://" in place:
+        if not place.startswith("sqlite:///"):
+            return place
+        place = place.removeprefix("sqlite:///")
+    path = absolute(place)
+    is_file = path.is_file() or (not path.is_dir() and path.suffix.lower() in _DATABASE_SUFFIXES)
+    return str(path if is_file else path / STORE_NAME)
+
+
+def _usual_places() -> Iterator[Path]:
+    home = Path("~").expanduser()
+    yield home / ".geminidr" / "rsys.cfg"
+    named = os.environ.get("DRAGONSRC")
+    if named:
+        yield absolute(named)
+    yield home / ".dragons" / "dragonsrc"
+
+
+def _read(path: Path) -> str | None:
+    """Return the location that a configuration file names, or None."""
+    # No interpolation: "%" is an ordinary character in a path.
+    parser = configparser.RawConfigParser(inline_comment_prefixes=("#", ";"), strict=False)
+    try:
+        parser.read_string(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as err:
+        raise InputError("the configuration file cannot be read", file=path, found=err) from err
+    except configparser.Error as err:
+        raise InputError(
+            "the configuration file cannot be understood",
+            file=path,
+            found=" ".join(str(err).split()),
+            expected="sections in brackets with lines 'name = value'",
+        ) from err
+    if not parser.has_section("calibs"):
+        return None
+    if parser.has_option("calibs", "databases"):
+        return _from_databases(parser.get("calibs", "databases"), path)
+    if parser.has_option("calibs", "database_dir"):
+        return _from_directory(parser.get("calibs", "database_dir"), path)
+    if parser.has_option("calibs", "standalone"):
+        return store_file("~/.geminidr")
+    return None
+
+
+def _from_directory(value: str, config_file: Path) -> str | None:
+    place = _unquoted(value.strip())
+    if not place:
+        raise InputError("the configuration file leaves database_dir empty", file=config_file)
+    return store_file(place)
+
+
+def _from_databases(text: str, config_file: Path) -> str | None:
+    places = [_database_line(line, config_file) for line in text.splitlines() if line.strip()]
+    local = [place for place in places if _is_local(place)]
+    if len(local) > 1:
+        raise InputError(
+            "the configuration file names several local calibration stores",
+            file=config_file,
+            found=", ".join(local),
+            remedy="Name the one to be used with config(db_dir=...)",
+        )
+    return store_file(local[0]) if local else None
+
+
+def _database_line(line: str, config_file: Path) -> str:
+    """Return the name in a line ``name [flag ...]``; a name with blanks need not be quoted."""
+    name = re.sub(r"(\s+(get|store))+$", "", line.strip())
+    words = name.split()
+    if len(words) > 1 and not _is_quoted(name) and words[0].lower().endswith(_DATABASE_SUFFIXES):
+        raise InputError(
+            "the configuration file has an unknown flag",
+            file=config_file,
+            item=words[0],
+            found=" ".join(words[1:]),
+            expected="get or store",
+        )
+    return _unquoted(name)
+
+
+def _is_local(place: str) -> bool:
+    if "//" in place:
+        return place.startswith(("postgresql", "sqlite"))
+    return (
+        "/" in place
+        or os.sep in place
+        or place.startswith("~")
+        or place.lower().endswith(_DATABASE_SUFFIXES)
+        or Path(place).exists()
+    )
+
+
+def _is_quoted(text: str) -> bool:
+    return len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
+
+
+def _unquoted(text: str) -> str:
+    return text[1:-1] if _is_quoted(text) else text

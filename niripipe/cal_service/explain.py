@@ -1,0 +1,263 @@
+"""Why a calibration was chosen, or none: every candidate against every rule, as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+from niripipe.cal_service.facts import CalibrationFacts
+from niripipe.cal_service.records import FileState
+from niripipe.cal_service.rules import Assessment
+from niripipe.errors import CalibrationError
+
+__all__ = ["Candidate", "Explanation"]
+
+_SHOWN = 9
+_BLOCK = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One calibration of the type asked for.
+
+    Attributes
+    ----------
+    name, path : str
+        File name and absolute path.
+    assessment : Assessment
+        How it fares against the rules.
+    file_state : {"present", "missing", "changed"}
+        Whether the file is still what was registered.
+    """
+
+    name: str
+    path: str
+    assessment: Assessment
+    file_state: FileState = "present"
+
+    @property
+    def usable(self) -> bool:
+        """Whether it meets every rule and its file is as registered."""
+        return self.assessment.accepted and self.file_state == "present"
+
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """What is wrong with it, for people to read."""
+        faults = [str(verdict) for verdict in self.assessment.failed]
+        if self.file_state != "present":
+            faults.append(f"the file is {self.file_state}")
+        return tuple(faults)
+
+
+class Explanation:
+    """All candidates for one frame against all rules.
+
+    ``str()`` gives a text table, a notebook shows an HTML table, and `rows` holds the same as plain data.
+
+    Parameters
+    ----------
+    frame : CalibrationFacts
+        The frame that needs a calibration.
+    caltype : str
+        Type of calibration.
+    candidates : sequence of Candidate
+        In the order of the choice: usable ones first, best first, then the others.
+    store : str
+        Where was looked.
+    others : mapping of str to int
+        How many calibrations of other types are there.
+
+    Attributes
+    ----------
+    frame, caltype, candidates, store, others
+        As given.
+    """
+
+    def __init__(
+        self,
+        frame: CalibrationFacts,
+        caltype: str,
+        candidates: Sequence[Candidate],
+        *,
+        store: str = "",
+        others: Mapping[str, int] | None = None,
+    ) -> None:
+        self.frame = frame
+        self.caltype = caltype
+        self.candidates = tuple(candidates)
+        self.store = store
+        self.others = dict(others or {})
+
+    @property
+    def chosen(self) -> str | None:
+        """Path of the calibration that is used, or None."""
+        return next((candidate.path for candidate in self.candidates if candidate.usable), None)
+
+    @property
+    def rows(self) -> tuple[dict[str, Any], ...]:
+        """One entry a candidate, of plain values.
+
+        Keys: ``calibration``, ``path``, ``result`` (``chosen``, ``fits`` or ``rejected``), ``days``
+        (calibration minus frame), ``file`` (state of the file), ``failed`` (list of texts) and ``rules``: for
+        each descriptor ``wanted``, ``found``, ``passed`` and ``note``.
+        """
+        return tuple(self._row(candidate) for candidate in self.candidates)
+
+    @property
+    def summary(self) -> str:
+        """One line: what was looked for, where, and how many candidates there were."""
+        name = self.frame.filename or "the frame"
+        where = f" in {self.store}" if self.store else ""
+        count = len(self.candidates)
+        fitting = sum(candidate.usable for candidate in self.candidates)
+        if count:
+            return (
+                f"{self.caltype} for {name}{where}: {_number(count, 'candidate')}, {fitting or 'none'} usable"
+            )
+        there = ", ".join(f"{count} {caltype}" for caltype, count in sorted(self.others.items()))
+        return f"{self.caltype} for {name}{where}: no candidates (the store holds {there or 'nothing'})"
+
+    def error(self) -> CalibrationError:
+        """Return the error that says that nothing fits, with this table inside."""
+        reasons = [
+            f"{candidate.name}: {'; '.join(candidate.faults)}" for candidate in self.candidates[:_BLOCK]
+        ]
+        more = len(self.candidates) - len(reasons)
+        if more > 0:
+            reasons.append(f"and {more} more")
+        problem = f"no {self.summary}"
+        if reasons:
+            problem += ": " + " | ".join(reasons)
+        error = CalibrationError(
+            problem,
+            file=self.frame.filename or None,
+            candidates=self.rows,
+            remedy="Make a fitting calibration and register it with add_cal(), or name one with ucals",
+        )
+        error.add_note(str(self))
+        return error
+
+    def __len__(self) -> int:
+        return len(self.candidates)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return iter(self.rows)
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __str__(self) -> str:
+        shown = self.candidates[:_SHOWN]
+        blocks = [_text_block(shown[i : i + _BLOCK], self.chosen) for i in range(0, len(shown), _BLOCK)]
+        lines = [self.summary, *blocks]
+        notes = [
+            f"  {candidate.name}: {verdict.rule.descriptor}: {verdict.note}"
+            for candidate in shown
+            for verdict in candidate.assessment.failed
+            if verdict.note
+        ]
+        if len(shown) < len(self.candidates):
+            notes.append(f"  and {len(self.candidates) - len(shown)} more")
+        return "\n".join(lines + notes)
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        caption = f"<caption>{escape(self.summary)}</caption>"
+        if not self.candidates:
+            return f"<table>{caption}</table>"
+        head = "".join(f"<th>{escape(candidate.name)}</th>" for candidate in self.candidates)
+        body = "".join(_html_row(row) for row in _lines(self.candidates, self.chosen))
+        return f"<table>{caption}<tr><th>rule</th><th>wanted</th>{head}</tr>{body}</table>"
+
+    def _row(self, candidate: Candidate) -> dict[str, Any]:
+        return {
+            "calibration": candidate.name,
+            "path": candidate.path,
+            "result": _result(candidate, self.chosen),
+            "days": candidate.assessment.days,
+            "file": candidate.file_state,
+            "failed": list(candidate.faults),
+            "rules": {
+                verdict.rule.descriptor: {
+                    "wanted": verdict.wanted,
+                    "found": verdict.found,
+                    "passed": verdict.passed,
+                    "note": verdict.note,
+                }
+                for verdict in candidate.assessment.verdicts
+            },
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class _Cell:
+    text: str
+    passed: bool = True
+
+    def __str__(self) -> str:
+        return f"{'ok' if self.passed else 'NO'}  {self.text}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    rule: str
+    wanted: str
+    cells: tuple[_Cell, ...]
+    judged: bool = True
+
+
+def _lines(candidates: Sequence[Candidate], chosen: str | None) -> list[_Line]:
+    """Return the table with rules as rows and candidates as columns."""
+    lines = []
+    for verdicts in zip(*(candidate.assessment.verdicts for candidate in candidates), strict=True):
+        cells = tuple(_Cell(verdict.found, verdict.passed) for verdict in verdicts)
+        lines.append(_Line(verdicts[0].rule.descriptor, verdicts[0].wanted, cells))
+    states = tuple(_Cell(c.file_state, c.file_state == "present") for c in candidates)
+    lines.append(_Line("file", "present", states))
+    ages = tuple(_Cell(_age(c.assessment.days)) for c in candidates)
+    lines.append(_Line("age", "", ages, judged=False))
+    results = tuple(_Cell(_result(c, chosen)) for c in candidates)
+    lines.append(_Line("result", "", results, judged=False))
+    return lines
+
+
+def _text_block(candidates: Sequence[Candidate], chosen: str | None) -> str:
+    table = [["rule", "wanted", *(candidate.name for candidate in candidates)]]
+    for line in _lines(candidates, chosen):
+        cells = [str(cell) if line.judged else cell.text for cell in line.cells]
+        table.append([line.rule, line.wanted, *cells])
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return "\n".join(
+        "  " + "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
+        for row in table
+    )
+
+
+def _html_row(line: _Line) -> str:
+    cells = ""
+    for cell in line.cells:
+        colour = "" if not line.judged else f' style="color:{"#1a7f37" if cell.passed else "#cf222e"}"'
+        mark = "" if not line.judged else ("✓ " if cell.passed else "✗ ")
+        cells += f"<td{colour}>{mark}{escape(cell.text)}</td>"
+    return f"<tr><th>{escape(line.rule)}</th><td>{escape(line.wanted)}</td>{cells}</tr>"
+
+
+def _result(candidate: Candidate, chosen: str | None) -> str:
+    if not candidate.usable:
+        return "rejected"
+    return "chosen" if candidate.path == chosen else "fits"
+
+
+def _age(days: float | None) -> str:
+    if days is None:
+        return "unknown"
+    if abs(days) < 1:
+        return f"{days * 24:+.1f} h"
+    return f"{days:+.1f} d"
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -1,0 +1,185 @@
+"""What the association rules need to know about a frame or a calibration."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from niripipe.errors import NiripipeError, StorageError
+
+if TYPE_CHECKING:
+    from niripipe.astrodata import AstroData
+
+__all__ = ["CalibrationFacts", "SectionLimits", "facts_of"]
+
+SectionLimits = tuple[int, int, int, int]
+
+_DESCRIPTORS = (
+    "instrument",
+    "program_id",
+    "observation_class",
+    "object",
+    "data_label",
+    "ut_datetime",
+    "exposure_time",
+    "coadds",
+    "read_mode",
+    "well_depth_setting",
+    "filter_name",
+    "camera",
+    "focal_plane_mask",
+    "disperser",
+    "gcal_lamp",
+    "uses_lamp_flats",
+    "qa_state",
+    "data_section",
+    "detector_section",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationFacts:
+    """The facts of one file that decide which calibrations and frames belong together.
+
+    None means that the header does not say, and matches nothing.
+
+    Attributes
+    ----------
+    filename : str
+        Name of the file, without folder.
+    tags : frozenset of str
+        The tags of the file.
+    instrument, program_id, observation_class, object, data_label : str or None
+        As given by the descriptors of the same names.
+    ut_datetime : datetime.datetime or None
+        Start of the exposure, UTC, without time zone.
+    exposure_time : float or None
+        Total exposure in seconds, all coadds together.
+    coadds : int or None
+        Number of exposures summed in the detector controller.
+    read_mode, well_depth_setting : str or None
+        Detector settings; ``Unknown`` of the descriptors is None here.
+    filter_name, camera, focal_plane_mask, disperser : str or None
+        Full names, component identifiers included.
+    detector_binning : str or None
+        ``"1x1"``.
+    gcal_lamp : str or None
+        Calibration lamp, ``Off`` if its shutter is closed.
+    uses_lamp_flats : bool or None
+        Whether the filter gets lamp flats at all; thermal filters do not.
+    qa_state : str or None
+        Verdict of the observatory's quality assessment.
+    processing_mode : str or None
+        ``sq``, ``ql`` or ``qa`` for a product, None for raw data and products that do not say.
+    data_section, detector_section : tuple of int or None
+        ``(x1, x2, y1, y2)``, 0-based, ends excluded: of the array in the file, and of the detector.
+    """
+
+    filename: str = ""
+    tags: frozenset[str] = frozenset()
+    instrument: str | None = None
+    program_id: str | None = None
+    observation_class: str | None = None
+    object: str | None = None
+    data_label: str | None = None
+    ut_datetime: datetime | None = None
+    exposure_time: float | None = None
+    coadds: int | None = None
+    read_mode: str | None = None
+    well_depth_setting: str | None = None
+    filter_name: str | None = None
+    camera: str | None = None
+    focal_plane_mask: str | None = None
+    disperser: str | None = None
+    detector_binning: str | None = None
+    gcal_lamp: str | None = None
+    uses_lamp_flats: bool | None = None
+    qa_state: str | None = None
+    processing_mode: str | None = None
+    data_section: SectionLimits | None = None
+    detector_section: SectionLimits | None = None
+
+    def to_json(self) -> str:
+        """Return the facts as JSON text."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values["tags"] = sorted(self.tags)
+        if self.ut_datetime is not None:
+            values["ut_datetime"] = self.ut_datetime.isoformat()
+        return json.dumps(values, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> CalibrationFacts:
+        """Return the facts written by `to_json`.
+
+        Raises
+        ------
+        StorageError
+            The text is not what `to_json` writes.
+        """
+        try:
+            return cls(**_from_plain(json.loads(text)))
+        except (TypeError, ValueError, KeyError) as err:
+            raise StorageError(
+                "an entry of the calibration store is damaged",
+                found=text[:80],
+                remedy="Recreate the store from the calibration files with rebuild()",
+            ) from err
+
+
+def facts_of(ad: AstroData) -> CalibrationFacts:
+    """Collect the facts of an open file; only headers are read.
+
+    Parameters
+    ----------
+    ad : AstroData
+        A frame or a processed calibration.
+
+    Returns
+    -------
+    CalibrationFacts
+        A descriptor that the data do not have, or that finds its keyword broken, gives None; so do values
+        that differ between extensions.
+    """
+    values = {name: _descriptor(ad, name) for name in _DESCRIPTORS}
+    for name in ("data_section", "detector_section"):
+        values[name] = None if values[name] is None else tuple(int(limit) for limit in values[name])
+    for name in ("read_mode", "well_depth_setting"):
+        values[name] = None if values[name] in ("Unknown", "Invalid") else values[name]
+    if values["detector_section"] is None:
+        # Masks made elsewhere may lack the read-out window; a full-size array can only be the whole detector.
+        values["detector_section"] = values["data_section"]
+    mode = str(ad.phu.get("PROCMODE") or "").strip().lower()
+    return CalibrationFacts(
+        filename=ad.filename or "",
+        tags=frozenset(str(tag) for tag in ad.tags),
+        processing_mode=mode or None,
+        detector_binning=_descriptor(ad, "binning"),
+        **values,
+    )
+
+
+def _descriptor(ad: AstroData, name: str) -> Any:
+    descriptor = getattr(ad, name, None)
+    if descriptor is None:
+        return None
+    try:
+        value = descriptor()
+    except NiripipeError:
+        return None
+    if not isinstance(value, list):
+        return value
+    return value[0] if value and all(other == value[0] for other in value) else None
+
+
+def _from_plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    result = dict(values)
+    result["tags"] = frozenset(result["tags"])
+    if result["ut_datetime"] is not None:
+        result["ut_datetime"] = datetime.fromisoformat(result["ut_datetime"])
+    for name in ("data_section", "detector_section"):
+        if result[name] is not None:
+            result[name] = tuple(result[name])
+    return result

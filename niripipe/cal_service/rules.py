@@ -1,0 +1,498 @@
+"""Which calibrations belong to a frame: the association rules of the archive for NIRI, as data.
+
+Each type of calibration has a list of `Rule`. A calibration is accepted when all are met; accepted ones are
+ranked nearest in time first, then by quality of the processing, then latest registered. The rules are those
+of the Gemini Observatory Archive, with these differences, each on purpose:
+
+* Limits belong to the interval: a dark of exactly 0.01 s more and a flat of exactly 180 days are accepted,
+  with a slack of 1 microsecond in exposure time and 1 millisecond in date against rounding.
+* A product reduced in quick-look mode does not satisfy a request for science quality.
+* A bad pixel mask that also carries the tag FLAT is a mask, never a flat.
+* A bad pixel mask may be up to one day younger than the frame: flats of the same night serve, whether
+  they were taken before or after the target. It must cover the frame's part of the detector.
+* Names of optical components are compared by their identifiers (``G0204``) where they have one, as
+  spelling varied over the years.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from types import MappingProxyType
+from typing import Any, Literal
+
+from niripipe.cal_service.facts import CalibrationFacts
+from niripipe.errors import ParameterError
+
+__all__ = [
+    "ASSOCIATION_RULES",
+    "PROCESSED_TYPES",
+    "QUALITY",
+    "Assessment",
+    "AssociationRules",
+    "Comparison",
+    "Rule",
+    "Verdict",
+    "applicable_types",
+    "assess",
+    "calibration_type",
+    "rules_for",
+]
+
+Comparison = Literal[
+    "same", "same_components", "within", "not_after", "covers", "lamp_on", "is", "is_not", "at_least"
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One condition on a calibration.
+
+    Attributes
+    ----------
+    descriptor : str
+        The fact it is about: a field of `CalibrationFacts`.
+    comparison : str
+        ``same``: equal to the frame's value. ``same_components``: the same optical components.
+        ``within``: no further from the frame's value than `tolerance`. ``not_after``: later than the frame's
+        by no more than `tolerance`. ``covers``: the section contains the frame's. ``lamp_on``: a lamp was on.
+        ``is``, ``is_not``: (not) `value`. ``at_least``: processed at least as well as `value`.
+    tolerance : float
+        In seconds for exposure times, in days for dates; the limit itself is accepted.
+    slack : float
+        What is added to `tolerance` against rounding, in the same unit.
+    value : str, optional
+        What ``is``, ``is_not`` and ``at_least`` compare with.
+    """
+
+    descriptor: str
+    comparison: Comparison
+    tolerance: float = 0.0
+    slack: float = 0.0
+    value: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AssociationRules:
+    """The rules of one type of calibration.
+
+    Attributes
+    ----------
+    caltype : str
+        For example ``processed_dark``.
+    rules : tuple of Rule
+        All must be met.
+    required_tags, forbidden_tags : frozenset of str
+        What a raw frame must and must not be to be considered at all (raw types only).
+    stale_after : float or None
+        Age in days beyond which an accepted calibration deserves a warning.
+    """
+
+    caltype: str
+    rules: tuple[Rule, ...]
+    required_tags: frozenset[str] = frozenset()
+    forbidden_tags: frozenset[str] = frozenset()
+    stale_after: float | None = None
+
+    def considers(self, facts: CalibrationFacts) -> bool:
+        """Return whether a file is of this type, whatever its settings."""
+        if self.caltype in PROCESSED_TYPES:
+            return calibration_type(facts.tags) == self.caltype
+        return self.required_tags <= facts.tags and not self.forbidden_tags & facts.tags
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How one calibration fares against one rule.
+
+    Attributes
+    ----------
+    rule : Rule
+        The rule.
+    frame, calibration : CalibrationFacts
+        What was compared.
+    passed : bool
+        Whether the rule is met.
+    """
+
+    rule: Rule
+    frame: CalibrationFacts
+    calibration: CalibrationFacts
+    passed: bool
+
+    @property
+    def wanted(self) -> str:
+        """What the frame asks for, for people to read."""
+        return _wanted(self.rule, self.frame)
+
+    @property
+    def found(self) -> str:
+        """What the calibration has, for people to read."""
+        return _shown(self.rule.descriptor, self.calibration)
+
+    @property
+    def note(self) -> str:
+        """Why the rule is not met, where the two values do not say it; else empty."""
+        return "" if self.passed else _note(self.rule, self.frame, self.calibration)
+
+    def __str__(self) -> str:
+        text = f"{self.rule.descriptor} is {self.found}, wanted {self.wanted}"
+        return f"{text} ({self.note})" if self.note else text
+
+
+@dataclass(frozen=True, slots=True)
+class Assessment:
+    """How one calibration fares against all rules of its type.
+
+    Attributes
+    ----------
+    facts : CalibrationFacts
+        The calibration.
+    verdicts : tuple of Verdict
+        One a rule, in the order of the rules.
+    days : float or None
+        Calibration minus frame, in days; None if either has no date.
+    """
+
+    facts: CalibrationFacts
+    verdicts: tuple[Verdict, ...]
+    days: float | None
+
+    @property
+    def accepted(self) -> bool:
+        """Whether every rule is met."""
+        return all(verdict.passed for verdict in self.verdicts)
+
+    @property
+    def failed(self) -> tuple[Verdict, ...]:
+        """The verdicts of the rules that are not met."""
+        return tuple(verdict for verdict in self.verdicts if not verdict.passed)
+
+    def rank(self, registered: int = 0) -> tuple[float, int, int]:
+        """Return the sorting key, best first: nearest in time, best processed, latest registered."""
+        distance = float("inf") if self.days is None else abs(self.days)
+        return distance, -QUALITY.get(self.facts.processing_mode, -1), -registered
+
+
+#: Processing modes, best highest. Products that do not say stand between science quality and quick look,
+#: where the archive's ordering puts them.
+QUALITY: Mapping[str | None, int] = MappingProxyType({"sq": 3, None: 2, "ql": 1, "qa": 0})
+
+#: Calibrations that a store can hold.
+PROCESSED_TYPES = ("processed_dark", "processed_flat", "processed_bpm")
+
+
+def calibration_type(tags: frozenset[str] | set[str]) -> str | None:
+    """Return the type of processed calibration that a file is, from its tags, or None.
+
+    A bad pixel mask made from flats carries the tags of both; it is a mask.
+    """
+    if "BPM" in tags:
+        return "processed_bpm"
+    if "PROCESSED" not in tags or "PROCESSED_SCIENCE" in tags:
+        return None
+    for kind in ("DARK", "FLAT"):
+        if kind in tags:
+            return f"processed_{kind.lower()}"
+    return None
+
+
+def rules_for(caltype: str) -> AssociationRules:
+    """Return the rules of a type of calibration.
+
+    Raises
+    ------
+    ParameterError
+        The type is unknown.
+    """
+    found = ASSOCIATION_RULES.get("processed_bpm" if caltype == "bpm" else caltype)
+    if found is None:
+        raise ParameterError(
+            "unknown type of calibration",
+            item="caltype",
+            found=caltype,
+            expected=", ".join(ASSOCIATION_RULES),
+        )
+    return found
+
+
+def assess(
+    frame: CalibrationFacts, calibration: CalibrationFacts, caltype: str, procmode: str | None = None
+) -> Assessment:
+    """Hold one calibration against every rule.
+
+    Parameters
+    ----------
+    frame, calibration : CalibrationFacts
+        The frame that needs a calibration, and a candidate.
+    caltype : str
+        Type of calibration.
+    procmode : {"sq", "ql", "qa"}, optional
+        The lowest quality of processing that is acceptable; any, if not given. A product that does not say
+        how it was made is acceptable.
+
+    Returns
+    -------
+    Assessment
+
+    Raises
+    ------
+    ParameterError
+        An unknown type or mode.
+    """
+    rules = rules_for(caltype).rules
+    if procmode is not None:
+        if procmode not in ("sq", "ql", "qa"):
+            raise ParameterError(
+                "unknown processing mode", item="procmode", found=procmode, expected="sq, ql or qa"
+            )
+        rules = (*rules, Rule("processing_mode", "at_least", value=procmode))
+    days = None
+    if frame.ut_datetime is not None and calibration.ut_datetime is not None:
+        days = (calibration.ut_datetime - frame.ut_datetime).total_seconds() / _DAY
+    return Assessment(calibration, tuple(_judge(rule, frame, calibration) for rule in rules), days)
+
+
+def applicable_types(frame: CalibrationFacts) -> tuple[str, ...]:
+    """Return the types of calibration that the archive associates with a NIRI imaging frame.
+
+    Thermal filters get no raw lamp flats, as their lamps saturate or vanish in the background.
+    """
+    tags = frame.tags
+    if "BPM" in tags:
+        return ()
+    types: list[str] = []
+    if "IMAGE" in tags and "FLAT" not in tags:
+        science = frame.observation_class == "science"
+        if science:
+            types += ["dark", "photometric_standard", "processed_dark"]
+        if (science or frame.observation_class == "partnerCal") and frame.uses_lamp_flats is not False:
+            types.append("flat")
+        types.append("processed_flat")
+    elif "IMAGE" in tags and _lamp_is_on(frame.gcal_lamp):
+        types.append("lampoff_flat")
+    return (*types, "processed_bpm")
+
+
+_DAY = 86400.0
+_MILLISECOND = 1e-3 / _DAY
+
+_NIRI = Rule("instrument", "same")
+_WINDOW = Rule("data_section", "same")
+_WELL = Rule("well_depth_setting", "same")
+_FILTER = Rule("filter_name", "same_components")
+_CAMERA = Rule("camera", "same_components")
+_DISPERSER = Rule("disperser", "same_components")
+_NOT_FAILED = Rule("qa_state", "is_not", value="Fail")
+
+
+def _date_within(days: float) -> Rule:
+    return Rule("ut_datetime", "within", tolerance=days, slack=_MILLISECOND)
+
+
+_DARK_RULES = (
+    _NIRI,
+    _WINDOW,
+    Rule("read_mode", "same"),
+    _WELL,
+    Rule("coadds", "same"),
+    Rule("exposure_time", "within", tolerance=0.01, slack=1e-6),
+    _NOT_FAILED,
+    _date_within(180),
+)
+_FLAT_RULES = (
+    _NIRI,
+    _WINDOW,
+    _WELL,
+    _FILTER,
+    _CAMERA,
+    Rule("focal_plane_mask", "same_components"),
+    _DISPERSER,
+    Rule("gcal_lamp", "lamp_on"),
+    _NOT_FAILED,
+    _date_within(180),
+)
+_BPM_RULES = (
+    _NIRI,
+    Rule("detector_binning", "same"),
+    Rule("detector_section", "covers"),
+    _NOT_FAILED,
+    Rule("ut_datetime", "not_after", tolerance=1, slack=_MILLISECOND),
+)
+_LAMP_OFF_RULES = (
+    _NIRI,
+    _WINDOW,
+    _WELL,
+    _FILTER,
+    _CAMERA,
+    _DISPERSER,
+    Rule("gcal_lamp", "is", value="Off"),
+    _NOT_FAILED,
+    _date_within(1),
+)
+# The archive knows standards from a catalogue of fields; away from it, the class of the observation tells.
+_STANDARD_RULES = (
+    _NIRI,
+    _FILTER,
+    _CAMERA,
+    Rule("observation_class", "is", value="partnerCal"),
+    _NOT_FAILED,
+    _date_within(1),
+)
+_RAW_FLAT = frozenset({"RAW", "FLAT"})
+
+#: The rules by type. The types that do not start with ``processed_`` are raw frames.
+ASSOCIATION_RULES: Mapping[str, AssociationRules] = MappingProxyType(
+    {
+        rules.caltype: rules
+        for rules in (
+            AssociationRules("processed_dark", _DARK_RULES, stale_after=30),
+            AssociationRules("processed_flat", _FLAT_RULES, stale_after=30),
+            AssociationRules("processed_bpm", _BPM_RULES),
+            AssociationRules("dark", _DARK_RULES, frozenset({"RAW", "DARK"}), stale_after=30),
+            AssociationRules("flat", _FLAT_RULES, _RAW_FLAT, frozenset({"BPM"}), stale_after=30),
+            AssociationRules("lampoff_flat", _LAMP_OFF_RULES, _RAW_FLAT, frozenset({"BPM"})),
+            AssociationRules(
+                "photometric_standard",
+                _STANDARD_RULES,
+                frozenset({"RAW", "IMAGE"}),
+                frozenset({"CAL", "BPM"}),
+            ),
+        )
+    }
+)
+
+
+def _judge(rule: Rule, frame: CalibrationFacts, calibration: CalibrationFacts) -> Verdict:
+    ours, theirs = getattr(frame, rule.descriptor), getattr(calibration, rule.descriptor)
+    return Verdict(rule, frame, calibration, _TESTS[rule.comparison](rule, ours, theirs))
+
+
+def _same(rule: Rule, ours: Any, theirs: Any) -> bool:
+    return ours is not None and bool(ours == theirs)
+
+
+def _same_components(rule: Rule, ours: str | None, theirs: str | None) -> bool:
+    return ours is not None and theirs is not None and _components(ours) == _components(theirs)
+
+
+def _within(rule: Rule, ours: Any, theirs: Any) -> bool:
+    return (
+        ours is not None and theirs is not None and abs(_minus(theirs, ours)) <= rule.tolerance + rule.slack
+    )
+
+
+def _not_after(rule: Rule, ours: Any, theirs: Any) -> bool:
+    return ours is not None and theirs is not None and _minus(theirs, ours) <= rule.tolerance + rule.slack
+
+
+def _covers(rule: Rule, ours: Any, theirs: Any) -> bool:
+    if ours is None or theirs is None:
+        return False
+    return bool(
+        theirs[0] <= ours[0] and theirs[1] >= ours[1] and theirs[2] <= ours[2] and theirs[3] >= ours[3]
+    )
+
+
+def _lamp_on(rule: Rule, ours: str | None, theirs: str | None) -> bool:
+    return _lamp_is_on(theirs)
+
+
+def _is(rule: Rule, ours: Any, theirs: Any) -> bool:
+    return bool(theirs == rule.value)
+
+
+def _is_not(rule: Rule, ours: Any, theirs: Any) -> bool:
+    return bool(theirs != rule.value)
+
+
+def _at_least(rule: Rule, ours: Any, theirs: str | None) -> bool:
+    return theirs is None or QUALITY.get(theirs, -1) >= QUALITY[rule.value]
+
+
+_TESTS: Mapping[Comparison, Callable[[Rule, Any, Any], bool]] = {
+    "same": _same,
+    "same_components": _same_components,
+    "within": _within,
+    "not_after": _not_after,
+    "covers": _covers,
+    "lamp_on": _lamp_on,
+    "is": _is,
+    "is_not": _is_not,
+    "at_least": _at_least,
+}
+
+
+def _minus(a: Any, b: Any) -> float:
+    if isinstance(a, datetime):
+        return (a - b).total_seconds() / _DAY  # type: ignore[no-any-return]
+    return float(a) - float(b)
+
+
+def _components(name: str) -> list[str]:
+    """Return the components of a name: identifiers where there are, else the names themselves."""
+    parts = [part.strip() for part in name.split("&")]
+    found = [re.search(r"_(G\d{4})$", part, re.IGNORECASE) for part in parts]
+    return sorted(match[1].upper() if match else part for match, part in zip(found, parts, strict=True))
+
+
+def _lamp_is_on(lamp: str | None) -> bool:
+    return lamp is not None and (lamp in ("IRhigh", "IRlow") or lamp.startswith("QH"))
+
+
+def _wanted(rule: Rule, frame: CalibrationFacts) -> str:
+    if rule.comparison == "lamp_on":
+        return "IRhigh, IRlow or QH"
+    if rule.comparison in ("is", "is_not", "at_least"):
+        words = {"is": "", "is_not": "not ", "at_least": "at least "}[rule.comparison]
+        return f"{words}{rule.value}"
+    shown = _shown(rule.descriptor, frame)
+    unit = "d" if rule.descriptor == "ut_datetime" else "s"
+    if rule.comparison == "within":
+        return f"{shown} ± {rule.tolerance:g} {unit}"
+    if rule.comparison == "not_after":
+        return f"not after {shown} + {rule.tolerance:g} {unit}"
+    return f"to cover {shown}" if rule.comparison == "covers" else shown
+
+
+def _shown(descriptor: str, facts: CalibrationFacts) -> str:
+    value = getattr(facts, descriptor)
+    if value is None:
+        return "unknown"
+    if isinstance(value, datetime):
+        return value.isoformat(sep=" ", timespec="seconds")
+    if isinstance(value, tuple):
+        return f"[{value[0] + 1}:{value[1]},{value[2] + 1}:{value[3]}]"
+    if descriptor == "exposure_time":
+        # The total is what is compared; how it came about is shown where it is not one exposure.
+        total = f"{_decimal(value)} s"
+        return total if facts.coadds in (None, 1) else f"{total} ({_exposure(facts)})"
+    return str(value)
+
+
+def _exposure(facts: CalibrationFacts) -> str:
+    if facts.exposure_time is None:
+        return "unknown"
+    if facts.coadds is None or facts.coadds < 1:
+        return f"{_decimal(facts.exposure_time)} s"
+    return f"{facts.coadds} x {_decimal(facts.exposure_time / facts.coadds)} s"
+
+
+def _decimal(number: float) -> str:
+    return f"{number:.4f}".rstrip("0").rstrip(".")
+
+
+def _note(rule: Rule, frame: CalibrationFacts, calibration: CalibrationFacts) -> str:
+    ours, theirs = getattr(frame, rule.descriptor), getattr(calibration, rule.descriptor)
+    if rule.comparison not in ("lamp_on", "is", "is_not", "at_least"):
+        for value, whose in ((ours, "frame"), (theirs, "calibration")):
+            if value is None:
+                return f"the header of the {whose} does not tell it, and unknown matches nothing"
+    if rule.comparison in ("within", "not_after"):
+        unit = "d" if rule.descriptor == "ut_datetime" else "s"
+        return f"off by {_minus(theirs, ours):+.4g} {unit}"
+    if rule.descriptor == "coadds":
+        return f"{_exposure(frame)} is not {_exposure(calibration)}, whatever the total exposure"
+    return ""

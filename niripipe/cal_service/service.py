@@ -1,0 +1,595 @@
+"""The calibration service: register processed calibrations, and find those that fit a frame."""
+
+from __future__ import annotations
+
+import difflib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from niripipe import astrodata
+from niripipe.astrodata import AstroData
+from niripipe.cal_service import session
+from niripipe.cal_service.config import StoreLocation, find_store, store_file
+from niripipe.cal_service.explain import Candidate, Explanation
+from niripipe.cal_service.facts import CalibrationFacts, facts_of
+from niripipe.cal_service.records import CalibrationRecord, FileList, absolute, read_record
+from niripipe.cal_service.rules import PROCESSED_TYPES, Assessment, assess, rules_for
+from niripipe.errors import CalibrationError, InputError, NiripipeError, ParameterError, StorageError
+from niripipe.logutils import get_logger
+
+if TYPE_CHECKING:
+    from niripipe.cal_service.store import Store
+
+__all__ = ["CalReturn", "CalibrationService", "Frame", "LocalDB", "set_local_database"]
+
+Frame = AstroData | CalibrationFacts | str | PathLike[str]
+"""What calibrations can be asked for: an open frame, its facts, or its path."""
+
+log = get_logger(__name__)
+
+_FITS_SUFFIXES = (".fits", ".fits.gz", ".fits.bz2", ".fits.fz")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CalReturn:
+    """The calibrations found, one entry a frame.
+
+    Its length is the number of frames, an index gives a pair of file and origin, and iterating gives the
+    list of files and then the list of origins.
+
+    Attributes
+    ----------
+    files : list of str or None
+        Absolute path of the best calibration of each frame, None where there is none.
+    origins : list of str or None
+        Where each was found.
+    matches : list of list of CalibrationRecord
+        For each frame the best calibrations, best first, as many as were asked for.
+    """
+
+    files: list[str | None]
+    origins: list[str | None]
+    matches: list[list[CalibrationRecord]]
+
+    def items(self) -> Iterator[tuple[str | None, str | None]]:
+        """Iterate over pairs of file and origin."""
+        return iter(zip(self.files, self.origins, strict=True))
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> tuple[str | None, str | None]:
+        return self.files[index], self.origins[index]
+
+    def __iter__(self) -> Iterator[list[str | None]]:
+        return iter((self.files, self.origins))
+
+
+class CalibrationService:
+    """Registers processed calibrations and finds those that fit a frame.
+
+    Creating the object does nothing; `config` chooses the store, and is called with its defaults by whatever
+    needs a store first. A store that does not exist yet is created by `init`, `add_cal`, `add_directory` and
+    `rebuild`; to those who look for calibrations it is empty, which is logged once.
+
+    The store holds path, checksum and the facts that association needs; never the files themselves, which
+    stay where they are. One that was moved, deleted or changed is passed over for the next best.
+
+    Services are independent of each other: each has its own store. One service may be used from several
+    threads, and one store from several processes.
+
+    Examples
+    --------
+    >>> caldb = CalibrationService()
+    >>> caldb.config(db_dir="playground")                          # doctest: +SKIP
+    >>> caldb.init()                                               # doctest: +SKIP
+    >>> caldb.add_cal("N20160102S0423_dark.fits")                  # doctest: +SKIP
+    >>> caldb.get_processed_dark("N20160102S0270.fits").files      # doctest: +SKIP
+    ['/data/playground/N20160102S0423_dark.fits']
+    >>> print(caldb.explain("N20160102S0270.fits", "processed_dark"))  # doctest: +SKIP
+    """
+
+    def __init__(self) -> None:
+        self._location: StoreLocation | None = None
+        self._told: set[str] = set()
+
+    # ------------------------------------------------------------------ the store
+
+    def config(
+        self,
+        db_dir: str | PathLike[str] | None = None,
+        verbose: bool = False,
+        config_file: str | PathLike[str] | None = None,
+    ) -> None:
+        """Choose the store; nothing is created.
+
+        Parameters
+        ----------
+        db_dir : path-like or URL, optional
+            Folder of the store, in which it is called ``cal_manager.db``; or the file itself (an existing
+            file, or a name that ends in ``.db``, ``.sqlite`` or ``.sqlite3``); or the URL of a database
+            server. Relative paths are resolved now: a later change of folder does not matter.
+        verbose : bool
+            Log the details of the store as well.
+        config_file : path-like, optional
+            Read the place from this file: ``[calibs]`` with ``database_dir`` or ``databases``.
+
+        Notes
+        -----
+        With neither argument the usual places of DRAGONS are looked at (``~/.geminidr/rsys.cfg``,
+        ``$DRAGONSRC``, ``~/.dragons/dragonsrc``); if none names a local store it is ``cal_manager.db`` in
+        the current folder. Which one is used is logged. If DRAGONS keeps a store of its own in that file, it
+        is left alone and ``niripipe_cal_manager.db`` beside it is used.
+
+        Raises
+        ------
+        InputError
+            The configuration file is missing or names no usable store.
+        """
+        location = find_store(db_dir, config_file)
+        if db_dir is None or Path(location.location) != absolute(db_dir):
+            location = _beside_foreign(location)
+        self._location = location
+        self._told = set()
+        session.remember(self)
+        log.stdinfo("Calibration store: %s (%s)", self._store().shown, location.source)
+        if verbose:
+            log.stdinfo("%r", self.list_files())
+
+    def init(self, wipe: bool = False) -> None:
+        """Create the store. One that exists is kept, whatever it holds.
+
+        DRAGONS 2.1 emptied an existing store here, and 4.x refused; keeping it lets a script be run again.
+
+        Parameters
+        ----------
+        wipe : bool
+            Forget everything that is registered. Only ever done to a store of niripipe.
+
+        Raises
+        ------
+        StorageError
+            The store cannot be written, is damaged, or another program's file is there.
+        """
+        if wipe:
+            self._store().wipe()
+        else:
+            self._store().create()
+
+    def rebuild(
+        self, source: str | PathLike[str] | Iterable[str | PathLike[str]], walk: bool = False
+    ) -> FileList:
+        """Create the store anew from files; the remedy for a damaged or outdated store.
+
+        Parameters
+        ----------
+        source : path-like or iterable of path-like
+            A folder, whose processed calibrations are registered, or the files themselves.
+        walk : bool
+            Look into the folders inside the folder too.
+
+        Returns
+        -------
+        FileList
+            What the store holds now.
+
+        Raises
+        ------
+        InputError, DataError, CalibrationError
+            A file named is not a processed calibration. The store is unchanged.
+        StorageError
+            The store cannot be written, or another program's file is there.
+        """
+        if isinstance(source, str | PathLike):
+            records = list(_calibrations_in(source, walk))
+        else:
+            records = [read_record(path) for path in source]
+        store = self._store()
+        return FileList(store.wipe(records), store.shown)
+
+    @property
+    def dbfile(self) -> str:
+        """Absolute path or URL of the store, without password."""
+        return self._store().shown
+
+    @property
+    def source(self) -> str:
+        """Who named the store: an argument, a configuration file, or the default."""
+        return self._configured().source
+
+    # ------------------------------------------------------------------ registering
+
+    def add_cal(self, path: str | PathLike[str] | AstroData) -> CalibrationRecord:
+        """Register a processed dark, flat or bad pixel mask.
+
+        Registering an unchanged file again does nothing; after a change it replaces the old entry. Files of
+        the same name in different folders are different calibrations.
+
+        Parameters
+        ----------
+        path : path-like or AstroData
+            The file; an AstroData stands for the file that it was read from or written to.
+
+        Returns
+        -------
+        CalibrationRecord
+
+        Raises
+        ------
+        InputError
+            There is no such file.
+        DataError
+            It cannot be opened.
+        CalibrationError
+            It is not a processed calibration; the message names the tags found.
+        StorageError
+            The store cannot be written.
+        """
+        record = self._store().add([read_record(_path_of(path))])[0]
+        log.fullinfo("Registered %s as %s", record.path, record.caltype)
+        return record
+
+    def add_directory(self, path: str | PathLike[str], walk: bool = False) -> list[CalibrationRecord]:
+        """Register every processed calibration in a folder; other files are passed over.
+
+        Parameters
+        ----------
+        path : path-like
+            The folder.
+        walk : bool
+            Look into the folders inside it too.
+
+        Returns
+        -------
+        list of CalibrationRecord
+            What was registered. A FITS file that cannot be opened is named in a warning.
+
+        Raises
+        ------
+        InputError
+            There is no such folder.
+        StorageError
+            The store cannot be written.
+        """
+        return self._store().add(list(_calibrations_in(path, walk)))
+
+    def remove_cal(self, path: str | PathLike[str]) -> list[CalibrationRecord]:
+        """Forget a calibration; its file is not touched.
+
+        Parameters
+        ----------
+        path : path-like
+            A bare file name forgets every calibration of that name; a path only the one file.
+
+        Returns
+        -------
+        list of CalibrationRecord
+            What was forgotten.
+
+        Raises
+        ------
+        InputError
+            Nothing of that name is registered; the message names what is.
+        """
+        store = self._store()
+        bare = Path(path).name == str(path)
+        found = store.records(name=str(path)) if bare else store.records(path=str(absolute(path)))
+        if not found:
+            raise _not_registered(str(path), store)
+        store.remove([record.path for record in found])
+        return found
+
+    def list_files(self) -> FileList:
+        """Return the files that are registered, sorted by name."""
+        store = self._store()
+        return FileList(store.records(), store.shown)
+
+    # ------------------------------------------------------------------ finding
+
+    def get_calibrations(
+        self,
+        frames: Frame | Sequence[Frame],
+        caltype: str,
+        procmode: str | None = None,
+        howmany: int = 1,
+    ) -> CalReturn:
+        """Find the calibrations that fit frames.
+
+        Parameters
+        ----------
+        frames : AstroData, path or CalibrationFacts, or a sequence of them
+            What is to be calibrated.
+        caltype : {"processed_dark", "processed_flat", "processed_bpm"}
+            Type of calibration.
+        procmode : {"sq", "ql", "qa"}, optional
+            Lowest acceptable quality of processing; any, if not given.
+        howmany : int
+            How many calibrations a frame at most.
+
+        Returns
+        -------
+        CalReturn
+            None where nothing fits; `explain` says why. A calibration further away in time than its type
+            should be, and a registered file that is missing or changed, are logged as warnings, once.
+
+        Raises
+        ------
+        ParameterError
+            Unknown type or mode, or `howmany` below one.
+        StorageError
+            The store cannot be read.
+        """
+        _check_type(caltype)
+        if howmany < 1:
+            raise ParameterError("at least one calibration must be asked for", item="howmany", found=howmany)
+        store = self._store()
+        records = self._records(store, caltype)
+        matches = [
+            self._best(facts, records, caltype, procmode, howmany) for facts in map(_facts, _listed(frames))
+        ]
+        return CalReturn(
+            files=[found[0].path if found else None for found in matches],
+            origins=[store.shown if found else None for found in matches],
+            matches=matches,
+        )
+
+    def get_processed_dark(
+        self, frames: Frame | Sequence[Frame], procmode: str | None = None, howmany: int = 1
+    ) -> CalReturn:
+        """Find processed darks; see `get_calibrations`."""
+        return self.get_calibrations(frames, "processed_dark", procmode, howmany)
+
+    def get_processed_flat(
+        self, frames: Frame | Sequence[Frame], procmode: str | None = None, howmany: int = 1
+    ) -> CalReturn:
+        """Find processed flats; see `get_calibrations`."""
+        return self.get_calibrations(frames, "processed_flat", procmode, howmany)
+
+    def get_processed_bpm(
+        self, frames: Frame | Sequence[Frame], procmode: str | None = None, howmany: int = 1
+    ) -> CalReturn:
+        """Find bad pixel masks; see `get_calibrations`."""
+        return self.get_calibrations(frames, "processed_bpm", procmode, howmany)
+
+    def require(
+        self, frames: Frame | Sequence[Frame], caltype: str, procmode: str | None = None
+    ) -> list[str]:
+        """Find the best calibration of every frame, or fail.
+
+        Returns
+        -------
+        list of str
+            Absolute paths, one a frame.
+
+        Raises
+        ------
+        CalibrationError
+            A frame has none; the error holds the table of candidates and rules.
+        """
+        frames = _listed(frames)
+        paths = []
+        for frame, path in zip(frames, self.get_calibrations(frames, caltype, procmode).files, strict=True):
+            if path is None:
+                raise self.explain(frame, caltype, procmode).error()
+            paths.append(path)
+        return paths
+
+    def explain(self, frame: Frame, caltype: str, procmode: str | None = None) -> Explanation:
+        """Hold every registered calibration of a type against every rule.
+
+        Parameters
+        ----------
+        frame : AstroData, path or CalibrationFacts
+            What is to be calibrated.
+        caltype, procmode
+            As for `get_calibrations`.
+
+        Returns
+        -------
+        Explanation
+            A table that prints, renders in a notebook, and holds plain rows.
+        """
+        _check_type(caltype)
+        store, facts = self._store(), _facts(frame)
+        records = store.records()
+        ranked = _ranked(facts, [r for r in records if r.caltype == _canonical(caltype)], caltype, procmode)
+        candidates = [
+            Candidate(record.name, record.path, assessment, record.file_state())
+            for record, assessment in ranked
+        ]
+        candidates.sort(key=lambda c: (not c.usable, len(c.faults)))
+        others = Counter(record.caltype for record in records if record.caltype != caltype)
+        return Explanation(facts, caltype, candidates, store=store.shown, others=others)
+
+    def __repr__(self) -> str:
+        if self._location is None:
+            return f"<{type(self).__name__}: config() has not been called>"
+        try:
+            return f"<{type(self).__name__}: {self.list_files()!r}>"
+        except StorageError as err:
+            return f"<{type(self).__name__}: {err}>"
+
+    def _repr_html_(self) -> str:
+        if self._location is None:
+            return "<p>Calibration service: config() has not been called</p>"
+        try:
+            return self.list_files()._repr_html_()
+        except StorageError as err:
+            from html import escape
+
+            return f"<p>{escape(str(err))}</p>"
+
+    # ------------------------------------------------------------------ private
+
+    def _configured(self) -> StoreLocation:
+        if self._location is None:
+            self.config()
+        assert self._location is not None
+        return self._location
+
+    def _store(self) -> Store:
+        # The database library is loaded when a store is first used, not when niripipe is imported.
+        from niripipe.cal_service.store import Store
+
+        return Store(self._configured().location)
+
+    def _records(self, store: Store, caltype: str) -> list[CalibrationRecord]:
+        if store.path is not None and not store.path.exists():
+            self._tell_once(f"The calibration store {store.shown} does not exist yet: it has no calibrations")
+        return store.records(caltype=_canonical(caltype))
+
+    def _best(
+        self,
+        facts: CalibrationFacts,
+        records: list[CalibrationRecord],
+        caltype: str,
+        procmode: str | None,
+        howmany: int,
+    ) -> list[CalibrationRecord]:
+        best: list[CalibrationRecord] = []
+        stale_after = rules_for(caltype).stale_after
+        for record, assessment in _ranked(facts, records, caltype, procmode):
+            if len(best) == howmany or not assessment.accepted:
+                break
+            state = record.file_state()
+            if state != "present":
+                self._tell_once(f"{record.path} is {state} since it was registered; the next best is tried")
+                continue
+            if stale_after is not None and assessment.days is not None and abs(assessment.days) > stale_after:
+                self._tell_once(
+                    f"{record.name} fits {facts.filename} but is {abs(assessment.days):.0f} days away from it"
+                )
+            best.append(record)
+        if not best:
+            log.fullinfo("No %s fits %s", caltype, facts.filename)
+        return best
+
+    def _tell_once(self, message: str) -> None:
+        if message not in self._told:
+            self._told.add(message)
+            log.warning("%s", message)
+
+
+class LocalDB(CalibrationService):
+    """A service with its store named at once, under the name that DRAGONS 4 uses.
+
+    Parameters
+    ----------
+    dbfile : path-like
+        As ``db_dir`` of `CalibrationService.config`.
+    force_init : bool
+        Create the store if it does not exist.
+    """
+
+    def __init__(self, dbfile: str | PathLike[str], *, force_init: bool = False) -> None:
+        super().__init__()
+        self.config(db_dir=dbfile)
+        if force_init:
+            self.init()
+
+
+def set_local_database(config_file: str | PathLike[str] | None = None) -> CalibrationService:
+    """Return a service configured from the usual places and make it current, as in DRAGONS 4.
+
+    Parameters
+    ----------
+    config_file : path-like, optional
+        Read the place of the store from this file.
+    """
+    service = CalibrationService()
+    service.config(config_file=config_file)
+    session.set_calservice(service)
+    return service
+
+
+def _ranked(
+    facts: CalibrationFacts, records: Iterable[CalibrationRecord], caltype: str, procmode: str | None
+) -> list[tuple[CalibrationRecord, Assessment]]:
+    """Return calibrations with their assessments: accepted ones first, best first."""
+    assessed = [(record, assess(facts, record.facts, caltype, procmode)) for record in records]
+    return sorted(assessed, key=lambda pair: (not pair[1].accepted, pair[1].rank(pair[0].number)))
+
+
+def _canonical(caltype: str) -> str:
+    return rules_for(caltype).caltype
+
+
+def _check_type(caltype: str) -> None:
+    if caltype != "bpm" and caltype not in PROCESSED_TYPES:
+        raise ParameterError(
+            "unknown type of calibration",
+            item="caltype",
+            found=caltype,
+            expected=", ".join(PROCESSED_TYPES),
+        )
+
+
+def _listed(frames: Frame | Sequence[Frame]) -> list[Frame]:
+    if isinstance(frames, AstroData | CalibrationFacts | str | PathLike):
+        return [frames]
+    return list(frames)
+
+
+def _facts(frame: Frame) -> CalibrationFacts:
+    if isinstance(frame, CalibrationFacts):
+        return frame
+    return facts_of(frame if isinstance(frame, AstroData) else astrodata.open(frame))
+
+
+def _path_of(source: str | PathLike[str] | AstroData) -> str | PathLike[str]:
+    if not isinstance(source, AstroData):
+        return source
+    if source.path is None:
+        raise InputError(
+            "a calibration in memory cannot be registered",
+            file=source.filename,
+            remedy="Write it to a file first",
+        )
+    return source.path
+
+
+def _calibrations_in(folder: str | PathLike[str], walk: bool) -> Iterator[CalibrationRecord]:
+    path = absolute(folder)
+    if not path.is_dir():
+        raise InputError("there is no such folder", file=path)
+    for file in sorted(path.rglob("*") if walk else path.iterdir()):
+        if not file.name.lower().endswith(_FITS_SUFFIXES) or not file.is_file():
+            continue
+        try:
+            yield read_record(file)
+        except CalibrationError:
+            log.fullinfo("%s is not a processed calibration and is passed over", file)
+        except NiripipeError as err:
+            log.warning("%s", err)
+
+
+def _not_registered(path: str, store: Store) -> InputError:
+    names = sorted({record.name for record in store.records()})
+    near = difflib.get_close_matches(Path(path).name, names, n=5, cutoff=0.5) or names[:5]
+    return InputError(
+        "this calibration is not registered",
+        item=path,
+        expected=", ".join(near) or None,
+        remedy="list_files() shows what is registered" if names else "The store is empty",
+    )
+
+
+def _beside_foreign(location: StoreLocation) -> StoreLocation:
+    """Return another file in the same folder if a database of another program is in the way."""
+    path = Path(location.location)
+    if "://" in location.location or not path.exists():
+        return location
+    from niripipe.cal_service.store import Store
+
+    try:
+        if Store(str(path)).state() != "foreign":
+            return location
+    except StorageError:
+        return location  # whoever uses the store is told what is wrong with it
+    other = path.with_name(f"niripipe_{path.name}")
+    log.warning("%s belongs to another program and is left alone; %s is used instead", path, other)
+    return StoreLocation(store_file(other), location.source, location.config_file)

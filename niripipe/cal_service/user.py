@@ -1,0 +1,121 @@
+"""Calibrations that the user names by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from niripipe import astrodata
+from niripipe.astrodata import AstroData
+from niripipe.cal_service.facts import facts_of
+from niripipe.cal_service.records import absolute
+from niripipe.cal_service.rules import PROCESSED_TYPES, Verdict, assess, calibration_type, rules_for
+from niripipe.errors import CalibrationError, InputError, ParameterError
+
+__all__ = ["broken_rules", "user_calibrations"]
+
+
+def user_calibrations(
+    value: Mapping[str, str | PathLike[str] | AstroData] | Iterable[str] | str | None,
+) -> dict[str, Path | AstroData]:
+    """Read and check calibrations named by hand.
+
+    Parameters
+    ----------
+    value : mapping of type to path or AstroData, or iterable of str, or None
+        ``{"processed_dark": "x_dark.fits"}`` or ``["processed_dark:x_dark.fits"]``. The first colon
+        separates; the path may have more. ``bpm`` means ``processed_bpm``.
+
+    Returns
+    -------
+    dict of str to Path or AstroData
+        Full type names and absolute paths.
+
+    Raises
+    ------
+    ParameterError
+        An unknown type, a type named twice, or an entry that is not understood.
+    InputError
+        A file that does not exist.
+    DataError
+        A file that cannot be opened.
+    CalibrationError
+        A file that is a calibration of another type, or none.
+    """
+    result: dict[str, Path | AstroData] = {}
+    for key, source in _pairs(value):
+        caltype = _full_name(key)
+        if caltype in result:
+            raise ParameterError("a calibration is named twice", item="ucals", found=caltype)
+        result[caltype] = _checked(caltype, source)
+    return result
+
+
+def broken_rules(frame: AstroData, calibration: AstroData, caltype: str) -> tuple[Verdict, ...]:
+    """Return the association rules that a calibration chosen by hand does not meet for a frame.
+
+    Parameters
+    ----------
+    frame, calibration : AstroData
+        The frame and the calibration.
+    caltype : str
+        Type of calibration.
+
+    Returns
+    -------
+    tuple of Verdict
+        Empty if it fits. ``str(verdict)`` says what was found and what wanted.
+    """
+    return assess(facts_of(frame), facts_of(calibration), rules_for(caltype).caltype).failed
+
+
+def _pairs(value: Any) -> list[tuple[Any, Any]]:
+    if value is None:
+        return []
+    if isinstance(value, Mapping):
+        return list(value.items())
+    pairs = []
+    for text in [value] if isinstance(value, str) else list(value):
+        if not isinstance(text, str) or ":" not in text:
+            raise ParameterError(
+                "a calibration is named as 'type:path'",
+                item="ucals",
+                found=text,
+                expected="for example 'processed_dark:N20160102S0423_dark.fits'",
+            )
+        key, path = text.split(":", 1)
+        pairs.append((key.strip(), path.strip()))
+    return pairs
+
+
+def _full_name(key: Any) -> str:
+    caltype = "processed_bpm" if key == "bpm" else key
+    if caltype not in PROCESSED_TYPES:
+        raise ParameterError(
+            "unknown type of calibration", item="ucals", found=key, expected=", ".join(PROCESSED_TYPES)
+        )
+    return str(caltype)
+
+
+def _checked(caltype: str, source: Any) -> Path | AstroData:
+    result: Path | AstroData
+    if isinstance(source, AstroData):
+        ad = result = source
+    elif isinstance(source, str | PathLike) and str(source):
+        path = absolute(source)
+        if not path.is_file():
+            raise InputError("there is no such calibration file", file=path, item=f"ucals, {caltype}")
+        ad, result = astrodata.open(path), path
+    else:
+        raise ParameterError("a calibration is named by its path", item=f"ucals, {caltype}", found=source)
+    if calibration_type(ad.tags) != caltype:
+        raise CalibrationError(
+            f"this file is not a {caltype}",
+            file=ad.filename,
+            item="tags",
+            found=", ".join(sorted(ad.tags)),
+            expected="BPM" if caltype == "processed_bpm" else f"PROCESSED and {caltype[10:].upper()}",
+        )
+    return result
