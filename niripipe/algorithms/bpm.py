@@ -1,0 +1,71 @@
+"""Bad pixel masks from flats and short darks."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from niripipe.algorithms import bits
+from niripipe.errors import DataError, ParameterError
+
+__all__ = ["bad_pixels"]
+
+Float32 = NDArray[np.float32]
+Mask = NDArray[np.uint16]
+Limits = tuple[float | None, float | None]
+
+
+def bad_pixels(
+    flat: Float32,
+    dark: Float32,
+    *,
+    flat_limits: Limits = (0.8, 1.25),
+    dark_limits: Limits = (-20.0, 1300.0),
+    flat_mask: Mask | None = None,
+) -> Mask:
+    """Find the pixels whose response or dark signal is out of bounds.
+
+    Parameters
+    ----------
+    flat : ndarray of float32
+        Normalised lamp flat ``(ny, nx)``.
+    dark : ndarray of float32
+        Stack of short darks, in the unit of its limits (electrons for the defaults), same shape.
+    flat_limits, dark_limits : tuple of (float or None)
+        Lower and upper limit. The limits themselves are good; None is no limit.
+    flat_mask : ndarray of uint16, optional
+        Mask of the flat: pixels that it calls unilluminated get `bits.UNILLUMINATED` instead of a verdict.
+
+    Returns
+    -------
+    ndarray of uint16
+        0 for good pixels, `bits.BAD` for bad ones. A pixel that is not a number in flat or dark is bad.
+
+    Raises
+    ------
+    DataError
+        If the planes differ in shape.
+    ParameterError
+        If a lower limit is not below its upper one.
+    """
+    for name, plane in (("dark", dark), ("flat_mask", flat_mask)):
+        if plane is not None and plane.shape != flat.shape:
+            raise DataError("planes differ in shape", item=name, found=plane.shape, expected=flat.shape)
+    good = _within("flat_limits", flat, flat_limits)
+    good &= _within("dark_limits", dark, dark_limits)
+    result = np.where(good, np.uint16(0), np.uint16(bits.BAD))
+    if flat_mask is not None:
+        result[flat_mask & np.uint16(bits.UNILLUMINATED) != 0] = bits.UNILLUMINATED
+    return result
+
+
+def _within(item: str, plane: Float32, limits: Limits) -> NDArray[np.bool_]:
+    low, high = limits
+    if low is not None and high is not None and not low < high:
+        raise ParameterError("the limits are not in order", item=item, found=limits, expected="low < high")
+    inside: NDArray[np.bool_] = np.isfinite(plane)
+    if low is not None:
+        inside &= plane >= np.float32(low)
+    if high is not None:
+        inside &= plane <= np.float32(high)
+    return inside

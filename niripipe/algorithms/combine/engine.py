@@ -1,0 +1,453 @@
+"""The combination itself: planes in, one plane out, block by block."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from niripipe.algorithms import bits
+from niripipe.algorithms.parallel import map_blocks
+from niripipe.algorithms.sorting import median_rows
+from niripipe.errors import DataError, ParameterError
+
+from .noiseclip import HALO, NoiseModel, outliers
+from .reduce import reduce_all, reduce_used
+from .reject import doubtful, reject
+from .select import BEST_TIER, select_usable
+from .settings import MedianVariance, Operation, Rejection, Settings
+
+__all__ = ["Combined", "MedianVariance", "Operation", "Rejection", "RowSource", "combine"]
+
+Float32 = NDArray[np.float32]
+Bool = NDArray[np.bool_]
+
+# A block holds at most this many values a plane kind (four megabytes of float32, in the shared cache), and
+# its planes at most this many pixels each. Smaller blocks would suit the cache better still, but threads
+# then spend their time handing the interpreter lock to each other.
+_BLOCK_VALUES = 1 << 20
+_PLANE_PIXELS = 1 << 16
+
+
+class RowSource(Protocol):
+    """A plane that gives its rows on demand: an array, a memory map, a loader.
+
+    With several threads it is asked for different rows at the same time.
+    """
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """``(ny, nx)``."""
+        ...
+
+    def __getitem__(self, rows: slice, /) -> NDArray[Any]:
+        """Return the rows of a slice with step 1 as ``(rows, nx)``."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Combined:
+    """What `combine` returns.
+
+    Attributes
+    ----------
+    data, variance : ndarray of float32
+        Planes ``(ny, nx)``.
+    mask : ndarray of uint16 or None
+        Bitwise OR of the masks of the inputs used; None if no input had a mask.
+    count : ndarray of uint8 (or uint16 above 255 inputs)
+        Number of inputs used.
+    rejected : ndarray like `count`, or None
+        Number of usable inputs that were rejected as outliers, if asked for. DRAGONS's rejection map, which
+        counts the inputs left out by data quality too, is the number of inputs less `count`.
+    """
+
+    data: Float32
+    variance: Float32
+    mask: NDArray[np.uint16] | None
+    count: NDArray[np.unsignedinteger[Any]]
+    rejected: NDArray[np.unsignedinteger[Any]] | None
+
+
+def combine(
+    data: Sequence[RowSource] | NDArray[Any],
+    variance: Sequence[RowSource] | NDArray[Any] | None = None,
+    mask: Sequence[RowSource | None] | NDArray[Any] | None = None,
+    *,
+    operation: Operation = "mean",
+    reject: Rejection = "none",
+    hsigma: float = 3.0,
+    lsigma: float = 3.0,
+    mclip: bool = True,
+    max_iters: int | None = None,
+    nlow: int = 0,
+    nhigh: int = 0,
+    scale: Sequence[float] | NDArray[np.floating] | None = None,
+    zero: Sequence[float] | NDArray[np.floating] | None = None,
+    noise: NoiseModel | None = None,
+    median_variance: MedianVariance = "exact",
+    threads: int = 1,
+    rejection_map: bool = False,
+    rows_per_block: int | None = None,
+) -> Combined:
+    """Combine planes of one shape, pixel by pixel.
+
+    Data become ``data * scale + zero`` and variances ``variance * scale**2``; then each pixel selects its
+    inputs by data quality, rejects outliers among them, and reduces the rest. The working memory is a
+    few blocks of rows per thread, whatever the number and size of the planes; the result does not depend
+    on the size of the blocks or the number of threads.
+
+    Parameters
+    ----------
+    data : sequence of RowSource, or ndarray
+        N planes ``(ny, nx)``, read as ``float32``.
+    variance : sequence of RowSource, or ndarray, optional
+        N planes of variance, in the square of the data's unit.
+    mask : sequence of RowSource or None, or ndarray, optional
+        N planes of data-quality bits; None in the sequence stands for a good plane. The inputs with the
+        best tier of bits are used: none but non-linear and saturated; and cosmic ray; and overlap; and bad;
+        and unilluminated; and no data; and any other.
+    operation : {"mean", "wtmean", "median", "lmedian"}
+        The reduction. ``"wtmean"`` weighs by inverse variance (inputs with variance 0 get no weight; without
+        variances it is the mean), ``"lmedian"`` takes the lower of two middle values.
+    reject : {"none", "minmax", "sigclip", "varclip", "noiseclip"}
+        The rejection: the `nlow` lowest and `nhigh` highest values; values beyond `hsigma` and
+        `lsigma` times the standard deviation of the values left so far, or times their own standard
+        deviations; or values that a noise model does not explain (see `NoiseModel`; limits of 4 or 5
+        suit it).
+    hsigma, lsigma : float
+        Clipping limits above and below the centre.
+    mclip : bool
+        The centre of clipping is the median of the selected inputs in every iteration; otherwise the mean
+        of those left, from the second iteration.
+    max_iters : int, optional
+        Most iterations of clipping; until nothing changes by default. ``"noiseclip"`` needs none.
+    nlow, nhigh : int
+        For minmax. With n of N inputs selected, ``int(n * nlow / N + 0.001)`` are rejected. Both are lowered
+        together until one of N values is left.
+    scale, zero : sequence of float, optional
+        N factors and offsets.
+    noise : NoiseModel, optional
+        For ``"noiseclip"``; `NoiseModel`'s defaults otherwise.
+    median_variance : {"exact", "asymptotic"}
+        Variance of a median of n values with mean variance v: ``k(n) v / n`` with `median_variance_factor`
+        k, counting all selected values if minmax has rejected as many low as high ones; or
+        ``(pi/2) v / n`` counting those left.
+    threads : int
+        Number of threads.
+    rejection_map : bool
+        Return the number of rejected inputs too.
+    rows_per_block : int, optional
+        Rows to work on at a time; chosen to suit the cache by default.
+
+    Returns
+    -------
+    Combined
+        The variance is ``sum(v) / n**2`` for the mean, ``1 / sum(1 / v)`` for the weighted mean, and as
+        above for medians. Without input variances v is the sample variance of the inputs used, and 0 if
+        there is one.
+
+    Raises
+    ------
+    ParameterError
+        If a setting cannot be used, or a sequence has another length than `data`.
+    DataError
+        If there are no planes, shapes differ, or the rejection needs variances and there are none.
+    """
+    settings = Settings.checked(
+        len(data),
+        operation=operation,
+        reject=reject,
+        hsigma=hsigma,
+        lsigma=lsigma,
+        mclip=mclip,
+        max_iters=max_iters,
+        nlow=nlow,
+        nhigh=nhigh,
+        median_variance=median_variance,
+        noise=noise,
+    )
+    task = _Task(settings, list(data), variance, mask, scale, zero, rejection_map)
+    if rows_per_block is None:
+        rows_per_block = _rows_that_fit(len(data), task.shape[1], 8 * HALO if reject == "noiseclip" else 4)
+    map_blocks(task.run, task.shape[0], rows_per_block=rows_per_block, threads=threads)
+    return task.result
+
+
+class _Task:
+    """Inputs, buffers and result of one combination."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        data: list[RowSource],
+        variance: Sequence[RowSource] | NDArray[Any] | None,
+        mask: Sequence[RowSource | None] | NDArray[Any] | None,
+        scale: Sequence[float] | NDArray[np.floating] | None,
+        zero: Sequence[float] | NDArray[np.floating] | None,
+        rejection_map: bool,
+    ) -> None:
+        self.settings = settings
+        self.data = data
+        self.variance = None if variance is None else list(variance)
+        self.mask = None if mask is None or all(one is None for one in mask) else list(mask)
+        self.shape = _common_shape(data, self.variance, self.mask)
+        if self.variance is None and settings.reject in ("varclip", "noiseclip"):
+            raise DataError(
+                "this rejection needs the variance of every input", item="reject", found=settings.reject
+            )
+        self.scale = _per_input("scale", scale, len(data), 1.0)
+        self.zero = _per_input("zero", zero, len(data), 0.0)
+        counter: DTypeLike = np.uint8 if len(data) < 256 else np.uint16
+        self.result = Combined(
+            np.empty(self.shape, np.float32),
+            np.empty(self.shape, np.float32),
+            None if self.mask is None else np.empty(self.shape, np.uint16),
+            np.empty(self.shape, counter),
+            np.zeros(self.shape, counter) if rejection_map else None,
+        )
+        self._local = threading.local()
+
+    def run(self, rows: slice) -> None:
+        """Combine the rows of one block."""
+        halo = HALO if self.settings.reject == "noiseclip" else 0
+        wide = slice(max(rows.start - halo, 0), min(rows.stop + halo, self.shape[0]))
+        inner = slice(rows.start - wide.start, rows.stop - wide.start)
+        # What is not a number is found, not warned about; threads do not inherit the caller's settings.
+        with np.errstate(all="ignore"):
+            data = self._load("data", self.data, wide, np.float32)
+            variance = None
+            if self.variance is not None:
+                variance = self._load("variance", self.variance, wide, np.float32)
+            self._normalise(data, variance)
+            mask = None
+            if self.mask is not None:
+                mask = self._load("mask", self.mask, wide, np.uint16)
+            kept = None
+            if self.settings.reject == "noiseclip":
+                assert variance is not None
+                kept = _unexplained(data, variance, mask, self.settings, self.scale)
+                kept = None if kept is None else _flat(kept[:, inner])
+            _combine_block(
+                _flat(data[:, inner]),
+                None if variance is None else _flat(variance[:, inner]),
+                None if mask is None else _flat(mask[:, inner]),
+                kept,
+                self.settings,
+                _rows(self.result, rows),
+            )
+
+    def _load(
+        self, name: str, sources: Sequence[RowSource | None], rows: slice, dtype: DTypeLike
+    ) -> NDArray[Any]:
+        height = rows.stop - rows.start
+        buffer = getattr(self._local, name, None)
+        if buffer is None or buffer.shape[1] < height:
+            buffer = np.empty((len(sources), height, self.shape[1]), dtype)
+            setattr(self._local, name, buffer)
+        block: NDArray[Any] = buffer.reshape(-1)[: len(sources) * height * self.shape[1]].reshape(
+            len(sources), height, self.shape[1]
+        )
+        for plane, source in zip(block, sources, strict=True):
+            if source is None:
+                plane[...] = 0
+            else:
+                np.copyto(plane, source[rows], casting="unsafe")
+        return block
+
+    def _normalise(self, data: Float32, variance: Float32 | None) -> None:
+        for index, (factor, offset) in enumerate(zip(self.scale, self.zero, strict=True)):
+            if factor != 1:
+                data[index] *= np.float32(factor)
+                if variance is not None:
+                    variance[index] *= np.float32(factor) ** 2
+            if offset != 0:
+                data[index] += np.float32(offset)
+
+
+def _combine_block(
+    data: Float32,
+    variance: Float32 | None,
+    mask: NDArray[np.uint16] | None,
+    kept: Bool | None,
+    settings: Settings,
+    out: Combined,
+) -> None:
+    """Combine ``(n, pixels)``; most pixels are plain, and only the others need the careful way."""
+    median = None
+    if settings.operation == "median" or settings.reject in ("sigclip", "varclip"):
+        median = median_rows(data.copy())
+    special = ~np.isfinite(np.add.reduce(data, axis=0))
+    if variance is not None:
+        special |= ~np.isfinite(np.add.reduce(variance, axis=0))
+        if settings.operation == "wtmean":
+            special |= np.minimum.reduce(variance, axis=0) <= 0
+    if mask is not None:
+        assert out.mask is not None
+        flags = np.bitwise_or.reduce(mask, axis=0, out=out.mask)
+        special |= flags & np.uint16(0xFFFF & ~BEST_TIER) != 0
+    if kept is not None:
+        special |= ~np.logical_and.reduce(kept, axis=0)
+    elif settings.reject in ("sigclip", "varclip"):
+        assert median is not None
+        special |= doubtful(data, variance, median, settings)
+    elif settings.reject == "minmax" and settings.trims_median:
+        # The median is known without knowing what is rejected; only the bits of the rejected matter.
+        if mask is not None:
+            special |= flags != 0
+    elif settings.reject == "minmax":
+        special[:] = True
+    rejected = settings.nlow + settings.nhigh if settings.reject == "minmax" else 0
+    out.count[:] = len(data) - rejected
+    if out.rejected is not None:
+        out.rejected[:] = rejected
+    where = np.flatnonzero(special)
+    if where.size < special.size:
+        value, spread = reduce_all(data, variance, median, settings)
+        out.data[:] = value
+        out.variance[:] = spread
+    if where.size:
+        _combine_special(data, variance, mask, kept, settings, out, where)
+
+
+def _combine_special(
+    data: Float32,
+    variance: Float32 | None,
+    mask: NDArray[np.uint16] | None,
+    kept: Bool | None,
+    settings: Settings,
+    out: Combined,
+    where: NDArray[np.intp],
+) -> None:
+    """Combine the pixels of a block at the indices `where`, with everything that can be wrong with them."""
+    data = data.take(where, axis=1)
+    variance = None if variance is None else variance.take(where, axis=1)
+    mask = None if mask is None else mask.take(where, axis=1)
+    usable = _usable(data, variance, mask)
+    if settings.reject == "noiseclip":
+        assert kept is not None
+        used = usable & kept.take(where, axis=1)
+    elif settings.reject == "none":
+        used = usable
+    else:
+        used = reject(data, variance, usable, settings)
+    value, spread = reduce_used(data, variance, used, usable, settings)
+    count = np.count_nonzero(used, axis=0)
+    out.data[where] = value
+    out.variance[where] = spread
+    out.count[where] = count
+    if out.rejected is not None:
+        out.rejected[where] = np.count_nonzero(usable, axis=0) - count
+    if mask is not None:
+        assert out.mask is not None
+        flags = np.bitwise_or.reduce(mask * used, axis=0)
+        nothing = count == 0
+        flags[nothing] = np.bitwise_or.reduce(mask[:, nothing], axis=0) | bits.NO_DATA
+        out.mask[where] = flags
+
+
+def _usable(data: Float32, variance: Float32 | None, mask: NDArray[np.uint16] | None) -> Bool:
+    """Select by data quality; put 0 in place of what is not a number, in `data` and `variance` themselves."""
+    finite = np.isfinite(data)
+    if variance is not None:
+        finite &= np.isfinite(variance)
+    usable = select_usable(mask, finite)
+    if not finite.all():
+        np.copyto(data, 0, where=~finite)
+        if variance is not None:
+            np.copyto(variance, 0, where=~finite)
+    return usable
+
+
+def _unexplained(
+    data: Float32,
+    variance: Float32,
+    mask: NDArray[np.uint16] | None,
+    settings: Settings,
+    scale: NDArray[np.float64],
+) -> Bool:
+    """Which inputs the noise model explains, for a block with its halo."""
+    plain = np.isfinite(np.add.reduce(data, axis=0) + np.add.reduce(variance, axis=0)).all()
+    if plain and mask is not None:
+        plain = not (np.bitwise_or.reduce(mask, axis=None) & np.uint16(0xFFFF & ~BEST_TIER))
+    usable = None
+    if not plain:
+        n, height, width = data.shape
+        data, variance = data.copy(), variance.copy()
+        usable = _usable(_flat(data), _flat(variance), None if mask is None else _flat(mask)).reshape(
+            n, height, width
+        )
+    found = outliers(
+        data,
+        variance,
+        usable,
+        settings.noise,
+        scale=scale,
+        hsigma=settings.hsigma,
+        lsigma=settings.lsigma,
+    )
+    return np.logical_not(found, out=found)
+
+
+def _rows(result: Combined, rows: slice) -> Combined:
+    """Flat views of some rows of a result."""
+    return Combined(
+        result.data[rows].reshape(-1),
+        result.variance[rows].reshape(-1),
+        None if result.mask is None else result.mask[rows].reshape(-1),
+        result.count[rows].reshape(-1),
+        None if result.rejected is None else result.rejected[rows].reshape(-1),
+    )
+
+
+def _flat(block: NDArray[Any]) -> NDArray[Any]:
+    return block.reshape(len(block), -1)
+
+
+def _rows_that_fit(n: int, width: int, least: int) -> int:
+    pixels = min(_BLOCK_VALUES // n, _PLANE_PIXELS)
+    return max(pixels // max(width, 1), least)
+
+
+def _common_shape(
+    data: list[RowSource], variance: list[RowSource] | None, mask: list[RowSource | None] | None
+) -> tuple[int, int]:
+    if not data:
+        raise DataError("there is nothing to combine", found="no planes", expected="at least one")
+    shape = tuple(data[0].shape)
+    if len(shape) != 2:
+        raise DataError("a plane must have two dimensions", found=shape, expected="(ny, nx)")
+    for name, planes in (("data", data), ("variance", variance or []), ("mask", mask or [])):
+        if planes and len(planes) != len(data):
+            raise ParameterError(
+                "one plane an input is needed", item=name, found=len(planes), expected=len(data)
+            )
+        for index, plane in enumerate(planes):
+            if plane is not None and tuple(plane.shape) != shape:
+                raise DataError(
+                    "planes to combine must have the same shape",
+                    item=f"{name} of input {index}",
+                    found=tuple(plane.shape),
+                    expected=shape,
+                )
+    return shape[0], shape[1]
+
+
+def _per_input(
+    item: str, values: Sequence[float] | NDArray[np.floating] | None, n: int, default: float
+) -> NDArray[np.float64]:
+    if values is None:
+        return np.full(n, default)
+    numbers = np.asarray(values, np.float64)
+    if numbers.shape != (n,) or not np.isfinite(numbers).all() or (item == "scale" and (numbers <= 0).any()):
+        raise ParameterError(
+            "one usable number an input is needed",
+            item=item,
+            found=numbers.tolist(),
+            expected=f"{n} finite numbers" + (" above 0" if item == "scale" else ""),
+        )
+    return numbers

@@ -1,0 +1,193 @@
+"""Rejection of outliers among the usable inputs of each pixel.
+
+`doubtful` looks at whole blocks in ``float32`` and finds the pixels where something may be rejected, a little
+too many rather than one too few. `reject` decides for those exactly.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from niripipe.algorithms.sorting import sort_rows
+
+from .settings import Settings
+
+__all__ = ["doubtful", "median_of_sorted", "reject", "sorted_usable"]
+
+Float32 = NDArray[np.float32]
+Bool = NDArray[np.bool_]
+
+# Relative error that float32 sums over a few hundred inputs stay well below.
+_MARGIN = np.float32(1e-4)
+_ULP = np.float32(2.4e-7)
+
+
+def doubtful(data: Float32, variance: Float32 | None, centre: Float32, settings: Settings) -> Bool:
+    """Where sigma clipping about `centre` may reject something if every input is usable.
+
+    Parameters
+    ----------
+    data, variance : ndarray
+        Values and variances ``(n, pixels)``.
+    centre : ndarray
+        Median of each pixel.
+    settings : Settings
+        With `reject` either ``"sigclip"`` or ``"varclip"``.
+    """
+    slack = np.abs(centre)
+    slack *= _ULP
+    found = np.zeros(centre.shape, bool)
+    if settings.reject == "varclip":
+        assert variance is not None
+        nearer = np.float32(min(settings.hsigma, settings.lsigma)) ** 2 * (1 - _MARGIN)
+        for values, own in zip(data, variance, strict=True):
+            deviation = np.abs(values - centre)
+            deviation += slack
+            deviation *= deviation
+            found |= deviation > own * nearer
+        return found
+    total = np.zeros_like(centre)
+    squares = np.zeros_like(centre)
+    highest = np.zeros_like(centre)
+    lowest = np.zeros_like(centre)
+    deviation = np.empty_like(centre)
+    for values in data:
+        np.subtract(values, centre, out=deviation)
+        total += deviation
+        np.maximum(highest, deviation, out=highest)
+        np.minimum(lowest, deviation, out=lowest)
+        deviation *= deviation
+        squares += deviation
+    total /= np.float32(len(data))
+    squares /= np.float32(len(data))
+    total *= total
+    squares -= total
+    np.maximum(squares, 0, out=squares)
+    spread = np.sqrt(squares, out=squares)
+    spread *= 1 - _MARGIN
+    # Deviations of nothing at all are not outliers, even where the spread is nothing at all.
+    np.logical_and(highest > np.float32(settings.hsigma) * spread - slack, highest > 0, out=found)
+    found |= (-lowest > np.float32(settings.lsigma) * spread - slack) & (lowest < 0)
+    return found
+
+
+def sorted_usable(data: Float32, usable: Bool) -> tuple[Float32, NDArray[np.intp]]:
+    """Sort the usable values of each pixel to the front; also return how many there are."""
+    ordered = sort_rows(np.where(usable, data, np.float32(np.inf)))
+    return ordered, np.count_nonzero(usable, axis=0)
+
+
+def median_of_sorted(ordered: Float32, count: NDArray[np.intp], *, lower: bool = False) -> Float32:
+    """Median of the first `count` sorted values of each pixel; 0 where there are none."""
+    low = _pick(ordered, np.maximum(count - 1, 0) // 2)
+    if not lower:
+        high = _pick(ordered, np.minimum(count // 2, len(ordered) - 1))
+        low += np.where(count % 2 == 0, high, low)
+        low *= np.float32(0.5)
+    low[count == 0] = 0
+    return low
+
+
+def reject(data: Float32, variance: Float32 | None, usable: Bool, settings: Settings) -> Bool:
+    """Reject outliers exactly.
+
+    Parameters
+    ----------
+    data, variance : ndarray
+        Values and variances ``(n, pixels)``, finite everywhere (the unusable ones replaced).
+    usable : ndarray of bool
+        Inputs that take part.
+    settings : Settings
+        The method and its limits.
+
+    Returns
+    -------
+    ndarray of bool
+        The inputs left, a subset of `usable`. Where nothing was left, all usable ones are.
+    """
+    if settings.reject == "minmax":
+        left = _minmax(data, usable, settings)
+    else:
+        left = _clip(data, variance, usable, settings)
+    lost = ~left.any(axis=0)
+    if lost.any():
+        left[:, lost] = usable[:, lost]
+    return left
+
+
+def _clip(data: Float32, variance: Float32 | None, usable: Bool, settings: Settings) -> Bool:
+    ordered, count = sorted_usable(data, usable)
+    median = median_of_sorted(ordered, count)
+    left = usable.copy()
+    own = None
+    if settings.reject == "varclip":
+        assert variance is not None
+        own = np.sqrt(np.maximum(variance, 0))
+    active = np.arange(data.shape[1])
+    for iteration in range(settings.max_iters):
+        values, inside, about = data[:, active], left[:, active], median[active]
+        number = np.count_nonzero(inside, axis=0)
+        deviation = values - about
+        mean, spread = _moments(deviation, inside, number)
+        centre = about
+        if not settings.mclip and iteration:
+            centre = (about + mean).astype(np.float32)
+        sigma = spread if own is None else own[:, active]
+        low = (centre - settings.lsigma * sigma).astype(np.float32)
+        high = (centre + settings.hsigma * sigma).astype(np.float32)
+        # Written so that a limit that is not a number rejects nothing.
+        outside = (values < low) | (values > high)
+        inside &= ~outside
+        left[:, active] = inside
+        now = np.count_nonzero(inside, axis=0)
+        active = active[(now != number) & (now > 0)]
+        if not active.size or (settings.mclip and own is not None):
+            break
+    return left
+
+
+def _moments(
+    deviation: Float32, inside: Bool, number: NDArray[np.intp]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and population standard deviation of the deviations inside."""
+    divisor = np.maximum(number, 1)
+    kept = deviation * inside
+    mean = np.add.reduce(kept, axis=0, dtype=np.float64) / divisor
+    kept *= deviation
+    square = np.add.reduce(kept, axis=0, dtype=np.float64) / divisor
+    return mean, np.sqrt(np.maximum(square - mean * mean, 0))
+
+
+def _minmax(data: Float32, usable: Bool, settings: Settings) -> Bool:
+    ordered, count = sorted_usable(data, usable)
+    # The fraction asked for of all inputs, truncated, of those that are usable here.
+    number = np.arange(settings.n_inputs + 1)
+    n_low = (number * settings.nlow / settings.n_inputs + 0.001).astype(np.intp)[count]
+    n_high = (number * settings.nhigh / settings.n_inputs + 0.001).astype(np.intp)[count]
+    left = usable.copy()
+    if settings.nlow:
+        limit = _pick(ordered, np.maximum(n_low - 1, 0))
+        _drop(left, data < limit, data == limit, n_low)
+    if settings.nhigh:
+        limit = _pick(ordered, np.clip(count - n_high, 0, len(ordered) - 1))
+        _drop(left, data > limit, data == limit, n_high)
+    return left
+
+
+def _drop(left: Bool, beyond: Bool, equal: Bool, wanted: NDArray[np.intp]) -> None:
+    """Take `wanted` inputs a pixel out of `left`: those beyond a limit, then equal ones in input order."""
+    some = wanted > 0
+    beyond &= left & some
+    equal &= left & some
+    left &= ~beyond
+    missing = wanted - np.count_nonzero(beyond, axis=0)
+    for is_equal, is_left in zip(equal, left, strict=True):
+        taken = is_equal & (missing > 0)
+        is_left &= ~taken
+        missing -= taken
+
+
+def _pick(ordered: Float32, rank: NDArray[np.intp]) -> Float32:
+    picked: Float32 = np.take_along_axis(ordered, rank[None], axis=0)[0]
+    return picked

@@ -1,0 +1,62 @@
+"""Which inputs of a pixel may be used, judged by their data-quality bits."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from niripipe.algorithms import bits
+
+__all__ = ["BEST_TIER", "select_usable"]
+
+BEST_TIER: Final = bits.NON_LINEAR | bits.SATURATED
+"""Bits that do not make an input worse: that a pixel is bright says nothing against it."""
+
+# Each tier adds what is worse than everything before it.
+_TIERS: Final = (BEST_TIER, bits.COSMIC_RAY, bits.OVERLAP, bits.BAD, bits.UNILLUMINATED, bits.NO_DATA)
+_NEVER: Final = 255
+
+
+def select_usable(mask: NDArray[np.uint16] | None, finite: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Select, pixel by pixel, the inputs of the best tier that any input reaches.
+
+    Parameters
+    ----------
+    mask : ndarray of uint16 or None
+        Bits ``(n, pixels)``.
+    finite : ndarray of bool
+        Where value and variance are numbers, ``(n, pixels)``; other inputs are never selected.
+
+    Returns
+    -------
+    ndarray of bool
+        ``(n, pixels)``; a pixel without any selected input has no finite one.
+    """
+    if mask is None:
+        return finite.copy()
+    usable: NDArray[np.bool_] = (mask & np.uint16(0xFFFF & ~BEST_TIER)) == 0
+    usable &= finite
+    worse = np.flatnonzero(~usable.any(axis=0))
+    if worse.size:
+        rank = np.where(finite[:, worse], _tier_table()[mask[:, worse]], np.uint8(_NEVER))
+        best = rank.min(axis=0)
+        usable[:, worse] = (rank == best) & (best != _NEVER)
+    return usable
+
+
+@lru_cache(maxsize=1)
+def _tier_table() -> NDArray[np.uint8]:
+    values = np.arange(1 << 16, dtype=np.uint16)
+    table = np.zeros(values.size, np.uint8)
+    for tier, added in enumerate(_TIERS):
+        table[values & added != 0] = tier
+    known = 0
+    for added in _TIERS:
+        known |= added
+    table[values & (0xFFFF & ~known) != 0] = len(_TIERS)
+    # The first tier holds the good pixels as well as the merely bright ones.
+    table.setflags(write=False)
+    return table

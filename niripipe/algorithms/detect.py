@@ -1,0 +1,640 @@
+"""Finding and measuring sources.
+
+The steps are SExtractor's (Bertin & Arnouts 1996, A&AS 117, 393), through the library `sep`, which shares
+its algorithms; the catalogue has the columns of the OBJCAT tables of DRAGONS.
+
+`sep` keeps Python's interpreter lock while it works and has process-wide limits for its buffers. Detection
+may therefore be called from several threads, but they take turns; the limits are changed under a lock and
+put back.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from niripipe.algorithms.bits import BAD, COSMIC_RAY, NO_DATA, SATURATED, UNILLUMINATED
+from niripipe.algorithms.profile import measure_profiles, stamp_half_size
+from niripipe.algorithms.resample import replace_bad_pixels
+from niripipe.errors import AlgorithmError, ParameterError
+
+__all__ = ["CATALOGUE", "Detection", "add_world_columns", "detect_sources", "star_likeness"]
+
+Floats = NDArray[np.floating[Any]]
+Catalogue = NDArray[np.void]
+PixelToWorld = Callable[[Floats, Floats], tuple[Floats, Floats]]
+
+_MISSING = -999.0
+_KERNEL = np.array([[1, 2, 1], [2, 4, 2], [1, 2, 1]], dtype=np.float32)
+_SIGMA_TO_FWHM = 2.3548200450309493
+# Bits whose pixels must not make or shape a source. Saturated pixels belong to stars and stay.
+_NOT_SKY = BAD | COSMIC_RAY | NO_DATA | UNILLUMINATED
+
+_WORLD = (
+    ("X_WORLD", "f8"), ("Y_WORLD", "f8"),
+    ("ERRX2_WORLD", "f8"), ("ERRY2_WORLD", "f8"), ("ERRXY_WORLD", "f8"),
+)  # fmt: skip
+_WORLD_SHAPE = (
+    ("A_WORLD", "f4"), ("B_WORLD", "f4"), ("THETA_WORLD", "f4"),
+    ("ERRA_WORLD", "f4"), ("ERRB_WORLD", "f4"), ("ERRTHETA_WORLD", "f4"),
+)  # fmt: skip
+CATALOGUE = np.dtype(
+    [
+        ("NUMBER", "i4"), ("X_IMAGE", "f4"), ("Y_IMAGE", "f4"),
+        ("ERRX2_IMAGE", "f8"), ("ERRY2_IMAGE", "f8"), ("ERRXY_IMAGE", "f8"),
+        *_WORLD,
+        ("A_IMAGE", "f4"), ("B_IMAGE", "f4"), ("THETA_IMAGE", "f4"),
+        ("ERRA_IMAGE", "f4"), ("ERRB_IMAGE", "f4"), ("ERRTHETA_IMAGE", "f4"),
+        *_WORLD_SHAPE,
+        ("FWHM_IMAGE", "f4"), ("FWHM_WORLD", "f4"), ("FLUX_RADIUS", "f4"), ("ELLIPTICITY", "f4"),
+        ("FLUX_AUTO", "f4"), ("FLUXERR_AUTO", "f4"), ("MAG_AUTO", "f4"), ("MAGERR_AUTO", "f4"),
+        ("FLUX_MAX", "f4"), ("CLASS_STAR", "f4"), ("ISOAREA_IMAGE", "i4"), ("FLAGS", "i2"),
+        ("IMAFLAGS_ISO", "i4"), ("NIMAFLAGS_ISO", "i4"), ("BACKGROUND", "f4"),
+        ("REF_NUMBER", "i4"), ("REF_MAG", "f4"), ("REF_MAG_ERR", "f4"),
+        ("PROFILE_FWHM", "f4"), ("PROFILE_EE50", "f4"),
+        ("XWIN_IMAGE", "f8"), ("YWIN_IMAGE", "f8"), ("ERRWIN_IMAGE", "f4"),
+    ]
+)  # fmt: skip
+"""The 43 columns of DRAGONS, then windowed positions (1-based) and their error (rms per axis), pixels."""
+
+_limits = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Detection:
+    """Sources of a frame.
+
+    Attributes
+    ----------
+    catalogue : structured ndarray of `CATALOGUE`, shape (n,)
+        One row a source; n may be 0.
+    objmask : ndarray of uint8, shape (ny, nx)
+        1 on the pixels of the sources in the catalogue.
+    level : float
+        Mean of the background that was subtracted for detection.
+    rms : float
+        Standard deviation of the background, the unit of the thresholds.
+    fwhm : float
+        Width of the stars, pixels; NaN when there was no clear sequence of equal widths (see
+        `star_likeness`).
+    """
+
+    catalogue: Catalogue
+    objmask: NDArray[np.uint8]
+    level: float
+    rms: float
+    fwhm: float
+
+
+def detect_sources(
+    data: Floats,
+    mask: NDArray[np.uint16] | None = None,
+    variance: Floats | None = None,
+    *,
+    detect_minarea: int = 40,
+    detect_thresh: float = 1.5,
+    analysis_thresh: float = 1.5,
+    deblend_mincont: float = 0.005,
+    phot_min_radius: float = 3.5,
+    back_size: int = 32,
+    back_filtersize: int = 3,
+    bad_bits: int = _NOT_SKY,
+    gain: float = 1.0,
+    pixel_scale: float | None = None,
+    seeing: float | None = None,
+    pix2world: PixelToWorld | None = None,
+) -> Detection:
+    """Detect and measure the sources of a frame.
+
+    Parameters
+    ----------
+    data : ndarray, shape (ny, nx)
+        The frame, electrons; with or without its sky. Not modified.
+    mask : ndarray of uint16 of the same shape, optional
+        Data quality.
+    variance : ndarray of the same shape, optional
+        Variance. It gives the errors of flux and position and, where it changes over the frame (fewer
+        exposures at the edges of a stack), the shape of the threshold; the height of the threshold always
+        comes from the background's own deviation.
+    detect_minarea : int
+        Least number of connected pixels above the threshold.
+    detect_thresh, analysis_thresh : float
+        Threshold for detection, and for the extent (ISOAREA_IMAGE), in background deviations. `sep`
+        measures extents at the detection threshold; a higher analysis threshold counts the pixels of the
+        source anew.
+    deblend_mincont : float
+        Least share of the flux for a component to be a source of its own; 32 levels.
+    phot_min_radius : float
+        Least size of the Kron aperture, in units of the source's axes.
+    back_size, back_filtersize : int
+        Background mesh in pixels, and median filter over the meshes.
+    bad_bits : int
+        Bits of the mask whose pixels are replaced from their neighbours or, deeper inside bad areas, left
+        out. They neither make sources nor split them.
+    gain : float
+        Electrons per unit of data, for the photon noise of sources when there is no variance.
+    pixel_scale, seeing : float, optional
+        Arcseconds per pixel, and seeing in arcseconds; only for the size of the stamps on which profiles
+        are measured.
+    pix2world : callable, optional
+        Takes 0-based arrays x and y, returns longitude and latitude in degrees, for the WORLD columns.
+        Without it they are NaN.
+
+    Returns
+    -------
+    Detection
+        Rows are removed when ISOAREA_IMAGE < 20, B_IMAGE < 1.1, A_IMAGE > 50 B_IMAGE or more than 95 % of
+        the pixels are flagged; the object mask holds the surviving ones.
+
+    Raises
+    ------
+    ParameterError
+        For parameters outside their range.
+    AlgorithmError
+        When no pixel is usable, or the frame holds more blended sources than can be taken apart.
+    """
+    _check_parameters(
+        detect_minarea, detect_thresh, analysis_thresh, deblend_mincont, back_size, back_filtersize
+    )
+    from niripipe.algorithms.background import background_map
+
+    plane, hidden = _repaired(data, mask, bad_bits)
+    background = background_map(plane, hidden, box=back_size, filter_size=back_filtersize)
+    plane -= background.level
+    if hidden is not None:
+        plane[hidden] = 0
+    empty = Detection(
+        np.zeros(0, CATALOGUE), np.zeros(data.shape, np.uint8), background.mean, background.rms, float("nan")
+    )
+    if not background.rms > 0:
+        return empty
+    noise = _noise_map(variance, hidden, background.rms)
+    objects, segments = _extract(plane, detect_thresh, noise, hidden, detect_minarea, deblend_mincont, gain)
+    if len(objects) == 0:
+        return empty
+    if analysis_thresh > detect_thresh:
+        bright = plane > analysis_thresh * noise
+        objects["tnpix"] = np.bincount(segments[bright], minlength=len(objects) + 1)[1:]
+    flagged, union = _flagged(segments, mask, len(objects))
+    keep = _acceptable(objects, flagged)
+    renumber = np.zeros(len(objects) + 1, dtype=np.int32)
+    renumber[1:][keep] = np.arange(1, keep.sum() + 1)
+    segments = renumber[segments]
+    objmask = (segments > 0).astype(np.uint8)
+    objects = objects[keep]
+    if len(objects) == 0:
+        return empty
+
+    catalogue = _catalogue(objects, flagged[keep], union[keep])
+    _photometry(catalogue, objects, plane, segments, hidden, variance, background.rms, gain, phot_min_radius)
+    catalogue["BACKGROUND"] = _at(background.level, objects)
+    _profiles(catalogue, objects, plane, stamp_half_size(pixel_scale, seeing))
+    catalogue["CLASS_STAR"], width = star_likeness(catalogue)
+    _windowed(catalogue, objects, plane, hidden, background.rms, gain, width)
+    if pix2world is not None:
+        catalogue = add_world_columns(catalogue, pix2world)
+    return Detection(catalogue, objmask, background.mean, background.rms, width)
+
+
+def star_likeness(catalogue: Catalogue) -> tuple[NDArray[np.float32], float]:
+    """Tell how much each source looks like a star, by its size.
+
+    Parameters
+    ----------
+    catalogue : structured ndarray
+        With the columns FWHM_IMAGE, FLUX_RADIUS, ELLIPTICITY, FLUX_AUTO, FLUXERR_AUTO, FLAGS and
+        IMAFLAGS_ISO.
+
+    Returns
+    -------
+    likeness : ndarray of float32, shape (n,)
+        1 for a source as wide as the stars, falling to 0.5 where its width differs by 25 % plus its noise,
+        towards 0 for galaxies, cosmic rays and blends. Of faint sources, whose width says little, it is
+        near 0.5.
+    fwhm : float
+        The width of the stars, pixels: the densest place in the distribution of widths of round, unblended
+        sources with S/N > 25; NaN with fewer than three of them, or when they do not agree.
+
+    Notes
+    -----
+    It stands in for SExtractor's neural network. Where no width of stars can be found the
+    concentration decides: twice the half-light radius is 1.0 to 1.35 core widths for a star (normal to
+    Moffat profile) and more for an exponential disc.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        snr = np.where(catalogue["FLUXERR_AUTO"] > 0, catalogue["FLUX_AUTO"] / catalogue["FLUXERR_AUTO"], 0.0)
+    width = catalogue["FWHM_IMAGE"].astype(np.float64)
+    good = (
+        (snr > 25)
+        & (width > 1)
+        & (catalogue["ELLIPTICITY"] < 0.5)
+        & ((catalogue["FLAGS"] & ~1) == 0)
+        & ((catalogue["IMAFLAGS_ISO"] & SATURATED) == 0)
+    )
+    locus = _locus(width[good])
+    noise = 1.0 / np.maximum(snr, 1.0)
+    if np.isfinite(locus):
+        deviation = np.log(np.maximum(width, 0.1) / locus)
+    else:
+        deviation = np.log(np.maximum(2 * catalogue["FLUX_RADIUS"] / np.maximum(width, 0.1), 0.1) / 1.2)
+    scale = np.hypot(0.19, 2 * noise)
+    likeness = np.exp(-0.5 * (deviation / scale) ** 2)
+    # Between what the width says and not knowing, by signal to noise.
+    trust = 1 / (1 + (5 * noise) ** 2)
+    likeness = trust * likeness + (1 - trust) * 0.5
+    likeness[width <= 0] = 0.0
+    return likeness.astype(np.float32), locus
+
+
+def add_world_columns(catalogue: Catalogue, pix2world: PixelToWorld) -> Catalogue:
+    """Fill the WORLD columns of a catalogue.
+
+    Parameters
+    ----------
+    catalogue : structured ndarray of `CATALOGUE`
+        Not modified.
+    pix2world : callable
+        Takes 0-based arrays x and y, returns longitude and latitude in degrees.
+
+    Returns
+    -------
+    structured ndarray
+        A copy. Positions and variances in degrees; axes in degrees; angles in degrees counter-clockwise
+        from increasing longitude.
+    """
+    out = catalogue.copy()
+    x, y = out["X_IMAGE"].astype(np.float64) - 1, out["Y_IMAGE"].astype(np.float64) - 1
+    lon, lat = pix2world(x, y)
+    out["X_WORLD"], out["Y_WORLD"] = lon, lat
+    # Local linear map of pixels to degrees on the sky, by central differences over two pixels.
+    jacobian = np.empty((len(out), 2, 2))
+    for axis, (dx, dy) in enumerate(((1.0, 0.0), (0.0, 1.0))):
+        (lon1, lat1), (lon0, lat0) = pix2world(x + dx, y + dy), pix2world(x - dx, y - dy)
+        turn = (np.asarray(lon1) - np.asarray(lon0) + 180.0) % 360.0 - 180.0
+        jacobian[:, 0, axis] = turn * np.cos(np.deg2rad(lat)) / 2
+        jacobian[:, 1, axis] = (np.asarray(lat1) - np.asarray(lat0)) / 2
+    scale = np.sqrt(np.abs(np.linalg.det(jacobian)))
+    error = _moved(jacobian, out["ERRX2_IMAGE"], out["ERRY2_IMAGE"], out["ERRXY_IMAGE"])
+    out["ERRX2_WORLD"], out["ERRY2_WORLD"], out["ERRXY_WORLD"] = error
+    out["ERRA_WORLD"], out["ERRB_WORLD"], out["ERRTHETA_WORLD"] = _axes(*error)
+    angle = np.deg2rad(out["THETA_IMAGE"].astype(np.float64))
+    a2, b2 = out["A_IMAGE"].astype(np.float64) ** 2, out["B_IMAGE"].astype(np.float64) ** 2
+    cos, sin = np.cos(angle), np.sin(angle)
+    shape = _moved(jacobian, a2 * cos**2 + b2 * sin**2, a2 * sin**2 + b2 * cos**2, (a2 - b2) * cos * sin)
+    out["A_WORLD"], out["B_WORLD"], out["THETA_WORLD"] = _axes(*shape)
+    out["FWHM_WORLD"] = np.where(out["FWHM_IMAGE"] > 0, out["FWHM_IMAGE"] * scale, _MISSING)
+    return out
+
+
+def _check_parameters(
+    minarea: int, thresh: float, analysis: float, cont: float, box: int, filter_size: int
+) -> None:
+    for name, value, least in (
+        ("detect_minarea", minarea, 1),
+        ("detect_thresh", thresh, 0.1),
+        ("analysis_thresh", analysis, 0.1),
+        ("deblend_mincont", cont, 0),
+        ("back_size", box, 1),
+        ("back_filtersize", filter_size, 1),
+    ):
+        if not value >= least:
+            raise ParameterError("Parameter out of range", item=name, found=value, expected=f">= {least}")
+
+
+def _repaired(
+    data: Floats, mask: NDArray[np.uint16] | None, bits: int
+) -> tuple[NDArray[np.float32], NDArray[np.bool_] | None]:
+    """Make a copy without the values of bad pixels, and tell which pixels have nothing to say at all."""
+    plane = np.array(data, dtype=np.float32, order="C")
+    bad = ~np.isfinite(plane)
+    if mask is not None:
+        bad |= (mask & np.uint16(bits)) != 0
+    number = int(np.count_nonzero(bad))
+    if number == 0:
+        return plane, None
+    if number == bad.size:
+        raise AlgorithmError("There is no usable pixel to detect sources in", found=0, expected="> 0 pixels")
+    # Further than this from the nearest good pixel a value would be invented.
+    reach = 2
+    near = _shrunk(bad, reach)
+    replace_bad_pixels([plane], bad, reach=reach)
+    return plane, near if near.any() else None
+
+
+def _shrunk(bad: NDArray[np.bool_], reach: int) -> NDArray[np.bool_]:
+    """Keep the pixels whose whole neighbourhood is bad; beyond the frame everything counts as bad."""
+    for axis in (0, 1):
+        padded = np.pad(bad, [(reach, reach) if k == axis else (0, 0) for k in (0, 1)], constant_values=True)
+        size = bad.shape[axis]
+        bad = np.logical_and.reduce(
+            [padded[(slice(None),) * axis + (slice(k, k + size),)] for k in range(2 * reach + 1)]
+        )
+    return bad
+
+
+def _noise_map(
+    variance: Floats | None, hidden: NDArray[np.bool_] | None, rms: float
+) -> float | NDArray[np.float32]:
+    """Return the deviation that a threshold counts in: one number unless the depth changes."""
+    if variance is None:
+        return rms
+    thin = variance[4::8, 4::8]
+    usable = np.isfinite(thin) & (thin > 0)
+    if hidden is not None:
+        usable &= ~hidden[4::8, 4::8]
+    if usable.sum() < 100:
+        return rms
+    low, middle, high = np.quantile(thin[usable], [0.05, 0.5, 0.95])
+    # Photon noise of the sources themselves changes the upper end by less.
+    if high < 1.5 * middle and low > 0.67 * middle:
+        return rms
+    from niripipe.algorithms.background import background_map
+
+    unusable = ~(np.isfinite(variance) & (variance > 0))
+    if hidden is not None:
+        unusable |= hidden
+    smooth = background_map(variance, unusable, box=32, filter_size=3).level
+    return np.asarray(rms * np.sqrt(np.maximum(smooth, 0.25 * low) / middle), dtype=np.float32)
+
+
+def _extract(
+    plane: NDArray[np.float32],
+    thresh: float,
+    noise: float | NDArray[np.float32],
+    hidden: NDArray[np.bool_] | None,
+    minarea: int,
+    mincont: float,
+    gain: float,
+) -> tuple[Any, NDArray[np.int32]]:
+    import sep
+
+    with _limits:
+        stack, children = sep.get_extract_pixstack(), sep.get_sub_object_limit()
+        try:
+            for _ in range(6):
+                try:
+                    objects, segments = sep.extract(
+                        plane,
+                        thresh,
+                        err=noise,
+                        gain=gain,
+                        mask=hidden,
+                        minarea=minarea,
+                        filter_kernel=_KERNEL,
+                        filter_type="conv",
+                        deblend_nthresh=32,
+                        deblend_cont=mincont,
+                        clean=True,
+                        clean_param=1.0,
+                        segmentation_map=True,
+                    )
+                    return objects, segments
+                except Exception as error:  # sep raises bare Exceptions; the text is all there is
+                    text = str(error)
+                    if "pixel buffer" in text:
+                        sep.set_extract_pixstack(4 * sep.get_extract_pixstack())
+                    elif "deblending" in text:
+                        sep.set_sub_object_limit(4 * sep.get_sub_object_limit())
+                    else:
+                        raise AlgorithmError("Source detection failed", found=text) from error
+            raise AlgorithmError(
+                "The frame holds more connected bright pixels or blended sources than can be taken apart",
+                found=f"{sep.get_extract_pixstack()} pixels, {sep.get_sub_object_limit()} components",
+                remedy="Raise detect_thresh or deblend_mincont, and check that the sky was subtracted.",
+            )
+        finally:
+            sep.set_extract_pixstack(stack)
+            sep.set_sub_object_limit(children)
+
+
+def _flagged(
+    segments: NDArray[np.int32], mask: NDArray[np.uint16] | None, number: int
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Count the flagged pixels of each source, and unite their flags."""
+    count, union = np.zeros(number + 1, np.int32), np.zeros(number + 1, np.int32)
+    if mask is not None:
+        places = np.flatnonzero(mask)
+        label = segments.ravel()[places]
+        count = np.bincount(label, minlength=number + 1).astype(np.int32)
+        np.bitwise_or.at(union, label, mask.ravel()[places].astype(np.int32))
+    return count[1:], union[1:]
+
+
+def _acceptable(objects: Any, flagged: NDArray[np.int32]) -> NDArray[np.bool_]:
+    with np.errstate(invalid="ignore"):
+        return np.asarray(
+            (objects["tnpix"] >= 20)
+            & (objects["b"] >= 1.1)
+            & (objects["a"] <= 50 * objects["b"])
+            & (flagged <= 0.95 * objects["tnpix"])
+        )
+
+
+def _catalogue(objects: Any, flagged: NDArray[np.int32], union: NDArray[np.int32]) -> Catalogue:
+    out = np.zeros(len(objects), CATALOGUE)
+    for name, _ in (*_WORLD, *_WORLD_SHAPE, ("FWHM_WORLD", "")):
+        out[name] = np.nan
+    for name in ("REF_NUMBER", "REF_MAG", "REF_MAG_ERR"):
+        out[name] = _MISSING
+    out["NUMBER"] = np.arange(1, len(objects) + 1)
+    out["X_IMAGE"], out["Y_IMAGE"] = objects["x"] + 1, objects["y"] + 1
+    for column, field in (("ERRX2_IMAGE", "errx2"), ("ERRY2_IMAGE", "erry2"), ("ERRXY_IMAGE", "errxy")):
+        out[column] = objects[field]
+    out["A_IMAGE"], out["B_IMAGE"] = objects["a"], objects["b"]
+    out["THETA_IMAGE"] = np.rad2deg(objects["theta"])
+    out["ERRA_IMAGE"], out["ERRB_IMAGE"], out["ERRTHETA_IMAGE"] = _axes(
+        objects["errx2"], objects["erry2"], objects["errxy"]
+    )
+    out["ELLIPTICITY"] = 1 - objects["b"] / objects["a"]
+    out["FLUX_MAX"] = objects["peak"]
+    out["ISOAREA_IMAGE"] = objects["tnpix"]
+    out["IMAFLAGS_ISO"], out["NIMAFLAGS_ISO"] = union, flagged
+    # sep: 1 merged, 2 truncated, 4 deblending overflow. SExtractor: 2 blended, 4 saturated, 8 truncated, 64
+    # overflow.
+    flag = objects["flag"].astype(np.int16)
+    out["FLAGS"] = (
+        np.where(flag & 1, 2, 0)
+        | np.where(flag & 2, 8, 0)
+        | np.where(flag & 4, 64, 0)
+        | np.where(union & SATURATED, 4, 0)
+        | np.where(flagged > 0.1 * objects["tnpix"], 1, 0)
+    )
+    return out
+
+
+def _photometry(
+    catalogue: Catalogue,
+    objects: Any,
+    plane: NDArray[np.float32],
+    segments: NDArray[np.int32],
+    hidden: NDArray[np.bool_] | None,
+    variance: Floats | None,
+    rms: float,
+    gain: float,
+    least: float,
+) -> None:
+    """Measure in 2.5 Kron radii, at least ``least`` axes; neighbours are replaced by the pixel opposite."""
+    import sep
+
+    x, y, a, b = (objects[name].astype(np.float64) for name in ("x", "y", "a", "b"))
+    theta = np.clip(objects["theta"].astype(np.float64), -np.pi / 2, np.pi / 2)
+    kron, _ = sep.kron_radius(
+        plane, x, y, a, b, theta, 6.0, mask=hidden, segmap=segments, seg_id=np.arange(1, x.size + 1)
+    )
+    radius = np.fmax(2.5 * kron, least)
+    if variance is None:
+        noise: dict[str, Any] = {"err": rms, "gain": gain}
+    else:
+        noise = {"var": np.ascontiguousarray(np.nan_to_num(variance, posinf=0.0), dtype=np.float32)}
+    flux, error, flag = sep.sum_ellipse(plane, x, y, a, b, theta, radius, **noise)
+    extent = np.ceil(a * radius).astype(int) + 1
+    neighbours = np.zeros(x.size, dtype=bool)
+    for k in range(x.size):
+        replaced = _without_neighbours(plane, segments, k + 1, x[k], y[k], int(extent[k]))
+        if replaced is not None:
+            stamp, x0, y0 = replaced
+            one = slice(k, k + 1)
+            total = sep.sum_ellipse(stamp, x[one] - x0, y[one] - y0, a[one], b[one], theta[one], radius[one])
+            flux[k] = total[0][0]
+            neighbours[k] = True
+    # Half of the light lies well within 3 axes of anything; the cost goes with the square of the reach.
+    reach = np.where(a > 10, 3.0, 6.0) * a
+    half = np.empty(x.size)
+    for group, subpixels in ((a <= 10, 2), (a > 10, 1)):
+        if group.any():
+            half[group] = sep.flux_radius(
+                plane,
+                x[group],
+                y[group],
+                reach[group],
+                0.5,
+                normflux=np.maximum(flux[group], 1e-6),
+                subpix=subpixels,
+            )[0]
+    catalogue["FLUX_AUTO"], catalogue["FLUXERR_AUTO"] = flux, error
+    catalogue["FLUX_RADIUS"] = half
+    positive = flux > 0
+    ratio = np.where(positive, flux, 1.0)
+    catalogue["MAG_AUTO"] = np.where(positive, -2.5 * np.log10(ratio), 99.0)
+    catalogue["MAGERR_AUTO"] = np.where(positive, 2.5 / np.log(10) * error / ratio, 99.0)
+    catalogue["FLAGS"] |= np.where(flag & 0x10, 16, 0).astype(np.int16) | neighbours.astype(np.int16)
+
+
+def _without_neighbours(
+    plane: NDArray[np.float32], segments: NDArray[np.int32], label: int, x: float, y: float, extent: int
+) -> tuple[NDArray[np.float32], int, int] | None:
+    """Cut out a source with the pixels of others replaced; None when there are no others."""
+    ny, nx = plane.shape
+    ix, iy = round(x), round(y)
+    x0, x1 = max(ix - extent, 0), min(ix + extent + 1, nx)
+    y0, y1 = max(iy - extent, 0), min(iy + extent + 1, ny)
+    labels = segments[y0:y1, x0:x1]
+    foreign = (labels != 0) & (labels != label)
+    if not foreign.any():
+        return None
+    stamp = plane[y0:y1, x0:x1].copy()
+    row, column = np.nonzero(foreign)
+    mirror_row, mirror_column = 2 * iy - (row + y0) - y0, 2 * ix - (column + x0) - x0
+    inside = (mirror_row >= 0) & (mirror_row < y1 - y0) & (mirror_column >= 0) & (mirror_column < x1 - x0)
+    value = np.zeros(row.size, dtype=np.float32)
+    r, c = mirror_row[inside], mirror_column[inside]
+    value[inside] = np.where(foreign[r, c], 0, stamp[r, c])
+    stamp[row, column] = value
+    return stamp, x0, y0
+
+
+def _profiles(catalogue: Catalogue, objects: Any, plane: NDArray[np.float32], half_size: int) -> None:
+    result = measure_profiles(
+        plane,
+        objects["x"],
+        objects["y"],
+        0.0,
+        catalogue["FLUX_AUTO"],
+        catalogue["FLUX_MAX"],
+        half_size=half_size,
+    )
+    catalogue["PROFILE_FWHM"], catalogue["PROFILE_EE50"] = result.fwhm, result.ee50
+    catalogue["FLUX_MAX"] = result.peak
+    # Near the edges, where no stamp fits, the half-light radius has to do.
+    half_light = 2 * catalogue["FLUX_RADIUS"]
+    catalogue["FWHM_IMAGE"] = np.where(
+        result.core > 0, result.core, np.where(half_light > 0, half_light, _MISSING)
+    )
+
+
+def _windowed(
+    catalogue: Catalogue,
+    objects: Any,
+    plane: NDArray[np.float32],
+    hidden: NDArray[np.bool_] | None,
+    rms: float,
+    gain: float,
+    width: float,
+) -> None:
+    """Centroids in a window as wide as the source, and their errors.
+
+    With a normal source of deviation s and flux F, a window of deviation w and background noise r the
+    centroid's variance per axis is 2 pi r^2 (w^2 + s^2)^2 / F^2 + 4 t^4 (w^2 + s^2)^2 / (gain F s^2 w^4)
+    with 1/t^2 = 1/s^2 + 2/w^2, from propagating each pixel's variance through x + 2 sum(g f dx) / sum(g f).
+    """
+    import sep
+
+    sigma = np.clip(catalogue["FWHM_IMAGE"].astype(np.float64), 1.0, 15.0) / _SIGMA_TO_FWHM
+    if np.isfinite(width):
+        # Widths of faint stars are noisy; the stars' common one serves every source that may be a star.
+        alike = np.abs(np.log(sigma * _SIGMA_TO_FWHM / width)) < 0.5
+        sigma = np.where(alike, width / _SIGMA_TO_FWHM, sigma)
+    x0, y0 = objects["x"].astype(np.float64), objects["y"].astype(np.float64)
+    x, y, _ = sep.winpos(plane, x0, y0, sigma, mask=hidden, subpix=5)
+    # An iteration that ran away to a neighbour ends far from the barycentre.
+    sane = np.hypot(x - x0, y - y0) < np.maximum(2.0, objects["a"])
+    flux = np.maximum(catalogue["FLUX_AUTO"].astype(np.float64), 1e-30)
+    noise, photons = 2 * np.pi * rms**2 * (2 * sigma**2) ** 2 / flux**2, 16 / 9 * sigma**2 / (gain * flux)
+    isophotal = np.sqrt(0.5 * (catalogue["ERRX2_IMAGE"] + catalogue["ERRY2_IMAGE"]))
+    catalogue["XWIN_IMAGE"] = np.where(sane, x, x0) + 1
+    catalogue["YWIN_IMAGE"] = np.where(sane, y, y0) + 1
+    catalogue["ERRWIN_IMAGE"] = np.minimum(np.where(sane, np.sqrt(noise + photons), isophotal), 1e6)
+
+
+def _locus(width: Floats) -> float:
+    """Return the densest place of a set of widths: the middle of the narrowest interval with half of them."""
+    if width.size < 3:
+        return float("nan")
+    ordered = np.sort(np.log(width))
+    half = (ordered.size + 1) // 2
+    if half < 2:
+        half = 2
+    spans = ordered[half - 1 :] - ordered[: ordered.size - half + 1]
+    start = int(np.argmin(spans))
+    if spans[start] > 0.35:
+        return float("nan")
+    return float(np.exp(np.median(ordered[start : start + half])))
+
+
+def _at(plane: NDArray[np.float32], objects: Any) -> NDArray[np.float32]:
+    row = np.clip(np.rint(objects["y"]).astype(int), 0, plane.shape[0] - 1)
+    column = np.clip(np.rint(objects["x"]).astype(int), 0, plane.shape[1] - 1)
+    return np.asarray(plane[row, column])
+
+
+def _moved(jacobian: Floats, xx: Floats, yy: Floats, xy: Floats) -> tuple[Floats, Floats, Floats]:
+    """Second moments after a linear map."""
+    a, b, c, d = jacobian[:, 0, 0], jacobian[:, 0, 1], jacobian[:, 1, 0], jacobian[:, 1, 1]
+    return (
+        a * a * xx + 2 * a * b * xy + b * b * yy,
+        c * c * xx + 2 * c * d * xy + d * d * yy,
+        a * c * xx + (a * d + b * c) * xy + b * d * yy,
+    )
+
+
+def _axes(xx: Floats, yy: Floats, xy: Floats) -> tuple[Floats, Floats, Floats]:
+    """Axes and angle (degrees, from the first axis) of second moments."""
+    mean, half = 0.5 * (xx + yy), 0.5 * (xx - yy)
+    root = np.hypot(half, xy)
+    angle = np.rad2deg(0.5 * np.arctan2(2 * xy, xx - yy))
+    return np.sqrt(np.maximum(mean + root, 0)), np.sqrt(np.maximum(mean - root, 0)), angle

@@ -1,0 +1,439 @@
+"""Which frames look at the same field, which of them are sky, and which skies go with a frame.
+
+All decisions are made on small records, without frames, and each comes with its reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from niripipe.errors import ParameterError
+
+__all__ = [
+    "Exposure",
+    "FrameClass",
+    "Separation",
+    "SkyChoice",
+    "SkyRecord",
+    "angular_separation",
+    "choose_skies",
+    "classify",
+    "fields_overlap",
+    "great_circle_step",
+    "group_frames",
+    "mean_position",
+]
+
+Position = tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Exposure:
+    """What `classify` needs to know of a frame.
+
+    Attributes
+    ----------
+    name : str
+        File name.
+    position : tuple of float
+        Right ascension and declination of its field, degrees.
+    guided : bool or None
+        Whether a wavefront sensor was guiding; None when the header does not say.
+    is_object, is_sky : bool
+        What the header or the user says already.
+    """
+
+    name: str
+    position: Position
+    guided: bool | None = None
+    is_object: bool = False
+    is_sky: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FrameClass:
+    """What a frame is: object, sky, both or neither, its group, and why."""
+
+    is_object: bool
+    is_sky: bool
+    group: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Separation:
+    """Result of `classify`.
+
+    Attributes
+    ----------
+    frames : tuple of FrameClass
+        In the order of the input.
+    groups : tuple of tuple of int
+        Members of each group.
+    centres : tuple of (float, float)
+        Mean position of each group, degrees.
+    warnings : tuple of str
+        What the user should hear about.
+    """
+
+    frames: tuple[FrameClass, ...]
+    groups: tuple[tuple[int, ...], ...]
+    centres: tuple[Position, ...]
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SkyRecord:
+    """What `choose_skies` needs to know of a frame.
+
+    Attributes
+    ----------
+    name : str
+        File name.
+    time : float
+        Start of the exposure, seconds from any epoch.
+    position : tuple of float
+        Right ascension and declination of the pointing, degrees.
+    configuration : hashable
+        Everything that must be equal: shape, section, read mode, well, coadds, camera, filter ...
+    exposure_time : float
+        Seconds.
+    """
+
+    name: str
+    time: float
+    position: Position
+    configuration: Hashable = None
+    exposure_time: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class SkyChoice:
+    """The skies of one frame.
+
+    Attributes
+    ----------
+    skies : tuple of int
+        Indices into the list of skies, in order of time.
+    rejected : dict
+        Index of each other sky and why it was not taken.
+    warnings : tuple of str
+        Departures from what was asked for.
+    """
+
+    skies: tuple[int, ...]
+    rejected: dict[int, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+def angular_separation(first: Position, second: Position) -> float:
+    """Return the angle between two positions (longitude, latitude), all in degrees.
+
+    Vincenty's form of the great-circle distance, exact for small and for large angles.
+    """
+    lon, lat1, lat2 = np.deg2rad([second[0] - first[0], first[1], second[1]])
+    across = np.hypot(
+        np.cos(lat2) * np.sin(lon), np.cos(lat1) * np.sin(lat2) - np.sin(lat1) * np.cos(lat2) * np.cos(lon)
+    )
+    along = np.sin(lat1) * np.sin(lat2) + np.cos(lat1) * np.cos(lat2) * np.cos(lon)
+    return float(np.rad2deg(np.arctan2(across, along)))
+
+
+def great_circle_step(start: Position, end: Position, fraction: float) -> Position:
+    """Return the position a fraction of the way along a great circle; all in degrees."""
+    a, b = _vector(start), _vector(end)
+    angle = np.deg2rad(angular_separation(start, end))
+    if angle < 1e-14:
+        return start
+    point = (np.sin((1 - fraction) * angle) * a + np.sin(fraction * angle) * b) / np.sin(angle)
+    lon = float(np.rad2deg(np.arctan2(point[1], point[0]))) % 360.0
+    return lon, float(np.rad2deg(np.arctan2(point[2], np.hypot(point[0], point[1]))))
+
+
+def mean_position(positions: Sequence[Position]) -> Position:
+    """Return the running mean of positions: the n-th moves the mean by 1/n of the way towards it."""
+    centre = positions[0]
+    for number, position in enumerate(positions[1:], start=2):
+        centre = great_circle_step(centre, position, 1 / number)
+    return centre
+
+
+def fields_overlap(centre: tuple[float, float], shape: tuple[int, int], fraction: float = 0.9) -> bool:
+    """Tell whether two frames show the same field.
+
+    Parameters
+    ----------
+    centre : tuple of float
+        Position (y, x) of the first frame's centre, ((ny-1)/2, (nx-1)/2), in the pixels of the second.
+    shape : tuple of int
+        Shape (ny, nx) of the first frame.
+    fraction : float
+        Share of the field within which the centres must lie, above 0 and up to 1.
+
+    Returns
+    -------
+    bool
+    """
+    if not 0 < fraction <= 1:
+        raise ParameterError(
+            "Not a share of the field", item="frac_FOV", found=fraction, expected="above 0, up to 1"
+        )
+    return all(
+        abs(position - (size - 1) / 2) < fraction * size for position, size in zip(centre, shape, strict=True)
+    )
+
+
+def group_frames(number: int, overlap: Callable[[int, int], bool] | NDArray[Any]) -> list[list[int]]:
+    """Group frames that overlap, directly or through others.
+
+    Parameters
+    ----------
+    number : int
+        Number of frames.
+    overlap : callable or boolean ndarray, shape (number, number)
+        Whether frame i overlaps frame j, asked with i > j.
+
+    Returns
+    -------
+    list of list of int
+        Members of each group. A frame that joins two groups merges the later one into the earlier; the
+        order is that of DRAGONS.
+    """
+    test = overlap if callable(overlap) else lambda i, j: bool(overlap[i, j])
+    groups: list[list[int]] = []
+    for frame in range(number):
+        found: list[int] | None = None
+        for group in list(reversed(groups)):
+            if not any(test(frame, member) for member in group):
+                continue
+            if found is None:
+                group.append(frame)
+            else:
+                group.extend(found)
+                groups.remove(found)
+            found = group
+        if found is None:
+            groups.append([frame])
+    return groups
+
+
+def classify(
+    exposures: Sequence[Exposure], groups: Sequence[Sequence[int]], target: Position | None = None
+) -> Separation:
+    """Sort frames into objects and skies.
+
+    Parameters
+    ----------
+    exposures : sequence of Exposure
+        The frames.
+    groups : sequence of sequence of int
+        Frames of the same field, from `group_frames`.
+    target : tuple of float, optional
+        Right ascension and declination of the target, degrees; used only when neither header nor user nor
+        guiding says anything. Default: the position of the first frame.
+
+    Returns
+    -------
+    Separation
+        Frames that are neither are possible only when something was known of some groups and nothing of
+        others.
+
+    Notes
+    -----
+    The rules, in order: what header or user say holds for the whole group; a frame that was not
+    guided is sky, unless it is said to be object; when only one class has members the rest gets the other,
+    and if there is no rest every frame is both; when nothing is known a single field is both, of two fields
+    the one nearer to the target is object, of more the nearest ones until half of the frames are. The rules
+    are those of DRAGONS (separateSky), except that guiding must be known to be off for all wavefront
+    sensors, and that it decides only when there are guided frames too: a night in which nothing was guided
+    says nothing about what is sky.
+    """
+    number = len(exposures)
+    why: list[list[str]] = [[] for _ in range(number)]
+    warnings: list[str] = []
+    objects = {k for k, frame in enumerate(exposures) if frame.is_object}
+    skies = {k for k, frame in enumerate(exposures) if frame.is_sky}
+    group_of = {k: g for g, members in enumerate(groups) for k in members}
+    for known, label in ((objects, "object"), (skies, "sky")):
+        for k in sorted(known):
+            why[k].append(f"said to be {label}")
+        for members in groups:
+            if known.intersection(members):
+                for k in set(members) - known:
+                    why[k].append(f"same field as a frame said to be {label}")
+                known.update(members)
+    _apply_guiding(exposures, objects, skies, why, warnings)
+    _fill_empty(number, objects, skies, why)
+    centres = tuple(mean_position([exposures[k].position for k in members]) for members in groups)
+    if number and not objects and not skies:
+        _by_distance(number, groups, centres, target or exposures[0].position, objects, skies, why)
+    frames = tuple(
+        FrameClass(
+            k in objects,
+            k in skies,
+            group_of.get(k, -1),
+            "; ".join(why[k]) or "nothing is known of its field",
+        )
+        for k in range(number)
+    )
+    for k, frame in enumerate(frames):
+        if not (frame.is_object or frame.is_sky):
+            warnings.append(f"{exposures[k].name} is neither object nor sky")
+    return Separation(frames, tuple(tuple(members) for members in groups), centres, tuple(warnings))
+
+
+def choose_skies(
+    frame: SkyRecord,
+    skies: Sequence[SkyRecord],
+    *,
+    time: float = 900.0,
+    distance: float = 1.0,
+    min_skies: int | None = 3,
+    max_skies: int | None = None,
+    use_all: bool = False,
+    exposure_tolerance: float = 0.01,
+) -> SkyChoice:
+    """Choose the sky frames to combine for a frame.
+
+    Parameters
+    ----------
+    frame : SkyRecord
+        The frame.
+    skies : sequence of SkyRecord
+        The sky frames, the frame itself possibly among them. They are only read: a sky that gets no
+        partners itself stays a sky for others.
+    time : float
+        Largest difference in time, seconds.
+    distance : float
+        Least separation on the sky, arcseconds; strictly more than this is far enough. It keeps a frame
+        from being its own sky.
+    min_skies : int or None
+        When fewer lie within ``time``, later and earlier ones are taken up to this number, with a warning.
+        None or 0: never.
+    max_skies : int or None
+        Take at most so many, nearest in time first.
+    use_all : bool
+        Take every sky that is far enough and matches in configuration and exposure, whenever it was taken.
+    exposure_tolerance : float
+        Largest difference in exposure time, seconds.
+
+    Returns
+    -------
+    SkyChoice
+        With no skies and every reason when there is none.
+
+    Raises
+    ------
+    ParameterError
+        When ``max_skies`` is below 1, or below ``min_skies``, or a limit is negative.
+    """
+    if min(time, distance, min_skies or 0) < 0 or (max_skies is not None and max_skies < 1):
+        raise ParameterError(
+            "Limits of the choice of skies out of range",
+            item="time, distance, min_skies, max_skies",
+            found=(time, distance, min_skies, max_skies),
+        )
+    rejected: dict[int, str] = {}
+    candidates = []
+    for k, sky in enumerate(skies):
+        apart = 3600 * angular_separation(frame.position, sky.position)
+        if sky.configuration != frame.configuration:
+            rejected[k] = "another configuration"
+        elif abs(sky.exposure_time - frame.exposure_time) > exposure_tolerance:
+            rejected[k] = f"exposure {sky.exposure_time:g} s instead of {frame.exposure_time:g} s"
+        elif not apart > distance:
+            rejected[k] = f"only {apart:.2f} arcsec away, more than {distance:g} wanted"
+        else:
+            candidates.append(k)
+    if use_all:
+        return SkyChoice(tuple(sorted(candidates, key=lambda k: (skies[k].time, k))), rejected)
+    candidates.sort(key=lambda k: abs(skies[k].time - frame.time))
+    near = sum(abs(skies[k].time - frame.time) <= time for k in candidates)
+    wanted = max(min_skies or 0, near)
+    if max_skies is not None:
+        wanted = min(wanted, max_skies)
+    chosen = candidates[:wanted]
+    for k in candidates[wanted:]:
+        gap = abs(skies[k].time - frame.time)
+        rejected[k] = f"{gap:.0f} s away, {time:g} allowed" if gap > time else f"{len(chosen)} nearer in time"
+    warnings = []
+    late = [k for k in chosen if abs(skies[k].time - frame.time) > time]
+    if late:
+        longest = max(abs(skies[k].time - frame.time) for k in late)
+        warnings.append(
+            f"{frame.name}: {len(late)} of {len(chosen)} skies are more than {time:g} s away "
+            f"(up to {longest:.0f} s), to have {min_skies}"
+        )
+    if min_skies and len(chosen) < min(min_skies, max_skies or min_skies):
+        warnings.append(f"{frame.name}: only {len(chosen)} skies, {min_skies} wanted")
+    return SkyChoice(tuple(sorted(chosen, key=lambda k: (skies[k].time, k))), rejected, tuple(warnings))
+
+
+def _vector(position: Position) -> NDArray[np.float64]:
+    lon, lat = np.deg2rad(position)
+    return np.array([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)])
+
+
+def _apply_guiding(
+    exposures: Sequence[Exposure],
+    objects: set[int],
+    skies: set[int],
+    why: list[list[str]],
+    warnings: list[str],
+) -> None:
+    unguided = {k for k, frame in enumerate(exposures) if frame.guided is False}
+    if len(unguided) == len(exposures):
+        if unguided:
+            warnings.append("no frame was guided; guiding does not tell objects from skies")
+        return
+    for k in sorted(unguided):
+        if k in objects:
+            warnings.append(f"{exposures[k].name} is said to be object but was not guided")
+        else:
+            why[k].append("not guided")
+            skies.add(k)
+
+
+def _fill_empty(number: int, objects: set[int], skies: set[int], why: list[list[str]]) -> None:
+    for known, empty, label in ((objects, skies, "sky"), (skies, objects, "object")):
+        if known and not empty:
+            rest = set(range(number)) - known
+            for k in rest or known:
+                why[k].append(f"{label}, as nothing else is" if rest else f"also {label}, as nothing else is")
+            empty.update(rest or known)
+            return
+
+
+def _by_distance(
+    number: int,
+    groups: Sequence[Sequence[int]],
+    centres: Sequence[Position],
+    target: Position,
+    objects: set[int],
+    skies: set[int],
+    why: list[list[str]],
+) -> None:
+    if len(groups) < 2:
+        objects.update(range(number))
+        skies.update(range(number))
+        for reasons in why:
+            reasons.append("one field only, object and sky")
+        return
+    away = [angular_separation(centre, target) for centre in centres]
+    order = sorted(range(len(groups)), key=lambda g: away[g])
+    for g in order:
+        if objects and (len(groups) == 2 or 2 * len(objects) >= number):
+            break
+        objects.update(groups[g])
+        for k in groups[g]:
+            why[k].append(f"object, field {3600 * away[g]:.0f} arcsec from the target")
+    rest = set(range(number)) - objects
+    for k in rest:
+        group = next(g for g in order if k in groups[g])
+        why[k].append(f"sky, field {3600 * away[group]:.0f} arcsec from the target")
+    skies.update(rest or objects)

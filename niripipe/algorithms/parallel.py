@@ -1,0 +1,78 @@
+"""Work over blocks of rows, on one or several threads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from niripipe.errors import ParameterError
+
+__all__ = ["map_blocks", "row_blocks"]
+
+_Result = TypeVar("_Result")
+
+
+def row_blocks(n_rows: int, rows_per_block: int) -> list[slice]:
+    """Cut `n_rows` rows into consecutive slices of `rows_per_block` rows, the last one possibly shorter.
+
+    Raises
+    ------
+    ParameterError
+        If `rows_per_block` is not positive.
+    """
+    if rows_per_block < 1:
+        raise ParameterError(
+            "a block needs at least one row",
+            item="rows_per_block",
+            found=rows_per_block,
+            expected="a positive integer",
+        )
+    return [slice(start, min(start + rows_per_block, n_rows)) for start in range(0, n_rows, rows_per_block)]
+
+
+def map_blocks(
+    func: Callable[[slice], _Result], n_rows: int, *, rows_per_block: int = 16, threads: int = 1
+) -> list[_Result]:
+    """Call `func` for every block of rows.
+
+    NumPy releases the interpreter lock inside its loops, so threads share the work as long as `func`
+    spends its time there.
+
+    Parameters
+    ----------
+    func : callable
+        Takes a slice of rows. With several threads it runs concurrently for different slices: it may
+        write to those rows of shared arrays, and to nothing else that is shared.
+    n_rows : int
+        Number of rows; 0 calls nothing.
+    rows_per_block : int
+        Rows of one block.
+    threads : int
+        Number of threads; 1 (the default) runs everything in the calling thread.
+
+    Returns
+    -------
+    list
+        What `func` returned, in row order whatever the number of threads.
+
+    Raises
+    ------
+    ParameterError
+        If `rows_per_block` or `threads` is not positive.
+
+    Notes
+    -----
+    The first error in row order is raised; blocks that have not started are then left undone.
+    `numpy.errstate` does not reach into other threads: `func` has to set it itself.
+    """
+    if threads < 1:
+        raise ParameterError(
+            "at least one thread is needed", item="threads", found=threads, expected="a positive integer"
+        )
+    blocks = row_blocks(n_rows, rows_per_block)
+    workers = min(threads, len(blocks))
+    if workers <= 1:
+        return [func(rows) for rows in blocks]
+    with ThreadPoolExecutor(workers, thread_name_prefix="niripipe-rows") as pool:
+        return list(pool.map(func, blocks))

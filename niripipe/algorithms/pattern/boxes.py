@@ -1,0 +1,402 @@
+"""Readout pattern as one box of pixels, repeated over a quadrant with a strength for each row of boxes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from niripipe.algorithms.pattern.levels import level_and_report
+from niripipe.algorithms.pattern.quadrants import (
+    Clean,
+    Cleaned,
+    Corner,
+    Finding,
+    Tiles,
+    at_least,
+    check_planes,
+    corners_of,
+    robust_sigma,
+    source_boxes,
+    untouched,
+    usable_pixels,
+)
+from niripipe.algorithms.pattern.zones import Range, find_zones, unit_strength
+from niripipe.algorithms.sorting import sort_rows
+from niripipe.errors import ParameterError
+
+__all__ = ["clean_readout"]
+
+Floats = NDArray[np.floating[Any]]
+Float32 = NDArray[np.float32]
+Float64 = NDArray[np.float64]
+Integers = NDArray[np.integer[Any]] | NDArray[np.bool_]
+Flags = NDArray[np.bool_]
+
+# Rounds of alternating least squares at most; a pattern that matters settles in about five.
+_ROUNDS = 15
+# Fitting n free numbers to N pixels of noise lowers their variance by n/N (by twice that for the best of all
+# possible boxes). A pattern must do more than this many times as well.
+_OVERFIT = 4.0
+# Variance of a median over that of a mean, pi / 2.
+_MEDIAN_VARIANCE = 1.5708
+
+
+@dataclass(frozen=True, slots=True)
+class _Settings:
+    force: bool
+    width: int
+    height: int
+    hsigma: float
+    lsigma: float
+    least_strength: float
+    simple_thres: float
+    canny_sigma: float
+    subtract_background: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Pattern:
+    """Pattern of a quadrant: box (height, width) in the unit of the data, and its strength in each row."""
+
+    box: Float64
+    strength: Float64
+    weight: Float64
+
+    @property
+    def rms(self) -> float:
+        return float(np.sqrt(np.mean(self.box**2)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Sample:
+    """Source-free pixels of a quadrant: as boxes, and combined over the boxes of a row.
+
+    residual and usable have the layout of `Tiles`; profile and count the shape (rows of boxes, pixels of a
+    box).
+    """
+
+    residual: Float32
+    usable: Flags
+    profile: Float64
+    count: NDArray[np.intp]
+    sigma: float
+
+    @property
+    def rows(self) -> int:
+        return int(self.residual.shape[1] * self.residual.shape[2])
+
+
+def clean_readout(
+    data: Floats,
+    mask: Integers | None = None,
+    objmask: Integers | None = None,
+    *,
+    clean: Clean = "default",
+    pattern_x_size: int = 16,
+    pattern_y_size: int = 4,
+    hsigma: float = 3.0,
+    lsigma: float = 3.0,
+    pat_strength_thres: float = 15.0,
+    simple_thres: float = 0.6,
+    level_bias_offset: bool = True,
+    smoothing_extent: int = 5,
+    intraquad_smooth: int = 50,
+    subtract_background: bool = True,
+    canny_sigma: float = 3.0,
+) -> Cleaned:
+    """Remove the periodic readout pattern of a frame.
+
+    Parameters
+    ----------
+    data : ndarray, shape (ny, nx)
+        The frame, dark or sky subtracted and in electrons; any square or rectangular part of the detector
+        whose middle is that of the frame.
+    mask, objmask : integer ndarray of the same shape, optional
+        Data quality and object mask. Pixels where either is not zero, and those that are not finite, are not
+        used to measure; the pattern is subtracted from them too.
+    clean : {"default", "force", "skip"}
+        "default" cleans quadrants whose pattern is at least `pat_strength_thres`; "force" all whose noise
+        falls; "skip" none.
+    pattern_x_size, pattern_y_size : int
+        Width and height of the box that repeats, in pixels; powers of 2.
+    hsigma, lsigma : float
+        Pixels this many standard deviations above or below the median of their row of boxes are rejected when
+        the boxes are combined.
+    pat_strength_thres : float
+        Least strength, the standard deviation of the pattern where it is on, in the unit of the data.
+    simple_thres : float
+        Least range assumed between pattern on (1) and off (0) in the search for the rows where it changes.
+    level_bias_offset : bool
+        Also remove the offsets of the level that come with the pattern.
+    smoothing_extent : int
+        Rows or columns compared on each side of a border between quadrants.
+    intraquad_smooth : int
+        Rows compared on each side of an edge inside a quadrant.
+    subtract_background : bool
+        Subtract the mean and gradient of each box before combining, so that only the pattern is left.
+    canny_sigma : float
+        Smoothing of the strength in the search for edges, in rows.
+
+    Returns
+    -------
+    Cleaned
+        The frame and a record for each quadrant. Variance and masks do not change.
+
+    Raises
+    ------
+    DataError
+        If the planes are not images of one shape, or too small for quadrants.
+    ParameterError
+        If a parameter is out of range.
+
+    Notes
+    -----
+    Steps follow DRAGONS (``cleanReadout``), with these differences. (1) Boxes that hold a source are left
+    out, besides `objmask`. (2) The boxes of each row are combined by their clipped median, and the pattern is
+    the box P that, times a strength a for each row, explains those best (a singular vector, by alternating
+    least squares). A pattern that is on in a tenth of the rows is found as well as one that is on in all. (3)
+    Rows are classified in each quadrant by itself, and edges placed to the row. (4) The pattern is subtracted
+    with the strength of its rows: the median of the zone, or that of each row of boxes where those differ by
+    more than their errors. (5) A zone is cleaned only if the variance of its source-free pixels falls by more
+    than 4 times what fitting as many numbers to pure noise gains. (6) Only cleaned rows and quadrants are
+    levelled, and only by significant steps, measured with the local gradient taken into account; see
+    `niripipe.algorithms.pattern.levels`.
+    """
+    check_planes(data, mask, objmask)
+    _check(clean, pattern_x_size, pattern_y_size)
+    at_least(
+        {
+            "hsigma": (hsigma, 0),
+            "lsigma": (lsigma, 0),
+            "pat_strength_thres": (pat_strength_thres, 0),
+            "simple_thres": (simple_thres, 0),
+            "smoothing_extent": (smoothing_extent, 1),
+            "intraquad_smooth": (intraquad_smooth, 1),
+            "canny_sigma": (canny_sigma, 1),
+        }
+    )
+    frame = np.array(data, dtype=np.float32)
+    corners = corners_of(frame.shape, -frame.shape[0] % pattern_y_size)
+    if clean == "skip":
+        return untouched(frame, corners, "skipped on request")
+    settings = _Settings(
+        clean == "force",
+        pattern_x_size,
+        pattern_y_size,
+        hsigma,
+        lsigma,
+        pat_strength_thres,
+        simple_thres,
+        canny_sigma,
+        subtract_background,
+    )
+    good = usable_pixels(frame, mask, objmask)
+    findings = [_clean_quadrant(frame, good, corner, settings) for corner in corners]
+    return level_and_report(
+        frame,
+        good,
+        corners,
+        findings,
+        inside=level_bias_offset,
+        between=level_bias_offset,
+        near=smoothing_extent,
+        far=intraquad_smooth,
+    )
+
+
+def _check(clean: str, width: int, height: int) -> None:
+    if clean not in ("skip", "default", "force"):
+        raise ParameterError("Unknown choice", item="clean", found=clean, expected="skip, default or force")
+    for name, value in (("pattern_x_size", width), ("pattern_y_size", height)):
+        if value < 1 or value & (value - 1) or (name == "pattern_x_size" and value < 2):
+            raise ParameterError(
+                "The size of a pattern box is not usable", item=name, found=value, expected="a power of 2"
+            )
+
+
+def _clean_quadrant(frame: Float32, good: Flags, corner: Corner, settings: _Settings) -> Finding:
+    """Clean one quadrant of the frame in place."""
+    sample = _measure(Tiles.cut(corner, frame, good, settings.height, settings.width), settings)
+    if sample is None:
+        return Finding((), 0.0, float("nan"), float("nan"), "no usable pixels")
+    first = corner.missing % settings.height
+    rows = slice(first, first + corner.rows.stop - corner.rows.start)
+    pattern = _rank_one(sample)
+    noise = _noise(sample, pattern, np.zeros(sample.rows), np.arange(sample.rows) < rows.stop)[0]
+    if pattern.rms < settings.least_strength and not settings.force:
+        reason = f"the pattern is weaker than {settings.least_strength:g}"
+        return Finding((), pattern.rms, noise, noise, reason)
+    zones = find_zones(
+        pattern.strength[rows],
+        pattern.weight[rows],
+        canny_sigma=settings.canny_sigma,
+        simple_thres=settings.simple_thres,
+        margin=settings.height,
+    )
+    strength, on = _zone_strength(sample, pattern, zones, first)
+    before, after, number = _noise(sample, pattern, strength, on)
+    free = pattern.box.size + np.count_nonzero(on) / settings.height
+    if not after**2 < before**2 * (1 - _OVERFIT * free / max(number, 1)):
+        return Finding((), pattern.rms, noise, noise, "nothing whose removal lowers the noise")
+    _subtract(corner.view(frame), pattern.box, strength[rows], on[rows], first)
+    return Finding(zones, pattern.rms, before, after, "cleaned")
+
+
+def _measure(tiles: Tiles, settings: _Settings) -> _Sample | None:
+    """Leave out sources and background, and combine the boxes of each row; None without usable pixels."""
+    boxes_in_use: Flags = tiles.means()[1] & ~source_boxes(tiles)
+    usable = tiles.good & boxes_in_use[:, :, None, None]
+    if not usable.any():
+        return None
+    residual = _without_background(tiles, usable) if settings.subtract_background else tiles.values
+    boxes = residual.reshape(len(residual), -1)
+    flags = usable.reshape(boxes.shape)
+    count = flags.sum(axis=0, dtype=np.uint16).astype(np.intp)
+    ordered = sort_rows(np.where(flags, boxes, np.float32(np.inf)))
+    median = _middle(ordered, np.zeros_like(count), count)
+    # Every 17th pixel of the boxes gives the noise to 1 per cent, and all columns and rows take part.
+    sigma = robust_sigma((boxes[:, ::17] - median[::17])[flags[:, ::17]])
+    # In a sorted column clipping only moves the two ends.
+    low = (
+        (ordered < median - np.float32(settings.lsigma * sigma)).sum(axis=0, dtype=np.uint16).astype(np.intp)
+    )
+    high = (
+        (ordered <= median + np.float32(settings.hsigma * sigma)).sum(axis=0, dtype=np.uint16).astype(np.intp)
+    )
+    profile = _middle(ordered, low, np.maximum(high, low + (count > 0)))
+    shape = (-1, settings.height * settings.width)
+    return _Sample(residual, usable, profile.reshape(shape).astype(np.float64), count.reshape(shape), sigma)
+
+
+def _middle(ordered: Float32, low: NDArray[np.intp], high: NDArray[np.intp]) -> Float32:
+    """Median of ranks low to high - 1 of sorted columns; 0 where there is none."""
+    last = len(ordered) - 1
+    first = np.take_along_axis(ordered, np.clip((low + high - 1) // 2, 0, last)[None], axis=0)[0]
+    second = np.take_along_axis(ordered, np.clip((low + high) // 2, 0, last)[None], axis=0)[0]
+    return np.where(high > low, np.float32(0.5) * (first + second), np.float32(0))
+
+
+def _without_background(tiles: Tiles, usable: Flags) -> Float32:
+    """Subtract the mean of each box and, between usable neighbours, the gradient along x."""
+    mean, _ = tiles.means()
+    inside: Flags = usable.any(axis=(2, 3))
+    width = tiles.values.shape[3]
+    slope = np.zeros_like(mean)
+    both = inside[2:] & inside[:-2]
+    slope[1:-1] = np.where(both, (mean[2:] - mean[:-2]) / np.float32(2 * width), np.float32(0))
+    place = np.arange(width, dtype=np.float32) - np.float32(0.5 * (width - 1))
+    background = mean[:, :, None] + slope[:, :, None] * place
+    return tiles.values - background[:, :, None, :]
+
+
+def _rank_one(sample: _Sample) -> _Pattern:
+    """Find the box that, with a strength for each row of boxes, explains the combined boxes best.
+
+    The strength is normalised to 1 where the pattern is on.
+    """
+    profile, weight = sample.profile, sample.count.astype(np.float64)
+    # What stands in one row of boxes only, such as a bad row, is not a pattern.
+    calm = profile
+    if len(profile) >= 3:
+        calm = profile.copy()
+        calm[1:-1] = np.median([profile[:-2], profile[1:-1], profile[2:]], axis=0)
+    box = calm[int(np.argmax(np.sum(calm**2, axis=1)))]
+    for _ in range(_ROUNDS):
+        amplitude = _ratio((weight * calm * box).sum(axis=1), (weight * box**2).sum(axis=1))
+        new = _ratio(
+            (weight * calm * amplitude[:, None]).sum(axis=0), (weight * amplitude[:, None] ** 2).sum(axis=0)
+        )
+        new -= new.mean()
+        norm = float(np.sqrt(np.mean(new**2)))
+        if not norm > 0:
+            break
+        new /= norm
+        settled = float(np.max(np.abs(new - box))) < 1e-4
+        box = new
+        if settled:
+            break
+    height, width = sample.residual.shape[2:]
+    return _normalised(sample, box.reshape(height, width))
+
+
+def _normalised(sample: _Sample, box: Float64) -> _Pattern:
+    """Measure the strength of a box in each row of pixels, and scale it to 1 where it is on."""
+    rows = (-1, *box.shape)
+    # Without the mean of each row an offset of the level, which often comes with the pattern, does not count;
+    # unless the rows differ in little else.
+    shape = box - box.mean(axis=1, keepdims=True)
+    if np.sum(shape**2) < 0.1 * np.sum(box**2):
+        shape = box
+    count = sample.count.reshape(rows)
+    weight = (count * shape**2).sum(axis=2).ravel()
+    product = (count * sample.profile.reshape(rows) * shape).sum(axis=2).ravel()
+    strength = _ratio(product, weight)
+    # The moments of single rows would be those of their noise; rows of boxes are quieter.
+    by_box = _ratio(product.reshape(-1, len(box)).sum(axis=1), weight.reshape(-1, len(box)).sum(axis=1))
+    unit = unit_strength(by_box)
+    if unit == 0:
+        return _Pattern(np.zeros_like(box), np.zeros_like(strength), np.ones_like(weight))
+    return _Pattern(box * unit, strength / unit, weight * unit**2)
+
+
+def _zone_strength(
+    sample: _Sample, pattern: _Pattern, zones: tuple[Range, ...], first: int
+) -> tuple[Float64, Flags]:
+    """Strength to subtract in each row of pixels of the boxes, and the rows of the zones."""
+    height = pattern.box.shape[0]
+    strength = np.zeros(sample.rows)
+    on = np.zeros(sample.rows, bool)
+    for start, stop in zones:
+        rows = slice(start + first, stop + first)
+        inside = np.zeros(sample.rows, bool)
+        inside[rows] = True
+        weight = (pattern.weight * inside).reshape(-1, height).sum(axis=1)
+        product = (pattern.weight * pattern.strength * inside).reshape(-1, height).sum(axis=1)
+        measured = weight > 0
+        if not measured.any():
+            continue
+        values = product[measured] / weight[measured]
+        errors = _MEDIAN_VARIANCE * sample.sigma**2 / weight[measured]
+        common = float(np.median(values))
+        # Rows get their own strength to the degree that they differ by more than their errors (a shrinkage
+        # estimator).
+        extra = max(0.0, robust_sigma(values) ** 2 - float(np.median(errors)))
+        by_box = np.full(weight.size, common)
+        by_box[measured] = common + (values - common) * _ratio(np.full_like(errors, extra), extra + errors)
+        strength[rows] = np.repeat(by_box, height)[rows]
+        on |= inside
+    return strength, on
+
+
+def _noise(sample: _Sample, pattern: _Pattern, strength: Float64, on: Flags) -> tuple[float, float, int]:
+    """Measure the deviation of usable pixels in the rows that are on, before and after, and count them."""
+    height = len(pattern.box)
+    model = (strength.reshape(-1, height, 1) * pattern.box).astype(np.float32)
+    after = sample.residual - model
+    take = sample.usable & on.reshape(-1, height)[None, :, :, None]
+    if sample.sigma > 0:
+        # One limit for both, so that clipping favours neither.
+        take &= np.abs(sample.residual) + np.abs(after) < np.float32(8 * sample.sigma) + np.abs(model)
+    number = int(np.count_nonzero(take))
+    if number == 0:
+        return float("nan"), float("nan"), 0
+    before_rms, after_rms = (
+        float(np.sqrt(np.mean(np.square(plane[take], dtype=np.float64))))
+        for plane in (sample.residual, after)
+    )
+    return before_rms, after_rms, number
+
+
+def _subtract(view: Float32, box: Float64, strength: Float64, on: Flags, first: int) -> None:
+    height, width = box.shape
+    wide = np.tile(box, (1, -(-view.shape[1] // width)))[:, : view.shape[1]]
+    rows = np.flatnonzero(on)
+    view[rows] -= (strength[rows, None] * wide[(rows + first) % height]).astype(np.float32)
+
+
+def _ratio(numerator: Float64, denominator: Float64) -> Float64:
+    """Quotient, 0 where the denominator is."""
+    return np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator > 0)

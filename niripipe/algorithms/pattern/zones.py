@@ -1,0 +1,125 @@
+"""Which rows carry the pattern: edges in its strength along the readout."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["complement", "find_zones", "unit_strength"]
+
+Series = NDArray[np.float64]
+Range = tuple[int, int]
+
+
+def find_zones(
+    strength: Series, weight: Series, *, canny_sigma: float, simple_thres: float, margin: int
+) -> tuple[Range, ...]:
+    """Find the rows in which the pattern is on.
+
+    Parameters
+    ----------
+    strength : ndarray of float64, shape (n,)
+        Strength of the pattern in each row, about 1 where it is on and 0 where it is off.
+    weight : ndarray of float64, shape (n,)
+        Inverse variance of the strength, up to a factor.
+    canny_sigma : float
+        Standard deviation of the smoothing, in rows.
+    simple_thres : float
+        Least range between on and off to assume when setting the threshold for an edge.
+    margin : int
+        Edges nearer than this to either end are ignored.
+
+    Returns
+    -------
+    tuple of (int, int)
+        Half-open ranges. Without any edge the pattern is taken to be on everywhere.
+
+    Notes
+    -----
+    As in DRAGONS: an edge is a local extremum of the gradient of the smoothed strength above
+    ``0.8 R / (1.2 sigma + 0.28)``, with R the larger of half the range between the 10th and 90th percentile
+    and `simple_thres`; a rising edge switches on, a falling one off. Then each edge is moved, within the
+    reach of the smoothing, to the row where a sharp step fits best.
+    """
+    edges = _edges(strength, weight, canny_sigma, simple_thres, margin)
+    if not edges:
+        return ((0, strength.size),)
+    rows = _refined([row for row, _ in edges], strength, weight, reach=math.ceil(2 * canny_sigma) + 1)
+    zones: list[Range] = []
+    start: int | None = None if edges[0][1] else 0
+    for row, (_, rising) in zip(rows, edges, strict=True):
+        if rising and start is None:
+            start = row
+        elif not rising and start is not None:
+            zones.append((start, row))
+            start = None
+    if start is not None:
+        zones.append((start, strength.size))
+    half = 0.5 * simple_thres
+    return tuple(zone for zone in zones if _level(strength, weight, *zone) > half)
+
+
+def complement(zones: tuple[Range, ...], size: int) -> tuple[Range, ...]:
+    """Return the ranges between zones."""
+    bounds = [0, *(row for zone in zones for row in zone), size]
+    pairs = zip(bounds[::2], bounds[1::2], strict=True)
+    return tuple((start, stop) for start, stop in pairs if stop > start)
+
+
+def unit_strength(amplitude: Series) -> float:
+    """Return the amplitude at which the pattern is on, whatever share of the rows it affects.
+
+    The ratio of third to second moment weights rows by their power: it is A for any mixture of rows at 0 and
+    A, and small for noise of either sign.
+    """
+    power = float(np.sum(amplitude**2))
+    return float(np.sum(amplitude**3)) / power if power > 0 else 0.0
+
+
+def _edges(
+    strength: Series, weight: Series, sigma: float, simple_thres: float, margin: int
+) -> list[tuple[int, bool]]:
+    smooth = _smoothed(strength, weight, sigma)
+    # gradient[i] belongs to the border between rows i and i + 1.
+    gradient = smooth[1:] - smooth[:-1]
+    low, high = np.quantile(strength, [0.1, 0.9])
+    span = max(0.5 * float(high - low), simple_thres)
+    # The threshold of the central difference is twice that of neighbouring rows.
+    threshold = 0.4 * span / (1.2 * sigma + 0.28)
+    size = np.abs(gradient)
+    peak = size > threshold
+    peak[1:] &= size[1:] > size[:-1]
+    peak[:-1] &= size[:-1] >= size[1:]
+    rows = np.flatnonzero(peak) + 1
+    return [(int(r), bool(gradient[r - 1] > 0)) for r in rows if margin <= r <= strength.size - margin]
+
+
+def _smoothed(strength: Series, weight: Series, sigma: float) -> Series:
+    half = int(2 * sigma + 0.8)
+    kernel = np.exp(-0.5 * (np.arange(-half, half + 1) / sigma) ** 2)
+    total = np.convolve(np.pad(weight, half, mode="edge"), kernel, mode="valid")
+    product = np.convolve(np.pad(weight * strength, half, mode="edge"), kernel, mode="valid")
+    return np.asarray(np.divide(product, total, out=np.zeros_like(product), where=total > 0))
+
+
+def _refined(rows: list[int], strength: Series, weight: Series, reach: int) -> list[int]:
+    bounds = [0, *rows, strength.size]
+    refined = []
+    for number, row in enumerate(rows, start=1):
+        first = max((bounds[number - 1] + row) // 2 + 1, row - reach)
+        last = min((row + bounds[number + 1]) // 2, row + reach)
+        below = _level(strength, weight, bounds[number - 1], max(first, bounds[number - 1] + 1))
+        above = _level(strength, weight, min(last, bounds[number + 1] - 1), bounds[number + 1])
+        window = slice(first, last)
+        # Going over row y from "above" to "below" changes the sum of squares by this much.
+        change = weight[window] * ((strength[window] - below) ** 2 - (strength[window] - above) ** 2)
+        cost = np.concatenate([[0.0], np.cumsum(change)])
+        refined.append(first + int(np.argmin(cost)) if cost.size > 1 else row)
+    return refined
+
+
+def _level(strength: Series, weight: Series, start: int, stop: int) -> float:
+    total = float(np.sum(weight[start:stop]))
+    return float(np.sum((weight * strength)[start:stop])) / total if total > 0 else 0.0

@@ -1,0 +1,830 @@
+"""Putting a frame on another pixel grid: shifts, small rotations and any affine mapping.
+
+Coordinates are 0-based array positions, ``(y, x)``, pixel centres at integers. A mapping is an `Affine`;
+the pixel ``(Y, X)`` of the output takes the value of the input at ``matrix @ (Y + origin_y, X + origin_x) +
+offset``.
+
+Shifts, and rotations so small that they amount to a shear along each axis, are done by two passes of
+one-dimensional kernels over blocks of rows. Anything else gathers its pixels one by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from niripipe.algorithms.bits import BAD, COSMIC_RAY, NO_DATA
+from niripipe.algorithms.parallel import map_blocks
+from niripipe.errors import AlgorithmError, ParameterError
+
+__all__ = [
+    "KERNELS",
+    "Affine",
+    "Grid",
+    "Kernel",
+    "Resampled",
+    "affine_approximation",
+    "corners_of",
+    "kernel_weights",
+    "output_grid",
+    "replace_bad_pixels",
+    "resample",
+]
+
+Floats = NDArray[np.floating[Any]]
+Plane = NDArray[np.float32]
+Kernel = Literal["nearest", "linear", "poly3", "poly5", "spline3", "spline5"]
+Rules = Literal["niripipe", "dragons"]
+Transform = Callable[[Floats, Floats], tuple[Floats, Floats]]
+Position = NDArray[np.floating[Any]] | NDArray[np.signedinteger[Any]] | float
+
+# Number of samples per axis; the splines, of endless reach, are judged by the polynomials of the same order.
+_TAPS = {"nearest": 1, "linear": 2, "poly3": 4, "poly5": 6, "spline3": 4, "spline5": 6}
+KERNELS: tuple[Kernel, ...] = ("nearest", "linear", "poly3", "poly5", "spline3", "spline5")
+# Bits whose pixels hold no information about the sky; a saturated pixel still says "at least this bright".
+_REPLACED = BAD | COSMIC_RAY | NO_DATA
+# Mappings that differ by less than this many pixels anywhere on the frame are the same mapping: 1 % of the
+# best centring of a star.
+_SAME = 1e-3
+_INTEGER = 1e-6
+_ROWS = 64
+# A bit set in more than this share of the frame is spread plane-wise rather than pixel by pixel.
+_DENSE = 0.03
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Affine:
+    """An affine mapping of array positions, ``matrix @ (y, x) + offset``.
+
+    Attributes
+    ----------
+    matrix : ndarray of float64, shape (2, 2)
+        In array order: the first row gives y.
+    offset : ndarray of float64, shape (2,)
+        In array order, pixels.
+    """
+
+    matrix: NDArray[np.float64]
+    offset: NDArray[np.float64]
+
+    @classmethod
+    def shift(cls, dy: float, dx: float) -> Affine:
+        """Return the mapping that adds ``(dy, dx)``."""
+        return cls(np.eye(2), np.array([dy, dx], dtype=np.float64))
+
+    def __call__(self, y: Position, x: Position) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Map positions; y and x are broadcast against each other."""
+        m, o = self.matrix, self.offset
+        y, x = np.asarray(y, dtype=np.float64), np.asarray(x, dtype=np.float64)
+        return m[0, 0] * y + m[0, 1] * x + o[0], m[1, 0] * y + m[1, 1] * x + o[1]
+
+    def then(self, other: Affine) -> Affine:
+        """Return the mapping that applies this one first and ``other`` to its result."""
+        return Affine(other.matrix @ self.matrix, other.matrix @ self.offset + other.offset)
+
+    def inverse(self) -> Affine:
+        """Return the mapping that undoes this one; a singular matrix raises `AlgorithmError`."""
+        if not abs(np.linalg.det(self.matrix)) > 1e-12:
+            raise AlgorithmError("The mapping cannot be inverted", found=self.matrix.tolist())
+        inverse = np.linalg.inv(self.matrix).astype(np.float64)
+        return Affine(inverse, -inverse @ self.offset)
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """An output frame: position of its pixel (0, 0) in the reference, and shape; both ``(y, x)``."""
+
+    origin: tuple[int, int]
+    shape: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Resampled:
+    """Planes on the output grid.
+
+    Attributes
+    ----------
+    data, variance : ndarray of float32
+        0 where the input does not reach. ``variance`` is None when none was given.
+    mask : ndarray of uint16
+        Data quality; bit 16 (no data) where the input does not reach. Always made.
+    objmask : ndarray of uint8 or None
+        Object mask, when one was given.
+    jacobian : float
+        Input pixels per output pixel, ``abs(det(matrix))``, whether it was applied or not.
+    correlation : float
+        By how much the variance of the sum over a large area exceeds the sum of the variances in it,
+        because neighbouring output pixels share input pixels. 1 for an integer shift.
+    """
+
+    data: Plane
+    variance: Plane | None
+    mask: NDArray[np.uint16]
+    objmask: NDArray[np.uint8] | None
+    jacobian: float
+    correlation: float
+
+
+def resample(
+    data: Plane,
+    variance: Plane | None = None,
+    mask: NDArray[np.uint16] | None = None,
+    objmask: NDArray[np.uint8] | None = None,
+    *,
+    matrix: Floats,
+    offset: Floats | Sequence[float],
+    shape: tuple[int, int],
+    origin: tuple[int, int] = (0, 0),
+    kernel: Kernel = "poly3",
+    dq_threshold: float | None = None,
+    clean: bool | None = None,
+    conserve: bool = True,
+    rules: Rules = "niripipe",
+    threads: int = 1,
+) -> Resampled:
+    """Resample a frame through an affine mapping.
+
+    Parameters
+    ----------
+    data : ndarray of float32, shape (ny, nx)
+        The frame. Not modified.
+    variance : ndarray of float32 of the same shape, optional
+        Its variance.
+    mask : ndarray of uint16 of the same shape, optional
+        Its data quality.
+    objmask : ndarray of uint8 of the same shape, optional
+        Its object mask.
+    matrix, offset : array-like, shapes (2, 2) and (2,)
+        Mapping of reference positions to positions in this frame, array order.
+    shape : tuple of int
+        Shape of the output.
+    origin : tuple of int
+        Position of the output pixel (0, 0) in the reference, ``(y, x)``.
+    kernel : {"nearest", "linear", "poly3", "poly5", "spline3", "spline5"}
+        Interpolation: Lagrange polynomials through 4 or 6 points per axis, or splines. Nearer to the edge
+        than half a kernel, the next lower polynomial that fits is used, on each axis by itself.
+    dq_threshold : float, optional
+        An output pixel gets a bit when the input pixels that have it carry more than this much weight (sum
+        of the weights' absolute values). Default
+        0.1; 0.001 with ``rules="dragons"``, where the signed sum counts.
+    clean : bool, optional
+        Replace bad (1), cosmic-ray (8), no-data (16) and non-finite pixels by an estimate from their
+        neighbours before interpolating, so that their values do not ring into good pixels. Default True;
+        False with ``rules="dragons"``.
+    conserve : bool
+        Multiply by the Jacobian, so that the flux of a source stays the same; False keeps the surface
+        brightness.
+    rules : {"niripipe", "dragons"}
+        "dragons" follows DRAGONS 4.2: the last row and column are lost, the variance is interpolated like
+        the data and multiplied by the Jacobian once.
+    threads : int
+        Number of threads. The result does not depend on it.
+
+    Returns
+    -------
+    Resampled
+        New arrays, also where nothing needs interpolating.
+
+    Raises
+    ------
+    ParameterError
+        For an unknown kernel, a threshold outside [0, 1), an output without pixels.
+    AlgorithmError
+        For a mapping that is not invertible or planes of different shapes.
+
+    Notes
+    -----
+    The variance of an output pixel is that of a weighted sum of independent pixels, sum(w**2 v):
+    interpolation averages noise, and the variance says so. What the average hides shows in ``correlation``;
+    multiply the variance of the sum over an aperture much larger than the kernel by it. With the splines,
+    whose weights reach over the frame, the variance is interpolated linearly and multiplied by the kernel's
+    sum of squares at that position, which is exact where it varies slowly.
+
+    The weights are those of the Lagrange polynomials as DRAGONS writes them
+    (gempy/library/cython_utils.pyx, polyinterp).
+    """
+    dragons = rules == "dragons"
+    threshold = (0.001 if dragons else 0.1) if dq_threshold is None else dq_threshold
+    _check(data, (variance, mask, objmask), kernel, threshold, shape)
+    mapping = Affine(np.asarray(matrix, dtype=np.float64), np.asarray(offset, dtype=np.float64))
+    mapping.inverse()
+    mapping = Affine.shift(*origin).then(mapping)
+    jacobian = float(abs(np.linalg.det(mapping.matrix)))
+
+    job = _Job(mapping, data.shape, shape, _TAPS[kernel], kernel.startswith("spline"), dragons, threads)
+    flags = np.zeros(data.shape, dtype=np.uint16) if mask is None else mask
+    data, variance, flags = _prepare(
+        data, variance, flags, job, clean=not dragons if clean is None else clean
+    )
+
+    out = job.interpolate(data, "signed")
+    out_variance = None
+    if variance is not None:
+        out_variance = job.interpolate(variance, "signed" if dragons else "squared")
+        # Only the signed kernel can go below zero; a variance never does.
+        np.maximum(out_variance, 0, out=out_variance)
+    if conserve and jacobian != 1.0:
+        out *= np.float32(jacobian)
+        if out_variance is not None:
+            out_variance *= np.float32(jacobian if dragons else jacobian**2)
+    out_mask = job.spread(flags, threshold)
+    out_objects = None if objmask is None else job.spread_plane(objmask, threshold)
+    job.blank(out, out_variance, out_mask, out_objects)
+    correlation = 1.0 / (job.noise_reduction() * (jacobian if conserve else 1.0))
+    return Resampled(out, out_variance, out_mask, out_objects, jacobian, correlation)
+
+
+def output_grid(corners: Iterable[Floats]) -> Grid:
+    """Find the grid that holds every frame.
+
+    Parameters
+    ----------
+    corners : iterable of ndarray, shape (n, 2)
+        For each frame the positions ``(y, x)`` of its corner pixels in the reference; see `corners_of`.
+
+    Returns
+    -------
+    Grid
+        On each axis from the least ceiling to the greatest floor of the corners: pixels that at least one
+        frame can fill.
+
+    Raises
+    ------
+    AlgorithmError
+        Without frames, or when a corner is not finite.
+    """
+    low, high = [], []
+    for frame in corners:
+        points = np.asarray(frame, dtype=np.float64)
+        if not np.isfinite(points).all():
+            raise AlgorithmError("A frame's corners are not finite in the reference", found=points.tolist())
+        # A corner that misses an integer by rounding still belongs to it.
+        low.append(np.ceil(points.min(axis=0) - _INTEGER))
+        high.append(np.floor(points.max(axis=0) + _INTEGER))
+    if not low:
+        raise AlgorithmError("There is no frame to make a common grid of")
+    first, last = np.min(low, axis=0).astype(int), np.max(high, axis=0).astype(int)
+    return Grid((int(first[0]), int(first[1])), (int(last[0] - first[0] + 1), int(last[1] - first[1] + 1)))
+
+
+def corners_of(shape: tuple[int, int], mapping: Affine | None = None) -> NDArray[np.float64]:
+    """Return the positions ``(y, x)`` of a frame's four corner pixels, mapped if wanted; shape (4, 2)."""
+    y = np.array([0, 0, shape[0] - 1, shape[0] - 1], dtype=np.float64)
+    x = np.array([0, shape[1] - 1, 0, shape[1] - 1], dtype=np.float64)
+    return np.stack([y, x] if mapping is None else mapping(y, x), axis=1)
+
+
+def affine_approximation(transform: Transform, shape: tuple[int, int]) -> Affine:
+    """Approximate a mapping by an affine one over a frame.
+
+    Parameters
+    ----------
+    transform : callable
+        Takes arrays y and x, returns arrays y and x.
+    shape : tuple of int
+        The frame on which the approximation should hold.
+
+    Returns
+    -------
+    Affine
+        Exact at the centre ``(ny/2, nx/2)``; slopes from the middles of the four sides.
+
+    Raises
+    ------
+    AlgorithmError
+        When the mapping is not finite there.
+    """
+    half = np.array(shape, dtype=np.float64) / 2
+    step = np.array([[0, 0], [1, 0], [-1, 0], [0, 1], [0, -1]], dtype=np.float64)
+    points = half + step * half
+    mapped = np.stack(transform(points[:, 0], points[:, 1]), axis=1).astype(np.float64)
+    if not np.isfinite(mapped).all():
+        raise AlgorithmError("The mapping has no finite value on the frame", found=mapped.tolist())
+    matrix = np.stack(
+        [(mapped[1] - mapped[2]) / (2 * half[0]), (mapped[3] - mapped[4]) / (2 * half[1])], axis=1
+    )
+    return Affine(matrix, mapped[0] - matrix @ half)
+
+
+def kernel_weights(fraction: Floats | float, taps: int) -> NDArray[np.float64]:
+    """Return the weights of a Lagrange polynomial.
+
+    Parameters
+    ----------
+    fraction : array-like
+        Distance past the sample at the left, in [0, 1).
+    taps : {1, 2, 4, 6}
+        Number of samples.
+
+    Returns
+    -------
+    ndarray of float64, shape (taps,) + shape of ``fraction``
+        Weights of the samples at ``1 - taps/2 ... taps/2``. Their sum is 1.
+    """
+    p = np.asarray(fraction, dtype=np.float64)
+    if taps == 1:
+        return np.ones((1, *p.shape))
+    q = 1 - p
+    if taps == 2:
+        return np.stack([q, p])
+    a, b = p * (p**2 - 1) / 6, q * (q**2 - 1) / 6
+    if taps == 4:
+        return np.stack([b, q + a - 2 * b, p + b - 2 * a, a])
+    a2, b2 = a * (p**2 - 4) / 20, b * (q**2 - 4) / 20
+    return np.stack(
+        [
+            b2,
+            b - 4 * b2 + a2,
+            q - 2 * b + a + 6 * b2 - 4 * a2,
+            p - 2 * a + b + 6 * a2 - 4 * b2,
+            a - 4 * a2 + b2,
+            a2,
+        ]
+    )
+
+
+def replace_bad_pixels(planes: Sequence[Plane], bad: NDArray[np.bool_], *, reach: int = 3) -> None:
+    """Replace pixels by an estimate from their good neighbours, in place.
+
+    Parameters
+    ----------
+    planes : sequence of ndarray of float32, shape (ny, nx)
+        Planes to repair, each by itself.
+    bad : ndarray of bool
+        The pixels to replace.
+    reach : int
+        How far into a bad area to go, in pixels; what lies deeper becomes 0.
+
+    Notes
+    -----
+    A single bad pixel is half the sum of its four neighbours less a quarter of the sum of the
+    diagonal ones, which is exact for surfaces of third order in x and y together, so the core of a star
+    keeps its height. With a neighbour missing it is the weighted mean of the good ones.
+    """
+    ny, nx = bad.shape
+    todo = np.flatnonzero(bad)
+    good = ~bad
+    dy, dx = np.array([[-1, 1, 0, 0, -1, -1, 1, 1], [0, 0, -1, 1, -1, 1, -1, 1]])
+    sharp = np.array([0.5] * 4 + [-0.25] * 4)
+    smooth = np.array([1.0] * 4 + [0.5] * 4)
+    for _ in range(reach):
+        if todo.size == 0:
+            return
+        y, x = todo // nx, todo % nx
+        near_y, near_x = y[:, None] + dy, x[:, None] + dx
+        inside = (near_y >= 0) & (near_y < ny) & (near_x >= 0) & (near_x < nx)
+        place = np.where(inside, near_y * nx + near_x, 0)
+        usable = inside & good.ravel()[place]
+        complete = usable.all(axis=1)
+        weight = np.where(complete[:, None], sharp, usable * smooth)
+        norm = weight.sum(axis=1)
+        can = norm > 0
+        for number, plane in enumerate(planes):
+            values = np.where(usable, plane.ravel()[place], 0.0)
+            # A variance must not be extrapolated, so only the first plane, the data, is sharpened.
+            used = weight if number == 0 else usable * smooth
+            total = used.sum(axis=1)
+            plane.ravel()[todo[can]] = ((used * values).sum(axis=1)[can] / total[can]).astype(np.float32)
+        good.ravel()[todo[can]] = True
+        todo = todo[~can]
+    for plane in planes:
+        plane.ravel()[todo] = 0
+
+
+def _check(
+    data: Plane,
+    others: Sequence[NDArray[Any] | None],
+    kernel: str,
+    threshold: float,
+    shape: tuple[int, int],
+) -> None:
+    if kernel not in KERNELS:
+        raise ParameterError("Unknown kernel", item="kernel", found=kernel, expected=", ".join(KERNELS))
+    if not 0 <= threshold < 1:
+        raise ParameterError(
+            "Not a usable threshold", item="dq_threshold", found=threshold, expected="[0, 1)"
+        )
+    if min(shape) < 1:
+        raise ParameterError("The output has no pixels", item="shape", found=shape)
+    for plane in others:
+        if plane is not None and plane.shape != data.shape:
+            raise AlgorithmError("The planes differ in shape", found=plane.shape, expected=data.shape)
+
+
+def _prepare(
+    data: Plane, variance: Plane | None, flags: NDArray[np.uint16], job: _Job, *, clean: bool
+) -> tuple[Plane, Plane | None, NDArray[np.uint16]]:
+    """Make planes without NaN and, if asked for, without the values of bad pixels."""
+    finite = np.isfinite(data)
+    if variance is not None:
+        finite &= np.isfinite(variance)
+    whole = bool(finite.all())
+    bad = (flags & _REPLACED) != 0 if clean else np.zeros(0, dtype=bool)
+    if not whole:
+        flags = np.where(finite, flags, flags | np.uint16(NO_DATA))
+        bad = bad | ~finite if clean else ~finite
+    data = data.astype(np.float32, copy=False)
+    if not bad.any() or (job.exact and whole):
+        return data, variance, flags
+    data = data.copy()
+    variance = None if variance is None else variance.astype(np.float32, copy=True)
+    planes = [data] if variance is None else [data, variance]
+    if clean and not job.exact:
+        replace_bad_pixels(planes, bad, reach=max(1, job.taps // 2))
+    else:
+        for plane in planes:
+            plane[~finite] = 0
+    return data, variance, flags
+
+
+Combine = Literal["signed", "squared", "absolute"]
+
+
+class _Job:
+    """One mapping from one shape to another, and the ways to send planes through it."""
+
+    def __init__(
+        self,
+        mapping: Affine,
+        source: tuple[int, ...],
+        target: tuple[int, int],
+        taps: int,
+        spline: bool,
+        dragons: bool,
+        threads: int,
+    ) -> None:
+        self.source = (int(source[0]), int(source[1]))
+        self.target = target
+        self.taps = taps
+        self.spline = spline
+        self.dragons = dragons
+        self.threads = threads
+        self.mapping = _snap(mapping, target) if not dragons else mapping
+        m = self.mapping.matrix
+        near = np.rint(self.mapping.offset)
+        self.exact = bool((m == np.eye(2)).all() and (self.mapping.offset == near).all())
+        self.shear = _is_shear(m, max(*self.source, *target))
+
+    # --- planes -----------------------------------------------------------------------------------------
+
+    def interpolate(self, plane: Plane, combine: Combine) -> Plane:
+        if self.exact:
+            return self._copy(plane)
+        if self.spline and combine != "absolute":
+            return self._spline(plane, combine)
+        out = np.empty(self.target, dtype=np.float32)
+        work = self._sheared if self.shear and self.taps > 1 else self._gathered
+        source = np.ascontiguousarray(plane, dtype=np.float32)
+
+        def block(rows: slice) -> None:
+            work(source, out, rows, combine)
+
+        map_blocks(block, self.target[0], rows_per_block=_ROWS, threads=self.threads)
+        return out
+
+    def spread(self, flags: NDArray[np.uint16], threshold: float) -> NDArray[np.uint16]:
+        if self.exact:
+            return self._copy(flags)
+        out = np.zeros(self.target, dtype=np.uint16)
+        flagged = np.flatnonzero(flags)
+        values = flags.ravel()[flagged]
+        present = int(np.bitwise_or.reduce(values)) if values.size else 0
+        for bit in (1 << k for k in range(16)):
+            if not present & bit:
+                continue
+            places = flagged[(values & bit) != 0]
+            if self.shear and self.taps > 1 and not self.dragons and places.size < _DENSE * flags.size:
+                self._scatter(places, out, bit, threshold)
+            else:
+                plane = ((flags & bit) != 0).astype(np.uint8)
+                out |= self.spread_plane(plane, threshold).astype(np.uint16) * np.uint16(bit)
+        return out
+
+    def spread_plane(self, plane: NDArray[Any], threshold: float) -> NDArray[np.uint8]:
+        present = (plane != 0).astype(np.float32)
+        if self.exact:
+            return self._copy(present).astype(np.uint8)
+        weight = self.interpolate(present, "signed" if self.dragons else "absolute")
+        return (np.abs(weight) > np.float32(threshold)).astype(np.uint8)
+
+    def blank(
+        self,
+        data: Plane,
+        variance: Plane | None,
+        mask: NDArray[np.uint16],
+        objects: NDArray[np.uint8] | None,
+    ) -> None:
+        """Write the fill values where the input does not reach."""
+        for rows in _blocks(self.target[0]):
+            outside = ~self._inside(rows)
+            if outside.any():
+                mask[rows][outside] = NO_DATA
+                for plane in (data, variance, objects):
+                    if plane is not None:
+                        plane[rows][outside] = 0
+
+    def noise_reduction(self) -> float:
+        """Mean over the output of the sum of squared weights."""
+        if self.exact or self.taps == 1:
+            return 1.0
+        if self.shear:
+            _, row = self._row_shift(np.arange(self.source[0]))
+            _, column = self._column_shift(np.arange(self.target[1]))
+            return float(self._squares(row).mean() * self._squares(column).mean())
+        # Fractions of a general mapping are spread evenly.
+        return float(self._squares(np.linspace(0, 1, 256, endpoint=False)).mean() ** 2)
+
+    # --- geometry ---------------------------------------------------------------------------------------
+
+    def _row_shift(self, y: NDArray[Any]) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+        """Shift along x of each *input* row, as whole pixels and fraction."""
+        m, o = self.mapping.matrix, self.mapping.offset
+        return _split(m[1, 0] / m[0, 0] * (y - o[0]) + o[1])
+
+    def _column_shift(self, x: NDArray[Any]) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+        """Shift along y of each *output* column."""
+        return _split(self.mapping.matrix[0, 1] * x + self.mapping.offset[0])
+
+    def _inside(self, rows: slice) -> NDArray[np.bool_]:
+        y, x = np.arange(rows.start, rows.stop)[:, None], np.arange(self.target[1])[None, :]
+        m, o = self.mapping.matrix, self.mapping.offset
+        inside = np.ones((y.size, x.size), dtype=bool)
+        for axis, size in enumerate(self.source):
+            if m[axis, 1 - axis] == 0:
+                position = m[axis, axis] * (y if axis == 0 else x) + o[axis]
+            else:
+                position = m[axis, 0] * y + m[axis, 1] * x + o[axis]
+            # nearest takes the whole pixel; everything else needs a neighbour on the far side.
+            rim = 0.5 if self.taps == 1 else _INTEGER
+            if self.dragons and self.taps > 1:
+                inside &= (position >= 0) & (position < size - 1)
+            else:
+                inside &= (position >= -rim) & (position <= size - 1 + rim)
+        return inside
+
+    def _squares(self, fraction: Floats) -> NDArray[np.float64]:
+        if self.spline:
+            return np.asarray(_spline_squares(fraction, 3 if self.taps == 4 else 5))
+        return np.asarray((kernel_weights(fraction, self.taps) ** 2).sum(axis=0))
+
+    # --- ways -------------------------------------------------------------------------------------------
+
+    def _copy(self, plane: NDArray[Any]) -> NDArray[Any]:
+        out = np.zeros(self.target, dtype=plane.dtype)
+        cuts = [
+            _overlap(n, m, round(o))
+            for n, m, o in zip(self.source, self.target, self.mapping.offset, strict=True)
+        ]
+        out[cuts[0][1], cuts[1][1]] = plane[cuts[0][0], cuts[1][0]]
+        return out
+
+    def _sheared(self, source: Plane, out: Plane, rows: slice, combine: Combine) -> None:
+        ny, nx = self.source
+        whole, fraction = self._column_shift(np.arange(self.target[1]))
+        reach = self.taps // 2
+        first = min(max(rows.start + int(whole.min()) - reach, 0), ny - 1)
+        last = min(max(rows.stop + int(whole.max()) + reach + 1, first + 1), ny)
+        middle = np.empty((last - first, self.target[1]), dtype=np.float32)
+        row_whole, row_fraction = self._row_shift(np.arange(first, last))
+        for run in _runs(row_whole):
+            _interpolate(
+                source[first + run.start : first + run.stop],
+                middle[run],
+                int(row_whole[run.start]),
+                row_fraction[run],
+                self.taps,
+                combine,
+                sample0=0,
+                samples=nx,
+                point0=0,
+            )
+        for run in _runs(whole):
+            _interpolate(
+                middle.T[run],
+                out[rows].T[run],
+                int(whole[run.start]),
+                fraction[run],
+                self.taps,
+                combine,
+                sample0=first,
+                samples=ny,
+                point0=rows.start,
+            )
+
+    def _gathered(self, source: Plane, out: Plane, rows: slice, combine: Combine) -> None:
+        y, x = self.mapping(np.arange(rows.start, rows.stop)[:, None], np.arange(self.target[1])[None, :])
+        ny, nx = self.source
+        if self.taps == 1:
+            iy = np.clip(np.floor(y + 0.5), 0, ny - 1).astype(np.intp)
+            ix = np.clip(np.floor(x + 0.5), 0, nx - 1).astype(np.intp)
+            out[rows] = source[iy, ix]
+            return
+        iy, wy = _tap_weights(y, ny, self.taps, combine)
+        ix, wx = _tap_weights(x, nx, self.taps, combine)
+        flat = source.ravel()
+        total = np.zeros(y.shape, dtype=np.float32)
+        half = self.taps // 2 - 1
+        columns = [np.clip(ix + t - half, 0, nx - 1) for t in range(self.taps)]
+        for u in range(self.taps):
+            line = np.clip(iy + u - half, 0, ny - 1) * nx
+            part = np.zeros(y.shape, dtype=np.float32)
+            for t, column in enumerate(columns):
+                part += wx[t] * flat[line + column]
+            total += wy[u] * part
+        out[rows] = total
+
+    def _spline(self, plane: Plane, combine: Combine) -> Plane:
+        from scipy.ndimage import affine_transform
+
+        order: Literal[1, 3, 5] = 1 if combine == "squared" else 3 if self.taps == 4 else 5
+        m, o = self.mapping.matrix, self.mapping.offset
+        out = affine_transform(
+            plane.astype(np.float32, copy=False),
+            m,
+            o,
+            output_shape=self.target,
+            output=np.dtype(np.float32),
+            order=order,
+            mode="nearest",
+        )
+        if combine == "squared":
+            for rows in _blocks(self.target[0]):
+                y, x = self.mapping(
+                    np.arange(rows.start, rows.stop)[:, None], np.arange(self.target[1])[None, :]
+                )
+                out[rows] *= (self._squares(y - np.floor(y)) * self._squares(x - np.floor(x))).astype(
+                    np.float32
+                )
+        return out
+
+    def _scatter(self, places: NDArray[np.intp], out: NDArray[np.uint16], bit: int, threshold: float) -> None:
+        """Set a bit in the output pixels to which the given input pixels contribute enough."""
+        ny, nx = self.source
+        my, mx = self.target
+        steps = np.arange(self.taps) - (self.taps // 2 - 1)
+        y, x = (places // nx)[:, None], (places % nx)[:, None]
+        whole, fraction = self._row_shift(y)
+        column = x - whole - steps
+        tap = np.arange(self.taps)
+        # In the column `steps[t]` to the left of a pixel, that pixel is tap t.
+        weight_x = _tap_weights(column + whole + fraction, nx, self.taps, "absolute")[1][tap, :, tap].T
+        y, column, weight_x = (
+            np.broadcast_to(part, column.shape).reshape(-1, 1) for part in (y, column, weight_x)
+        )
+        keep = ((column >= 0) & (column < mx) & (weight_x > 0)).ravel()
+        y, column, weight_x = y[keep], column[keep], weight_x[keep]
+        whole, fraction = self._column_shift(column)
+        row = y - whole - steps
+        weight_y = _tap_weights(row + whole + fraction, ny, self.taps, "absolute")[1][tap, :, tap].T
+        weight_y = np.where((row >= 0) & (row < my), weight_y, 0)
+        target = (np.clip(row, 0, my - 1) * mx + column).ravel()
+        total = np.zeros(my * mx, dtype=np.float32)
+        np.add.at(total, target, (weight_x * weight_y).astype(np.float32).ravel())
+        hit = target[total[target] > np.float32(threshold)]
+        out.ravel()[hit] |= np.uint16(bit)
+
+
+def _interpolate(
+    source: Plane,
+    target: Plane,
+    whole: int,
+    fraction: NDArray[np.float64],
+    taps: int,
+    combine: Combine,
+    *,
+    sample0: int,
+    samples: int,
+    point0: int,
+) -> None:
+    """Interpolate lines along the last axis.
+
+    ``source[:, j]`` is sample ``sample0 + j`` of ``samples``; ``target[:, k]`` gets the value at position
+    ``point0 + k + whole + fraction``, ``fraction`` being one number a line. Outside, the outermost sample
+    is repeated.
+    """
+    points = target.shape[1]
+    level = fraction.size == 0 or bool((fraction == fraction[0]).all())
+    lines = fraction[:1] if level else fraction
+    orders = [1] if level and lines.size and lines[0] == 0 else [n for n in (6, 4, 2) if n <= taps]
+    # Position k of the target has its left sample at k + shift of the source.
+    shift = point0 + whole - sample0
+    done_from, done_to = None, None
+    scratch = np.empty_like(target)
+    for order in orders:
+        before = max(order // 2 - 1, 0)
+        start = min(max(before - whole - point0, 0), points)
+        stop = max(min(samples - order // 2 - whole - point0, points), start)
+        pieces = [(start, stop)] if done_from is None else [(start, done_from), (done_to, stop)]
+        weights = _combined(kernel_weights(lines, order), combine).astype(np.float32)[:, :, None]
+        for begin, end in pieces:
+            if begin is None or end is None or end <= begin:
+                continue
+            piece, work = target[:, begin:end], scratch[:, begin:end]
+            for t in range(order):
+                j = begin + shift + t - before
+                part = source[:, j : j + end - begin]
+                if t == 0 and order == 1:
+                    piece[...] = part
+                elif t == 0:
+                    np.multiply(part, weights[t], out=piece)
+                else:
+                    np.multiply(part, weights[t], out=work)
+                    piece += work
+        if stop > start:
+            done_from = start if done_from is None else min(done_from, start)
+            done_to = stop if done_to is None else max(done_to, stop)
+    if done_from is None or done_to is None:
+        done_from = done_to = min(max(-whole - point0, 0), points)
+    last = source.shape[1] - 1
+    target[:, :done_from] = source[:, min(max(-sample0, 0), last), None]
+    target[:, done_to:] = source[:, min(samples - 1 - sample0, last), None]
+
+
+def _tap_weights(
+    position: Floats, samples: int, taps: int, combine: Combine
+) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+    """Left sample and weights, of reduced order near the edges, for positions one by one."""
+    position = np.clip(position, 0, samples - 1)
+    left = np.floor(position).astype(np.intp)
+    fraction = position - left
+    half = taps // 2 - 1
+    out = np.zeros((taps, *position.shape), dtype=np.float32)
+    out[half] = 1.0
+    for order in (n for n in (2, 4, 6) if n <= taps):
+        fits = (left >= order // 2 - 1) & (left <= samples - 1 - order // 2)
+        weights = _combined(kernel_weights(fraction, order), combine)
+        first = half - (order // 2 - 1)
+        for t in range(taps):
+            inner = t - first
+            value = weights[inner] if 0 <= inner < order else 0.0
+            out[t] = np.where(fits, value, out[t])
+    return left, out
+
+
+def _combined(weights: NDArray[np.float64], combine: Combine) -> NDArray[np.float64]:
+    if combine == "signed":
+        return weights
+    return weights**2 if combine == "squared" else np.abs(weights)
+
+
+def _spline_squares(fraction: Floats, order: Literal[3, 5]) -> NDArray[np.float64]:
+    """Sum of squared weights of a cardinal spline at a fraction, from a table."""
+    from scipy.ndimage import map_coordinates
+
+    grid = np.linspace(0, 1, 33)
+    impulse = np.zeros(65)
+    impulse[32] = 1.0
+    reach = np.arange(-24, 25)
+    positions = 32 + reach[None, :] + grid[:, None]
+    weights = map_coordinates(impulse, positions[None], order=order, mode="constant")
+    return np.asarray(np.interp(np.asarray(fraction), grid, (weights**2).sum(axis=1)), dtype=np.float64)
+
+
+def _split(shift: NDArray[Any]) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    whole = np.floor(shift + _INTEGER)
+    fraction = np.maximum(shift - whole, 0.0)
+    return whole.astype(np.intp), np.where(fraction < _INTEGER, 0.0, fraction)
+
+
+def _snap(mapping: Affine, shape: tuple[int, int]) -> Affine:
+    """Round a matrix to the unit matrix, and an offset to whole pixels, where nobody sees the difference."""
+    m, o = mapping.matrix, mapping.offset
+    centre = (np.array(shape) - 1) / 2
+    if np.abs((m - np.eye(2)) * np.array(shape)).sum(axis=1).max() < _SAME:
+        # Kept exact at the centre, so that the error is at most half of the limit.
+        o, m = o + (m - np.eye(2)) @ centre, np.eye(2)
+    if (m == np.eye(2)).all():
+        whole = np.rint(o)
+        o = np.where(np.abs(o - whole) < _INTEGER, whole, o)
+    return Affine(m, o)
+
+
+def _is_shear(matrix: NDArray[np.float64], size: int) -> bool:
+    """Tell whether each row moves as a whole along x, then each column along y, to well below a pixel."""
+    if not matrix[0, 0] > 0:
+        return False
+    stretch_x = np.linalg.det(matrix) / matrix[0, 0] - 1
+    return bool(abs(stretch_x) * size < _SAME and abs(matrix[0, 0] - 1) * size < _SAME)
+
+
+def _runs(values: NDArray[np.intp]) -> Iterator[slice]:
+    edges = np.flatnonzero(np.diff(values)) + 1
+    starts = [0, *edges.tolist()]
+    for start, stop in zip(starts, [*edges.tolist(), values.size], strict=True):
+        yield slice(start, stop)
+
+
+def _blocks(rows: int) -> Iterator[slice]:
+    for start in range(0, rows, _ROWS):
+        yield slice(start, min(start + _ROWS, rows))
+
+
+def _overlap(source: int, target: int, shift: int) -> tuple[slice, slice]:
+    """Cuts of source and target where target[k] = source[k + shift] exists."""
+    start, stop = max(0, -shift), min(target, source - shift)
+    stop = max(start, stop)
+    return slice(start + shift, stop + shift), slice(start, stop)

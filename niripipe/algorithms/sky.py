@@ -1,0 +1,283 @@
+"""How much of a sky frame is in a science frame: a factor or a constant.
+
+The frames are looked at once, to draw a sample of pixels that are usable in both; everything that is
+repeated works on that sample. Multiplying and subtracting whole planes is left to the caller, who can do it
+in one pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from niripipe.algorithms.background import Background, lattice, level_of, measure_background, strided_level
+from niripipe.errors import AlgorithmError, ParameterError
+
+__all__ = ["SkyMatch", "sky_factor", "sky_offset"]
+
+Floats = NDArray[np.floating[Any]]
+Integers = NDArray[np.integer[Any]] | NDArray[np.bool_]
+LevelKind = Literal["peak", "median", "faint"]
+
+_SAMPLES = 1 << 18
+# Side of the boxes, in pixels, and share of them, that define the level "faint".
+_BOX, _FAINT_SHARE = 32, 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class SkyMatch:
+    """The sky in a science frame, in terms of a sky frame.
+
+    Attributes
+    ----------
+    value : float
+        The factor F of ``data - F * sky`` or the constant c of ``data - sky - c``.
+    residual : float
+        Level left after the subtraction, on the sample, in the unit of the data.
+    std : float
+        Deviation of the pixels about it.
+    rounds : int
+        Rounds taken.
+    n : int
+        Number of pixels looked at.
+    """
+
+    value: float
+    residual: float
+    std: float
+    rounds: int
+    n: int
+
+
+def sky_factor(
+    data: Floats,
+    sky: Floats,
+    mask: Integers | None = None,
+    sky_mask: Integers | None = None,
+    objmask: Integers | None = None,
+    *,
+    level: LevelKind = "peak",
+    threshold: float = 0.001,
+    sampling: int | None = None,
+) -> SkyMatch:
+    """Find the factor by which a sky frame must be multiplied to cancel the sky of a science frame.
+
+    Parameters
+    ----------
+    data, sky : ndarray, shape (ny, nx)
+        Science frame and sky frame.
+    mask, sky_mask : integer ndarray of the same shape, optional
+        Data quality of either; pixels that are not zero are left out.
+    objmask : integer ndarray of the same shape, optional
+        Sources in the science frame; pixels that are not zero are left out. Give one whenever there is one:
+        a frame that is measured with its sources in has too much subtracted.
+    level : {"peak", "median", "faint"}
+        What the sky level is. "peak": the peak of the distribution (see
+        `~niripipe.algorithms.background.level_of`), for most fields. "median": the clipped median. "faint":
+        the level of the faintest fifth of the 32-pixel boxes, corrected for having chosen the faintest, for
+        a galaxy that reaches over most of the field; it is noisier, and real structure of the sky drags it
+        down by about its amplitude.
+    threshold : float
+        The rounds end when a correction is at most this fraction.
+    sampling : int, optional
+        Follow DRAGONS with its strided sample of 1 in ``sampling`` (10 there) and its fit; ``level`` must
+        be "peak".
+
+    Returns
+    -------
+    SkyMatch
+        ``value`` is the factor F. Propagate as VAR + F**2 VAR_sky.
+
+    Raises
+    ------
+    AlgorithmError
+        When there are too few common pixels, the sky frame has no level to scale (it is zero or negative),
+        or the factor does not settle within 100 rounds.
+    ParameterError
+        When ``sampling`` is combined with another level than "peak".
+
+    Notes
+    -----
+    Iterated so that the residual level is zero even where the estimator is biased: with work = data,
+    T = sky, c = 1 repeat f = level(work) / level(T); T = f T; work = work - T; c = c f; F = F + c until
+    abs(c) <= threshold (DRAGONS, subtractSky).
+    """
+    science, frame, measure, measure_sky = _sample(data, sky, mask, sky_mask, objmask, level, sampling)
+    base = measure_sky.level
+    if not base > 0:
+        raise AlgorithmError(
+            "The sky frame has no positive level, so there is nothing to scale it by",
+            found=f"{base:.6g} +- {measure_sky.std:.3g}",
+            expected="> 0",
+            remedy="Use an offset instead of a factor (offset_sky), or neither.",
+        )
+    factor, correction, left = 0.0, 1.0, Background(np.nan, np.nan, 0)
+    for turn in range(1, 101):
+        left = measure(science - frame.dtype.type(factor) * frame if factor else science)
+        correction = left.level / base
+        factor += correction
+        if abs(correction) <= threshold:
+            left = measure(science - frame.dtype.type(factor) * frame)
+            return SkyMatch(factor, left.level, left.std, turn, left.n)
+    raise AlgorithmError(
+        "The sky factor did not settle",
+        found=f"last correction {correction:.3g} after 100 rounds, factor {factor:.6g}",
+        expected=f"a correction of at most {threshold:g}",
+        remedy="Look at the frame and its object mask, or subtract the sky unscaled (scale_sky=False).",
+    )
+
+
+def sky_offset(
+    data: Floats,
+    sky: Floats,
+    mask: Integers | None = None,
+    sky_mask: Integers | None = None,
+    objmask: Integers | None = None,
+    *,
+    level: LevelKind = "peak",
+    sampling: int | None = None,
+) -> SkyMatch:
+    """Find the constant that remains when a sky frame is subtracted from a science frame.
+
+    Parameters
+    ----------
+    data, sky, mask, sky_mask, objmask, level, sampling
+        As for `sky_factor`.
+
+    Returns
+    -------
+    SkyMatch
+        ``value`` is the constant c of ``data - sky - c``. It carries no variance worth the name.
+
+    Raises
+    ------
+    AlgorithmError
+        When there are too few common pixels.
+    """
+    science, frame, measure, _ = _sample(data, sky, mask, sky_mask, objmask, level, sampling)
+    left = measure(science - frame)
+    return SkyMatch(left.level, 0.0, left.std, 1, left.n)
+
+
+def _sample(
+    data: Floats,
+    sky: Floats,
+    mask: Integers | None,
+    sky_mask: Integers | None,
+    objmask: Integers | None,
+    level: LevelKind,
+    sampling: int | None,
+) -> tuple[Floats, Floats, Callable[[Floats], Background], Background]:
+    """Sample both frames at the same places; with a way to measure levels, and the sky frame's level."""
+    if data.shape != sky.shape:
+        raise AlgorithmError("Science and sky frame differ in shape", found=data.shape, expected=sky.shape)
+    if sampling is not None:
+        if level != "peak":
+            raise ParameterError(
+                "A strided sample goes with the peak of the distribution only",
+                item="level",
+                found=level,
+                expected="peak",
+            )
+        return _strided_sample(data, sky, mask, sky_mask, objmask, sampling)
+    if level == "faint":
+        return _box_sample(data, sky, mask, sky_mask, objmask)
+    pieces = []
+    step = max(1, round(data.size / _SAMPLES))
+    for row, column in lattice(step):
+        cut = (slice(row, None, step), slice(column, None, step))
+        good = np.isfinite(data[cut]) & np.isfinite(sky[cut])
+        for plane in (mask, sky_mask, objmask):
+            if plane is not None:
+                good &= plane[cut] == 0
+        pieces.append((data[cut][good], sky[cut][good]))
+    science = np.concatenate([piece[0] for piece in pieces])
+    frame = np.concatenate([piece[1] for piece in pieces])
+    measure = level_of if level == "peak" else _median_level
+    return science, frame, measure, measure(frame)
+
+
+def _strided_sample(
+    data: Floats,
+    sky: Floats,
+    mask: Integers | None,
+    sky_mask: Integers | None,
+    objmask: Integers | None,
+    sampling: int,
+) -> tuple[Floats, Floats, Callable[[Floats], Background], Background]:
+    good = np.isfinite(data) & np.isfinite(sky)
+    for plane in (mask, objmask):
+        if plane is not None:
+            good &= plane == 0
+
+    def measure(values: Floats) -> Background:
+        # The sample is already one in `sampling`; only the fit takes one in `sampling` again.
+        return strided_level(values.astype(np.float64), sampling)
+
+    base = measure_background(sky, sky_mask, sampling=sampling)
+    return data[good][::sampling], sky[good][::sampling], measure, base
+
+
+def _median_level(values: Floats) -> Background:
+    return measure_background(values, gaussfit=False)
+
+
+def _box_sample(
+    data: Floats,
+    sky: Floats,
+    mask: Integers | None,
+    sky_mask: Integers | None,
+    objmask: Integers | None,
+) -> tuple[Floats, Floats, Callable[[Floats], Background], Background]:
+    ny, nx = (size // _BOX for size in data.shape)
+    if ny * nx < 25:
+        raise AlgorithmError(
+            'The frame is too small for the level "faint"',
+            found=data.shape,
+            expected=f"at least {5 * _BOX} x {5 * _BOX} pixels",
+        )
+    # Half of the rows and half of the columns: the boxes' medians need no more.
+    cut = (slice(0, ny * _BOX, 2), slice(0, nx * _BOX, 2))
+    good = np.isfinite(data[cut]) & np.isfinite(sky[cut])
+    for plane in (mask, sky_mask, objmask):
+        if plane is not None:
+            good &= plane[cut] == 0
+
+    def boxes(plane: Floats) -> Floats:
+        part = np.where(good, plane[cut], np.nan).reshape(ny, _BOX // 2, nx, _BOX // 2)
+        return part.transpose(0, 2, 1, 3).reshape(ny * nx, -1)
+
+    science, frame = boxes(data), boxes(sky)
+    # A box that is mostly masked has no median worth comparing.
+    enough = np.isfinite(science).mean(axis=1) > 0.3
+    if enough.sum() < 25:
+        raise AlgorithmError(
+            'Too few boxes with unmasked pixels for the level "faint"',
+            found=int(enough.sum()),
+            expected=">= 25",
+        )
+    return science[enough], frame[enough], _faint_level, level_of(sky[cut][good])
+
+
+def _faint_level(values: Floats) -> Background:
+    """Mean of the faintest boxes, lifted by what choosing the faintest of equals would have cost."""
+    from scipy.special import ndtri
+
+    number = np.isfinite(values).sum(axis=1)
+    # Sorting puts the masked pixels, NaN, last.
+    ranked = np.sort(values, axis=1).astype(np.float64)
+    row = np.arange(number.size)
+    medians = 0.5 * (ranked[row, (number - 1) // 2] + ranked[row, number // 2])
+    spread = medians - ranked[row, (0.1587 * number).astype(np.intp)]
+    order = np.argsort(medians, kind="stable")[: max(5, int(_FAINT_SHARE * medians.size))]
+    std = float(np.median(spread[order]))
+    noise = 1.2533 * std / float(np.sqrt(np.median(number[order])))
+    # Blom's expected order statistics of as many equals as there are boxes.
+    ranks = np.arange(1, order.size + 1)
+    expected = ndtri((ranks - 0.375) / (medians.size + 0.25))
+    level = float(np.mean(medians[order] - noise * expected))
+    return Background(level, std, int(number.sum()))

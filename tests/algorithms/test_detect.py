@@ -1,0 +1,223 @@
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from niripipe.algorithms.detect import CATALOGUE, add_world_columns, detect_sources
+from niripipe.errors import AlgorithmError, ParameterError
+
+SIGMA = 2.0
+RMS = 10.0
+
+
+def add_star(frame: np.ndarray, x0: float, y0: float, flux: float, sigma: float = SIGMA) -> None:
+    ny, nx = frame.shape
+    h = int(8 * sigma)
+    x1, x2, y1, y2 = (
+        max(int(x0) - h, 0),
+        min(int(x0) + h + 1, nx),
+        max(int(y0) - h, 0),
+        min(int(y0) + h + 1, ny),
+    )
+    y, x = np.mgrid[y1:y2, x1:x2]
+    frame[y1:y2, x1:x2] += (
+        flux / (2 * np.pi * sigma**2) * np.exp(-((x - x0) ** 2 + (y - y0) ** 2) / (2 * sigma**2))
+    )
+
+
+@pytest.fixture(scope="module")
+def stars() -> tuple[np.ndarray, np.ndarray]:
+    """A frame of 400 x 400 with 25 separated stars: frame, truth (x, y, flux)."""
+    rng = np.random.default_rng(1)
+    frame = rng.normal(500, RMS, (400, 400))
+    grid = np.stack(np.meshgrid(np.arange(40, 400, 80), np.arange(40, 400, 80)), axis=-1).reshape(-1, 2)
+    truth = np.column_stack([grid + rng.uniform(-10, 10, grid.shape), 10 ** rng.uniform(3.8, 5.3, len(grid))])
+    for star in truth:
+        add_star(frame, *star)
+    frame += rng.normal(0, 1, frame.shape) * np.sqrt(np.maximum(frame - 500, 0))
+    return frame.astype(np.float32), truth
+
+
+def matched(catalogue: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Row of each true star."""
+    x, y = catalogue["X_IMAGE"] - 1, catalogue["Y_IMAGE"] - 1
+    distance = np.hypot(x[None] - truth[:, :1], y[None] - truth[:, 1:2])
+    assert (distance.min(axis=1) < 2).all()
+    return distance.argmin(axis=1)
+
+
+def test_every_star_is_found_once_at_its_place_with_its_flux(stars):
+    frame, truth = stars
+    result = detect_sources(frame, variance=np.maximum(frame - 400, 100))
+    catalogue = result.catalogue
+    assert len(catalogue) == len(truth)
+    row = catalogue[matched(catalogue, truth)]
+    assert np.median(row["FLUX_AUTO"] / truth[:, 2]) == pytest.approx(1, abs=0.02)
+    pull = np.r_[row["XWIN_IMAGE"] - 1 - truth[:, 0], row["YWIN_IMAGE"] - 1 - truth[:, 1]] / np.tile(
+        row["ERRWIN_IMAGE"], 2
+    )
+    assert 0.6 < np.std(pull) < 1.5
+    assert np.median(row["FWHM_IMAGE"]) == pytest.approx(2.355 * SIGMA, rel=0.03)
+    assert result.fwhm == pytest.approx(2.355 * SIGMA, rel=0.03)
+    assert np.median(row["FLUX_RADIUS"]) == pytest.approx(1.1774 * SIGMA, rel=0.05)
+    assert (row["CLASS_STAR"] > 0.8).all()
+    assert result.rms == pytest.approx(RMS, rel=0.1)
+    assert result.level == pytest.approx(500, abs=3)
+
+
+def test_the_catalogue_has_the_columns_of_the_tables_of_dragons(stars):
+    catalogue = detect_sources(stars[0]).catalogue
+    assert catalogue.dtype == CATALOGUE
+    assert len(CATALOGUE.names) == 46
+    assert CATALOGUE.names[:3] == ("NUMBER", "X_IMAGE", "Y_IMAGE")
+    assert CATALOGUE.names[41:43] == ("PROFILE_FWHM", "PROFILE_EE50")
+    assert (catalogue["NUMBER"] == np.arange(1, len(catalogue) + 1)).all()
+    assert np.isnan(catalogue["X_WORLD"]).all()
+    assert (catalogue["REF_NUMBER"] == -999).all()
+    flux = catalogue["FLUX_AUTO"]
+    np.testing.assert_allclose(catalogue["MAG_AUTO"], -2.5 * np.log10(flux), rtol=1e-5)
+
+
+def test_the_object_mask_covers_the_sources_in_the_catalogue_alone(stars):
+    frame, truth = stars
+    mask = detect_sources(frame).objmask
+    assert mask.dtype == np.uint8
+    assert set(np.unique(mask)) == {0, 1}
+    assert mask[truth[:, 1].round().astype(int), truth[:, 0].round().astype(int)].all()
+    assert mask.mean() < 0.12
+
+
+def test_a_blank_field_has_no_sources():
+    result = detect_sources(np.random.default_rng(2).normal(0, 5, (256, 256)).astype(np.float32))
+    assert len(result.catalogue) == 0
+    assert not result.objmask.any()
+    assert len(detect_sources(np.zeros((128, 128), np.float32)).catalogue) == 0
+
+
+def test_flagged_hot_pixels_and_areas_without_data_make_no_sources():
+    rng = np.random.default_rng(3)
+    frame = rng.normal(1000, 5, (300, 300)).astype(np.float32)
+    mask = np.zeros(frame.shape, np.uint16)
+    frame[:, :60], mask[:, :60] = 0, 16
+    frame[100:108, 100:108], mask[100:108, 100:108] = 30000, 1
+    frame[200:230, 200:203], mask[200:230, 200:203] = 30000, 8
+    frame[50, 200] = np.nan
+    assert len(detect_sources(frame, mask).catalogue) == 0
+    assert len(detect_sources(frame).catalogue) > 0
+
+
+def test_a_bad_column_through_a_star_leaves_one_source_with_its_flux():
+    rng = np.random.default_rng(4)
+    frame = rng.normal(0, 5, (200, 200))
+    add_star(frame, 100.2, 99.7, 1e5)
+    mask = np.zeros(frame.shape, np.uint16)
+    frame[:, 101], mask[:, 101] = -3000, 1
+    catalogue = detect_sources(frame.astype(np.float32), mask).catalogue
+    assert len(catalogue) == 1
+    assert catalogue["FLUX_AUTO"][0] == pytest.approx(1e5, rel=0.05)
+    assert catalogue["XWIN_IMAGE"][0] - 1 == pytest.approx(100.2, abs=0.15)
+    assert catalogue["IMAFLAGS_ISO"][0] == 1
+    assert catalogue["NIMAFLAGS_ISO"][0] > 5
+
+
+def test_the_shallow_rim_of_a_stack_makes_no_sources():
+    rng = np.random.default_rng(5)
+    variance = np.full((384, 384), 25, np.float32)
+    variance[:, :110] *= 16
+    frame = rng.normal(0, np.sqrt(variance)).astype(np.float32)
+    add_star(frame, 250.0, 200.0, 2e4)
+    without, with_variance = (
+        detect_sources(frame, detect_minarea=8),
+        detect_sources(frame, variance=variance, detect_minarea=8),
+    )
+    assert len(with_variance.catalogue) == 1
+    assert len(without.catalogue) > 1
+
+
+def test_close_stars_are_separated_and_measured_without_each_other():
+    rng = np.random.default_rng(6)
+    frame = rng.normal(0, 5, (200, 200))
+    add_star(frame, 95, 100, 1e5)
+    add_star(frame, 110, 100, 4e4)
+    catalogue = detect_sources(frame.astype(np.float32)).catalogue
+    assert len(catalogue) == 2
+    bright, faint = np.argsort(-catalogue["FLUX_AUTO"])
+    assert catalogue["FLUX_AUTO"][bright] == pytest.approx(1e5, rel=0.05)
+    assert catalogue["FLUX_AUTO"][faint] == pytest.approx(4e4, rel=0.1)
+    assert (catalogue["FLAGS"] & 3).all()
+
+
+def test_galaxies_and_cosmic_rays_do_not_look_like_stars(stars):
+    frame = stars[0].copy()
+    add_star(frame, 80.0, 80.0, 2e5, sigma=5.0)
+    result = detect_sources(frame)
+    row = result.catalogue[matched(result.catalogue, np.array([[80.0, 80.0, 1.0]]))]
+    assert row["CLASS_STAR"][0] < 0.1
+
+
+def test_stars_on_a_galaxy_that_fills_the_field_are_found():
+    rng = np.random.default_rng(7)
+    y, x = np.mgrid[:512, :512]
+    frame = 3000 * np.exp(-np.hypot(x - 260, y - 250) / 90)
+    truth = np.column_stack([rng.uniform(30, 480, (12, 2)), np.full(12, 5e4)])
+    truth = truth[np.hypot(truth[:, 0] - 260, truth[:, 1] - 250) > 60]
+    for star in truth:
+        add_star(frame, *star)
+    frame = (frame + rng.normal(0, 20, frame.shape)).astype(np.float32)
+    matched(detect_sources(frame).catalogue, truth)
+
+
+def test_more_bright_pixels_than_the_default_buffer_holds_are_no_problem():
+    rng = np.random.default_rng(8)
+    frame = rng.normal(0, 1, (700, 700)).astype(np.float32)
+    for _ in range(400):
+        add_star(frame, *rng.uniform(0, 700, 2), 1e5, sigma=6.0)
+    import sep
+
+    before = sep.get_extract_pixstack()
+    sep.set_extract_pixstack(2000)
+    try:
+        assert len(detect_sources(frame).catalogue) > 50
+        assert sep.get_extract_pixstack() == 2000
+    finally:
+        sep.set_extract_pixstack(before)
+
+
+def test_threads_give_the_same_catalogue(stars):
+    with ThreadPoolExecutor(3) as pool:
+        results = list(pool.map(detect_sources, [stars[0]] * 4))
+    for result in results[1:]:
+        assert result.catalogue.tobytes() == results[0].catalogue.tobytes()
+
+
+def test_world_columns_follow_the_projection(stars):
+    scale, turn = 0.1171 / 3600, np.deg2rad(30)
+
+    def pix2world(x, y):
+        u, v = (
+            scale * (-(x - 200) * np.cos(turn) + (y - 200) * np.sin(turn)),
+            scale * ((x - 200) * np.sin(turn) + (y - 200) * np.cos(turn)),
+        )
+        return 359.999 + u / np.cos(np.deg2rad(40)), 40 + v
+
+    catalogue = detect_sources(stars[0], pix2world=pix2world).catalogue
+    lon, lat = pix2world(catalogue["X_IMAGE"].astype(float) - 1, catalogue["Y_IMAGE"].astype(float) - 1)
+    np.testing.assert_allclose(catalogue["X_WORLD"], lon)
+    np.testing.assert_allclose(catalogue["Y_WORLD"], lat)
+    np.testing.assert_allclose(catalogue["A_WORLD"], catalogue["A_IMAGE"] * scale, rtol=1e-3)
+    np.testing.assert_allclose(catalogue["FWHM_WORLD"], catalogue["FWHM_IMAGE"] * scale, rtol=1e-3)
+    again = add_world_columns(catalogue, lambda x, y: (x * 0 + 1, y * 0 + 2))
+    assert (again["X_WORLD"] == 1).all()
+    assert (catalogue["X_WORLD"] != 1).all()
+
+
+def test_the_frame_is_not_modified_and_bad_arguments_are_refused(stars):
+    before = stars[0].copy()
+    detect_sources(stars[0])
+    assert (stars[0] == before).all()
+    with pytest.raises(ParameterError, match="detect_thresh"):
+        detect_sources(stars[0], detect_thresh=0)
+    with pytest.raises(AlgorithmError):
+        detect_sources(np.full((64, 64), np.nan))

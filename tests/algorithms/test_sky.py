@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from niripipe.algorithms.sky import sky_factor, sky_offset
+from niripipe.errors import AlgorithmError, ParameterError
+
+
+@pytest.fixture(scope="module")
+def golden() -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(2016)
+    frame = rng.normal(100, 10, (512, 512)).astype(np.float32)
+    frame[:50, :50] += 500
+    return frame, rng.normal(90, 1, (512, 512)).astype(np.float32)
+
+
+def test_with_a_sampling_of_ten_the_numbers_are_those_of_dragons(golden):
+    factor = sky_factor(*golden, sampling=10)
+    assert factor.value == pytest.approx(1.111389971, abs=2e-7)
+    assert abs(factor.residual) < 1e-4
+    assert sky_offset(*golden, sampling=10).value == pytest.approx(10.116399, abs=1e-5)
+
+
+@pytest.mark.parametrize("level", ["peak", "median", "faint"])
+def test_every_level_finds_factor_and_constant_of_a_blank_field(level):
+    rng = np.random.default_rng(1)
+    frame = rng.normal(1000, 20, (512, 512)).astype(np.float32)
+    sky = rng.normal(800, 8, (512, 512)).astype(np.float32)
+    assert sky_factor(frame, sky, level=level).value == pytest.approx(1.25, abs=2e-3)
+    assert sky_offset(frame, sky, level=level).value == pytest.approx(200, abs=1.5)
+
+
+def test_the_object_mask_keeps_sources_out_of_the_factor():
+    rng = np.random.default_rng(2)
+    sky = rng.normal(1000, 5, (400, 400)).astype(np.float32)
+    frame = rng.normal(1000, 20, (400, 400)).astype(np.float32)
+    objects = np.zeros(frame.shape, np.uint8)
+    frame[:, :240] += 15
+    objects[:, :240] = 1
+    assert sky_factor(frame, sky).value > 1.005
+    assert sky_factor(frame, sky, objmask=objects).value == pytest.approx(1, abs=5e-4)
+
+
+def test_a_galaxy_over_the_field_costs_the_faint_level_least():
+    rng = np.random.default_rng(3)
+    y, x = np.mgrid[:768, :768]
+    galaxy = 3000 * np.exp(-np.hypot(x - 380, y - 390) / 70)
+    frame = (rng.normal(12000, 110, galaxy.shape) + galaxy).astype(np.float32)
+    sky = rng.normal(12000, 40, galaxy.shape).astype(np.float32)
+    over = {level: sky_factor(frame, sky, level=level).value - 1 for level in ("peak", "median", "faint")}
+    assert over["faint"] < 0.6 * over["peak"] < over["median"]
+    assert abs(over["faint"]) * 12000 < 0.35 * 110
+
+
+def test_bad_pixels_of_either_frame_are_left_out():
+    rng = np.random.default_rng(4)
+    frame, sky = (rng.normal(100, 1, (300, 300)).astype(np.float32) for _ in range(2))
+    mask, sky_mask = (np.zeros(frame.shape, np.uint16) for _ in range(2))
+    frame[:140], mask[:140] = 1e5, 1
+    sky[160:], sky_mask[160:] = np.nan, 16
+    assert sky_factor(frame, sky, mask, sky_mask).value == pytest.approx(1, abs=2e-3)
+
+
+def test_a_sky_without_level_and_a_foreign_shape_are_errors():
+    rng = np.random.default_rng(5)
+    blank = rng.normal(-5, 1, (100, 100)).astype(np.float32)
+    with pytest.raises(AlgorithmError, match="positive level"):
+        sky_factor(blank + 100, blank)
+    with pytest.raises(AlgorithmError, match="shape"):
+        sky_factor(blank, blank[:50])
+    with pytest.raises(ParameterError):
+        sky_factor(blank, blank + 100, level="faint", sampling=10)
+    with pytest.raises(AlgorithmError, match="faint"):
+        sky_offset(blank, blank, level="faint")
