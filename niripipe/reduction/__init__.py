@@ -1,1 +1,10 @@
-"""Running recipes."""
+"""Running recipes: the `Reduce` controller, look-up by tags, the plan, the runner and its report."""
+
+from __future__ import annotations
+
+from niripipe.reduction.plan import Plan
+from niripipe.reduction.progress import Progress, TextProgress
+from niripipe.reduction.reduce import Reduce
+from niripipe.reduction.report import RunReport
+
+__all__ = ["Plan", "Progress", "Reduce", "RunReport", "TextProgress"]

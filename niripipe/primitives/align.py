@@ -1,0 +1,389 @@
+"""Primitives that bring frames onto one pixel grid and one flux scale."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from niripipe.algorithms import fluxscale, register
+from niripipe.algorithms.register import Registration
+from niripipe.algorithms.resample import Affine, Grid, corners_of, output_grid, resample
+from niripipe.astrodata import FAIL, AstroData, shifted, with_affine
+from niripipe.errors import DataError
+from niripipe.logutils import get_logger
+from niripipe.primitives.base import PrimitivesBase, not_needed, primitive
+from niripipe.primitives.geometry import pixel_mapping, require_wcs
+from niripipe.primitives.params import Field, FrameOrPath, Params
+
+__all__ = ["Align"]
+
+log = get_logger(__name__)
+
+_USED_COLUMNS = ("XWIN_IMAGE", "YWIN_IMAGE", "FLUX_AUTO", "FLUXERR_AUTO", "ERRWIN_IMAGE", "CLASS_STAR")
+_TRUNCATED = 4 | 8 | 16
+"""SExtractor's flags: saturated, truncated by the edge, aperture incomplete."""
+
+Interpolant = Literal["nearest", "linear", "poly3", "poly5", "spline3", "spline5"]
+
+
+class AdjustWCSToReferenceParams(Params):
+    """Parameters of `Align.adjustWCSToReference`."""
+
+    suffix: str | None = Field("_wcsCorrected", description="suffix of the file name")
+    method: Literal["sources", "offsets"] = Field("sources", description="what to align by first")
+    fallback: Literal["offsets"] | None = Field(
+        "offsets", description="what to align by when sources do not suffice; None: leave the frame out"
+    )
+    first_pass: float = Field(5.0, gt=0, description="largest error of the pointing, arcsec")
+    match_radius: float = Field(0.5, gt=0, description="largest distance of a matched pair, arcsec")
+    min_sources: int = Field(3, ge=1, description="matched sources that are needed")
+    cull_sources: bool = Field(False, description="use good stars only")
+    rotate: bool = Field(False, description="allow a rotation")
+    scale: bool = Field(False, description="allow a change of scale")
+
+
+class ResampleToCommonFrameParams(Params):
+    """Parameters of `Align.resampleToCommonFrame`."""
+
+    suffix: str | None = Field("_align", description="suffix of the file name")
+    interpolant: Interpolant = Field("poly3", description="interpolation kernel")
+    trim_data: bool = Field(False, description="keep the reference's own field instead of the whole one")
+    clean_data: bool = Field(True, description="replace unusable pixels before interpolating")
+    conserve: bool = Field(True, description="conserve flux where the pixel scale changes")
+    reference: FrameOrPath = Field(None, description="frame whose grid is used; the first by default")
+    dq_threshold: float | None = Field(
+        None, ge=0, lt=1, description="weight of flagged pixels that flags a new one; None: 0.1"
+    )
+
+
+class ScaleCountsToReferenceParams(Params):
+    """Parameters of `Align.scaleCountsToReference`."""
+
+    suffix: str | None = Field("_countsScaled", description="suffix of the file name")
+    tolerance: float = Field(
+        0.0, ge=0, le=1, description="0: scale by exposure time; above: accept a flux ratio that far from it"
+    )
+    use_common: bool = Field(True, description="use only sources that all frames have")
+    radius: float = Field(0.5, ge=0.1, description="largest distance of a matched pair, arcsec")
+
+
+class ScaleByExposureTimeParams(Params):
+    """Parameters of `Align.scaleByExposureTime`."""
+
+    suffix: str | None = Field("_exposureTimeScaled", description="suffix of the file name")
+    time: float | None = Field(None, ge=0.1, description="exposure time to scale to, s; the first frame's")
+
+
+class Align(PrimitivesBase):
+    """Registration, resampling, count scaling."""
+
+    @primitive(stamp="CORRWCS")
+    def adjustWCSToReference(
+        self, frames: list[AstroData], params: AdjustWCSToReferenceParams
+    ) -> list[AstroData]:
+        """Correct the WCS of each frame relative to the first frame's.
+
+        The sources of each frame are matched with those of the reference within `first_pass` of where the
+        two WCS put them, and the shift (on request with rotation and scale) is the weighted mean over
+        the matched pairs. A frame whose sources do not give a trustworthy answer is aligned by the
+        telescope's offsets, and the log and its header say so: ALGNMETH, ALGNNUM (pairs), ALGNRMS
+        (pixels). Pixels are not touched.
+
+        Raises
+        ------
+        DataError
+            The reference has no WCS.
+        """
+        if len(frames) < 2:
+            for frame in frames:
+                self.note(frame, not_needed("there is only one frame"))
+            return frames
+        reference = frames[0]
+        require_wcs(reference)
+        _note_alignment(reference, "reference", 0, 0.0)
+        results = self.map(lambda frame: _registered(frame, reference, params), frames[1:])
+        kept = [reference]
+        for frame, result in zip(frames[1:], results, strict=True):
+            reason = "offsets were asked for" if result is None else result.reason
+            if result is not None and result.accepted:
+                _apply(frame, result)
+            elif result is None or params.fallback == "offsets":
+                method = _align_by_offsets(frame, reference)
+                log.warning("%s: aligned by %s (%s)", frame.filename, method, reason)
+            else:
+                self.drop(frame, f"it could not be aligned: {reason}")
+                continue
+            kept.append(frame)
+        return kept
+
+    @primitive(stamp="ALIGN")
+    def resampleToCommonFrame(
+        self, frames: list[AstroData], params: ResampleToCommonFrameParams
+    ) -> list[AstroData]:
+        """Put all frames on the pixel grid of the first, enlarged to hold every frame's field.
+
+        Data and OBJMASK are interpolated, the variance is propagated with the squares of the
+        interpolation's weights, so that it is the variance of each new pixel; NOISCORR in the extension
+        header is the factor by which the variance of a large aperture exceeds the sum of the variances
+        in it. Flags spread to pixels that mostly depend on flagged ones; bit 16 marks where a frame has
+        no data. All frames get the WCS of the reference.
+
+        Raises
+        ------
+        DataError
+            A frame has no WCS.
+        """
+        given = params.reference
+        if given is None and len(frames) < 2:
+            for frame in frames:
+                self.note(frame, not_needed("there is only one frame"))
+            return frames
+        reference = frames[0] if given is None else self.context.calibrations.opened(given)
+        to_frames = [pixel_mapping(reference, frame) for frame in frames]
+        grid = _common_grid(reference, frames, to_frames, trim=params.trim_data or given is not None)
+        wcs = shifted(require_wcs(reference), grid.origin[1], grid.origin[0])
+        jobs = list(zip(frames, to_frames, strict=True))
+        self.map(lambda job: _resample(*job, grid, wcs, params), jobs)
+        return frames
+
+    @primitive(stamp="SCALEOBJ")
+    def scaleCountsToReference(
+        self, frames: list[AstroData], params: ScaleCountsToReferenceParams
+    ) -> list[AstroData]:
+        """Scale the counts of each frame to those of the first.
+
+        With ``tolerance=0`` by the ratio of exposure times; else by the flux ratio of common sources
+        where that is within the tolerance of it. EXPTIME becomes the reference's; ORIGTEXP keeps the old.
+        """
+        for frame in frames[:1]:
+            self.note(frame, not_needed("this is the reference"))
+        fluxes = _flux_ratios(frames, params) if params.tolerance > 0 else {}
+        for frame in frames[1:]:
+            ratio = float(frames[0].exposure_time() / frame.exposure_time())
+            measured = fluxes.get(id(frame))
+            if measured is not None and fluxscale.within_tolerance(measured, ratio, params.tolerance):
+                factor = measured
+            else:
+                factor = ratio
+                if params.tolerance > 0:
+                    log.warning("%s: scaled by exposure time, the flux ratio is %s", frame.filename, measured)
+            if factor == 1.0:
+                self.note(frame, not_needed("the counts are on the reference's scale"))
+                continue
+            _scale(frame, factor, frames[0].exposure_time())
+        return frames
+
+    @primitive(stamp="EXPSCALE")
+    def scaleByExposureTime(
+        self, frames: list[AstroData], params: ScaleByExposureTimeParams
+    ) -> list[AstroData]:
+        """Scale the counts of each frame to one exposure time."""
+        if not frames:
+            return frames
+        target = float(params.time or frames[0].exposure_time())
+        for frame in frames:
+            factor = target / float(frame.exposure_time())
+            # One part in a thousand is the step in which exposure times are recorded.
+            if abs(factor - 1) <= 1e-3:
+                self.note(frame, not_needed("the exposure time is the wanted one"))
+                continue
+            _scale(frame, factor, target)
+        return frames
+
+
+def _scale(frame: AstroData, factor: float, exposure_time: float) -> None:
+    frame.multiply(np.float32(factor))
+    if "ORIGTEXP" not in frame.phu:
+        frame.phu.set("ORIGTEXP", frame.exposure_time(), "Exposure time before scaling (s)")
+    frame.phu["EXPTIME"] = exposure_time
+
+
+def _flux_ratios(frames: list[AstroData], params: ScaleCountsToReferenceParams) -> dict[int, float | None]:
+    """Return for each frame the factor that brings its sources to the reference's fluxes."""
+    reference = _fluxes(frames[0])
+    matches = {id(frame): _matched(reference, _fluxes(frame), params.radius) for frame in frames[1:]}
+    if params.use_common and len(frames) > 2:
+        common = set.intersection(*({int(i) for i in there} for there, _ in matches.values()))
+        matches = {
+            key: (there[keep], here[keep])
+            for key, (there, here) in matches.items()
+            for keep in [np.isin(there, sorted(common))]
+        }
+    ratios: dict[int, float | None] = {}
+    for frame in frames[1:]:
+        there, here = matches[id(frame)]
+        own, first = _fluxes(frame)[here], reference[there]
+        ratios[id(frame)] = (
+            float(fluxscale.flux_scale(own[:, 2], own[:, 3], first[:, 2], first[:, 3]).factor)
+            if len(there)
+            else None
+        )
+    return ratios
+
+
+def _fluxes(frame: AstroData) -> NDArray[np.float64]:
+    """Return ra, dec, flux and its error of a frame's sources, shape (n, 4)."""
+    if "OBJCAT" not in frame[0].exposed:
+        return np.zeros((0, 4))
+    table = frame[0].OBJCAT
+    return np.column_stack(
+        [np.asarray(table[name], float) for name in ("X_WORLD", "Y_WORLD", "FLUX_AUTO", "FLUXERR_AUTO")]
+    )
+
+
+def _matched(
+    reference: NDArray[np.float64], own: NDArray[np.float64], radius: float
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Pair sources on the sky within a radius in arcsec."""
+    if len(reference) == 0 or len(own) == 0:
+        return np.zeros(0, np.intp), np.zeros(0, np.intp)
+    # On the scale of a frame the sky is flat enough for degrees along both axes.
+    stretch = np.array([np.cos(np.deg2rad(reference[0, 1])), 1.0]) * 3600
+    a, b = reference[:, :2] * stretch, own[:, :2] * stretch
+    return register.pair_sources(a[:, 0], a[:, 1], b[:, 0], b[:, 1], radius)
+
+
+def _registered(
+    frame: AstroData, reference: AstroData, params: AdjustWCSToReferenceParams
+) -> Registration | None:
+    """Return the displacement that the sources show, or None when sources are not to be used."""
+    if params.method == "offsets":
+        return None
+    to_frame = pixel_mapping(reference, frame)
+    here, there = _sources(frame, params.cull_sources), _sources(reference, params.cull_sources)
+    y, x = to_frame(there.y, there.x)
+    scale = frame[0].pixel_scale()
+    ny, nx = frame[0].shape
+    return register.match_sources(
+        here,
+        replace(there, x=x, y=y),
+        search_radius=params.first_pass / scale,
+        match_radius=params.match_radius / scale,
+        min_sources=params.min_sources,
+        rotate=params.rotate,
+        scale=params.scale,
+        centre=((nx - 1) / 2, (ny - 1) / 2),
+    )
+
+
+def _sources(frame: AstroData, cull: bool) -> register.Sources:
+    """Return the sources of a frame: 0-based windowed positions, their errors, and fluxes."""
+    ext = frame[0]
+    if "OBJCAT" not in ext.exposed:
+        return register.Sources(np.zeros(0), np.zeros(0))
+    table = ext.OBJCAT
+    columns = {name: np.asarray(table[name], float) for name in _USED_COLUMNS}
+    sources = register.Sources(
+        columns["XWIN_IMAGE"] - 1,
+        columns["YWIN_IMAGE"] - 1,
+        flux=columns["FLUX_AUTO"],
+        flux_error=columns["FLUXERR_AUTO"],
+        error=columns["ERRWIN_IMAGE"],
+        suspect=_suspect(table),
+    )
+    return sources.take(columns["CLASS_STAR"] > 0.5) if cull else sources
+
+
+def _suspect(table: Any) -> NDArray[np.bool_]:
+    """Return which sources may have a wrong position: saturated, truncated, or with unusable pixels."""
+    flags, bits = np.asarray(table["FLAGS"], int), np.asarray(table["IMAFLAGS_ISO"], int)
+    suspect: NDArray[np.bool_] = (flags & _TRUNCATED != 0) | (bits & int(FAIL) != 0)
+    return suspect
+
+
+def _apply(frame: AstroData, result: Registration) -> None:
+    """Put the registration's mapping in front of the frame's WCS."""
+    ext = frame[0]
+    matrix, offset = result.matrix()
+    # The registration speaks in array order, a WCS in (x, y).
+    ext.wcs = with_affine(ext.wcs, matrix[::-1, ::-1], offset[::-1])
+    _update_world(frame)
+    _note_alignment(frame, result.method, result.n_matched, result.rms)
+
+
+def _align_by_offsets(frame: AstroData, reference: AstroData) -> str:
+    """Give a frame the reference's WCS moved by the difference of the telescope offsets."""
+    here, there = ((f[0].detector_x_offset(), f[0].detector_y_offset()) for f in (frame, reference))
+    turned = (frame.position_angle() or 0.0) - (reference.position_angle() or 0.0)
+    if None in (*here, *there) or abs(turned) > 0.1:
+        _note_alignment(frame, "header WCS", 0, 0.0)
+        return "the WCS in its header"
+    frame[0].wcs = shifted(require_wcs(reference), there[0] - here[0], there[1] - here[1])
+    _update_world(frame)
+    _note_alignment(frame, "offsets", 0, 0.0)
+    return "telescope offsets"
+
+
+def _update_world(frame: AstroData) -> None:
+    ext = frame[0]
+    if "OBJCAT" in ext.exposed and len(ext.OBJCAT):
+        catalogue = ext.OBJCAT
+        ra, dec = ext.wcs.all_pix2world(catalogue["X_IMAGE"], catalogue["Y_IMAGE"], 1)
+        catalogue["X_WORLD"], catalogue["Y_WORLD"] = ra, dec
+
+
+def _note_alignment(frame: AstroData, method: str, n_matched: int, rms: float) -> None:
+    phu = frame.phu
+    phu.set("ALGNMETH", method, "How the frame was aligned")
+    phu.set("ALGNNUM", int(n_matched), "Sources used for the alignment")
+    phu.set("ALGNRMS", round(float(rms), 4), "Rms of the alignment (pixels)")
+
+
+def _common_grid(
+    reference: AstroData, frames: list[AstroData], to_frames: list[Affine], *, trim: bool
+) -> Grid:
+    if trim:
+        return Grid((0, 0), reference[0].shape)
+    return output_grid(
+        corners_of(frame[0].shape, mapping.inverse())
+        for frame, mapping in zip(frames, to_frames, strict=True)
+    )
+
+
+def _resample(
+    frame: AstroData, to_frame: Affine, grid: Grid, wcs: Any, params: ResampleToCommonFrameParams
+) -> None:
+    ext = frame[0]
+    if len(frame) != 1:
+        raise DataError("A frame to be resampled has one extension", file=frame.filename, found=len(frame))
+    result = resample(
+        ext.read("data"),
+        ext.read("variance"),
+        ext.read("mask"),
+        ext.read("OBJMASK"),
+        matrix=to_frame.matrix,
+        offset=to_frame.offset,
+        shape=grid.shape,
+        origin=grid.origin,
+        kernel=params.interpolant,
+        dq_threshold=params.dq_threshold,
+        clean=params.clean_data,
+        conserve=params.conserve,
+    )
+    _move_catalogue(frame, to_frame, grid)
+    ext.reset(result.data, mask=result.mask, variance=result.variance)
+    if result.objmask is not None:
+        ext.OBJMASK = result.objmask
+    ext.wcs = wcs
+    ny, nx = grid.shape
+    ext.hdr.set("DATASEC", f"[1:{nx},1:{ny}]", "Section with data")
+    ext.hdr.set("JFACTOR", round(result.jacobian, 9), "Input pixels per output pixel (area)")
+    ext.hdr.set("NOISCORR", round(result.correlation, 5), "Variance of large apertures over sum of VAR")
+    for key in ("FRMNAME", "FRAMEID", "DATATYP"):
+        ext.hdr.remove(key, ignore_missing=True)
+
+
+def _move_catalogue(frame: AstroData, to_frame: Affine, grid: Grid) -> None:
+    """Bring the catalogue's pixel positions onto the new grid."""
+    ext = frame[0]
+    if "OBJCAT" not in ext.exposed:
+        return
+    catalogue = ext.OBJCAT
+    inverse = to_frame.inverse()
+    for x, y in (("X_IMAGE", "Y_IMAGE"), ("XWIN_IMAGE", "YWIN_IMAGE")):
+        if x in catalogue.colnames:
+            new_y, new_x = inverse(np.asarray(catalogue[y]) - 1, np.asarray(catalogue[x]) - 1)
+            catalogue[x], catalogue[y] = new_x - grid.origin[1] + 1, new_y - grid.origin[0] + 1

@@ -1,0 +1,308 @@
+"""What a primitive is: a method with a parameter model, called through a runner.
+
+A primitive is written as a plain method whose second argument is either one frame or a list of frames
+and whose third is its parameter model::
+
+    @primitive(stamp="ADDVAR")
+    def addVAR(self, frame: AstroData, params: AddVARParams) -> Outcome | None: ...
+
+    @primitive(stamp="STACKFRM")
+    def stackFrames(self, frames: list[AstroData], params: StackFramesParams) -> list[AstroData]: ...
+
+The decorator finds the model by its annotation and gives the method the signature that a recipe uses:
+``p.addVAR(poisson_noise=True, stream="sky")``. Streams, threads, timing, skipping, history and saving
+are the runner's work (`niripipe.reduction.runner`), once for all primitives.
+"""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, overload
+
+from niripipe.astrodata import AstroData
+from niripipe.primitives.params import Params
+
+if TYPE_CHECKING:
+    from niripipe.primitives.calibrations import CalibrationBook
+
+__all__ = [
+    "DONE",
+    "Context",
+    "Outcome",
+    "Primitive",
+    "PrimitivesBase",
+    "Runner",
+    "Status",
+    "not_needed",
+    "primitive",
+    "skipped",
+]
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Status(StrEnum):
+    """What a primitive did to one frame."""
+
+    DONE = "DONE"
+    SKIPPED = "SKIPPED"
+    NOT_NEEDED = "NOT_NEEDED"
+    FAILED = "FAILED"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a primitive did to one frame, and why if it did not do it.
+
+    Attributes
+    ----------
+    status : Status
+    reason : str
+        Empty for DONE.
+    """
+
+    status: Status
+    reason: str = ""
+
+
+DONE = Outcome(Status.DONE)
+
+
+def skipped(reason: str) -> Outcome:
+    """Return the outcome of a step that was asked for and left out, with the reason."""
+    return Outcome(Status.SKIPPED, reason)
+
+
+def not_needed(reason: str) -> Outcome:
+    """Return the outcome of a step that had nothing to do on this frame, with the reason."""
+    return Outcome(Status.NOT_NEEDED, reason)
+
+
+@dataclass(frozen=True)
+class Context:
+    """What one reduction knows beside its frames; never changed while it runs.
+
+    Attributes
+    ----------
+    mode : str
+        ``sq``, ``ql`` or ``qa``.
+    parameters : mapping
+        The user's parameters, keys ``primitive:parameter`` or ``parameter``.
+    calibrations : CalibrationBook
+        Finds, opens and remembers calibrations.
+    output_dir : pathlib.Path
+        Where products go.
+    overwrite : bool
+        Whether products may replace older ones of the same name.
+    threads : int
+        Threads that an algorithm may use.
+    software : str
+        Name and version recorded in headers and history.
+    """
+
+    mode: str
+    parameters: Mapping[str, Any]
+    calibrations: CalibrationBook
+    output_dir: Path
+    overwrite: bool
+    threads: int
+    software: str
+
+
+class Runner(Protocol):
+    """What calls primitives: `niripipe.reduction.runner.RecipeRunner`, or the planner."""
+
+    def call(
+        self,
+        owner: PrimitivesBase,
+        primitive: Primitive,
+        frames: list[AstroData] | None,
+        keywords: Mapping[str, Any],
+    ) -> list[AstroData]:
+        """Run one primitive on the frames given, or on a stream when there are none."""
+
+    def map(self, function: Callable[[T], R], items: Sequence[T]) -> list[R]:
+        """Apply a function to independent items, on threads, in order."""
+
+    def note(self, frame: AstroData, outcome: Outcome) -> None:
+        """Keep the outcome of the running primitive for one frame."""
+
+    def drop(self, frame: AstroData, reason: str) -> None:
+        """Say that the running primitive leaves a frame out, and why."""
+
+    def save(self, frame: AstroData, path: Path, *, overwrite: bool) -> None:
+        """Write a frame when the running primitive has ended and its history is complete."""
+
+
+class Primitive:
+    """A primitive as an attribute of its class; calling it on an instance runs it through the runner.
+
+    Parameters
+    ----------
+    function : callable
+        The method as written.
+    stamp : str, optional
+        PHU keyword that receives the time when the step was done; a frame that carries it already is
+        not treated twice by a primitive that treats frames one by one.
+    renames : bool
+        Whether the frame's name gets the `suffix` parameter when the step was done.
+    """
+
+    def __init__(self, function: Callable[..., Any], stamp: str | None, renames: bool) -> None:
+        self.function = function
+        self.stamp = stamp
+        self.renames = renames
+        self.name = function.__name__
+        self.__doc__ = function.__doc__
+        self.__name__ = function.__name__
+        self.__qualname__ = function.__qualname__
+        self.__module__ = function.__module__
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    @cached_property
+    def _hints(self) -> tuple[Any, type[Params]]:
+        hints = typing.get_type_hints(self.function)
+        names = [name for name in inspect.signature(self.function).parameters if name != "self"]
+        return hints[names[0]], hints[names[1]]
+
+    @property
+    def model(self) -> type[Params]:
+        """The parameter model, found by the annotation of the method's last argument."""
+        return self._hints[1]
+
+    @property
+    def per_frame(self) -> bool:
+        """Whether the primitive treats each frame by itself."""
+        return self._hints[0] is AstroData
+
+    @cached_property
+    def signature(self) -> inspect.Signature:
+        """The signature that recipes use: the model's fields and the stream arguments."""
+        parameter = inspect.Parameter
+        listed = [
+            parameter("frames", parameter.POSITIONAL_OR_KEYWORD, default=None, annotation=list[AstroData])
+        ]
+        for name, info in self.model.fields().items():
+            listed.append(
+                parameter(
+                    name, parameter.KEYWORD_ONLY, default=info.get_default(), annotation=info.annotation
+                )
+            )
+        for name, default in (("stream", "main"), ("instream", None), ("outstream", None)):
+            if name not in self.model.fields():
+                listed.append(parameter(name, parameter.KEYWORD_ONLY, default=default, annotation=str))
+        return inspect.Signature(listed, return_annotation=list[AstroData])
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> Primitive: ...
+
+    @overload
+    def __get__(self, instance: PrimitivesBase, owner: type) -> BoundPrimitive: ...
+
+    def __get__(self, instance: PrimitivesBase | None, owner: type) -> Primitive | BoundPrimitive:
+        return self if instance is None else BoundPrimitive(self, instance)
+
+
+class BoundPrimitive:
+    """A primitive of one primitives object."""
+
+    def __init__(self, primitive: Primitive, owner: PrimitivesBase) -> None:
+        self.primitive = primitive
+        self.owner = owner
+        self.__doc__ = primitive.__doc__
+        self.__name__ = primitive.name
+        self.__signature__ = primitive.signature
+
+    def __call__(self, frames: list[AstroData] | None = None, **keywords: Any) -> list[AstroData]:
+        return self.owner.runner.call(self.owner, self.primitive, frames, keywords)
+
+    def __repr__(self) -> str:
+        return f"<primitive {self.__name__}{self.__signature__}>"
+
+
+@overload
+def primitive(function: Callable[..., Any], /) -> Primitive: ...
+
+
+@overload
+def primitive(
+    *, stamp: str | None = None, renames: bool = True
+) -> Callable[[Callable[..., Any]], Primitive]: ...
+
+
+def primitive(
+    function: Callable[..., Any] | None = None, /, *, stamp: str | None = None, renames: bool = True
+) -> Primitive | Callable[[Callable[..., Any]], Primitive]:
+    """Make a method a primitive.
+
+    Parameters
+    ----------
+    function : callable
+        ``(self, frame, params) -> Outcome | None`` for frames that are independent of each other, or
+        ``(self, frames, params) -> list of AstroData``. The annotations decide which it is.
+    stamp : str, optional
+        PHU time-stamp keyword of the step.
+    renames : bool, optional
+        Whether the runner puts the `suffix` parameter on the file name.
+
+    Returns
+    -------
+    Primitive
+    """
+    if function is not None:
+        return Primitive(function, stamp, renames)
+    return lambda method: Primitive(method, stamp, renames)
+
+
+@dataclass
+class PrimitivesBase:
+    """Frames in streams, and the primitives that work on them.
+
+    Attributes
+    ----------
+    streams : dict of str to list of AstroData
+        ``main`` is the stream that recipes start from and that is written at the end.
+    context : Context
+        Settings of the reduction.
+    runner : Runner
+        What calls the primitives.
+    """
+
+    tagset: ClassVar[frozenset[str]] = frozenset()
+    instrument_defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+
+    streams: dict[str, list[AstroData]]
+    context: Context
+    runner: Runner = field(repr=False)
+
+    @classmethod
+    def primitives(cls) -> dict[str, Primitive]:
+        """Return the primitives of this class by name, in alphabetical order."""
+        found = {
+            name: value
+            for base in reversed(cls.__mro__)
+            for name, value in vars(base).items()
+            if isinstance(value, Primitive)
+        }
+        return dict(sorted(found.items()))
+
+    def map(self, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
+        """Apply a function to independent items, on as many threads as the reduction has."""
+        return self.runner.map(function, list(items))
+
+    def note(self, frame: AstroData, outcome: Outcome) -> None:
+        """Record for a frame that the running primitive did something else than DONE."""
+        self.runner.note(frame, outcome)
+
+    def drop(self, frame: AstroData, reason: str) -> None:
+        """Record that the running primitive leaves a frame out."""
+        self.runner.drop(frame, reason)

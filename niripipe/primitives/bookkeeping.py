@@ -1,0 +1,269 @@
+"""Primitives that move frames between streams, pick, sort, show and write them; none changes a pixel."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from niripipe.astrodata import AstroData
+from niripipe.errors import InputError, ParameterError
+from niripipe.logutils import get_logger
+from niripipe.primitives.base import PrimitivesBase, primitive, skipped
+from niripipe.primitives.params import Field, NameList, Params
+
+__all__ = ["Bookkeeping"]
+
+log = get_logger(__name__)
+
+
+class NoParams(Params):
+    """A primitive without parameters."""
+
+
+class TagsParams(Params):
+    """Parameters of `Bookkeeping.selectFromInputs` and `Bookkeeping.removeFromInputs`."""
+
+    tags: NameList = Field(None, description="tags, separated by commas")
+
+
+class RejectInputsParams(Params):
+    """Parameters of `Bookkeeping.rejectInputs`."""
+
+    at_start: int = Field(0, ge=0, description="number of frames to drop from the start of the list")
+    at_end: int = Field(0, ge=0, description="number of frames to drop from the end of the list")
+
+
+class SortInputsParams(Params):
+    """Parameters of `Bookkeeping.sortInputs`."""
+
+    descriptor: str = Field("filename", description="descriptor or attribute to sort by")
+    reverse: bool = Field(False, description="largest first")
+
+
+class ClearStreamParams(Params):
+    """Parameters of `Bookkeeping.clearStream`."""
+
+    stream: str = Field("main", description="the stream to empty")
+
+
+class AppendStreamParams(Params):
+    """Parameters of `Bookkeeping.appendStream`."""
+
+    from_stream: str = Field("", description="the stream whose frames are appended")
+    copy_frames: bool = Field(False, alias="copy", description="append copies")
+
+
+class TransferAttributeParams(Params):
+    """Parameters of `Bookkeeping.transferAttribute`."""
+
+    suffix: str | None = Field("_attributeTransferred", description="suffix of the file name")
+    source: str | None = Field(None, description="the stream to take the attribute from")
+    attribute: str | None = Field(None, description="mask, variance, wcs, OBJMASK, OBJCAT, or a table's name")
+
+
+class RemoveFirstFrameParams(Params):
+    """Parameters of `Bookkeeping.removeFirstFrame`."""
+
+    remove_first: bool = Field(True, description="drop the frame that was taken first")
+    remove_files: NameList = Field(None, description="names of further frames to drop")
+
+
+class WriteOutputsParams(Params):
+    """Parameters of `Bookkeeping.writeOutputs`."""
+
+    overwrite: bool = Field(True, description="replace older files")
+    outfilename: str | None = Field(None, description="name of the file, for one frame only")
+    prefix: str = Field("", description="put before the name")
+    suffix: str = Field("", description="put after the name")
+    strip: bool = Field(False, description="replace an older prefix or suffix instead of adding to it")
+
+
+class Bookkeeping(PrimitivesBase):
+    """Streams, selection, and writing."""
+
+    @primitive
+    def selectFromInputs(self, frames: list[AstroData], params: TagsParams) -> list[AstroData]:
+        """Keep the frames that have any of the tags; without tags keep all."""
+        if params.tags is None:
+            return frames
+        return [frame for frame in frames if frame.tags & set(params.tags)]
+
+    @primitive
+    def removeFromInputs(self, frames: list[AstroData], params: TagsParams) -> list[AstroData]:
+        """Drop the frames that have any of the tags; without tags keep all."""
+        if params.tags is None:
+            return frames
+        return [frame for frame in frames if not frame.tags & set(params.tags)]
+
+    @primitive
+    def rejectInputs(self, frames: list[AstroData], params: RejectInputsParams) -> list[AstroData]:
+        """Drop frames from the ends of the list."""
+        return frames[params.at_start : len(frames) - params.at_end]
+
+    @primitive
+    def removeFirstFrame(self, frames: list[AstroData], params: RemoveFirstFrameParams) -> list[AstroData]:
+        """Drop the frame that was taken first, whose bias level has not settled, and frames by name.
+
+        One frame of the whole list is dropped, the one with the earliest UT. A list of one frame is
+        kept, with a warning.
+        """
+        drop = {id(frame): "named in remove_files" for frame in _named(frames, params.remove_files or ())}
+        if params.remove_first and frames:
+            first = min(frames, key=_time)
+            drop.setdefault(id(first), "the first frame of the sequence")
+        if len(drop) >= len(frames) and len(frames) == 1:
+            log.warning("%s is the only frame and is kept: its bias may not have settled", frames[0].filename)
+            self.note(frames[0], skipped("the only frame"))
+            return frames
+        for frame in frames:
+            if id(frame) in drop:
+                log.stdinfo("%s is removed: %s", frame.filename, drop[id(frame)])
+        return [frame for frame in frames if id(frame) not in drop]
+
+    @primitive
+    def sortInputs(self, frames: list[AstroData], params: SortInputsParams) -> list[AstroData]:
+        """Sort the frames by a descriptor or attribute; frames without a value come last.
+
+        Raises
+        ------
+        ParameterError
+            There is no such descriptor or attribute.
+        """
+
+        def value(frame: AstroData) -> tuple[bool, Any]:
+            found = getattr(frame, params.descriptor, None)
+            if found is None and not hasattr(frame, params.descriptor):
+                raise ParameterError(
+                    "There is no such descriptor", item="sortInputs:descriptor", found=params.descriptor
+                )
+            found = found() if callable(found) else found
+            return found is None, found if found is not None else 0
+
+        known = sorted((f for f in frames if not value(f)[0]), key=value, reverse=params.reverse)
+        return known + [frame for frame in frames if value(frame)[0]]
+
+    @primitive
+    def clearStream(self, frames: list[AstroData], params: ClearStreamParams) -> list[AstroData]:
+        """Empty a stream."""
+        return []
+
+    @primitive
+    def clearAllStreams(self, frames: list[AstroData], params: NoParams) -> list[AstroData]:
+        """Empty all streams but ``main``."""
+        for name in self.streams:
+            if name != "main":
+                self.streams[name] = []
+        return frames
+
+    @primitive
+    def copyInputs(self, frames: list[AstroData], params: NoParams) -> list[AstroData]:
+        """Do nothing: with ``outstream=`` the frames are copied there."""
+        return frames
+
+    @primitive
+    def appendStream(self, frames: list[AstroData], params: AppendStreamParams) -> list[AstroData]:
+        """Append the frames of another stream."""
+        other = self.streams.get(params.from_stream)
+        if other is None:
+            log.warning("there is no stream %r to append", params.from_stream)
+            return frames
+        return frames + [frame.copy() if params.copy_frames else frame for frame in other]
+
+    @primitive
+    def transferAttribute(self, frames: list[AstroData], params: TransferAttributeParams) -> list[AstroData]:
+        """Copy a plane, the WCS or a table from the frames of another stream.
+
+        The streams have equal length, or the source has one frame for all.
+
+        Raises
+        ------
+        ParameterError
+            No such stream, lengths that do not fit, or an attribute that the source does not have.
+        """
+        source = self.streams.get(params.source or "")
+        if not frames:
+            return frames
+        if not source or len(source) not in (1, len(frames)):
+            raise ParameterError(
+                "The source stream does not fit",
+                item="transferAttribute:source",
+                found=f"{params.source!r} with {len(source or [])} frames",
+                expected=f"1 or {len(frames)} frames",
+            )
+        for i, frame in enumerate(frames):
+            _transfer(frame, source[i % len(source)], str(params.attribute))
+        return frames
+
+    @primitive
+    def showInputs(self, frames: list[AstroData], params: NoParams) -> list[AstroData]:
+        """Log the names of the frames."""
+        for frame in frames:
+            log.stdinfo("%s", frame.filename)
+        return frames
+
+    @primitive(renames=False)
+    def writeOutputs(self, frames: list[AstroData], params: WriteOutputsParams) -> list[AstroData]:
+        """Write the frames as they are now into the output folder.
+
+        Raises
+        ------
+        ParameterError
+            One name for several frames.
+        StorageError
+            A file exists and may not be replaced, or cannot be written.
+        """
+        if params.outfilename is not None and len(frames) > 1:
+            raise ParameterError(
+                "One name cannot serve several frames",
+                item="writeOutputs:outfilename",
+                found=f"{params.outfilename} for {len(frames)} frames",
+            )
+        for frame in frames:
+            if params.prefix or params.suffix:
+                frame.update_filename(
+                    prefix=params.prefix or None, suffix=params.suffix or None, strip=params.strip
+                )
+            name = params.outfilename or str(frame.filename)
+            self.runner.save(frame, self.context.output_dir / name, overwrite=params.overwrite)
+        return frames
+
+
+def _time(frame: AstroData) -> Any:
+    time = frame.ut_datetime()
+    if time is None:
+        raise InputError(
+            "The frame has no time, so that the first frame cannot be told",
+            file=frame.filename,
+            item="DATE-OBS, UT",
+            remedy="Repair the header, or pass removeFirstFrame:remove_first=False.",
+        )
+    return time
+
+
+def _named(frames: list[AstroData], names: tuple[str, ...]) -> list[AstroData]:
+    """Return the frames of the names given; a name is the file name up to its suffix."""
+    found = []
+    for name in names:
+        root = name.removesuffix(".fits")
+        matches = [f for f in frames if str(f.filename).split(".fits")[0].split("_")[0] == root.split("_")[0]]
+        if not matches:
+            log.warning("there is no frame %s to remove", name)
+        found += matches
+    return found
+
+
+def _transfer(frame: AstroData, source: AstroData, attribute: str) -> None:
+    ext, other = frame[0], source[0]
+    if attribute in ("data", "mask", "variance", "wcs"):
+        value = getattr(other, attribute)
+        setattr(ext, attribute, value if value is None or attribute == "wcs" else value.copy())
+    elif attribute in other.exposed:
+        setattr(ext, attribute, getattr(other, attribute).copy())
+    elif attribute in source.tables:
+        setattr(frame, attribute, getattr(source, attribute).copy())
+    else:
+        raise ParameterError(
+            "The source has no such attribute",
+            file=source.filename,
+            item="transferAttribute:attribute",
+            found=attribute,
+        )

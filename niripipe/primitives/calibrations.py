@@ -1,0 +1,183 @@
+"""Finding, opening and fitting calibrations, once per reduction."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from niripipe import astrodata
+from niripipe.astrodata import AstroData
+from niripipe.errors import CalibrationError, DataError
+
+if TYPE_CHECKING:
+    from niripipe.cal_service import CalibrationService
+
+__all__ = ["CalibrationBook", "FoundCalibration", "clipped"]
+
+
+@dataclass(frozen=True, slots=True)
+class FoundCalibration:
+    """A calibration for one frame.
+
+    Attributes
+    ----------
+    frame : AstroData
+        The calibration, opened once for all frames that use it.
+    caltype : str
+        For example ``processed_dark``.
+    origin : str
+        ``parameter``, ``user`` or the name of the service that found it.
+    """
+
+    frame: AstroData
+    caltype: str
+    origin: str
+
+    @property
+    def name(self) -> str:
+        """File name, for headers and reports."""
+        return self.frame.filename or "calibration in memory"
+
+
+class CalibrationBook:
+    """The calibrations of one reduction.
+
+    A calibration comes, in this order, from the primitive's own parameter, from the calibrations that the
+    user named for the whole run, and from the calibration service. Every file is opened once.
+
+    Parameters
+    ----------
+    service : CalibrationService or None
+        Where calibrations are looked up.
+    user : mapping of str to path or AstroData
+        Calibrations by type that the user named for the whole run.
+    mode : str
+        Mode of the reduction, passed to the service.
+    """
+
+    def __init__(
+        self,
+        service: CalibrationService | None = None,
+        user: Mapping[str, Path | AstroData] | None = None,
+        mode: str = "sq",
+    ) -> None:
+        self.service = service
+        self.user = dict(user or {})
+        self.mode = mode
+        self.used: dict[tuple[str, str], str] = {}
+        self._open: dict[Path, AstroData] = {}
+        self._found: dict[tuple[int, str], tuple[AstroData, FoundCalibration | None]] = {}
+        self._lock = threading.RLock()
+
+    def find(
+        self, frame: AstroData, caltype: str, given: AstroData | Path | None = None
+    ) -> FoundCalibration | None:
+        """Return the calibration of a type for a frame, or None when there is none.
+
+        Parameters
+        ----------
+        frame : AstroData
+            The frame to be calibrated.
+        caltype : str
+            ``processed_dark``, ``processed_flat`` or ``processed_bpm``.
+        given : AstroData or path, optional
+            The value of the primitive's own parameter.
+
+        Raises
+        ------
+        InputError, DataError
+            A calibration named by the user that cannot be opened.
+        """
+        with self._lock:
+            if given is not None:
+                return FoundCalibration(self.opened(given), caltype, "parameter")
+            if caltype in self.user:
+                return FoundCalibration(self.opened(self.user[caltype]), caltype, "user")
+            if self.service is None:
+                return None
+            key = (id(frame), caltype)
+            if key not in self._found:
+                # The frame is kept beside the answer so that its identity is not given to another one.
+                self._found[key] = (frame, self._ask(self.service, frame, caltype))
+            return self._found[key][1]
+
+    def opened(self, source: AstroData | Path) -> AstroData:
+        """Return a frame that the user named, opened once; a frame in memory is returned as it is.
+
+        Raises
+        ------
+        InputError, DataError
+            The file cannot be opened.
+        """
+        if isinstance(source, AstroData):
+            return source
+        path = Path(source).absolute()
+        with self._lock:
+            if path not in self._open:
+                self._open[path] = astrodata.open(path)
+            return self._open[path]
+
+    def missing(self, frame: AstroData, caltype: str) -> CalibrationError:
+        """Return the error for a frame that has no calibration, with every candidate and its fault."""
+        if self.service is None:
+            return CalibrationError(
+                f"No {caltype} for this frame, and no calibration service to look for one",
+                file=frame.filename,
+                remedy=f"Pass calibrations=, name one with ucals={{'{caltype}': ...}}, activate a service "
+                f"with cal_service.set_calservice(), or switch the step off with do_cal='skip'",
+            )
+        return self.service.explain(frame, caltype).error()
+
+    def remember(self, frame: AstroData, calibration: FoundCalibration) -> None:
+        """Note for the run report that a frame was treated with a calibration."""
+        with self._lock:
+            name = frame.orig_filename or frame.filename or ""
+            self.used[name, calibration.caltype] = calibration.name
+
+    def _ask(self, service: CalibrationService, frame: AstroData, caltype: str) -> FoundCalibration | None:
+        answer = service.get_calibrations([frame], caltype, procmode=self.mode)
+        path, origin = next(iter(answer.items()))
+        if path is None:
+            return None
+        return FoundCalibration(self.opened(Path(path)), caltype, origin or "service")
+
+
+def clipped(frame: AstroData, calibration: AstroData) -> AstroData:
+    """Return a calibration cut to the part of the detector that a frame covers.
+
+    Parameters
+    ----------
+    frame : AstroData
+        Frame with one extension.
+    calibration : AstroData
+        Calibration with one extension, of the same or a larger part of the detector. It is not changed.
+
+    Returns
+    -------
+    AstroData
+        `calibration` itself when the shapes agree, else a copy cut to size.
+
+    Raises
+    ------
+    DataError
+        The calibration does not cover the frame.
+    """
+    if frame[0].shape == calibration[0].shape:
+        return calibration
+    wanted, has = frame[0].detector_section(), calibration[0].detector_section()
+    if wanted is None or has is None or not has.contains(wanted):
+        raise DataError(
+            "The calibration does not cover the frame's part of the detector",
+            file=frame.filename,
+            item=calibration.filename,
+            found=f"calibration {has and has.as_iraf_section()}",
+            expected=f"at least {wanted and wanted.as_iraf_section()}",
+            remedy="Use a calibration of the same subarray, or a full-frame one.",
+        )
+    cut = calibration.copy()
+    x1, y1 = wanted.x1 - has.x1, wanted.y1 - has.y1
+    cut.crop(x1, y1, x1 + (wanted.x2 - wanted.x1) - 1, y1 + (wanted.y2 - wanted.y1) - 1)
+    return cut

@@ -1,0 +1,66 @@
+"""How the pixels of two frames correspond."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from niripipe.algorithms.resample import Affine, affine_approximation
+from niripipe.astrodata import AstroData
+from niripipe.errors import DataError
+
+if TYPE_CHECKING:
+    from astropy.wcs import WCS
+
+__all__ = ["pixel_mapping", "require_wcs"]
+
+Floats = NDArray[np.floating[Any]]
+
+
+def require_wcs(frame: AstroData) -> WCS:
+    """Return the WCS of a frame.
+
+    Raises
+    ------
+    DataError
+        The frame has none.
+    """
+    wcs = frame[0].wcs
+    if wcs is None:
+        raise DataError(
+            "The frame has no WCS",
+            file=frame.filename,
+            found=frame[0].wcs_problem,
+            remedy="Run standardizeWCS with bad_wcs=fix, or repair the header.",
+        )
+    return wcs
+
+
+def pixel_mapping(source: AstroData, target: AstroData) -> Affine:
+    """Return the affine mapping from the pixels of one frame to those of another, through both WCS.
+
+    Parameters
+    ----------
+    source, target : AstroData
+        Frames with one extension and a WCS.
+
+    Returns
+    -------
+    Affine
+        In array order: where the pixel ``(y, x)`` of `source` lies in `target`.
+
+    Raises
+    ------
+    DataError
+        A frame has no WCS.
+    """
+    first, second = require_wcs(source), require_wcs(target)
+
+    def mapping(y: Floats, x: Floats) -> tuple[Floats, Floats]:
+        ra, dec = first.all_pix2world(x, y, 0)
+        x2, y2 = second.all_world2pix(ra, dec, 0)
+        return y2, x2
+
+    return affine_approximation(mapping, source[0].shape)

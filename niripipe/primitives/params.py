@@ -1,0 +1,287 @@
+"""Parameters of primitives: frozen, validated models, and the one rule that resolves their values."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
+
+from niripipe.astrodata import AstroData
+from niripipe.errors import ParameterError
+
+__all__ = [
+    "PSEUDO_PARAMETERS",
+    "CalibrationParams",
+    "DoCal",
+    "Field",
+    "FrameOrPath",
+    "NameList",
+    "Origin",
+    "Params",
+    "Resolved",
+    "Section",
+    "nearest",
+    "resolve",
+]
+
+PSEUDO_PARAMETERS = ("skip_primitive", "write_outputs")
+"""Parameters that every primitive takes, only with the primitive's name in front."""
+
+_WORDS = {"None": None, "True": True, "False": False}
+_DO_CAL_OF_OLD = frozenset({"do_dark", "do_flat"})
+
+
+class Params(BaseModel):
+    """Base of all parameter models: immutable, refusing unknown names.
+
+    Text values are converted to the field's type (``"3"`` to 3, ``"True"`` to True, ``"None"`` to None),
+    since parameters also arrive from text files.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _words(cls, values: Any) -> Any:
+        if isinstance(values, Mapping):
+            return {k: _WORDS.get(v, v) if isinstance(v, str) else v for k, v in values.items()}
+        return values
+
+    @classmethod
+    def fields(cls) -> dict[str, FieldInfo]:
+        """Return the fields by the name that a user writes (which is the alias where there is one)."""
+        return {info.alias or name: info for name, info in cls.model_fields.items()}
+
+    @classmethod
+    def all_names(cls) -> frozenset[str]:
+        """Return the names that a user may give: the fields, and old spellings of them."""
+        return frozenset(cls.fields())
+
+    def as_record(self) -> dict[str, Any]:
+        """Return the values in a form that JSON can hold; frames appear by file name."""
+        return {
+            info.alias or name: _recordable(getattr(self, name))
+            for name, info in type(self).model_fields.items()
+        }
+
+
+def _path(value: Any) -> Any:
+    return Path(value).expanduser() if isinstance(value, str) else value
+
+
+def _names(value: Any) -> Any:
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
+def _section(value: Any) -> Any:
+    """Check ``x1:x2,y1:y2`` (1-based, inclusive, brackets optional) and return it without brackets."""
+    if value is None:
+        return None
+    text = str(value).strip().strip("[]")
+    try:
+        limits = [[int(limit) for limit in axis.split(":")] for axis in text.split(",")]
+        (x1, x2), (y1, y2) = limits
+    except ValueError:
+        raise ValueError("a section is written x1:x2,y1:y2 (1-based, inclusive)") from None
+    if not (0 < x1 < x2 and 0 < y1 < y2):
+        raise ValueError("a section needs 0 < x1 < x2 and 0 < y1 < y2")
+    return text
+
+
+FrameOrPath = Annotated[AstroData | Path | None, BeforeValidator(_path)]
+"""A calibration given by hand: a frame in memory or a path."""
+
+NameList = Annotated[tuple[str, ...] | None, BeforeValidator(_names)]
+"""Names as a sequence or as one comma-separated text."""
+
+Section = Annotated[str | None, BeforeValidator(_section)]
+"""An image section ``x1:x2,y1:y2``, 1-based and inclusive."""
+
+DoCal = Literal["procmode", "force", "skip"]
+
+
+class CalibrationParams(Params):
+    """Parameters of a primitive that applies a calibration.
+
+    A subclass names the type of calibration (`caltype`) and its own parameter for one given by hand
+    (`calibration_field`).
+    """
+
+    caltype: ClassVar[str]
+    calibration_field: ClassVar[str]
+
+    do_cal: DoCal = Field(
+        "procmode",
+        description="procmode: required in sq mode, optional in ql and qa; force: always required; "
+        "skip: do not apply",
+    )
+
+    @property
+    def given(self) -> AstroData | Path | None:
+        """The calibration given by hand, if any."""
+        value: AstroData | Path | None = getattr(self, self.calibration_field)
+        return value
+
+    @classmethod
+    def all_names(cls) -> frozenset[str]:
+        """Return the names that a user may give, among them the switches of DRAGONS 2."""
+        return super().all_names() | _DO_CAL_OF_OLD
+
+
+class Origin(StrEnum):
+    """Where the value of a parameter comes from."""
+
+    USER = "user"
+    RECIPE = "recipe"
+    INSTRUMENT = "instrument default"
+    DEFAULT = "default"
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """Validated parameters of one primitive call.
+
+    Attributes
+    ----------
+    params : Params
+        The values.
+    origins : dict of str to Origin
+        Where each value comes from.
+    skip_primitive, write_outputs : bool
+        The pseudo-parameters.
+    """
+
+    params: Params
+    origins: dict[str, Origin]
+    skip_primitive: bool = False
+    write_outputs: bool = False
+
+
+def resolve(
+    primitive: str,
+    model: type[Params],
+    *,
+    user: Mapping[str, Any],
+    call: Mapping[str, Any],
+    instrument: Mapping[str, Any],
+) -> Resolved:
+    """Merge the sources of parameter values: user over recipe call over instrument default over default.
+
+    Parameters
+    ----------
+    primitive : str
+        Name of the primitive, for messages.
+    model : type of Params
+        The primitive's parameter model.
+    user : mapping
+        All of the user's parameters, keys ``primitive:parameter`` or ``parameter``; the former wins.
+    call : mapping
+        Keywords of the call in the recipe.
+    instrument : mapping
+        The instrument's own defaults for this primitive.
+
+    Returns
+    -------
+    Resolved
+        Values with their origins.
+
+    Raises
+    ------
+    ParameterError
+        A name that the primitive does not have, or a value that its model refuses.
+    """
+    fields = model.fields()
+    bare = {key: value for key, value in user.items() if ":" not in key and key in fields}
+    prefix = f"{primitive}:"
+    named = {key[len(prefix) :]: value for key, value in user.items() if key.startswith(prefix)}
+    chosen = _legacy(model, {**bare, **named})
+    pseudo = {name: chosen.pop(name, call.get(name, False)) for name in PSEUDO_PARAMETERS}
+    call = {key: value for key, value in call.items() if key not in PSEUDO_PARAMETERS}
+    layers = ((Origin.INSTRUMENT, instrument), (Origin.RECIPE, call), (Origin.USER, chosen))
+    values: dict[str, Any] = {}
+    origins = dict.fromkeys(fields, Origin.DEFAULT)
+    for origin, layer in layers:
+        for name, value in layer.items():
+            if name not in fields:
+                raise unknown_parameter(primitive, name, model)
+            values[name] = value
+            origins[name] = origin
+    try:
+        params = model(**values)
+    except ValidationError as error:
+        raise _refused(primitive, error, origins) from None
+    return Resolved(
+        params=params,
+        origins=origins,
+        **{name: _truth(primitive, name, value) for name, value in pseudo.items()},
+    )
+
+
+def unknown_parameter(primitive: str, name: str, model: type[Params]) -> ParameterError:
+    """Return the error for a parameter name that a primitive does not have."""
+    return ParameterError(
+        f"The primitive {primitive} has no parameter {name!r}",
+        item=f"{primitive}:{name}",
+        expected=", ".join(model.fields()),
+        remedy=nearest(name, model.fields()),
+    )
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """Return a sentence naming the known names closest to `name`, or None when none is close."""
+    lower = {candidate.lower(): candidate for candidate in known}
+    close = difflib.get_close_matches(name.lower(), list(lower), n=3, cutoff=0.6)
+    if not close:
+        return None
+    return f"Did you mean {' or '.join(repr(lower[match]) for match in close)}?"
+
+
+def _legacy(model: type[Params], values: dict[str, Any]) -> dict[str, Any]:
+    """Translate the switches ``do_dark``/``do_flat`` of DRAGONS 2 into ``do_cal``."""
+    if issubclass(model, CalibrationParams):
+        for old in sorted(_DO_CAL_OF_OLD):
+            if old in values:
+                wanted = _truth("", old, values.pop(old))
+                values.setdefault("do_cal", "procmode" if wanted else "skip")
+    return values
+
+
+def _truth(primitive: str, name: str, value: Any) -> bool:
+    value = _WORDS.get(value, value) if isinstance(value, str) else value
+    if not isinstance(value, bool):
+        raise ParameterError(
+            f"{name} is a switch", item=f"{primitive}:{name}", found=repr(value), expected="True or False"
+        )
+    return value
+
+
+def _refused(primitive: str, error: ValidationError, origins: Mapping[str, Origin]) -> ParameterError:
+    """Turn a model's refusal into one ParameterError that lists every refused value."""
+    faults = []
+    for fault in error.errors():
+        name = str(fault["loc"][0]) if fault["loc"] else "the combination"
+        origin = origins.get(name)
+        source = f" from the {origin}" if origin else ""
+        faults.append((name, f"{name}={fault['input']!r}{source}: {fault['msg']}"))
+    return ParameterError(
+        f"The primitive {primitive} does not accept: " + "; ".join(text for _, text in faults),
+        item=f"{primitive}:{faults[0][0]}",
+    )
+
+
+def _recordable(value: Any) -> Any:
+    if isinstance(value, AstroData):
+        return value.filename
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, (tuple, list)):
+        return [_recordable(item) for item in value]
+    return value

@@ -1,0 +1,153 @@
+"""Primitives that find sources and handle the masks of them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+from niripipe.algorithms import detect, morphology, resample
+from niripipe.astrodata import DQ, AstroData
+from niripipe.errors import ParameterError
+from niripipe.primitives import objmask
+from niripipe.primitives.base import Outcome, PrimitivesBase, not_needed, primitive, skipped
+from niripipe.primitives.geometry import pixel_mapping
+from niripipe.primitives.params import Field, Params
+
+__all__ = ["Sources"]
+
+
+class DetectSourcesParams(Params):
+    """Parameters of `Sources.detectSources`."""
+
+    suffix: str | None = Field("_sourcesDetected", description="suffix of the file name")
+    mask: bool = Field(True, description="leave unusable pixels out of detection and background")
+    replace_flags: int = Field(249, ge=0, description="bits that make a pixel unusable")
+    detect_minarea: int = Field(8, ge=1, description="pixels that a source must have above the threshold")
+    detect_thresh: float = Field(2.0, ge=0.1, description="detection threshold, sigma of the background")
+    analysis_thresh: float = Field(2.0, ge=0.1, description="threshold of the measured area, sigma")
+    deblend_mincont: float = Field(0.005, ge=0, description="contrast that separates blended sources")
+    phot_min_radius: float = Field(3.5, ge=1, description="smallest scaled radius of the Kron aperture")
+    back_size: int = Field(32, ge=1, description="mesh of the background, pixels")
+    back_filtersize: int = Field(8, ge=1, description="median filter of the background, meshes")
+
+
+class DilateObjectMaskParams(Params):
+    """Parameters of `Sources.dilateObjectMask`."""
+
+    suffix: str | None = Field("_objmaskDilated", description="suffix of the file name")
+    dilation: float = Field(1.0, ge=0, description="radius of the disc, pixels")
+    repeat: bool = Field(False, description="dilate a mask that was dilated before")
+
+
+class AddObjectMaskToDQParams(Params):
+    """Parameters of `Sources.addObjectMaskToDQ`."""
+
+    suffix: str | None = Field("_objectMaskAdded", description="suffix of the file name")
+
+
+class TransferObjectMaskParams(Params):
+    """Parameters of `Sources.transferObjectMask`."""
+
+    suffix: str | None = Field("_objmaskTransferred", description="suffix of the file name")
+    source: str | None = Field(None, description="stream of one frame whose object mask is taken")
+    interpolant: Literal["nearest", "linear", "poly3", "poly5", "spline3", "spline5"] = Field(
+        "poly3", description="interpolation kernel"
+    )
+    dq_threshold: float = Field(0.01, ge=0, lt=1, description="part of a masked pixel that masks a new one")
+    dilation: float = Field(1.5, ge=0, description="radius by which the mask is grown afterwards, pixels")
+
+
+class Sources(PrimitivesBase):
+    """Source detection and object masks."""
+
+    @primitive(stamp="DETECSRC")
+    def detectSources(self, frame: AstroData, params: DetectSourcesParams) -> None:
+        """Find the sources of a frame and measure them: OBJCAT (table) and OBJMASK (1 in a source).
+
+        Thresholds refer to one background rms of the whole frame. Positions in OBJCAT are 1-based;
+        X_IMAGE, Y_IMAGE are barycentres, XWIN_IMAGE, YWIN_IMAGE the more precise windowed positions.
+        Data, variance and mask are not changed.
+
+        Raises
+        ------
+        AlgorithmError
+            The frame has no usable pixel, or more sources than can be separated.
+        """
+        from astropy.table import Table
+
+        ext = frame[0]
+        wcs = ext.wcs
+        found = detect.detect_sources(
+            ext.read("data"),
+            ext.read("mask") if params.mask else None,
+            detect_minarea=params.detect_minarea,
+            detect_thresh=params.detect_thresh,
+            analysis_thresh=params.analysis_thresh,
+            deblend_mincont=params.deblend_mincont,
+            phot_min_radius=params.phot_min_radius,
+            back_size=params.back_size,
+            back_filtersize=params.back_filtersize,
+            bad_bits=params.replace_flags,
+            gain=float(ext.gain()),
+            pix2world=None if wcs is None else lambda x, y: wcs.all_pix2world(x, y, 0),
+            pixel_scale=ext.pixel_scale(),
+        )
+        ext.OBJMASK = found.objmask
+        ext.OBJCAT = Table(found.catalogue)
+        frame.phu.remove("DLOBJMSK", ignore_missing=True)
+
+    @primitive
+    def dilateObjectMask(self, frame: AstroData, params: DilateObjectMaskParams) -> Outcome | None:
+        """Grow the object mask by a disc; a mask that was grown before is left unless `repeat`."""
+        if params.dilation < 1:
+            return not_needed("a radius below one pixel grows nothing")
+        if "DLOBJMSK" in frame.phu and not params.repeat:
+            return skipped("the mask was dilated before")
+        if not objmask.dilate(frame, params.dilation):
+            return skipped("the frame has no object mask")
+        frame.phu.set("DLOBJMSK", params.dilation, "Object mask dilated by this radius (pixels)")
+        return None
+
+    @primitive
+    def addObjectMaskToDQ(self, frame: AstroData, params: AddObjectMaskToDQParams) -> Outcome | None:
+        """Set bit 1 of the data-quality plane where the frame has an object."""
+        if not objmask.add_to_mask(frame, DQ.bad_pixel):
+            return skipped("the frame has no object mask")
+        return None
+
+    @primitive
+    def transferObjectMask(
+        self, frames: list[AstroData], params: TransferObjectMaskParams
+    ) -> list[AstroData]:
+        """Project the object mask of the one frame of another stream onto these frames.
+
+        Raises
+        ------
+        ParameterError
+            The source stream does not hold exactly one frame with an object mask.
+        """
+        source = self.streams.get(params.source or "", [])
+        if len(source) != 1 or source[0][0].read("OBJMASK") is None:
+            raise ParameterError(
+                "The source stream must hold one frame with an object mask",
+                item="transferObjectMask:source",
+                found=f"{params.source!r} with {len(source)} frames",
+            )
+        plane = source[0][0].read("OBJMASK").astype(np.float32)
+
+        def transfer(frame: AstroData) -> None:
+            mapping = pixel_mapping(frame, source[0])
+            projected = resample.resample(
+                plane,
+                matrix=mapping.matrix,
+                offset=mapping.offset,
+                shape=frame[0].shape,
+                kernel=params.interpolant,
+                clean=False,
+            )
+            covered = np.abs(projected.data) > params.dq_threshold
+            frame[0].OBJMASK = morphology.dilate(covered, params.dilation).view(np.uint8)
+
+        self.map(transfer, frames)
+        return frames

@@ -1,0 +1,122 @@
+"""Primitives that combine frames."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from niripipe.astrodata import DQ, AstroData
+from niripipe.errors import DataError
+from niripipe.primitives import objmask
+from niripipe.primitives.base import PrimitivesBase, primitive, skipped
+from niripipe.primitives.params import Field
+from niripipe.primitives.stacking import REJECTION_HELP, CombineParams, Rejection, ScaledCombineParams, stack
+
+__all__ = ["SkyCombineParams", "Stack"]
+
+_EXPOSURE_TOLERANCE = 0.01
+"""Darks whose exposure times differ by no more (s) are of one set-up; the archive's rule."""
+
+
+class StackFramesParams(ScaledCombineParams):
+    """Parameters of `Stack.stackFrames`."""
+
+    reject_method: Rejection = Field("noiseclip", description=REJECTION_HELP)
+
+
+class StackDarksParams(CombineParams):
+    """Parameters of `Stack.stackDarks`."""
+
+    reject_method: Rejection = Field("varclip", description=REJECTION_HELP)
+
+
+class StackFlatsParams(ScaledCombineParams):
+    """Parameters of `Stack.stackFlats`."""
+
+    reject_method: Rejection = Field("minmax", description=REJECTION_HELP)
+    nlow: int = Field(1, ge=0, description="number of lowest inputs that minmax drops")
+    nhigh: int = Field(1, ge=0, description="number of highest inputs that minmax drops")
+
+
+class SkyCombineParams(ScaledCombineParams):
+    """Parameters of everything that combines sky frames."""
+
+    operation: Literal["mean", "wtmean", "median", "lmedian"] = Field("median", description="how to combine")
+    reject_method: Rejection = Field("minmax", description=REJECTION_HELP)
+    nlow: int = Field(1, ge=0, description="number of lowest inputs that minmax drops")
+    nhigh: int = Field(1, ge=0, description="number of highest inputs that minmax drops")
+    scale: bool = Field(True, description="scale the skies to the first")
+    mask_objects: bool = Field(True, description="leave out the objects of the skies")
+    dilation: float = Field(2.0, ge=0, description="how far the objects' masks are grown, pixels")
+
+
+class StackSkyFramesParams(SkyCombineParams):
+    """Parameters of `Stack.stackSkyFrames`."""
+
+    suffix: str | None = Field("_skyStacked", description="suffix of the file name")
+
+
+class Stack(PrimitivesBase):
+    """Combination of frames into one."""
+
+    @primitive(stamp="STACKFRM")
+    def stackFrames(self, frames: list[AstroData], params: StackFramesParams) -> list[AstroData]:
+        """Combine frames into one, leaving out outliers.
+
+        The default rejection compares each pixel with the noise expected at the median level of all
+        frames, which finds a cosmic-ray hit also among few frames; frames without variances are clipped
+        at their own scatter. The result has headers and WCS of the first frame; NCOMBINE and IMCMBnnn
+        say what went in. A single frame is described the same way, and recorded as SKIPPED.
+
+        Raises
+        ------
+        DataError
+            The shapes differ.
+        """
+        if not frames:
+            return []
+        result = stack(frames, params, threads=self.context.threads)
+        if len(frames) == 1:
+            self.note(result, skipped("there is only one frame"))
+            if params.suffix:
+                result.update_filename(suffix=params.suffix, strip=True)
+        return [result]
+
+    @primitive(stamp="STACKFRM")
+    def stackDarks(self, frames: list[AstroData], params: StackDarksParams) -> list[AstroData]:
+        """Combine darks of one exposure time, without scaling.
+
+        Raises
+        ------
+        DataError
+            A frame is not a dark, or the exposure times differ.
+        """
+        for frame in frames:
+            if "DARK" not in frame.tags:
+                raise DataError(
+                    "This frame is not a dark", file=frame.filename, found=", ".join(sorted(frame.tags))
+                )
+            if abs(frame.exposure_time() - frames[0].exposure_time()) > _EXPOSURE_TOLERANCE:
+                raise DataError(
+                    "Darks of different exposure times cannot be combined",
+                    file=frame.filename,
+                    found=f"{frame.exposure_time()} s",
+                    expected=f"{frames[0].exposure_time()} s as {frames[0].filename}",
+                )
+        return [stack(frames, params, threads=self.context.threads)] if frames else []
+
+    @primitive(stamp="STACKFRM")
+    def stackFlats(self, frames: list[AstroData], params: StackFlatsParams) -> list[AstroData]:
+        """Combine flats, without offsets."""
+        return [stack(frames, params, threads=self.context.threads)] if frames else []
+
+    @primitive(stamp="STACKFRM")
+    def stackSkyFrames(self, frames: list[AstroData], params: StackSkyFramesParams) -> list[AstroData]:
+        """Combine sky frames, leaving out the objects in them."""
+        if not frames:
+            return []
+        skies = [frame.copy() for frame in frames]
+        if params.mask_objects:
+            for sky in skies:
+                objmask.dilate(sky, params.dilation)
+                objmask.add_to_mask(sky, DQ.bad_pixel)
+        return [stack(skies, params, threads=self.context.threads)]

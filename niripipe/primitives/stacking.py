@@ -1,0 +1,185 @@
+"""Combining frames: the shared parameters, the header of the result, and the one function that does it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from niripipe.algorithms import combine as engine
+from niripipe.algorithms import normalize
+from niripipe.astrodata import AstroData
+from niripipe.errors import DataError
+from niripipe.logutils import get_logger
+from niripipe.primitives.params import Field, Params, Section
+
+__all__ = [
+    "REJECTION_HELP",
+    "CombineParams",
+    "Rejection",
+    "ScaledCombineParams",
+    "section_slices",
+    "stack",
+]
+
+log = get_logger(__name__)
+
+Rejection = Literal["none", "minmax", "sigclip", "varclip", "noiseclip"]
+REJECTION_HELP = (
+    "minmax: drop the nlow lowest and nhigh highest; sigclip: clip at the scatter of the inputs; "
+    "varclip: clip at each input's own variance; noiseclip: clip at the variance expected at the median level"
+)
+
+
+class CombineParams(Params):
+    """Parameters of everything that combines frames without scaling them."""
+
+    suffix: str | None = Field("_stack", description="suffix of the file name")
+    apply_dq: bool = Field(True, description="leave out flagged pixels where better ones exist")
+    statsec: Section = Field(None, description="section for scale and zero, x1:x2,y1:y2")
+    operation: Literal["mean", "wtmean", "median", "lmedian"] = Field("mean", description="how to combine")
+    reject_method: Rejection = Field("sigclip", description=REJECTION_HELP)
+    hsigma: float = Field(3.0, ge=0, description="upper clipping limit, sigma")
+    lsigma: float = Field(3.0, ge=0, description="lower clipping limit, sigma")
+    mclip: bool = Field(True, description="clip about the median instead of the mean")
+    max_iters: int | None = Field(None, ge=1, description="clipping iterations; None: until nothing changes")
+    nlow: int = Field(0, ge=0, description="number of lowest inputs that minmax drops")
+    nhigh: int = Field(0, ge=0, description="number of highest inputs that minmax drops")
+    memory: float | None = Field(
+        1.0, ge=0.01, description="accepted for old scripts; inputs are combined in small blocks of rows"
+    )
+    save_rejection_map: bool = Field(False, description="attach REJMAP, the number of inputs not used")
+
+
+class ScaledCombineParams(CombineParams):
+    """Parameters of everything that combines frames and may scale them."""
+
+    scale: bool = Field(False, description="scale the inputs to the first")
+    zero: bool = Field(False, description="add offsets that bring the inputs to the first")
+    separate_ext: bool = Field(True, description="scale extensions separately; NIRI has one")
+
+
+def stack(frames: list[AstroData], params: CombineParams, *, threads: int) -> AstroData:
+    """Combine frames into one.
+
+    Parameters
+    ----------
+    frames : list of AstroData
+        At least one, of one shape. They are not changed.
+    params : CombineParams
+    threads : int
+        Threads of the combination; the result does not depend on it.
+
+    Returns
+    -------
+    AstroData
+        With headers and WCS of the first frame, NCOMBINE and IMCMBnnn, and the planes that the inputs
+        allow. A single frame is returned as a copy with the same keywords.
+
+    Raises
+    ------
+    DataError
+        The shapes differ.
+    """
+    first = frames[0]
+    _check_shapes(frames)
+    result = first.copy()
+    for name in ("OBJMASK", "OBJCAT", "REJMAP"):
+        # What was measured on one frame is not true of the stack.
+        if name in result[0].exposed:
+            delattr(result[0], name)
+    if len(frames) > 1:
+        _combine_planes(frames, result, params, threads)
+    _describe(frames, result)
+    return result
+
+
+def section_slices(section: str | None, shape: tuple[int, int]) -> tuple[slice, slice]:
+    """Return an image section (1-based, inclusive, x first) as array slices; None means all."""
+    if section is None:
+        return slice(0, shape[0]), slice(0, shape[1])
+    (x1, x2), (y1, y2) = ([int(limit) for limit in axis.split(":")] for axis in section.split(","))
+    return slice(y1 - 1, min(y2, shape[0])), slice(x1 - 1, min(x2, shape[1]))
+
+
+def _check_shapes(frames: Sequence[AstroData]) -> None:
+    shape = frames[0][0].shape
+    for frame in frames[1:]:
+        if frame[0].shape != shape:
+            raise DataError(
+                "Frames of different size cannot be combined",
+                file=frame.filename,
+                found=frame[0].shape,
+                expected=f"{shape} as {frames[0].filename}",
+            )
+
+
+def _combine_planes(frames: list[AstroData], result: AstroData, params: CombineParams, threads: int) -> None:
+    exts = [frame[0] for frame in frames]
+    variance: list[Any] | None = [ext.read("variance") for ext in exts]
+    if any(plane is None for plane in variance or []):
+        variance = None
+    mask: list[Any] | None = [ext.read("mask") for ext in exts] if params.apply_dq else None
+    if mask is not None and any(plane is None for plane in mask):
+        if not all(plane is None for plane in mask):
+            log.warning("not all frames have a data-quality plane: none is used")
+        mask = None
+    data = [ext.read("data") for ext in exts]
+    combined = engine.combine(
+        data,
+        variance,
+        mask,
+        operation=params.operation,
+        reject=_rejection(params, variance is not None),
+        hsigma=params.hsigma,
+        lsigma=params.lsigma,
+        mclip=params.mclip,
+        max_iters=params.max_iters,
+        nlow=params.nlow,
+        nhigh=params.nhigh,
+        rejection_map=params.save_rejection_map,
+        threads=threads,
+        **_normalisation(data, mask, params),
+    )
+    ext = result[0]
+    ext.reset(combined.data, mask=combined.mask, variance=combined.variance)
+    if combined.rejected is not None:
+        ext.REJMAP = combined.rejected.astype(np.int16)
+
+
+def _rejection(params: CombineParams, has_variance: bool) -> Rejection:
+    if params.reject_method in ("varclip", "noiseclip") and not has_variance:
+        log.fullinfo("%s needs variances, which not all frames have: sigclip is used", params.reject_method)
+        return "sigclip"
+    return params.reject_method
+
+
+def _normalisation(data: list[Any], mask: list[Any] | None, params: CombineParams) -> dict[str, Any]:
+    if not isinstance(params, ScaledCombineParams) or not (params.scale or params.zero):
+        return {}
+    where = section_slices(params.statsec, data[0].shape)
+    if params.scale:
+        return {"scale": normalize.scale_factors(data, mask, section=where)}
+    return {"zero": normalize.zero_offsets(data, mask, section=where)}
+
+
+def _describe(frames: list[AstroData], result: AstroData) -> None:
+    """Write what the result was made of."""
+    phu = result.phu
+    phu.set("NCOMBINE", len(frames), "Number of frames combined")
+    for i, frame in enumerate(frames, start=1):
+        # The standard has eight characters a keyword; more than 999 inputs are listed in PROVENANCE only.
+        if i <= 999:
+            phu.set(f"IMCMB{i:03d}", str(frame.phu.get("ORIGNAME") or frame.filename), "Combined frame")
+    airmasses = [a for a in (frame.airmass() for frame in frames) if a is not None]
+    if airmasses:
+        phu.set("AIRMASS", float(np.mean(airmasses)), "Mean airmass of the frames combined")
+    noises = [n for n in (frame[0].read_noise() for frame in frames) if n is not None]
+    if noises:
+        result[0].hdr.set(
+            "RDNOISE", float(np.sqrt(np.mean(np.square(noises)))), "Rms of the inputs' read noise"
+        )
+    gains = [g for g in (frame[0].gain() for frame in frames) if g is not None]
+    if gains and len(set(gains)) > 1:
+        result[0].hdr.set("GAIN", float(len(gains) / np.sum(1 / np.asarray(gains))))

@@ -1,0 +1,438 @@
+"""Primitives that make raw frames uniform: headers, planes, units, noise, linearity."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from niripipe.algorithms import bits, dq, linearity, noise
+from niripipe.astrodata import DQ, AstroData, add_provenance, file_md5
+from niripipe.errors import DataError
+from niripipe.instruments import AstroDataNiri, pointing
+from niripipe.logutils import get_logger
+from niripipe.primitives.base import DONE, Outcome, PrimitivesBase, not_needed, primitive, skipped
+from niripipe.primitives.calibrations import clipped
+from niripipe.primitives.params import Field, FrameOrPath, Params
+
+__all__ = ["Standardize"]
+
+log = get_logger(__name__)
+
+
+class ValidateDataParams(Params):
+    """Parameters of `Standardize.validateData`."""
+
+    suffix: str | None = Field("_dataValidated", description="suffix of the file name")
+    require_wcs: bool = Field(True, description="refuse a frame whose WCS is unusable and cannot be rebuilt")
+
+
+class StandardizeStructureParams(Params):
+    """Parameters of `Standardize.standardizeStructure`."""
+
+    suffix: str | None = Field("_structureStandardized", description="suffix of the file name")
+
+
+class StandardizeHeadersParams(Params):
+    """Parameters of `Standardize.standardizeHeaders`."""
+
+    suffix: str | None = Field("_headersStandardized", description="suffix of the file name")
+
+
+class StandardizeWCSParams(Params):
+    """Parameters of `Standardize.standardizeWCS`."""
+
+    suffix: str | None = Field("_wcsStandardized", description="suffix of the file name")
+    bad_wcs: Literal["exit", "fix", "new", "ignore"] = Field(
+        "fix",
+        description="exit: refuse a frame whose WCS contradicts its pointing; fix: rebuild its WCS from the "
+        "pointing; new: rebuild every WCS; ignore: keep it",
+    )
+    debug_consistency_limit: float = Field(
+        30.0, ge=2, description="allowed distance between WCS and target plus offsets, arcsec"
+    )
+
+
+class PrepareParams(ValidateDataParams, StandardizeWCSParams):
+    """Parameters of `Standardize.prepare`."""
+
+    suffix: str | None = Field("_prepared", description="suffix of the file name")
+
+
+class AddDQParams(Params):
+    """Parameters of `Standardize.addDQ`."""
+
+    suffix: str | None = Field("_dqAdded", description="suffix of the file name")
+    static_bpm: FrameOrPath | Literal["default"] = Field(
+        "default", description="bad pixel mask; default: ask the calibration service; None: none"
+    )
+    user_bpm: FrameOrPath = Field(None, description="a further bad pixel mask, joined with the static one")
+    latency: bool = Field(False, description="flag pixels that were saturated shortly before")
+    non_linear: bool = Field(False, description="flag latency also after non-linear pixels")
+    time: float = Field(120.0, ge=0, description="how long persistence lasts, s")
+    add_illum_mask: bool = Field(False, description="flag what an illumination mask covers")
+    illum_mask: FrameOrPath = Field(None, description="the illumination mask")
+
+
+class AddLatencyToDQParams(Params):
+    """Parameters of `Standardize.addLatencyToDQ`."""
+
+    suffix: str | None = Field("_latencyAdded", description="suffix of the file name")
+    non_linear: bool = Field(False, description="flag latency also after non-linear pixels")
+    time: float = Field(120.0, ge=0, description="how long persistence lasts, s")
+
+
+class AddIllumMaskToDQParams(Params):
+    """Parameters of `Standardize.addIllumMaskToDQ`."""
+
+    suffix: str | None = Field("_illumMaskAdded", description="suffix of the file name")
+    illum_mask: FrameOrPath = Field(None, description="the illumination mask")
+
+
+class ADUToElectronsParams(Params):
+    """Parameters of `Standardize.ADUToElectrons`."""
+
+    suffix: str | None = Field("_ADUToElectrons", description="suffix of the file name")
+
+
+class AddVARParams(Params):
+    """Parameters of `Standardize.addVAR`."""
+
+    suffix: str | None = Field("_varAdded", description="suffix of the file name")
+    read_noise: bool = Field(False, description="add the variance of the read noise")
+    poisson_noise: bool = Field(False, description="add the variance of the photon noise")
+
+
+class NonlinearityCorrectParams(Params):
+    """Parameters of `Standardize.nonlinearityCorrect`."""
+
+    suffix: str | None = Field("_nonlinearityCorrected", description="suffix of the file name")
+
+
+class Standardize(PrimitivesBase):
+    """Raw frames to frames in electrons with variance and data-quality planes."""
+
+    @primitive(stamp="VALDATA")
+    def validateData(self, frame: AstroData, params: ValidateDataParams) -> None:
+        """Check that a frame is one that the primitives can treat.
+
+        Raises
+        ------
+        DataError
+            Not a NIRI frame, not exactly one image extension, or no usable WCS where one is required.
+        """
+        _validate(frame, params)
+
+    @primitive(stamp="SDZSTRUC")
+    def standardizeStructure(self, frame: AstroData, params: StandardizeStructureParams) -> Outcome:
+        """Bring the extensions into the standard structure, which imaging frames already have."""
+        return not_needed("imaging frames have the standard structure")
+
+    @primitive(stamp="SDZHDRSI")
+    def standardizeHeaders(self, frame: AstroData, params: StandardizeHeadersParams) -> None:
+        """Write what the headers mean as standard keywords.
+
+        PHU: ORIGNAME, PROCSOFT, PROCSVER, PROCMODE, FILTER, PIXSCALE, EXPTIME (total of the coadds).
+        Extension: BUNIT, PIXSCALE, RDNOISE and GAIN (e-, e-/ADU), SATLEVEL and NONLINEA (ADU), RADESYS.
+        """
+        _standardize_headers(frame, self.context.software, self.context.mode)
+
+    @primitive(stamp="SDZWCS")
+    def standardizeWCS(self, frame: AstroData, params: StandardizeWCSParams) -> Outcome | None:
+        """Check the WCS against the telescope's pointing, and rebuild it where it is wrong.
+
+        DRAGONS stops the whole reduction for one frame that is more than the limit away
+        (``bad_wcs="exit"``); here the default rebuilds that frame's WCS from target and offsets.
+
+        Raises
+        ------
+        DataError
+            A WCS that contradicts the pointing, with ``bad_wcs="exit"``.
+        """
+        return _standardize_wcs(frame, params)
+
+    @primitive(stamp="PREPARE")
+    def prepare(self, frame: AstroData, params: PrepareParams) -> None:
+        """Validate a raw frame and standardise its headers and WCS.
+
+        Runs what `validateData`, `standardizeStructure`, `standardizeHeaders` and `standardizeWCS` do.
+        Pixels are not touched.
+
+        Raises
+        ------
+        DataError
+            See `validateData` and `standardizeWCS`.
+        """
+        _standardize_wcs(frame, params)
+        _validate(frame, params)
+        _standardize_headers(frame, self.context.software, self.context.mode)
+        if frame.path is not None:
+            add_provenance(frame, frame.path, file_md5(frame.path), "prepare")
+
+    @primitive(stamp="ADDDQ")
+    def addDQ(self, frames: list[AstroData], params: AddDQParams) -> list[AstroData]:
+        """Make the data-quality plane: bad pixels, non-linear and saturated ones, and persistence.
+
+        Works on pixels in ADU, before any arithmetic. Bad pixel masks come from the calibration service
+        (`static_bpm`) and from the user (`user_bpm`); their values are taken as bits. Data at or above
+        SATLEVEL get bit 4, between NONLINEA and SATLEVEL bit 2; small holes inside saturated cores
+        bit 4; NaN and infinite pixels bit 16.
+
+        Raises
+        ------
+        InputError, DataError
+            A bad pixel mask that was named and cannot be opened or does not cover the frame.
+        """
+        self.map(lambda frame: self._add_dq(frame, params), frames)
+        if params.latency:
+            _add_latency(frames, seconds=params.time, non_linear=params.non_linear)
+        if params.add_illum_mask:
+            for frame in frames:
+                self._add_illumination(frame, params.illum_mask)
+        return frames
+
+    @primitive
+    def addLatencyToDQ(self, frames: list[AstroData], params: AddLatencyToDQParams) -> list[AstroData]:
+        """Flag (bit 8) pixels that were saturated in a frame that ended less than `time` before."""
+        _add_latency(frames, seconds=params.time, non_linear=params.non_linear)
+        return frames
+
+    @primitive(stamp="ADILLMSK")
+    def addIllumMaskToDQ(self, frame: AstroData, params: AddIllumMaskToDQParams) -> Outcome:
+        """Flag (bit 64) what an illumination mask covers."""
+        return self._add_illumination(frame, params.illum_mask)
+
+    @primitive(stamp="ADUTOELE")
+    def ADUToElectrons(self, frame: AstroData, params: ADUToElectronsParams) -> Outcome | None:
+        """Convert data, variance and levels from ADU to electrons; GAIN becomes 1."""
+        ext = frame[0]
+        if not frame.is_in_adu():
+            return not_needed("already in electrons")
+        gain = float(ext.gain())
+        ext.multiply(gain)
+        for key in ("SATLEVEL", "NONLINEA"):
+            if ext.hdr.get(key) is not None:
+                ext.hdr.set(key, ext.hdr[key] * gain, ext.hdr.comments[key].replace("ADU", "electron"))
+        ext.hdr.set("BUNIT", "electron", "Data units")
+        ext.hdr.set("GAIN", 1.0, "Gain (e-/data unit)")
+        return None
+
+    @primitive(stamp="ADDVAR")
+    def addVAR(self, frame: AstroData, params: AddVARParams) -> Outcome | None:
+        """Add the variance of read noise and photon noise.
+
+        The photon noise of a pixel is taken from its own counts, ``max(data, 0)``; read noise from
+        RDNOISE, which holds the noise of all coadds. VARNOISE in the extension header says which were
+        added, and keeps a component from being added twice.
+        """
+        ext = frame[0]
+        present = ext.hdr.get("VARNOISE", "")
+        wanted = {"read": params.read_noise, "Poisson": params.poisson_noise}
+        new = [name for name, on in wanted.items() if on and name not in present]
+        if not new:
+            return skipped(f"nothing to add to {present!r}" if present else "neither component was asked for")
+        ext.variance = noise.variance(
+            ext.read("data"),
+            gain=float(ext.gain()),
+            read_noise=float(ext.read_noise()) if "read" in new else 0.0,
+            poisson="Poisson" in new,
+            existing=ext.read("variance"),
+        )
+        names = [name for name in wanted if name in new or name in present]
+        ext.hdr.set("VARNOISE", ", ".join(names), "Noise components in the variance")
+        return None
+
+    @primitive(stamp="LINCORR")
+    def nonlinearityCorrect(self, frame: AstroData, params: NonlinearityCorrectParams) -> Outcome | None:
+        """Correct the non-linearity of the detector, where its coefficients are known.
+
+        Data and variance are corrected in their present unit; SATLEVEL and NONLINEA follow. A frame
+        without coefficients for its read mode, size and well depth is left as it is and recorded as
+        SKIPPED, never stamped.
+        """
+        ext = frame[0]
+        coefficients = ext.linearity_coefficients()
+        if coefficients is None:
+            ny = ext.shape[0]
+            return skipped(
+                f"no coefficients for {frame.read_mode()}, {ny} rows, {frame.well_depth_setting()} well"
+            )
+        polynomial: dict[str, Any] = {
+            "gamma": coefficients.gamma,
+            "eta": coefficients.eta,
+            "gain": float(ext.gain()),
+            "coadds": int(frame.coadds()),
+        }
+        corrected = linearity.correct(
+            ext.read("data"),
+            ext.read("variance"),
+            time_delta=coefficients.dead_time,
+            exposure_time=frame.exposure_time() / polynomial["coadds"],
+            **polynomial,
+        )
+        ext.reset(corrected.data, mask=ext.read("mask"), variance=corrected.variance)
+        for key in ("SATLEVEL", "NONLINEA"):
+            if ext.hdr.get(key) is not None:
+                ext.hdr[key] = linearity.correct_level(float(ext.hdr[key]), **polynomial)
+        return None
+
+    # -- helpers -------------------------------------------------------------------------------------
+
+    def _add_dq(self, frame: AstroData, params: AddDQParams) -> None:
+        ext = frame[0]
+        if ext.read("mask") is not None:
+            self.note(frame, skipped("the frame has a data-quality plane already"))
+            return
+        mask = dq.flag_levels(
+            ext.read("data"), saturation=ext.saturation_level(), non_linear=ext.non_linear_level()
+        )
+        for bpm in self._bad_pixel_masks(frame, params):
+            mask |= clipped(frame, bpm)[0].read("data").astype(np.uint16)
+        ext.mask = mask
+
+    def _bad_pixel_masks(self, frame: AstroData, params: AddDQParams) -> list[AstroData]:
+        book = self.context.calibrations
+        found = []
+        static = None if params.static_bpm == "default" else params.static_bpm
+        if params.static_bpm is not None:
+            found.append(book.find(frame, "processed_bpm", static))
+        if params.user_bpm is not None:
+            found.append(book.find(frame, "processed_bpm", params.user_bpm))
+        masks: list[AstroData] = []
+        for calibration in found:
+            if calibration is not None and all(calibration.frame is not mask for mask in masks):
+                masks.append(calibration.frame)
+                book.remember(frame, calibration)
+                path = calibration.frame.path
+                add_provenance(frame, str(path or calibration.name), file_md5(path), "addDQ")
+        frame.phu.set("BPMIM", ",".join(str(m.filename) for m in masks) or "none", "Bad pixel masks applied")
+        return masks
+
+    def _add_illumination(self, frame: AstroData, illum_mask: Any) -> Outcome:
+        if illum_mask is None:
+            return not_needed("NIRI has no illumination mask, and none was given")
+        covered = clipped(frame, self.context.calibrations.opened(illum_mask))[0].read("data") > 0
+        ext = frame[0]
+        mask = np.zeros(ext.shape, np.uint16) if ext.mask is None else ext.mask
+        mask[covered] |= np.uint16(DQ.unilluminated)
+        ext.mask = mask
+        return DONE
+
+
+def _validate(frame: AstroData, params: ValidateDataParams) -> None:
+    if frame.instrument() != "NIRI":
+        raise DataError(
+            "These primitives treat NIRI frames",
+            file=frame.filename,
+            item="INSTRUME",
+            found=frame.instrument(),
+        )
+    if len(frame) != 1:
+        raise DataError(
+            "A NIRI frame has one image extension", file=frame.filename, found=f"{len(frame)}", expected="1"
+        )
+    if params.require_wcs and frame[0].wcs is None:
+        raise DataError(
+            "The frame has no usable WCS, and its header does not allow one to be built",
+            file=frame.filename,
+            found=frame[0].wcs_problem,
+            remedy="Repair the header, or pass prepare:require_wcs=False.",
+        )
+
+
+def _standardize_headers(frame: AstroData, software: str, mode: str) -> None:
+    ext, phu = frame[0], frame.phu
+    # All values are read before any is written: descriptors answer from what they find in the header.
+    values = {
+        "RDNOISE": (ext.read_noise(), "Read noise of all coadds (electron)"),
+        "GAIN": (ext.gain(), "Gain (electron/ADU)"),
+        "NONLINEA": (ext.non_linear_level(), "Non-linear level (ADU)"),
+        "SATLEVEL": (ext.saturation_level(), "Saturation level (ADU)"),
+        "PIXSCALE": (ext.pixel_scale(), "Pixel scale (arcsec/pixel)"),
+    }
+    filter_name, exposure = frame.filter_name(pretty=True), frame.exposure_time()
+    if exposure is None:
+        raise DataError(
+            "The frame has no usable exposure time",
+            file=frame.filename,
+            item="EXPTIME",
+            found=phu.get("EXPTIME", "missing"),
+            expected="seconds, not negative",
+        )
+    for key, (value, comment) in values.items():
+        if value is not None:
+            ext.hdr.set(key, value, comment)
+        if key != "PIXSCALE":
+            phu.remove(key, ignore_missing=True)
+    if values["PIXSCALE"][0] is not None:
+        phu.set("PIXSCALE", *values["PIXSCALE"])
+    ext.hdr.set("BUNIT", "adu", "Data units")
+    if "RADECSYS" in ext.hdr:
+        ext.hdr.rename_keyword("RADECSYS", "RADESYS")
+    name, _, version = software.partition(" ")
+    phu.set("ORIGNAME", phu.get("ORIGNAME") or frame.orig_filename, "Original file name before processing")
+    phu.set("PROCSOFT", name, "Data processing software used")
+    phu.set("PROCSVER", version, "Version of the software")
+    phu.set("PROCMODE", mode, "Processing mode [sq|ql|qa]")
+    phu.set("FILTER", filter_name, "Filter name")
+    phu.set("EXPTIME", exposure, "Exposure time of all coadds (s)")
+    frame.phu.set("COADDEXP", exposure / frame.coadds(), "Exposure time of one coadd (s)")
+
+
+def _standardize_wcs(frame: AstroData, params: StandardizeWCSParams) -> Outcome | None:
+    """Rebuild a WCS that is missing or contradicts the pointing, as the parameters say."""
+    if frame.tags & {"DARK", "FLAT", "ARC", "CAL"}:
+        # Calibrations are taken at the zenith with the cover closed: their WCS means nothing.
+        return not_needed("calibrations need no WCS")
+    ext = frame[0]
+    niri = cast(AstroDataNiri, frame)
+    consistent = pointing.wcs_is_consistent(niri, params.debug_consistency_limit)
+    if ext.wcs is not None and consistent is not False and params.bad_wcs != "new":
+        return not_needed("the WCS agrees with the pointing, or there is nothing to compare it with")
+    found = ext.wcs_problem or f"more than {params.debug_consistency_limit:g} arcsec from target plus offsets"
+    if params.bad_wcs == "ignore":
+        return skipped(f"the WCS is kept as it is: {found}")
+    if params.bad_wcs == "exit":
+        raise DataError(
+            "The WCS contradicts the pointing",
+            file=frame.filename,
+            found=found,
+            expected=f"at most {params.debug_consistency_limit:g} arcsec from target plus offsets",
+            remedy="Pass prepare:bad_wcs=fix to rebuild it from the pointing",
+        )
+    ext.wcs = pointing.wcs_from_pointing(niri)
+    log.warning("%s: the WCS was rebuilt from the pointing (%s)", frame.filename, found)
+    return None
+
+
+def _add_latency(frames: list[AstroData], *, seconds: float, non_linear: bool) -> None:
+    """Flag in each frame what was saturated in a frame that started less than `seconds` before.
+
+    The exposure right before counts from its end, so that long exposures have an afterglow too.
+    """
+    dated = [(frame.ut_datetime(), frame) for frame in frames if frame[0].read("mask") is not None]
+    dated = sorted((pair for pair in dated if pair[0] is not None), key=lambda pair: pair[0])
+    # Only flags set before this loop are propagated, so persistence does not chain; and detector defects,
+    # which look saturated in every frame, leave no afterglow.
+    wanted = bits.SATURATED | (bits.NON_LINEAR if non_linear else 0)
+    latent = [dq.where_flagged(frame[0].read("mask"), wanted, ignore=bits.BAD) for _, frame in dated]
+    for i, (start, frame) in enumerate(dated):
+        for j, (earlier_start, earlier) in enumerate(dated[:i]):
+            gap = (start - earlier_start).total_seconds()
+            if j == i - 1:
+                gap -= earlier.exposure_time() or 0.0
+            if 0 <= gap < seconds and len(latent[j]):
+                _flag_latency(frame, earlier, latent[j])
+
+
+def _flag_latency(frame: AstroData, earlier: AstroData, pixels: NDArray[np.intp]) -> None:
+    """Set bit 8 at the detector pixels that were bright in an earlier frame."""
+    ext = frame[0]
+    here, there = ext.detector_section(), earlier[0].detector_section()
+    y, x = pixels[:, 0] + there.y1 - here.y1, pixels[:, 1] + there.x1 - here.x1
+    ny, nx = ext.shape
+    inside = (y >= 0) & (y < ny) & (x >= 0) & (x < nx)
+    mask = ext.mask
+    mask[y[inside], x[inside]] |= np.uint16(DQ.cosmic_ray)
+    ext.mask = mask

@@ -1,0 +1,134 @@
+"""Primitives that finish products: mark what they are, and write them."""
+
+from __future__ import annotations
+
+import re
+
+from niripipe.astrodata import AstroData
+from niripipe.errors import DataError
+from niripipe.primitives.base import PrimitivesBase, primitive
+from niripipe.primitives.params import Field, Params
+
+__all__ = ["Store"]
+
+
+class StoreDarkParams(Params):
+    """Parameters of `Store.storeProcessedDark`."""
+
+    suffix: str | None = Field("_dark", description="suffix of the file name")
+    force: bool = Field(False, description="mark the product as a dark whatever its inputs were")
+
+
+class StoreFlatParams(Params):
+    """Parameters of `Store.storeProcessedFlat`."""
+
+    suffix: str | None = Field("_flat", description="suffix of the file name")
+    force: bool = Field(False, description="mark the product as a flat whatever its inputs were")
+
+
+class StoreBPMParams(Params):
+    """Parameters of `Store.storeBPM`."""
+
+    suffix: str | None = Field("_bpm", description="suffix of the file name")
+
+
+class StoreScienceParams(Params):
+    """Parameters of `Store.storeProcessedScience`."""
+
+    suffix: str | None = Field(None, description="suffix of the file name")
+
+
+class Store(PrimitivesBase):
+    """Products are written once, into the output folder; `CalibrationService.add_cal` registers them."""
+
+    @primitive(stamp="PROCDARK", renames=False)
+    def storeProcessedDark(self, frames: list[AstroData], params: StoreDarkParams) -> list[AstroData]:
+        """Mark frames as processed darks (PROCDARK) and write them.
+
+        Raises
+        ------
+        DataError
+            The frame is not a dark.
+        """
+        for frame in frames:
+            self._store(frame, "DARK", params.suffix, force=params.force)
+        return frames
+
+    @primitive(stamp="PROCFLAT", renames=False)
+    def storeProcessedFlat(self, frames: list[AstroData], params: StoreFlatParams) -> list[AstroData]:
+        """Mark frames as processed flats (PROCFLAT) and write them.
+
+        Raises
+        ------
+        DataError
+            The frame is not a flat.
+        """
+        for frame in frames:
+            self._store(frame, "FLAT", params.suffix, force=params.force)
+        return frames
+
+    @primitive(stamp="PROCBPM", renames=False)
+    def storeBPM(self, frames: list[AstroData], params: StoreBPMParams) -> list[AstroData]:
+        """Mark frames as bad pixel masks (PROCBPM) and write them.
+
+        Raises
+        ------
+        DataError
+            The frame is not a bad pixel mask.
+        """
+        for frame in frames:
+            self._store(frame, "BPM", params.suffix, force=False)
+        return frames
+
+    @primitive(stamp="PROCSCI", renames=False)
+    def storeProcessedScience(self, frames: list[AstroData], params: StoreScienceParams) -> list[AstroData]:
+        """Mark frames as processed science images (PROCSCI) and write them into the output folder."""
+        for frame in frames:
+            self._store(frame, None, params.suffix, force=False)
+        return frames
+
+    def _store(self, frame: AstroData, kind: str | None, suffix: str | None, *, force: bool) -> None:
+        """Label and name one product, and have it written when it is stamped."""
+        if force and kind is not None:
+            _make_calibration(frame, kind)
+        if kind is not None and kind not in frame.tags:
+            raise DataError(
+                f"The product is not a {kind}",
+                file=frame.filename,
+                found=", ".join(sorted(frame.tags)),
+                remedy=f"Reduce {kind} frames, or pass force=True.",
+            )
+        if suffix is not None:
+            mode = self.context.mode
+            marked = suffix if mode == "sq" or kind in (None, "BPM") else f"_{mode}{suffix}"
+            frame.update_filename(suffix=marked, strip=True)
+        if kind != "BPM":
+            _label(frame, self.context.mode, suffix)
+        path = self.context.output_dir / str(frame.filename)
+        self.runner.save(frame, path, overwrite=self.context.overwrite)
+
+
+def _label(frame: AstroData, mode: str, suffix: str | None) -> None:
+    """Rewrite DATALAB: trailing words give way to mode and suffix, ``GN-2016A-Q-1-1-001-SQ-DARK``."""
+    label = frame.phu.get("DATALAB")
+    if isinstance(label, str) and label:
+        base = re.sub(r"(?<=\d)(-[A-Za-z]+)+$", "", label)
+        ending = (suffix or "").replace("_", "-").upper()
+        frame.phu["DATALAB"] = f"{base}-{mode.upper()}{ending}"
+
+
+def _make_calibration(frame: AstroData, kind: str) -> None:
+    """Give a product of science frames the header of a calibration, so that it is associated as one."""
+    phu = frame.phu
+    phu.set("OBSCLASS", "partnerCal")
+    phu.set("OBSTYPE", kind)
+    phu.set("OBJECT", {"FLAT": "Flat Frame", "DARK": "Dark Frame"}[kind])
+    if kind == "FLAT":
+        phu.set("GCALLAMP", "QH")
+        phu.set("GCALSHUT", "OPEN")
+    date = frame.ut_date()
+    day = f"{date:%Y%m%d}" if date is not None else "00000000"
+    number = re.search(r"S(\d{4})", str(frame.phu.get("ORIGNAME") or frame.filename))
+    phu.set("GEMPRGID", f"GN-CAL{day}")
+    phu.set("OBSID", f"GN-CAL{day}-900")
+    phu.set("DATALAB", f"GN-CAL{day}-900-{int(number.group(1)) if number else 0:03d}")

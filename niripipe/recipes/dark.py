@@ -1,0 +1,22 @@
+"""Recipes for darks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+recipe_tags = frozenset({"NIRI", "CAL", "DARK"})
+blocked_tags = frozenset({"PROCESSED"})
+
+
+def makeProcessedDark(p: Any) -> None:
+    """Combine raw darks of one set-up into a processed dark (``_dark``)."""
+    p.prepare()
+    p.addDQ(add_illum_mask=False)
+    p.nonlinearityCorrect()
+    p.ADUToElectrons()
+    p.addVAR(poisson_noise=True, read_noise=True)
+    p.stackDarks()
+    p.storeProcessedDark()
+
+
+recipes = {"sq": (makeProcessedDark,), "ql": (makeProcessedDark,), "qa": (makeProcessedDark,)}

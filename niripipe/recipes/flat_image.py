@@ -1,0 +1,41 @@
+"""Recipes for imaging flats."""
+
+from __future__ import annotations
+
+from typing import Any
+
+recipe_tags = frozenset({"NIRI", "IMAGE", "CAL", "FLAT"})
+blocked_tags = frozenset({"PROCESSED"})
+
+
+def makeProcessedFlat(p: Any) -> None:
+    """Combine lamp-on and lamp-off flats into a normalised processed flat (``_flat``)."""
+    p.prepare()
+    p.addDQ()
+    p.nonlinearityCorrect()
+    p.ADUToElectrons()
+    p.addVAR(poisson_noise=True, read_noise=True)
+    p.makeLampFlat()
+    p.normalizeFlat()
+    p.thresholdFlatfield()
+    p.storeProcessedFlat()
+
+
+def makeProcessedBPM(p: Any) -> None:
+    """Make a bad pixel mask (``_bpm``) from flats and short darks; the flats come first in the list."""
+    p.prepare()
+    p.ADUToElectrons()
+    p.selectFromInputs(tags="DARK", outstream="darks")
+    p.selectFromInputs(tags="FLAT")
+    p.stackFrames(stream="darks")
+    p.makeLampFlat()
+    p.normalizeFlat()
+    p.makeBPM()
+    p.storeBPM()
+
+
+recipes = {
+    "sq": (makeProcessedFlat, makeProcessedBPM),
+    "ql": (makeProcessedFlat, makeProcessedBPM),
+    "qa": (makeProcessedFlat, makeProcessedBPM),
+}

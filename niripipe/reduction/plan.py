@@ -1,0 +1,250 @@
+"""What a reduction would do: the recipe's calls, parameters and calibrations, before a pixel is read."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from niripipe.astrodata import AstroData
+from niripipe.errors import CalibrationError, NiripipeError, ParameterError
+from niripipe.primitives.base import Context, Outcome, Primitive, PrimitivesBase
+from niripipe.primitives.params import PSEUDO_PARAMETERS, CalibrationParams, Origin, Resolved, nearest
+from niripipe.reduction.runner import StreamArguments, resolve_call
+
+__all__ = ["Plan", "PlannedStep", "make_plan"]
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedStep:
+    """One call that the recipe makes.
+
+    Attributes
+    ----------
+    primitive, stream : str
+    resolved : Resolved
+        Parameters and where each comes from.
+    """
+
+    primitive: str
+    stream: str
+    resolved: Resolved
+
+
+@dataclass(slots=True)
+class Plan:
+    """What a reduction would do; prints as text and renders as a table in a notebook.
+
+    Attributes
+    ----------
+    recipe, mode : str
+    files : list of str
+    steps : list of PlannedStep
+    calibrations : dict
+        ``(file name, calibration type)`` to the calibration that would be used.
+    faults : list of NiripipeError
+        Everything that would stop the reduction.
+    warnings : list of str
+        What the user may want to know before.
+    """
+
+    recipe: str
+    mode: str
+    files: list[str]
+    steps: list[PlannedStep] = field(default_factory=list)
+    calibrations: dict[tuple[str, str], str] = field(default_factory=dict)
+    faults: list[NiripipeError] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def check(self) -> None:
+        """Raise what would stop the reduction; several faults are raised as one error.
+
+        Raises
+        ------
+        ParameterError, CalibrationError
+        """
+        if not self.faults:
+            return
+        if len(self.faults) == 1:
+            raise self.faults[0]
+        text = f"{len(self.faults)} faults found before the reduction was started:\n" + "\n".join(
+            str(fault) for fault in self.faults
+        )
+        candidates = [row for f in self.faults if isinstance(f, CalibrationError) for row in f.candidates]
+        if all(isinstance(fault, CalibrationError) for fault in self.faults):
+            raise CalibrationError(text, candidates=candidates)
+        raise ParameterError(text)
+
+    def __str__(self) -> str:
+        lines = [f"{self.recipe} ({self.mode}) on {len(self.files)} files"]
+        for step in self.steps:
+            lines.append(f"  {step.primitive:<24s}{step.stream:<16s}{_changed(step.resolved)}")
+        lines += [f"  {name}: {caltype} {cal}" for (name, caltype), cal in sorted(self.calibrations.items())]
+        lines += [f"  warning: {text}" for text in self.warnings]
+        lines += [f"  fault: {fault}" for fault in self.faults]
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><td>{html.escape(s.primitive)}</td><td>{html.escape(s.stream)}</td>"
+            f"<td>{html.escape(_changed(s.resolved))}</td></tr>"
+            for s in self.steps
+        )
+        notes = [f"{name}: {caltype} {cal}" for (name, caltype), cal in sorted(self.calibrations.items())]
+        notes += [f"warning: {text}" for text in self.warnings] + [f"fault: {fault}" for fault in self.faults]
+        items = "".join(f"<li>{html.escape(note)}</li>" for note in notes)
+        return (
+            f"<p><b>{html.escape(self.recipe)}</b> ({html.escape(self.mode)}) on {len(self.files)} files</p>"
+            f"<table><tr><th>primitive</th><th>stream</th><th>not default</th></tr>{rows}</table><ul>{items}</ul>"
+        )
+
+
+def make_plan(
+    recipe: Callable[[Any], None],
+    primitives: type[PrimitivesBase],
+    frames: Sequence[AstroData],
+    context: Context,
+    *,
+    follow: bool = True,
+) -> Plan:
+    """Run a recipe with primitives that only note how they are called, and look up its calibrations.
+
+    Parameters
+    ----------
+    recipe : callable
+    primitives : type of PrimitivesBase
+    frames : sequence of AstroData
+        Opened inputs; their pixels are not read.
+    context : Context
+    follow : bool
+        Whether to run the recipe. Without it only the names of the user's parameters are checked.
+
+    Returns
+    -------
+    Plan
+        With all faults found: unknown or refused parameters and missing calibrations.
+    """
+    plan = Plan(recipe.__name__, context.mode, [str(frame.filename) for frame in frames])
+    plan.faults += _unknown_names(primitives, context.parameters)
+    if plan.faults or not follow:
+        return plan
+    notes = _Notes(plan)
+    try:
+        recipe(primitives({"main": list(frames)}, context, notes))
+    except Exception as error:
+        # A recipe of the user's own may look at what its primitives made, which a plan does not make.
+        plan.warnings.append(f"the plan ends here: the recipe needs results ({error})")
+    for primitive, resolved in notes.calibrated:
+        _look_up(plan, primitive, resolved, frames, context)
+    called = {step.primitive for step in plan.steps}
+    for key in context.parameters:
+        name = key.partition(":")[0]
+        if ":" in key and name not in called:
+            plan.warnings.append(f"{key} has no effect: {plan.recipe} does not call {name}")
+    return plan
+
+
+class _Notes:
+    """A runner that runs nothing."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.calibrated: list[tuple[Primitive, Resolved]] = []
+
+    def call(
+        self,
+        owner: PrimitivesBase,
+        primitive: Primitive,
+        frames: list[AstroData] | None,
+        keywords: Mapping[str, Any],
+    ) -> list[AstroData]:
+        remaining = dict(keywords)
+        streams = StreamArguments(remaining, primitive)
+        inputs = owner.streams.get(streams.source, []) if frames is None else frames
+        try:
+            resolved = resolve_call(owner, primitive, remaining)
+        except ParameterError as error:
+            self.plan.faults.append(error)
+            return inputs
+        self.plan.steps.append(PlannedStep(primitive.name, str(streams), resolved))
+        if isinstance(resolved.params, CalibrationParams) and not resolved.skip_primitive:
+            self.calibrated.append((primitive, resolved))
+        if frames is None:
+            owner.streams[streams.target] = list(inputs)
+        return inputs
+
+    def map(self, function: Callable[[T], R], items: Sequence[T]) -> list[R]:
+        return [function(item) for item in items]
+
+    def note(self, frame: AstroData, outcome: Outcome) -> None:
+        pass
+
+    def drop(self, frame: AstroData, reason: str) -> None:
+        pass
+
+    def save(self, frame: AstroData, path: Path, *, overwrite: bool) -> None:
+        pass
+
+
+def _unknown_names(primitives: type[PrimitivesBase], user: Mapping[str, Any]) -> list[NiripipeError]:
+    """Return an error for every user parameter that no primitive has."""
+    known = primitives.primitives()
+    faults: list[NiripipeError] = []
+    for key in user:
+        name, separator, parameter = key.partition(":")
+        if not separator:
+            if not any(key in primitive.model.fields() for primitive in known.values()):
+                every = {field for primitive in known.values() for field in primitive.model.fields()}
+                faults.append(
+                    ParameterError("No primitive has this parameter", item=key, remedy=nearest(key, every))
+                )
+        elif name not in known:
+            faults.append(
+                ParameterError(f"There is no primitive {name!r}", item=key, remedy=nearest(name, known))
+            )
+        elif parameter not in known[name].model.all_names() and parameter not in PSEUDO_PARAMETERS:
+            faults.append(
+                ParameterError(
+                    f"The primitive {name} has no parameter {parameter!r}",
+                    item=key,
+                    expected=", ".join(known[name].model.fields()),
+                    remedy=nearest(parameter, known[name].model.fields()),
+                )
+            )
+    return faults
+
+
+def _look_up(
+    plan: Plan, primitive: Primitive, resolved: Resolved, frames: Sequence[AstroData], context: Context
+) -> None:
+    params = resolved.params
+    if not isinstance(params, CalibrationParams) or params.do_cal == "skip":
+        return
+    required = params.do_cal == "force" or context.mode == "sq"
+    for frame in frames:
+        try:
+            found = context.calibrations.find(frame, params.caltype, params.given)
+        except NiripipeError as error:
+            plan.faults.append(error)
+            return
+        if found is not None:
+            plan.calibrations[str(frame.filename), params.caltype] = found.name
+        elif required:
+            plan.faults.append(context.calibrations.missing(frame, params.caltype))
+            # One frame's table explains the others of the same set-up.
+            return
+
+
+def _changed(resolved: Resolved) -> str:
+    values = resolved.params.as_record()
+    changed = [
+        f"{name}={values[name]!r} [{origin}]"
+        for name, origin in resolved.origins.items()
+        if origin is not Origin.DEFAULT
+    ]
+    return ", ".join((["skipped"] if resolved.skip_primitive else []) + changed)

@@ -1,0 +1,279 @@
+"""The reduction controller."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from niripipe import __version__
+from niripipe.astrodata import AstroData
+from niripipe.cal_service import get_calservice, user_calibrations
+from niripipe.errors import ParameterError, StorageError
+from niripipe.logutils import get_logger
+from niripipe.primitives.base import Context, PrimitivesBase
+from niripipe.primitives.calibrations import CalibrationBook
+from niripipe.reduction.inputs import Inputs, Source, expand, open_inputs
+from niripipe.reduction.lookup import DEFAULT_RECIPE, find_primitives, find_recipe, is_own
+from niripipe.reduction.plan import Plan, make_plan
+from niripipe.reduction.progress import Progress, as_progress
+from niripipe.reduction.report import RunReport
+from niripipe.reduction.runner import RecipeRunner
+
+if TYPE_CHECKING:
+    from niripipe.cal_service import CalibrationService
+
+__all__ = ["Reduce"]
+
+Mode = Literal["sq", "ql", "qa"]
+Parameters = Mapping[str, Any] | Iterable[tuple[str, Any]]
+
+log = get_logger(__name__)
+
+_MAX_THREADS = 4
+"""More threads than this do not help: the arithmetic is bound by memory bandwidth."""
+
+
+class Reduce:
+    """Reduce a list of frames with one recipe.
+
+    Parameters
+    ----------
+    files : sequence of paths, ``@list`` names or AstroData, optional
+        What to reduce. The first decides recipe and product name.
+    recipe : str or callable, optional
+        A recipe's name, a function of `p`, ``path/file.function``, or the name of a primitive. The
+        default recipe of the data by default.
+    parameters : mapping, optional
+        Parameters of primitives: ``{"skyCorrect": {"scale_sky": False}}`` or
+        ``{"skyCorrect:scale_sky": False}``.
+    calibrations : CalibrationService or mapping of type to path or AstroData, optional
+        Where calibrations are looked up; without it, the service that ``cal_service.set_calservice()``
+        made current. A mapping names them by hand.
+    output_dir : path, optional
+        Folder of the products; the current folder by default. Created when needed.
+    mode : {"sq", "ql", "qa"}, optional
+        Science quality, quick look, or quality assessment.
+    suffix : str, optional
+        Replaces the suffix of the products.
+    overwrite : bool, optional
+        Whether products may replace older files of the same name.
+    threads : int, optional
+        Threads for independent frames; the number of processors, at most four, by default. Results do
+        not depend on it.
+    progress : bool or Progress, optional
+        Show how far each step is.
+
+    Attributes
+    ----------
+    files : list
+        What to reduce.
+    recipename : str or callable
+        The recipe; ``"_default"`` chooses by tags. Not changed by a run.
+    uparms : list of (str, value) or dict
+        User parameters, keys ``"primitive:parameter"`` or ``"parameter"`` (every primitive that has it).
+        They are stronger than the recipe's own values.
+    ucals : dict or list of str
+        Calibrations named by hand: ``{"processed_dark": path}`` or ``["processed_dark:path"]``.
+    outputs : list of AstroData
+        The products of the last run.
+    output_filenames : list of str
+        The files that the last run wrote for them.
+    report : RunReport or None
+        What the last run did.
+
+    Examples
+    --------
+    The way of DRAGONS:
+
+    >>> r = Reduce()
+    >>> r.files.extend(darks)                                   # doctest: +SKIP
+    >>> r.runr()                                                # doctest: +SKIP
+    >>> caldb.add_cal(r.output_filenames[0])                    # doctest: +SKIP
+
+    The explicit way, without anything global:
+
+    >>> r = Reduce(files=darks, calibrations=caldb, output_dir="products")   # doctest: +SKIP
+    >>> r.runr()                                                             # doctest: +SKIP
+    >>> r.outputs[0].info()                                                  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        files: Iterable[Source] | Source = (),
+        *,
+        recipe: str | Callable[[Any], None] = DEFAULT_RECIPE,
+        parameters: Mapping[str, Any] | None = None,
+        calibrations: CalibrationService | Mapping[str, Any] | None = None,
+        output_dir: str | PathLike[str] | None = None,
+        mode: Mode = "sq",
+        suffix: str | None = None,
+        overwrite: bool = True,
+        threads: int | None = None,
+        progress: bool | Progress | None = None,
+    ) -> None:
+        self.files: list[Source] = [files] if isinstance(files, (str, PathLike, AstroData)) else list(files)
+        self.recipename: str | Callable[[Any], None] = recipe
+        self.uparms: Parameters = list(_flat(parameters or {}).items())
+        self.ucals: Any = {}
+        self.mode: str = mode
+        self.suffix = suffix
+        self.overwrite = overwrite
+        self.threads = threads
+        self.progress = progress
+        self.output_dir = output_dir
+        self.outputs: list[AstroData] = []
+        self.output_filenames: list[str] = []
+        self.report: RunReport | None = None
+        self.calibrations: CalibrationService | None = None
+        if isinstance(calibrations, Mapping):
+            self.ucals = dict(calibrations)
+        else:
+            self.calibrations = calibrations
+
+    def plan(self) -> Plan:
+        """Return what `runr` would do, without reading a pixel.
+
+        Returns
+        -------
+        Plan
+            The calls with their parameters, the calibrations, and every fault found.
+
+        Raises
+        ------
+        InputError
+            The files themselves cannot be reduced, or there is no such recipe.
+        """
+        return self._prepare(planning=True)[0]
+
+    def runr(self) -> None:
+        """Reduce the files.
+
+        Sets `outputs`, `output_filenames` and `report`. Everything that can be checked is checked
+        before the first pixel is read. On an error nothing half-made is left on disk.
+
+        Raises
+        ------
+        InputError, DataError, ParameterError, CalibrationError, AlgorithmError, StorageError
+            Each names the file, the value and the remedy.
+        """
+        self.outputs, self.output_filenames, self.report = [], [], None
+        started = time.perf_counter()
+        plan, recipe, primitives, inputs, context = self._prepare()
+        for warning in plan.warnings:
+            log.warning("%s", warning)
+        plan.check()
+        self._make_folder(context.output_dir)
+        report = RunReport(plan.recipe, self.mode, context.software, plan.files, dropped=inputs.dropped)
+        self.report = report
+        log.status("RECIPE: %s", plan.recipe)
+        runner = RecipeRunner(
+            report,
+            threads=context.threads,
+            droppable="CAL" not in inputs.frames[0].tags and len(inputs.frames) > 1,
+            progress=as_progress(self.progress),
+        )
+        with runner:
+            p = primitives({"main": list(inputs.frames)}, context, runner)
+            # The streams hold the frames from here on, so that a recipe can let go of them.
+            inputs.frames.clear()
+            try:
+                recipe(p)
+                self._write(p, runner)
+            finally:
+                report.calibrations = dict(context.calibrations.used)
+                report.seconds = time.perf_counter() - started
+        log.stdinfo("%s finished in %.2f s", plan.recipe, report.seconds)
+
+    def __repr__(self) -> str:
+        name = self.recipename if isinstance(self.recipename, str) else self.recipename.__name__
+        return f"<Reduce {name} ({self.mode}): {len(self.files)} files, {len(self.outputs)} outputs>"
+
+    def _prepare(
+        self, *, planning: bool = False
+    ) -> tuple[Plan, Callable[[Any], None], type[PrimitivesBase], Inputs, Context]:
+        inputs = open_inputs(expand(self.files))
+        tags = inputs.frames[0].tags
+        primitives = find_primitives(tags)
+        recipe = find_recipe(self.recipename, tags, self.mode, primitives)
+        service = get_calservice() if self.calibrations is None else self.calibrations
+        context = Context(
+            mode=self.mode,
+            parameters=_flat(self.uparms),
+            calibrations=CalibrationBook(service, user_calibrations(self.ucals), self.mode),
+            output_dir=Path.cwd()
+            if self.output_dir is None
+            else Path(self.output_dir).expanduser().absolute(),
+            overwrite=self.overwrite,
+            threads=self._thread_count(),
+            software=f"niripipe {__version__}",
+        )
+        # A recipe of the user's own may do anything, so it is run once, for real, unless a plan is wanted.
+        follow = planning or is_own(recipe)
+        plan = make_plan(recipe, primitives, inputs.frames, context, follow=follow)
+        return plan, recipe, primitives, inputs, context
+
+    def _write(self, p: PrimitivesBase, runner: RecipeRunner) -> None:
+        """Write what the recipe left in the main stream and did not store itself."""
+        self.outputs = p.streams["main"]
+        for frame in self.outputs:
+            if self.suffix is not None:
+                frame.filename = f"{_root(frame)}{self.suffix}.fits"
+            stored = runner.written.get(id(frame))
+            if stored is not None and stored[1].name == frame.filename:
+                path = stored[1]
+            elif frame.filename != frame.orig_filename:
+                path = p.context.output_dir / str(frame.filename)
+                path = runner.write(frame, path, overwrite=p.context.overwrite)
+            else:
+                continue
+            self.output_filenames.append(path.name if self.output_dir is None else str(path))
+
+    def _make_folder(self, folder: Path) -> None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(
+                "The output folder cannot be made", file=folder, found=error.strerror, item="output_dir"
+            ) from None
+
+    def _thread_count(self) -> int:
+        if self.threads is None:
+            return min(os.cpu_count() or 1, _MAX_THREADS)
+        if not isinstance(self.threads, int) or self.threads < 1:
+            raise ParameterError(
+                "The number of threads is a positive whole number", item="threads", found=self.threads
+            )
+        return self.threads
+
+
+def _root(frame: AstroData) -> str:
+    name = frame.phu.get("ORIGNAME") or frame.orig_filename or frame.filename or "frame"
+    return str(name).split(".fits")[0]
+
+
+def _flat(parameters: Parameters) -> dict[str, Any]:
+    """Return parameters given as pairs, as a flat dict or as a dict of dicts, with keys ``primitive:name``."""
+    try:
+        pairs = parameters.items() if isinstance(parameters, Mapping) else [(k, v) for k, v in parameters]
+    except (TypeError, ValueError):
+        raise ParameterError(
+            "Parameters are a dict or a list of pairs",
+            item="uparms",
+            found=repr(parameters),
+            expected="[('addDQ:user_bpm', 'x_bpm.fits')] or {'addDQ:user_bpm': 'x_bpm.fits'}",
+        ) from None
+    flat: dict[str, Any] = {}
+    for key, value in pairs:
+        if not isinstance(key, str) or key.count(":") > 1:
+            raise ParameterError(
+                "A parameter is named 'primitive:parameter' or 'parameter'", item="uparms", found=repr(key)
+            )
+        if isinstance(value, Mapping):
+            flat.update({f"{key}:{name}": v for name, v in value.items()})
+        else:
+            flat[key.strip()] = value
+    return flat

@@ -1,0 +1,149 @@
+"""The record of one reduction: what was done, to what, with which values, and how long it took."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from niripipe.primitives.base import Outcome, Status
+from niripipe.primitives.params import Origin
+
+__all__ = ["DroppedFrame", "RunReport", "Step"]
+
+
+@dataclass(frozen=True, slots=True)
+class DroppedFrame:
+    """A frame that was left out.
+
+    Attributes
+    ----------
+    name : str
+        File name.
+    step : str
+        Primitive, or ``input`` when the file could not be used at all.
+    reason : str
+        Why.
+    """
+
+    name: str
+    step: str
+    reason: str
+
+
+@dataclass(slots=True)
+class Step:
+    """One call of a primitive.
+
+    Attributes
+    ----------
+    primitive : str
+    stream : str
+        Stream that was read, and written where it differs.
+    parameters : dict
+        Resolved values.
+    origins : dict of str to Origin
+        Where each value comes from.
+    outcomes : dict of str to Outcome
+        By file name of the frame.
+    seconds : float
+        Wall time.
+    """
+
+    primitive: str
+    stream: str
+    parameters: dict[str, Any]
+    origins: dict[str, Origin]
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    def summary(self) -> str:
+        """Return the outcomes in a few words."""
+        if not self.outcomes:
+            return "no frames"
+        counts: dict[tuple[Status, str], int] = {}
+        for outcome in self.outcomes.values():
+            key = (outcome.status, outcome.reason)
+            counts[key] = counts.get(key, 0) + 1
+        return ", ".join(
+            f"{n} {status}" + (f" ({reason})" if reason else "") for (status, reason), n in counts.items()
+        )
+
+
+@dataclass(slots=True)
+class RunReport:
+    """What one run did; prints as text and renders as a table in a notebook.
+
+    Attributes
+    ----------
+    recipe, mode, software : str
+    inputs : list of str
+        Files that were reduced.
+    steps : list of Step
+        In the order of execution.
+    dropped : list of DroppedFrame
+        Frames that were left out, each with its reason.
+    calibrations : dict
+        ``(file name, calibration type)`` to the calibration used.
+    outputs : list of str
+        Files written.
+    seconds : float
+        Wall time of the run.
+    """
+
+    recipe: str
+    mode: str
+    software: str
+    inputs: list[str]
+    steps: list[Step] = field(default_factory=list)
+    dropped: list[DroppedFrame] = field(default_factory=list)
+    calibrations: dict[tuple[str, str], str] = field(default_factory=dict)
+    outputs: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def step(self, primitive: str) -> Step:
+        """Return the last call of a primitive.
+
+        Raises
+        ------
+        KeyError
+            The primitive was not called.
+        """
+        for step in reversed(self.steps):
+            if step.primitive == primitive:
+                return step
+        raise KeyError(primitive)
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.recipe} ({self.mode}), {len(self.inputs)} input files, {self.seconds:.2f} s, "
+            f"{self.software}",
+            *(f"  {s.primitive:<24s}{s.stream:<16s}{s.seconds:7.3f} s  {s.summary()}" for s in self.steps),
+            *(f"  dropped {d.name} in {d.step}: {d.reason}" for d in self.dropped),
+            *(f"  {caltype}: {name}" for caltype, name in self._calibration_lines()),
+            *(f"  wrote {name}" for name in self.outputs),
+        ]
+        return "\n".join(lines)
+
+    def _calibration_lines(self) -> Iterable[tuple[str, str]]:
+        return sorted({(caltype, name) for (_, caltype), name in self.calibrations.items()})
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><td>{html.escape(s.primitive)}</td><td>{html.escape(s.stream)}</td>"
+            f"<td>{s.seconds:.3f}</td><td>{html.escape(s.summary())}</td></tr>"
+            for s in self.steps
+        )
+        notes = "".join(
+            f"<li>dropped {html.escape(d.name)} in {html.escape(d.step)}: {html.escape(d.reason)}</li>"
+            for d in self.dropped
+        )
+        notes += "".join(f"<li>{html.escape(t)}: {html.escape(n)}</li>" for t, n in self._calibration_lines())
+        notes += "".join(f"<li>wrote {html.escape(name)}</li>" for name in self.outputs)
+        return (
+            f"<p><b>{html.escape(self.recipe)}</b> ({html.escape(self.mode)}), "
+            f"{len(self.inputs)} input files, {self.seconds:.2f} s</p>"
+            f"<table><tr><th>primitive</th><th>stream</th><th>s</th><th>frames</th></tr>{rows}</table>"
+            f"<ul>{notes}</ul>"
+        )

@@ -1,0 +1,305 @@
+"""Running primitives: streams, parameters, threads, timing, skipping, stamps, history, and saving, once."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from niripipe.astrodata import AstroData, add_history
+from niripipe.errors import AlgorithmError, DataError, NiripipeError
+from niripipe.logutils import get_logger
+from niripipe.primitives.base import DONE, Outcome, Primitive, PrimitivesBase, Status, skipped
+from niripipe.primitives.params import Resolved, resolve
+from niripipe.reduction.progress import NO_PROGRESS, Progress
+from niripipe.reduction.report import DroppedFrame, RunReport, Step
+
+__all__ = ["RecipeRunner", "StreamArguments", "resolve_call"]
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+log = get_logger(__name__)
+
+
+class StreamArguments:
+    """Which stream a call reads and which it writes.
+
+    Parameters
+    ----------
+    keywords : dict
+        Keywords of the call; the stream arguments are taken out of it, unless the primitive has a
+        parameter of the same name.
+    primitive : Primitive
+    """
+
+    def __init__(self, keywords: dict[str, Any], primitive: Primitive) -> None:
+        own = primitive.model.fields()
+        given = {
+            name: keywords.pop(name)
+            for name in ("stream", "instream", "outstream")
+            if name in keywords and name not in own
+        }
+        stream = given.get("stream") or keywords.get("stream") or "main"
+        self.source: str = given.get("instream") or stream
+        self.target: str = given.get("outstream") or stream
+
+    def __str__(self) -> str:
+        return self.source if self.source == self.target else f"{self.source} > {self.target}"
+
+
+def resolve_call(owner: PrimitivesBase, primitive: Primitive, keywords: Mapping[str, Any]) -> Resolved:
+    """Return the validated parameters of one call of a primitive."""
+    return resolve(
+        primitive.name,
+        primitive.model,
+        user=owner.context.parameters,
+        call=keywords,
+        instrument=owner.instrument_defaults.get(primitive.name, {}),
+    )
+
+
+class RecipeRunner:
+    """Runs the primitives of one reduction and keeps its report.
+
+    Parameters
+    ----------
+    report : RunReport
+        Filled while primitives run.
+    threads : int
+        Number of threads for independent frames. Results do not depend on it.
+    droppable : bool
+        Whether a frame whose data defeat a primitive is left out and named in the report. Otherwise the
+        error is raised.
+    progress : Progress, optional
+        Told how far each primitive is.
+
+    Notes
+    -----
+    Use it as a context manager; its threads end with the block.
+    """
+
+    def __init__(
+        self, report: RunReport, *, threads: int, droppable: bool, progress: Progress = NO_PROGRESS
+    ) -> None:
+        self.report = report
+        self.droppable = droppable
+        self.progress = progress
+        self.written: dict[int, tuple[AstroData, Path]] = {}
+        self._to_save: list[tuple[AstroData, Path, bool]] = []
+        self._notes: list[dict[int, Outcome]] = []
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="niripipe") if threads > 1 else None
+        self._in_worker = threading.local()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+        self.progress.close()
+
+    # -- what primitives use -------------------------------------------------------------------------
+
+    def call(
+        self,
+        owner: PrimitivesBase,
+        primitive: Primitive,
+        frames: list[AstroData] | None,
+        keywords: Mapping[str, Any],
+    ) -> list[AstroData]:
+        """Run one primitive on the frames given, or on a stream when there are none.
+
+        Returns
+        -------
+        list of AstroData
+            What the primitive returned; for a call without frames it is also the target stream's new
+            content.
+        """
+        remaining = dict(keywords)
+        streams = StreamArguments(remaining, primitive)
+        resolved = resolve_call(owner, primitive, remaining)
+        if frames is not None:
+            return self._execute(owner, primitive, frames, resolved, str(streams))
+        inputs = list(owner.streams.get(streams.source, []))
+        if resolved.skip_primitive:
+            self._skip(primitive, inputs, resolved, str(streams))
+            return inputs
+        if streams.source != streams.target:
+            inputs = [frame.copy() for frame in inputs]
+        outputs = self._execute(owner, primitive, inputs, resolved, str(streams))
+        owner.streams[streams.target] = outputs
+        if resolved.write_outputs:
+            for frame in outputs:
+                self.save(frame, owner.context.output_dir / str(frame.filename), overwrite=True)
+            self._save_all()
+        return outputs
+
+    def map(self, function: Callable[[T], R], items: Sequence[T]) -> list[R]:
+        """Apply a function to independent items, on threads, and return the results in order."""
+        if self._pool is None or len(items) < 2 or getattr(self._in_worker, "busy", False):
+            return [function(item) for item in items]
+        return list(self._pool.map(self._as_worker(function), items))
+
+    def note(self, frame: AstroData, outcome: Outcome) -> None:
+        """Keep the outcome of the running primitive for one frame; DONE is assumed without."""
+        self._notes[-1][id(frame)] = outcome
+
+    def save(self, frame: AstroData, path: Path, *, overwrite: bool) -> None:
+        """Write a frame when the running primitive has ended and its history is complete."""
+        self._to_save.append((frame, path, overwrite))
+
+    def drop(self, frame: AstroData, reason: str) -> None:
+        """Say in the report and the log that the running primitive leaves a frame out."""
+        step = self.report.steps[-1].primitive
+        name = frame.orig_filename or frame.filename or "frame in memory"
+        self.report.dropped.append(DroppedFrame(name, step, reason))
+        log.warning("%s is left out (%s): %s", name, step, reason)
+
+    def write(self, frame: AstroData, path: Path, *, overwrite: bool) -> Path:
+        """Write a frame now, and say so in the report and the log."""
+        frame.write(path, overwrite=overwrite)
+        self.written[id(frame)] = (frame, path)
+        if str(path) not in self.report.outputs:
+            self.report.outputs.append(str(path))
+        log.stdinfo("wrote %s", path)
+        return path
+
+    # -- one call ------------------------------------------------------------------------------------
+
+    def _execute(
+        self,
+        owner: PrimitivesBase,
+        primitive: Primitive,
+        frames: list[AstroData],
+        resolved: Resolved,
+        stream: str,
+    ) -> list[AstroData]:
+        log.status("PRIMITIVE: %s", primitive.name)
+        step = Step(primitive.name, stream, resolved.params.as_record(), resolved.origins)
+        self.report.steps.append(step)
+        self._notes.append({})
+        started, clock = datetime.now(UTC), time.perf_counter()
+        try:
+            if primitive.per_frame:
+                outputs = self._each(owner, primitive, frames, resolved)
+            else:
+                self.progress.update(primitive.name, 0, len(frames))
+                outputs = primitive.function(owner, frames, resolved.params)
+                self.progress.update(primitive.name, len(frames), len(frames))
+        except NiripipeError as error:
+            error.add_note(f"raised by the primitive {primitive.name}")
+            self._notes.pop()
+            raise
+        notes = self._notes.pop()
+        stopped = datetime.now(UTC)
+        for frame in outputs:
+            outcome = notes.get(id(frame), DONE)
+            step.outcomes[str(frame.orig_filename or frame.filename)] = outcome
+            _record(frame, primitive, resolved, outcome, (started, stopped), owner.context.software)
+        self._save_all()
+        step.seconds = time.perf_counter() - clock
+        log.fullinfo("%s: %s, %.3f s", primitive.name, step.summary(), step.seconds)
+        return outputs
+
+    def _save_all(self) -> None:
+        waiting, self._to_save = self._to_save, []
+        for frame, path, overwrite in waiting:
+            self.write(frame, path, overwrite=overwrite)
+
+    def _each(
+        self, owner: PrimitivesBase, primitive: Primitive, frames: list[AstroData], resolved: Resolved
+    ) -> list[AstroData]:
+        """Run a primitive that treats frames one by one, on threads."""
+        lock = threading.Lock()
+        passed = 0
+        self.progress.update(primitive.name, 0, len(frames))
+
+        def treat(frame: AstroData) -> Outcome | NiripipeError:
+            nonlocal passed
+            try:
+                if primitive.stamp is not None and primitive.stamp in frame.phu:
+                    return skipped("already done")
+                return primitive.function(owner, frame, resolved.params) or DONE
+            except (DataError, AlgorithmError) as error:
+                if not self.droppable:
+                    raise
+                return error
+            finally:
+                with lock:
+                    passed += 1
+                    self.progress.update(primitive.name, passed, len(frames))
+
+        kept = []
+        results = self.map(treat, frames)
+        for frame, result in zip(frames, results, strict=True):
+            if isinstance(result, Outcome):
+                self.note(frame, result)
+                kept.append(frame)
+            else:
+                self.drop(frame, str(result))
+        errors = [result for result in results if not isinstance(result, Outcome)]
+        if errors and not kept:
+            raise errors[0]
+        return kept
+
+    def _skip(self, primitive: Primitive, frames: list[AstroData], resolved: Resolved, stream: str) -> None:
+        outcome = skipped("skip_primitive was set")
+        step = Step(primitive.name, stream, resolved.params.as_record(), resolved.origins)
+        step.outcomes = {str(frame.orig_filename or frame.filename): outcome for frame in frames}
+        self.report.steps.append(step)
+        now = datetime.now(UTC)
+        for frame in frames:
+            add_history(
+                frame, primitive.name, step.parameters, now, now, status=outcome.status, reason=outcome.reason
+            )
+        log.status("PRIMITIVE: %s skipped", primitive.name)
+
+    def _as_worker(self, function: Callable[[T], R]) -> Callable[[T], R]:
+        """Mark the thread as busy, so that work inside does not wait for the pool it occupies."""
+
+        def work(item: T) -> R:
+            self._in_worker.busy = True
+            try:
+                return function(item)
+            finally:
+                self._in_worker.busy = False
+
+        return work
+
+
+def _record(
+    frame: AstroData,
+    primitive: Primitive,
+    resolved: Resolved,
+    outcome: Outcome,
+    times: tuple[datetime, datetime],
+    software: str,
+) -> None:
+    """Put time stamp, file-name suffix and history row on a frame; only a step that was done is stamped."""
+    started, stopped = times
+    if outcome.status is Status.DONE:
+        if primitive.stamp is not None:
+            text = stopped.replace(tzinfo=None).isoformat(timespec="microseconds")
+            frame.phu.set(primitive.stamp, text, f"UT time stamp for {primitive.name}")
+            frame.phu.set("GEM-TLM", text, "UT last modification with GEMINI")
+        suffix = getattr(resolved.params, "suffix", None)
+        if suffix and primitive.renames:
+            frame.update_filename(suffix=suffix, strip=True)
+    add_history(
+        frame,
+        primitive.name,
+        resolved.params.as_record(),
+        started,
+        stopped,
+        status=outcome.status,
+        reason=outcome.reason,
+        software=software,
+    )
