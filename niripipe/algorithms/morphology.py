@@ -70,17 +70,19 @@ def dilate(
         return grown
     original = grown.copy()
     widened = grown.copy()
+    n_rows, n_columns = grown.shape
     width = 0
     # From the top of the disc to its middle the runs only get longer.
     for dy in range(half, -1, -1):
         wanted = math.isqrt(math.floor(radius * radius - dy * dy))
         while width < wanted:
             width += 1
-            widened[:, width:] |= original[:, : original.shape[1] - width]
-            widened[:, : original.shape[1] - width] |= original[:, width:]
-        if dy < mask.shape[0]:
-            grown[dy:] |= widened[: mask.shape[0] - dy]
-            grown[: mask.shape[0] - dy] |= widened[dy:]
+            if width < n_columns:
+                widened[:, width:] |= original[:, : n_columns - width]
+                widened[:, : n_columns - width] |= original[:, width:]
+        if dy < n_rows:
+            grown[dy:] |= widened[: n_rows - dy]
+            grown[: n_rows - dy] |= widened[dy:]
     return grown
 
 

@@ -149,16 +149,20 @@ class Primitive:
     function : callable
         The method as written.
     stamp : str, optional
-        PHU keyword that receives the time when the step was done; a frame that carries it already is
-        not treated twice by a primitive that treats frames one by one.
+        PHU keyword that receives the time when the step was done.
     renames : bool
         Whether the frame's name gets the `suffix` parameter when the step was done.
+    repeatable : bool
+        Whether a primitive that treats frames one by one may treat a frame again that carries its stamp.
     """
 
-    def __init__(self, function: Callable[..., Any], stamp: str | None, renames: bool) -> None:
+    def __init__(
+        self, function: Callable[..., Any], stamp: str | None, *, renames: bool, repeatable: bool
+    ) -> None:
         self.function = function
         self.stamp = stamp
         self.renames = renames
+        self.repeatable = repeatable
         self.name = function.__name__
         self.__doc__ = function.__doc__
         self.__name__ = function.__name__
@@ -235,12 +239,17 @@ def primitive(function: Callable[..., Any], /) -> Primitive: ...
 
 @overload
 def primitive(
-    *, stamp: str | None = None, renames: bool = True
+    *, stamp: str | None = None, renames: bool = True, repeatable: bool = False
 ) -> Callable[[Callable[..., Any]], Primitive]: ...
 
 
 def primitive(
-    function: Callable[..., Any] | None = None, /, *, stamp: str | None = None, renames: bool = True
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    stamp: str | None = None,
+    renames: bool = True,
+    repeatable: bool = False,
 ) -> Primitive | Callable[[Callable[..., Any]], Primitive]:
     """Make a method a primitive.
 
@@ -253,14 +262,16 @@ def primitive(
         PHU time-stamp keyword of the step.
     renames : bool, optional
         Whether the runner puts the `suffix` parameter on the file name.
+    repeatable : bool, optional
+        Whether a frame that carries the stamp is treated again.
 
     Returns
     -------
     Primitive
     """
     if function is not None:
-        return Primitive(function, stamp, renames)
-    return lambda method: Primitive(method, stamp, renames)
+        return Primitive(function, stamp, renames=renames, repeatable=repeatable)
+    return lambda method: Primitive(method, stamp, renames=renames, repeatable=repeatable)
 
 
 @dataclass

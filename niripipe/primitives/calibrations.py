@@ -129,7 +129,7 @@ class CalibrationBook:
                 remedy=f"Pass calibrations=, name one with ucals={{'{caltype}': ...}}, activate a service "
                 f"with cal_service.set_calservice(), or switch the step off with do_cal='skip'",
             )
-        return self.service.explain(frame, caltype).error()
+        return self.service.explain(frame, caltype, self.mode).error()
 
     def remember(self, frame: AstroData, calibration: FoundCalibration) -> None:
         """Note for the run report that a frame was treated with a calibration."""

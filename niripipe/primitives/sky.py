@@ -21,7 +21,7 @@ from niripipe.primitives.base import PrimitivesBase, not_needed, primitive, skip
 from niripipe.primitives.geometry import require_wcs
 from niripipe.primitives.params import Field, NameList, Params
 from niripipe.primitives.stack import SkyCombineParams
-from niripipe.primitives.stacking import section_slices
+from niripipe.primitives.stacking import Rejection, clipping_limits, section_slices
 
 __all__ = ["Sky"]
 
@@ -280,14 +280,16 @@ class _SkyBuilder:
         elif params.zero:
             normalisation["zero"] = [levels[0] - level for level in levels]
         has_variance = all(plane is not None for plane in variance)
+        rejection: Rejection = params.reject_method if has_variance else "minmax"
+        hsigma, lsigma = clipping_limits(params, rejection)
         planes = combine(
             [ext.read("data") for ext in exts],
             variance if has_variance else None,
             [self._mask(name) for name in names],
             operation=params.operation,
-            reject=params.reject_method if has_variance else "minmax",
-            hsigma=params.hsigma,
-            lsigma=params.lsigma,
+            reject=rejection,
+            hsigma=hsigma,
+            lsigma=lsigma,
             mclip=params.mclip,
             max_iters=params.max_iters,
             nlow=params.nlow,

@@ -61,7 +61,7 @@ class TransferObjectMaskParams(Params):
 class Sources(PrimitivesBase):
     """Source detection and object masks."""
 
-    @primitive(stamp="DETECSRC")
+    @primitive(stamp="DETECSRC", repeatable=True)
     def detectSources(self, frame: AstroData, params: DetectSourcesParams) -> None:
         """Find the sources of a frame and measure them: OBJCAT (table) and OBJMASK (1 in a source).
 

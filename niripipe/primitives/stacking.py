@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import numpy as np
 
 from niripipe.algorithms import combine as engine
 from niripipe.algorithms import normalize
-from niripipe.astrodata import AstroData
+from niripipe.astrodata import AstroData, clone_provenance
 from niripipe.errors import DataError
 from niripipe.logutils import get_logger
 from niripipe.primitives.params import Field, Params, Section
@@ -19,6 +20,7 @@ __all__ = [
     "CombineParams",
     "Rejection",
     "ScaledCombineParams",
+    "clipping_limits",
     "section_slices",
     "stack",
 ]
@@ -40,8 +42,12 @@ class CombineParams(Params):
     statsec: Section = Field(None, description="section for scale and zero, x1:x2,y1:y2")
     operation: Literal["mean", "wtmean", "median", "lmedian"] = Field("mean", description="how to combine")
     reject_method: Rejection = Field("sigclip", description=REJECTION_HELP)
-    hsigma: float = Field(3.0, ge=0, description="upper clipping limit, sigma")
-    lsigma: float = Field(3.0, ge=0, description="lower clipping limit, sigma")
+    hsigma: float | None = Field(
+        None, ge=0, description="upper clipping limit, sigma; None: 4 for noiseclip, else 3"
+    )
+    lsigma: float | None = Field(
+        None, ge=0, description="lower clipping limit, sigma; None: 4 for noiseclip, else 3"
+    )
     mclip: bool = Field(True, description="clip about the median instead of the mean")
     max_iters: int | None = Field(None, ge=1, description="clipping iterations; None: until nothing changes")
     nlow: int = Field(0, ge=0, description="number of lowest inputs that minmax drops")
@@ -60,6 +66,17 @@ class ScaledCombineParams(CombineParams):
     separate_ext: bool = Field(True, description="scale extensions separately; NIRI has one")
 
 
+def clipping_limits(params: CombineParams, rejection: Rejection) -> tuple[float, float]:
+    """Return the upper and lower limit of a rejection, in sigma.
+
+    The noise model knows the scatter, so that its limit can be wide enough to leave nearly all good
+    pixels; the scatter of a few inputs is known badly, and 3 is the limit of DRAGONS.
+    """
+    default = 4.0 if rejection == "noiseclip" else 3.0
+    high, low = params.hsigma, params.lsigma
+    return default if high is None else high, default if low is None else low
+
+
 def stack(frames: list[AstroData], params: CombineParams, *, threads: int) -> AstroData:
     """Combine frames into one.
 
@@ -74,8 +91,9 @@ def stack(frames: list[AstroData], params: CombineParams, *, threads: int) -> As
     Returns
     -------
     AstroData
-        With headers and WCS of the first frame, NCOMBINE and IMCMBnnn, and the planes that the inputs
-        allow. A single frame is returned as a copy with the same keywords.
+        With headers and WCS of the first frame, keywords that say what went in, the provenance of all
+        inputs, and the planes that the inputs allow; aligned frames get COVERAGE, the number of frames
+        used in each pixel. A single frame is returned as a copy with the same keywords.
 
     Raises
     ------
@@ -126,14 +144,16 @@ def _combine_planes(frames: list[AstroData], result: AstroData, params: CombineP
             log.warning("not all frames have a data-quality plane: none is used")
         mask = None
     data = [ext.read("data") for ext in exts]
+    rejection = _rejection(params, variance is not None)
+    hsigma, lsigma = clipping_limits(params, rejection)
     combined = engine.combine(
         data,
         variance,
         mask,
         operation=params.operation,
-        reject=_rejection(params, variance is not None),
-        hsigma=params.hsigma,
-        lsigma=params.lsigma,
+        reject=rejection,
+        hsigma=hsigma,
+        lsigma=lsigma,
         mclip=params.mclip,
         max_iters=params.max_iters,
         nlow=params.nlow,
@@ -144,6 +164,8 @@ def _combine_planes(frames: list[AstroData], result: AstroData, params: CombineP
     )
     ext = result[0]
     ext.reset(combined.data, mask=combined.mask, variance=combined.variance)
+    if all("ALIGN" in frame.phu for frame in frames):
+        ext.COVERAGE = combined.count
     if combined.rejected is not None:
         ext.REJMAP = combined.rejected.astype(np.int16)
 
@@ -166,20 +188,43 @@ def _normalisation(data: list[Any], mask: list[Any] | None, params: CombineParam
 
 def _describe(frames: list[AstroData], result: AstroData) -> None:
     """Write what the result was made of."""
-    phu = result.phu
+    phu, hdr = result.phu, result[0].hdr
     phu.set("NCOMBINE", len(frames), "Number of frames combined")
     for i, frame in enumerate(frames, start=1):
         # The standard has eight characters a keyword; more than 999 inputs are listed in PROVENANCE only.
         if i <= 999:
             phu.set(f"IMCMB{i:03d}", str(frame.phu.get("ORIGNAME") or frame.filename), "Combined frame")
-    airmasses = [a for a in (frame.airmass() for frame in frames) if a is not None]
+        clone_provenance(frame, result)
+    airmasses = _known(frame.airmass() for frame in frames)
     if airmasses:
         phu.set("AIRMASS", float(np.mean(airmasses)), "Mean airmass of the frames combined")
-    noises = [n for n in (frame[0].read_noise() for frame in frames) if n is not None]
+    exposures = _known(frame.phu.get("ORIGTEXP", frame.exposure_time()) for frame in frames)
+    phu.set("TEXPTIME", float(np.sum(exposures)), "Exposure time of all frames together (s)")
+    noises = _known(frame[0].read_noise() for frame in frames)
     if noises:
-        result[0].hdr.set(
-            "RDNOISE", float(np.sqrt(np.mean(np.square(noises)))), "Rms of the inputs' read noise"
-        )
-    gains = [g for g in (frame[0].gain() for frame in frames) if g is not None]
-    if gains and len(set(gains)) > 1:
-        result[0].hdr.set("GAIN", float(len(gains) / np.sum(1 / np.asarray(gains))))
+        rms = float(np.sqrt(np.mean(np.square(noises))))
+        hdr.set("RDNOISE", rms, "Rms of the inputs' read noise (electron)")
+        hdr.set("EFFRDN", rms / math.sqrt(len(frames)), "Read noise of a mean of them all (electron)")
+    gains = _known(frame[0].gain() for frame in frames)
+    if gains:
+        harmonic = float(len(gains) / np.sum(1 / np.asarray(gains)))
+        if len(set(gains)) > 1:
+            hdr.set("GAIN", harmonic, "Harmonic mean of the inputs' gains")
+        hdr.set("EFFGAIN", harmonic * len(frames), "Gain of a mean of them all (electron/data unit)")
+    correlations = _known(frame[0].hdr.get("NOISCORR") for frame in frames)
+    if correlations:
+        hdr.set("NOISCORR", round(float(np.mean(correlations)), 5))
+    _join_sky_tables(frames, result)
+
+
+def _known(values: Iterable[float | None]) -> list[float]:
+    return [value for value in values if value is not None]
+
+
+def _join_sky_tables(frames: list[AstroData], result: AstroData) -> None:
+    """Keep for every frame which skies were subtracted from it."""
+    tables = [frame.SKYTABLE for frame in frames if "SKYTABLE" in frame.tables]
+    if tables:
+        from astropy.table import vstack
+
+        result.SKYTABLE = vstack(tables)

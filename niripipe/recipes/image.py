@@ -52,6 +52,8 @@ def _align_and_stack(p: Any) -> None:
     p.resampleToCommonFrame()
     p.scaleCountsToReference()
     p.stackFrames()
+    # The stack's own catalogue and object mask; it keeps the name of a stack.
+    p.detectSources(suffix=None)
 
 
 recipes = {"sq": (reduce, alignAndStack), "ql": (reduce, alignAndStack)}

@@ -100,7 +100,8 @@ class Plan:
         items = "".join(f"<li>{html.escape(note)}</li>" for note in notes)
         return (
             f"<p><b>{html.escape(self.recipe)}</b> ({html.escape(self.mode)}) on {len(self.files)} files</p>"
-            f"<table><tr><th>primitive</th><th>stream</th><th>not default</th></tr>{rows}</table><ul>{items}</ul>"
+            f"<table><tr><th>primitive</th><th>stream</th><th>not default</th></tr>{rows}</table>"
+            f"<ul>{items}</ul>"
         )
 
 

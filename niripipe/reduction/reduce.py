@@ -256,7 +256,7 @@ def _root(frame: AstroData) -> str:
 
 
 def _flat(parameters: Parameters) -> dict[str, Any]:
-    """Return parameters given as pairs, as a flat dict or as a dict of dicts, with keys ``primitive:name``."""
+    """Return parameters, given as pairs, a dict or a dict of dicts, under keys ``primitive:parameter``."""
     try:
         pairs = parameters.items() if isinstance(parameters, Mapping) else [(k, v) for k, v in parameters]
     except (TypeError, ValueError):

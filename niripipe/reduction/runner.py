@@ -225,7 +225,7 @@ class RecipeRunner:
         def treat(frame: AstroData) -> Outcome | NiripipeError:
             nonlocal passed
             try:
-                if primitive.stamp is not None and primitive.stamp in frame.phu:
+                if primitive.stamp and primitive.stamp in frame.phu and not primitive.repeatable:
                     return skipped("already done")
                 return primitive.function(owner, frame, resolved.params) or DONE
             except (DataError, AlgorithmError) as error:

@@ -161,6 +161,28 @@ def test_rotation_and_magnification_are_found_when_asked_for(angle):
     assert carried == pytest.approx([y[0], x[0]], abs=0.1)
 
 
+def test_pairs_that_come_about_by_chance_are_refused_as_such():
+    rng = np.random.default_rng(21)
+    for _ in range(10):
+        crowd, other = (Sources(*rng.uniform(0, 400, (2, 250))) for _ in range(2))
+        result = match_sources(crowd, other, search_radius=SEARCH, match_radius=MATCH)
+        assert not result.accepted
+        assert result.n_matched >= 3
+        assert "accident" in result.reason
+
+
+def test_a_source_that_claims_too_small_an_error_does_not_rule_the_shift():
+    rng = np.random.default_rng(22)
+    shifts = []
+    for _ in range(40):
+        x, y = rng.uniform(0, 1024, (2, 30))
+        error = np.r_[0.001, np.full(29, 0.05)]
+        frame = Sources(x + rng.normal(0, 0.1, 30), y + rng.normal(0, 0.1, 30), error=error)
+        result = match_sources(frame, Sources(x, y, error=error), search_radius=SEARCH, match_radius=MATCH)
+        shifts += [result.dx, result.dy]
+    assert np.std(shifts) < 1.35 * 0.1 / np.sqrt(30)
+
+
 def test_pairs_are_one_to_one_and_the_closest_first():
     i, j = pair_sources(np.array([0.0, 1.0]), np.zeros(2), np.array([0.9, 5.0]), np.zeros(2), 2.0)
     assert (i.tolist(), j.tolist()) == ([1], [0])
@@ -231,6 +253,18 @@ def test_isolated_hot_pixels_do_not_align_images():
     result = cross_correlation_shift(frame, reference, max_shift=43)
     assert result.accepted
     assert (result.dx, result.dy) == pytest.approx((10.4, -20.7), abs=0.15)
+
+
+def test_one_bright_star_in_common_does_not_align_two_fields():
+    rng = np.random.default_rng(8)
+    for _ in range(3):
+        first, second = (field(rng, 40) for _ in range(2))
+        first[:, 2] *= 0.3
+        second[:, 2] *= 0.3
+        first[0] = second[0] = (190.0, 200.0, 1e6)
+        result = cross_correlation_shift(image(rng, first), image(rng, second, 5, 5), max_shift=43)
+        assert not result.accepted
+        assert "most of what" in result.reason
 
 
 def test_images_that_cannot_be_correlated_are_refused():

@@ -51,12 +51,12 @@ class NoiseModel:
         Electrons per data unit of the inputs before scaling: 1 for data in electrons. ``inf`` leaves the
         variances as they are.
     contrast : float
-        By which fraction of r the inputs may differ because they are out of register or differ in seeing.
-        For seeing that changes by a fraction f the core of a star changes by up to 2 f of its
-        height, of which two pixels away some 40 % are left (at a width of four to five pixels), so with limits
-        of four sigma the default of 0.3 keeps the cores of stars up to f = 0.2, out of place by up to 0.2
-        pixel. In turn, a hit on a star has to reach about half the height of the star to be found; a
-        smaller one changes the star's flux in a stack of four by less than 0.5 %.
+        By which fraction of r the inputs may differ because they are out of register or differ in seeing. If
+        the width of stars changes by a fraction f, their peaks change by about 2 f; r is some 40 % of a
+        peak at NIRI's f/6 and a width of four to five pixels. With limits of four sigma, the default
+        keeps the cores of stars up to f = 0.2 and 0.1 pixel out of place; where the seeing differs more,
+        raise it in proportion. In turn, a hit on a star has to reach about half the star's height to be
+        found; a smaller one changes the star's flux in a stack of four by less than 0.5 %.
     fraction : float
         By which fraction the fluxes may differ between inputs.
     background : float
@@ -67,7 +67,7 @@ class NoiseModel:
     """
 
     gain: float = 1.0
-    contrast: float = 0.3
+    contrast: float = 0.35
     fraction: float = 0.03
     background: float = 0.0
     neighbour_sigma: float = 2.5
@@ -188,6 +188,9 @@ def _model_variance(
     contrast -= smallest * np.float32(16 * 1.3) / np.maximum(count, 1).astype(np.float32)
     np.maximum(contrast, 0, out=contrast)
     contrast *= np.float32(model.contrast**2)
+    # Of two inputs the centre is one, with all its noise; and only the higher one can be rejected, which must
+    # not become a bias.
+    contrast += np.where(count == 2, smallest, np.float32(0))
     brightness = centre - np.float32(model.background)
     np.maximum(brightness, 0, out=brightness)
     brightness *= np.float32(model.fraction)

@@ -282,7 +282,7 @@ def _middle(ordered: Float32, low: NDArray[np.intp], high: NDArray[np.intp]) -> 
 def _without_background(tiles: Tiles, usable: Flags) -> Float32:
     """Subtract the mean of each box and, between usable neighbours, the gradient along x."""
     mean, _ = tiles.means()
-    inside: Flags = usable.any(axis=(2, 3))
+    inside: Flags = np.any(usable, axis=(2, 3))
     width = tiles.values.shape[3]
     slope = np.zeros_like(mean)
     both = inside[2:] & inside[:-2]

@@ -180,7 +180,7 @@ class Tiles:
         return cls(values, flags, level)
 
     def means(self, least: float = 0.5) -> tuple[Float32, Flags]:
-        """Mean of each box, ``(boxes in a row, rows of boxes)``, and whether enough of its pixels are good."""
+        """Mean of each box, ``(boxes in a row, rows of boxes)``, and whether enough of it is good."""
         count = self.good.sum(axis=(2, 3))
         total = self.values.reshape(*count.shape, -1).sum(axis=-1)
         size = self.good.shape[2] * self.good.shape[3]

@@ -1,0 +1,278 @@
+"""Cosmic rays in single frames: against a reference image, or by their sharpness."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import erf, sqrt
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from niripipe.algorithms.background import measure_background
+from niripipe.algorithms.bits import BAD, COSMIC_RAY, NO_DATA, NON_LINEAR
+from niripipe.algorithms.morphology import dilate
+from niripipe.errors import DataError, ParameterError
+
+__all__ = ["CosmicRays", "flag_by_reference", "flag_cosmic_rays"]
+
+Floats = NDArray[np.floating[Any]]
+Integers = NDArray[np.integer[Any]] | NDArray[np.bool_]
+Flags = NDArray[np.bool_]
+
+# A source's neighbours must reach this share of what the sharpest possible source gives them; noise and
+# profiles that are not Gaussian need some room.
+_ROOM = 0.7
+
+
+@dataclass(frozen=True, slots=True)
+class CosmicRays:
+    """Cosmic rays of a frame.
+
+    Attributes
+    ----------
+    hits : ndarray of bool, shape (ny, nx)
+        True where a cosmic ray was found.
+    data : ndarray of float32, shape (ny, nx), or None
+        The frame with the hits replaced by the mean of good pixels in the 5 x 5 around them, when asked for.
+    """
+
+    hits: Flags
+    data: NDArray[np.float32] | None
+
+
+def flag_by_reference(
+    data: Floats,
+    variance: Floats | None,
+    reference: Floats,
+    reference_variance: Floats | None = None,
+    mask: Integers | None = None,
+    objmask: Integers | None = None,
+    *,
+    hsigma: float = 7.0,
+    dilation: float = 1.0,
+) -> NDArray[np.uint16]:
+    """Flag pixels that are brighter than in a reference image of the same field.
+
+    Parameters
+    ----------
+    data, variance : ndarray, shape (ny, nx)
+        The frame. Without variance the scatter of the difference is the noise.
+    reference, reference_variance : ndarray, shape (ny, nx)
+        The reference, aligned with the frame and in its unit, usually a median of frames; its level may
+        differ. Its variance is added to that of the frame.
+    mask : ndarray of uint16, shape (ny, nx), optional
+        Data quality of the frame. Pixels with the bits for bad pixels or no data are not flagged.
+    objmask : ndarray, shape (ny, nx), optional
+        Where it is not zero nothing is flagged: images of different seeing differ in the cores of stars.
+    hsigma : float
+        Threshold in standard deviations of the noise.
+    dilation : float
+        Radius of the disc, in pixels, by which the flagged pixels are grown; below 1 they are not.
+
+    Returns
+    -------
+    ndarray of uint16
+        A new mask: that of the frame with the cosmic-ray bit added.
+
+    Raises
+    ------
+    AlgorithmError
+        When fewer than two usable pixels are left to measure the level of the difference.
+    DataError
+        If the planes differ in shape.
+    ParameterError
+        If `hsigma` or `dilation` is negative.
+
+    Notes
+    -----
+    A pixel is hit when ``data - reference - level > hsigma * sqrt(variance + reference_variance)``, where the
+    level is the background of the difference (DRAGONS, ``flagCosmicRaysByStacking``, with the noise of the
+    reference added). Growth goes into objects and flagged pixels too.
+    """
+    _same_shape(data, variance=variance, reference=reference, mask=mask, objmask=objmask)
+    _same_shape(data, reference_variance=reference_variance)
+    if not hsigma >= 0:
+        raise ParameterError("The threshold is not usable", item="hsigma", found=hsigma, expected=">= 0")
+    difference = np.subtract(data, reference, dtype=np.float32)
+    sky = measure_background(difference, mask, objmask)
+    noise: Any = sky.std
+    if variance is not None:
+        total = variance if reference_variance is None else variance + reference_variance
+        noise = np.sqrt(np.maximum(total, 0), dtype=np.float32)
+    # A NaN in any plane compares as False.
+    hits = difference > np.float32(sky.level) + np.float32(hsigma) * noise
+    flags = np.zeros(data.shape, np.uint16) if mask is None else mask.astype(np.uint16)
+    hits &= (flags & (BAD | NO_DATA)) == 0
+    if objmask is not None:
+        hits &= objmask == 0
+    flags[dilate(hits, dilation)] |= COSMIC_RAY
+    return flags
+
+
+def flag_cosmic_rays(
+    data: Floats,
+    variance: Floats | None = None,
+    mask: Integers | None = None,
+    *,
+    gain: float = 1.0,
+    read_noise: float = 0.0,
+    saturation: float | None = None,
+    background: Floats | float = 0.0,
+    sigclip: float = 4.5,
+    sigfrac: float = 0.3,
+    objlim: float = 5.0,
+    niter: int = 4,
+    least_fwhm: float = 2.0,
+    clean: bool = False,
+) -> CosmicRays:
+    """Find cosmic rays by their sharpness.
+
+    Parameters
+    ----------
+    data, variance : ndarray, shape (ny, nx)
+        The frame. Without variance the noise follows from `data` plus `background`, `gain` and `read_noise`.
+    mask : ndarray of uint16, shape (ny, nx), optional
+        Data quality. Pixels with any bit but those for non-linear and cosmic-ray pixels are ignored, as are
+        values that are not finite.
+    gain : float
+        Electrons per unit of `data`.
+    read_noise : float
+        Read noise in electrons. Only used without variance.
+    saturation : float, optional
+        Saturation level in the unit of `data`; stars above it are left alone.
+    background : ndarray or float
+        Level that was subtracted from the frame, in the unit of `data`.
+    sigclip : float
+        Threshold in standard deviations.
+    sigfrac : float
+        Share of the threshold for pixels next to a hit.
+    objlim : float
+        Least contrast between a hit and the fine structure of the image.
+    niter : int
+        Rounds at most.
+    least_fwhm : float
+        No source in the frame is sharper than this, full width at half maximum in pixels; protects the
+        cores of stars. With 0 nothing is protected.
+    clean : bool
+        Also return the frame with the hits replaced.
+
+    Returns
+    -------
+    CosmicRays
+
+    Raises
+    ------
+    DataError
+        If the planes differ in shape.
+    ParameterError
+        If a parameter is out of range.
+
+    Notes
+    -----
+    The method is L.A.Cosmic (van Dokkum 2001, PASP 113, 1420) as implemented by `astroscrappy`. It takes the
+    cores of stars for cosmic rays when the image is undersampled. So each group of touching hits is checked:
+    if the median of the 8 pixels around its brightest pixel, above the local level, is a share of that pixel
+    which even a source of `least_fwhm` would reach, it is one.
+    """
+    _same_shape(data, variance=variance, mask=mask)
+    _check(gain, read_noise, sigclip, sigfrac, objlim, niter, least_fwhm)
+    from astroscrappy import detect_cosmics
+
+    # Always in electrons, so that one convention holds for gain, variance and result.
+    scale = np.float32(gain)
+    frame = np.array(data, dtype=np.float32)
+    ignored = ~np.isfinite(frame)
+    if mask is not None:
+        ignored |= (mask.astype(np.uint16, copy=False) & ~np.uint16(NON_LINEAR | COSMIC_RAY)) != 0
+    holes = ~np.isfinite(frame)
+    if holes.any():
+        frame[holes] = np.float32(0) if holes.all() else np.median(frame[~holes])
+    total = np.ascontiguousarray(scale * (frame + np.asarray(background, np.float32)), dtype=np.float32)
+    noise = None
+    if variance is not None:
+        noise = np.ascontiguousarray(scale**2 * np.asarray(variance, np.float32))
+        noise[~(np.isfinite(noise) & (noise > 0))] = np.float32(read_noise**2 + 1)
+    hits, cleaned = detect_cosmics(
+        total,
+        inmask=np.ascontiguousarray(ignored),
+        invar=noise,
+        gain=1.0,
+        readnoise=read_noise,
+        satlevel=np.inf if saturation is None else float(gain * saturation),
+        sigclip=sigclip,
+        sigfrac=sigfrac,
+        objlim=objlim,
+        niter=niter,
+    )
+    hits = np.asarray(hits, bool) & ~ignored
+    if least_fwhm > 0:
+        hits = _without_sources(frame, hits, least_fwhm)
+    if not clean:
+        return CosmicRays(hits, None)
+    replaced = np.array(data, dtype=np.float32)
+    without = np.asarray(cleaned, np.float32) / scale - np.asarray(background, np.float32)
+    np.copyto(replaced, without, where=hits)
+    return CosmicRays(hits, replaced)
+
+
+def _same_shape(data: Floats, **planes: NDArray[Any] | None) -> None:
+    if data.ndim != 2:
+        raise DataError("Cosmic rays are looked for in images", found=data.shape, expected="2 axes, (ny, nx)")
+    for name, plane in planes.items():
+        if plane is not None and plane.shape != data.shape:
+            raise DataError("Planes differ in shape", item=name, found=plane.shape, expected=data.shape)
+
+
+def _check(
+    gain: float,
+    read_noise: float,
+    sigclip: float,
+    sigfrac: float,
+    objlim: float,
+    niter: int,
+    least_fwhm: float,
+) -> None:
+    for name, value, good in (
+        ("gain", gain, gain > 0),
+        ("read_noise", read_noise, read_noise >= 0),
+        ("sigclip", sigclip, sigclip > 0),
+        ("sigfrac", sigfrac, sigfrac > 0),
+        ("objlim", objlim, objlim >= 0),
+        ("niter", niter, niter >= 1),
+        ("least_fwhm", least_fwhm, least_fwhm >= 0),
+    ):
+        if not good:
+            raise ParameterError("A parameter is out of range", item=name, found=value, expected="positive")
+
+
+def _without_sources(data: NDArray[np.float32], hits: Flags, fwhm: float) -> Flags:
+    """Drop groups of hits whose brightest pixel has neighbours as bright as those of a source."""
+    from scipy.ndimage import label, maximum_position
+
+    labels, number = label(hits, np.ones((3, 3), int))
+    if number == 0:
+        return hits
+    y, x = np.array(maximum_position(data, labels, np.arange(1, number + 1))).T.astype(np.intp)
+    dy, dx = np.mgrid[-3:4, -3:4]
+    distance = np.maximum(np.abs(dy), np.abs(dx)).ravel()
+    rows = np.clip(y[:, None] + dy.ravel(), 0, data.shape[0] - 1)
+    columns = np.clip(x[:, None] + dx.ravel(), 0, data.shape[1] - 1)
+    around = data[rows, columns]
+    level = np.median(around[:, distance == 3], axis=1)
+    near = np.median(around[:, distance == 1], axis=1)
+    source = near - level > _ROOM * _sharpest(fwhm) * (data[y, x] - level)
+    return hits & ~np.concatenate([[False], source])[labels]
+
+
+def _sharpest(fwhm: float) -> float:
+    """Least ratio of the median of the 8 pixels about the brightest one to that pixel, for a Gaussian source.
+
+    It is least for a source on the corner of four pixels, two of which are taken along each axis.
+    """
+    sigma = fwhm / 2.3548200450309493
+    edges = [0.5 * (1 + erf(place / (sigma * sqrt(2)))) for place in (-2, -1, 0, 1)]
+    outer, inner, other = edges[1] - edges[0], edges[2] - edges[1], edges[3] - edges[2]
+    profile = np.array([outer, inner, other])
+    square = np.outer(profile, profile).ravel()
+    return float(np.median(np.delete(square, 4)) / square[4])
