@@ -262,7 +262,8 @@ def _without_sources(data: NDArray[np.float32], hits: Flags, fwhm: float) -> Fla
     level = np.median(around[:, distance == 3], axis=1)
     near = np.median(around[:, distance == 1], axis=1)
     source = near - level > _ROOM * _sharpest(fwhm) * (data[y, x] - level)
-    return hits & ~np.concatenate([[False], source])[labels]
+    dropped: Flags = np.concatenate([[False], source])[labels]
+    return hits & ~dropped
 
 
 def _sharpest(fwhm: float) -> float:

@@ -346,7 +346,7 @@ def _ring_statistic(
     each = np.arange(len(ordered))
     low, high = np.maximum(count - 1, 0) // 2, np.minimum(count // 2, dy.size - 1)
     middle = np.float32(0.5) * (ordered[each, low] + ordered[each, high])
-    return np.where(count > 0, middle, np.float32(np.nan))
+    return np.where(count > 0, middle, np.float32(np.nan)).astype(np.float32, copy=False)
 
 
 def _gather(

@@ -19,7 +19,7 @@ from niripipe.instruments import headers, pointing
 from niripipe.instruments.headers import Header, get_float, get_int, get_text
 from niripipe.instruments.tables import niri_tables
 
-__all__ = ["AstroDataGemini", "is_flat_lamp"]
+__all__ = ["AstroDataGemini", "in_adu", "is_flat_lamp"]
 
 _OBSERVATORIES = {"GEMINI-NORTH": "NORTH", "GEMINI-SOUTH": "SOUTH"}
 _PROCESSED_KEYWORDS = frozenset(
@@ -44,6 +44,11 @@ _ARCSEC_PER_RADIAN = 206265.0
 def is_flat_lamp(lamp: str | None) -> bool:
     """Tell whether a GCAL lamp is one for flats: ``IRhigh``, ``IRlow`` or a quartz halogen (``QH``)."""
     return lamp is not None and (lamp.lower() in ("irhigh", "irlow") or lamp.upper().startswith("QH"))
+
+
+def in_adu(header: Header) -> bool:
+    """Tell whether the pixels under an extension header are in ADU; without ``BUNIT`` they are."""
+    return (get_text(header, "BUNIT") or "ADU").upper() == "ADU"
 
 
 class AstroDataGemini(AstroData):
@@ -416,7 +421,7 @@ class AstroDataGemini(AstroData):
         DataError
             If some extensions are and some are not.
         """
-        answers = {_in_adu(header) for header in self._headers()}
+        answers = {in_adu(header) for header in self._headers()}
         if len(answers) > 1:
             raise DataError(
                 "The extensions have different units",
@@ -794,10 +799,6 @@ class AstroDataGemini(AstroData):
 
 def _has_part(keywords: frozenset[str], part: str) -> bool:
     return any(part in keyword for keyword in keywords)
-
-
-def _in_adu(header: Header) -> bool:
-    return (get_text(header, "BUNIT") or "ADU").upper() == "ADU"
 
 
 def _sum(header: Header, *keywords: str) -> float:

@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Callable, Iterable
 from datetime import date, datetime, time, timedelta
+from numbers import Real
 from typing import Any, Protocol, TypeVar
 
 from niripipe.astrodata import header_value
@@ -78,13 +79,11 @@ def clean_text(value: object) -> str | None:
 
 def parse_float(value: object) -> float | None:
     """Return a finite number, also from text (``'-2.602  '``, ``'1.5D3'``); None if it is none."""
-    if isinstance(value, bool) or value is None:
+    if isinstance(value, bool) or not isinstance(value, Real | str):
         return None
-    if isinstance(value, str):
-        value = value.strip().replace("D", "E").replace("d", "e")
     try:
-        number = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+        number = float(value.strip().lower().replace("d", "e") if isinstance(value, str) else value)
+    except (OverflowError, ValueError):
         return None
     return number if math.isfinite(number) else None
 

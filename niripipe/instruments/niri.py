@@ -9,7 +9,7 @@ from typing import Any
 
 from niripipe.astrodata import Section, TagSet, astro_data_descriptor, astro_data_tag, returns_list
 from niripipe.instruments import sections
-from niripipe.instruments.gemini import AstroDataGemini, _in_adu
+from niripipe.instruments.gemini import AstroDataGemini, in_adu
 from niripipe.instruments.headers import Header, find_date, get_float, get_int, get_text, remove_component_id
 from niripipe.instruments.pointing import LinearWcs, header_wcs, is_mirrored
 from niripipe.instruments.tables import LinearityCoefficients, niri_tables
@@ -348,7 +348,7 @@ class AstroDataNiri(AstroDataGemini):
         if nominal is None:
             return [None] * len(self._headers())
         gain = niri_tables().detector.gain
-        return [nominal - 2.5 * math.log10(gain) if _in_adu(h) else nominal for h in self._headers()]
+        return [nominal - 2.5 * math.log10(gain) if in_adu(h) else nominal for h in self._headers()]
 
     @astro_data_descriptor
     def pixel_scale(self) -> float | None:
@@ -459,7 +459,7 @@ class AstroDataNiri(AstroDataGemini):
         return None if duc is None or det is None else duc - det
 
     def _gain(self, header: Header) -> float:
-        return niri_tables().detector.gain if _in_adu(header) else 1.0
+        return niri_tables().detector.gain if in_adu(header) else 1.0
 
     def _saturation(self, header: Header) -> int | None:
         well = niri_tables().well_named(self.well_depth_setting())

@@ -42,9 +42,6 @@ __all__ = [
     "wcs_is_consistent",
 ]
 
-#: How unequal or skewed the axes of a real CD matrix may be; those of raw frames stay below 0.02.
-_MAX_DISTORTION = 0.05
-
 
 class LinearWcs(NamedTuple):
     """A tangent-plane WCS as numbers.
@@ -98,7 +95,8 @@ class LinearWcs(NamedTuple):
             return False
         first, second = math.hypot(self.cd[0], self.cd[2]), math.hypot(self.cd[1], self.cd[3])
         skew = abs(self.cd[0] * self.cd[1] + self.cd[2] * self.cd[3]) / (first * second)
-        return skew < _MAX_DISTORTION and abs(first / second - 1.0) < _MAX_DISTORTION
+        limit = niri_tables().pointing.max_distortion
+        return skew < limit and abs(first / second - 1.0) < limit
 
     def to_wcs(self) -> WCS:
         """Return it as an `astropy.wcs.WCS` (TAN, FK5, equinox 2000, as NIRI's headers mean)."""

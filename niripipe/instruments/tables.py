@@ -161,9 +161,10 @@ class GroupRules:
 
 @dataclass(frozen=True, slots=True)
 class Pointing:
-    """Limits of pointing (arcsec) and tracking (arcsec/s), and the port that mirrors the image."""
+    """Limits of pointing (arcsec), tracking (arcsec/s) and distortion; the port that mirrors the image."""
 
     max_offset: float
+    max_distortion: float
     sidereal_rate: float
     mirrored_port: int
 

@@ -137,6 +137,12 @@ class CalibrationBook:
             name = frame.orig_filename or frame.filename or ""
             self.used[name, calibration.caltype] = calibration.name
 
+    def release(self) -> None:
+        """Let go of all frames; what was used stays known."""
+        with self._lock:
+            self._found.clear()
+            self._open.clear()
+
     def _ask(self, service: CalibrationService, frame: AstroData, caltype: str) -> FoundCalibration | None:
         answer = service.get_calibrations([frame], caltype, procmode=self.mode)
         path, origin = next(iter(answer.items()))

@@ -87,7 +87,8 @@ def test_fk5_and_icrs_differ_by_milliarcseconds_only() -> None:
 
 def cards(**changes: Any) -> dict[str, Any]:
     made = {
-        "CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CRPIX1": 545.2, "CRPIX2": 489.0, "CRVAL1": 136.4, "CRVAL2": 34.1,
+        "CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CRPIX1": 545.2, "CRPIX2": 489.0, "CRVAL1": 136.4,
+        "CRVAL2": 34.1,
         "CD1_1": -3.25e-05, "CD1_2": 1.3e-07, "CD2_1": -9e-09, "CD2_2": 3.23e-05,
     }  # fmt: skip
     return made | changes

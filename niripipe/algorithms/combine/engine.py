@@ -230,8 +230,7 @@ class _Task:
             kept = None
             if self.settings.reject == "noiseclip":
                 assert variance is not None
-                kept = _unexplained(data, variance, mask, self.settings, self.scale)
-                kept = None if kept is None else _flat(kept[:, inner])
+                kept = _flat(_explained(data, variance, mask, self.settings, self.scale)[:, inner])
             _combine_block(
                 _flat(data[:, inner]),
                 None if variance is None else _flat(variance[:, inner]),
@@ -363,7 +362,7 @@ def _usable(data: Float32, variance: Float32 | None, mask: NDArray[np.uint16] | 
     return usable
 
 
-def _unexplained(
+def _explained(
     data: Float32,
     variance: Float32,
     mask: NDArray[np.uint16] | None,
@@ -371,21 +370,22 @@ def _unexplained(
     scale: NDArray[np.float64],
 ) -> Bool:
     """Which inputs the noise model explains, for a block with its halo."""
-    plain = np.isfinite(np.add.reduce(data, axis=0) + np.add.reduce(variance, axis=0)).all()
-    if plain and mask is not None:
-        plain = not (np.bitwise_or.reduce(mask, axis=None) & np.uint16(0xFFFF & ~BEST_TIER))
-    usable = None
-    if not plain:
-        n, height, width = data.shape
-        data, variance = data.copy(), variance.copy()
-        usable = _usable(_flat(data), _flat(variance), None if mask is None else _flat(mask)).reshape(
-            n, height, width
-        )
+    flat, spread = _flat(data), _flat(variance)
+    doubt = ~np.isfinite(np.add.reduce(flat, axis=0) + np.add.reduce(spread, axis=0))
+    if mask is not None:
+        doubt |= np.bitwise_or.reduce(_flat(mask), axis=0) & np.uint16(0xFFFF & ~BEST_TIER) != 0
+    special = np.flatnonzero(doubt)
+    usable = _usable(
+        flat.take(special, axis=1),
+        spread.take(special, axis=1),
+        None if mask is None else _flat(mask).take(special, axis=1),
+    )
     found = outliers(
         data,
         variance,
-        usable,
         settings.noise,
+        special=special,
+        usable=usable,
         scale=scale,
         hsigma=settings.hsigma,
         lsigma=settings.lsigma,

@@ -15,7 +15,6 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from niripipe.algorithms.morphology import dilate
 from niripipe.algorithms.sorting import lower_median_rows, sort_rows
 from niripipe.errors import ParameterError
 
@@ -23,9 +22,6 @@ __all__ = ["HALO", "NoiseModel", "outliers"]
 
 Float32 = NDArray[np.float32]
 Bool = NDArray[np.bool_]
-
-_NEIGHBOURS = 1.5
-"""Radius of the second look: of the disc that is the 3 x 3 square."""
 
 _REACH = 2
 """Half the width of the square in which the contrast is measured: about a seeing disc at NIRI's f/6."""
@@ -87,9 +83,10 @@ class NoiseModel:
 def outliers(
     data: Float32,
     variance: Float32,
-    usable: Bool | None,
     model: NoiseModel,
     *,
+    special: NDArray[np.intp],
+    usable: Bool,
     scale: NDArray[np.float64],
     hsigma: float,
     lsigma: float,
@@ -105,11 +102,13 @@ def outliers(
     Parameters
     ----------
     data, variance : ndarray
-        Values and variances ``(n, rows, nx)``, the unusable ones finite.
-    usable : ndarray of bool or None
-        Inputs that take part, same shape; None for all.
+        Values and variances ``(n, rows, nx)``.
     model : NoiseModel
         The expected scatter.
+    special : ndarray of int
+        Flat indices of the pixels where not every input takes part.
+    usable : ndarray of bool
+        Which ones do there, ``(n, special.size)``.
     scale : ndarray
         Factors by which the inputs were multiplied, ``(n,)``: photon noise scales with them.
     hsigma, lsigma : float
@@ -121,56 +120,64 @@ def outliers(
         ``(n, rows, nx)``. Valid in all rows except `HALO` at either end of the block, unless
         that is the end of the image.
     """
-    centre, smallest, count = _centre(data, variance, usable)
+    centre, smallest, count = _centre(data, variance, special, usable)
     extra = _model_variance(centre, smallest, count, model)
-    found = np.zeros(data.shape, bool)
-    high, low = np.float32(hsigma**2), np.float32(-(lsigma**2))
-    near = np.float32(min(model.neighbour_sigma, 1e15) ** 2)
-    expected = np.empty_like(centre)
+    found = np.empty(data.shape, bool)
+    high, low = np.float32(hsigma**2), np.float32(lsigma**2)
+    deviation, expected = np.empty_like(centre), np.empty_like(centre)
     for index, (values, own) in enumerate(zip(data, variance, strict=True)):
-        deviation = values - centre
+        np.subtract(values, centre, out=deviation)
         np.multiply(deviation, np.float32(-scale[index] / model.gain), out=expected)
         expected += own
         np.maximum(expected, smallest, out=expected)
         expected += extra
-        # Signed squares spare the square root.
-        signed = np.abs(deviation)
-        signed *= deviation
+        limit = high if high == low else np.where(deviation > 0, high, low)
+        deviation *= deviation
         hit = found[index]
-        np.greater(signed, high * expected, out=hit)
-        hit |= signed < low * expected
-        if usable is not None:
-            hit &= usable[index]
-        if hit.any():
-            beside = dilate(hit, _NEIGHBOURS)
-            beside &= np.abs(signed) > near * expected
-            hit |= beside
-    if usable is not None:
-        found &= usable
+        np.greater(deviation, limit * expected, out=hit)
+        hit.reshape(-1)[special] &= usable[index]
+        _look_around(hit, deviation, expected, model.neighbour_sigma)
+        hit.reshape(-1)[special] &= usable[index]
     return found
 
 
+def _look_around(hit: Bool, squared: Float32, expected: Float32, limit: float) -> None:
+    """Apply a lower limit to the eight neighbours of every hit."""
+    height, width = hit.shape
+    rows, columns = np.divmod(np.flatnonzero(hit), width)
+    if not rows.size or np.isinf(limit):
+        return
+    for dy in (-1, 0, 1):
+        for dx in (-1, 0, 1):
+            y, x = rows + dy, columns + dx
+            inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
+            y, x = y[inside], x[inside]
+            hit[y, x] |= squared[y, x] > np.float32(limit**2) * expected[y, x]
+
+
 def _centre(
-    data: Float32, variance: Float32, usable: Bool | None
+    data: Float32, variance: Float32, special: NDArray[np.intp], usable: Bool
 ) -> tuple[Float32, Float32, NDArray[np.intp]]:
     """Robust centre, smallest variance and number of inputs of each pixel; NaN where there are none."""
     n = len(data)
     # What the lower median lies below the mean of normal deviates on average, in sigma.
     below = np.array([0.0] + [_lower_median_offset(k) for k in range(1, n + 1)], np.float32)
-    if usable is None:
-        smallest = np.minimum.reduce(variance, axis=0)
-        centre = lower_median_rows(data.copy())
-        if n % 2 == 0:
-            centre += below[n] * np.sqrt(smallest)
+    smallest = np.minimum.reduce(variance, axis=0)
+    centre = lower_median_rows(data.copy())
+    if n % 2 == 0:
+        centre += below[n] * np.sqrt(smallest)
+    if not special.size:
         return centre, smallest, np.asarray(n)
     infinity = np.float32(np.inf)
-    smallest = np.where(usable, variance, infinity).min(axis=0)
-    ordered = sort_rows(np.where(usable, data, infinity))
-    count = np.count_nonzero(usable, axis=0)
-    rank = np.maximum(count - 1, 0) // 2
-    centre = np.take_along_axis(ordered, rank[None], axis=0)[0]
-    centre += below[count] * np.sqrt(smallest)
-    centre[count == 0] = np.nan
+    least = np.where(usable, variance.reshape(n, -1).take(special, axis=1), infinity).min(axis=0)
+    number = np.count_nonzero(usable, axis=0)
+    ordered = sort_rows(np.where(usable, data.reshape(n, -1).take(special, axis=1), infinity))
+    middle = np.take_along_axis(ordered, np.maximum(number - 1, 0)[None] // 2, axis=0)[0]
+    middle += below[number] * np.sqrt(least)
+    middle[number == 0] = np.nan
+    count = np.full(centre.shape, n)
+    for plane, part in ((centre, middle), (smallest, least), (count, number)):
+        plane.reshape(-1)[special] = part
     return centre, smallest, count
 
 
@@ -182,34 +189,34 @@ def _model_variance(
     hollow = undefined.any()
     highest = _square_filter(np.maximum, np.where(undefined, -np.inf, centre) if hollow else centre)
     lowest = _square_filter(np.minimum, np.where(undefined, np.inf, centre) if hollow else centre)
-    contrast = np.maximum(highest - centre, centre - lowest)
-    contrast *= contrast
+    total: Float32 = np.maximum(highest - centre, centre - lowest)
+    total *= total
     # Four times the scatter of the median: what noise alone makes of a flat field.
-    contrast -= smallest * np.float32(16 * 1.3) / np.maximum(count, 1).astype(np.float32)
-    np.maximum(contrast, 0, out=contrast)
-    contrast *= np.float32(model.contrast**2)
+    total -= smallest * np.float32(16 * 1.3) / np.maximum(count, 1).astype(np.float32)
+    np.maximum(total, 0, out=total)
+    total *= np.float32(model.contrast**2)
     # Of two inputs the centre is one, with all its noise; and only the higher one can be rejected, which must
     # not become a bias.
-    contrast += np.where(count == 2, smallest, np.float32(0))
+    total += np.where(count == 2, smallest, np.float32(0))
     brightness = centre - np.float32(model.background)
     np.maximum(brightness, 0, out=brightness)
     brightness *= np.float32(model.fraction)
     brightness *= brightness
-    contrast += brightness
-    return contrast
+    total += brightness
+    return total
 
 
 def _square_filter(extreme: np.ufunc, plane: Float32) -> Float32:
-    """Running maximum or minimum over squares, cut off at the borders."""
-    result = plane
-    for axis in (0, 1):
-        source = np.moveaxis(result, axis, 0)
-        filtered = source.copy()
-        for step in range(1, _REACH + 1):
-            extreme(filtered[step:], source[:-step], out=filtered[step:])
-            extreme(filtered[:-step], source[step:], out=filtered[:-step])
-        result = np.moveaxis(filtered, 0, axis)
-    return result
+    """Take the running maximum or minimum over squares, cut off at the borders."""
+    tall = plane.copy()
+    for step in range(1, _REACH + 1):
+        extreme(tall[step:], plane[:-step], out=tall[step:])
+        extreme(tall[:-step], plane[step:], out=tall[:-step])
+    wide = tall.copy()
+    for step in range(1, _REACH + 1):
+        extreme(wide[:, step:], tall[:, :-step], out=wide[:, step:])
+        extreme(wide[:, :-step], tall[:, step:], out=wide[:, :-step])
+    return wide
 
 
 def _lower_median_offset(n: int) -> float:

@@ -18,8 +18,9 @@ Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
 Bool = NDArray[np.bool_]
 
-# Sums over up to so many inputs are formed in float32, in input order, as DRAGONS forms them: calibrations then
-# agree with its products bit for bit even where counts cancel. Over more inputs rounding would begin to show.
+# Sums over up to so many inputs are formed in float32, in input order, as DRAGONS forms them: calibrations
+# then agree with its products bit for bit even where counts cancel. Over more inputs rounding would begin to
+# show.
 _FLOAT32_INPUTS = 32
 
 # n times the variance of the median of n unit normal deviates, n = 1 ... 20, by numerical integration over
@@ -159,7 +160,8 @@ def reduce_used(
 def _mean(block: Float32, number: NDArray[np.intp] | int) -> Float32:
     """Sum over the inputs, divided by their number (at least 1)."""
     if len(block) <= _FLOAT32_INPUTS:
-        return np.add.reduce(block, axis=0) / np.maximum(number, 1).astype(np.float32)
+        mean: Float32 = np.add.reduce(block, axis=0) / np.maximum(number, 1).astype(np.float32)
+        return mean
     return _as_float32(np.add.reduce(block, axis=0, dtype=np.float64) / np.maximum(number, 1))
 
 

@@ -287,10 +287,9 @@ def _filled(view: Float32, usable: Flags) -> Float32:
     after = np.minimum.accumulate(np.where(usable, place, np.int32(nx))[:, ::-1], axis=1)[:, ::-1]
     y, x = np.nonzero(~usable)
     low, high = before[y, x], after[y, x]
-    # At the ends of a row the nearest pixel counts alone.
+    # At the ends of a row the nearest pixel counts alone; in a row without any, the 0 that is there.
     low, high = np.where(low < 0, high, low), np.where(high >= nx, low, high)
-    empty = (high >= nx) | (low < 0)
-    low, high = np.where(empty, 0, low), np.where(empty, 0, high)
+    low, high = np.where(low >= nx, x, low), np.where(high < 0, x, high)
     share = np.divide(x - low, high - low, out=np.zeros(x.size), where=high > low).astype(np.float32)
     values[y, x] = values[y, low] * (1 - share) + values[y, high] * share
     # The frequencies of interest do not see the mean; float32 sums do.

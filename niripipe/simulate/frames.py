@@ -1,0 +1,323 @@
+"""One raw frame: light, detector, headers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date, datetime, time
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from astropy.io import fits
+from numpy.typing import NDArray
+
+from niripipe.errors import ParameterError, StorageError
+from niripipe.simulate.cosmic_rays import cosmic_ray_hits
+from niripipe.simulate.detector import Detector, Readout, make_detector, read_out
+from niripipe.simulate.header import extension_header, frame_wcs, primary_header
+from niripipe.simulate.pointing import Affine, TangentWcs
+from niripipe.simulate.scene import Galaxy, Scene, Star
+from niripipe.simulate.sequence import DARK, FLAT, STANDARD, TARGET, Exposure, Field, Kind
+from niripipe.simulate.settings import Effects, NightPlan, Setup, make_plan
+from niripipe.simulate.truth import FrameTruth
+
+__all__ = ["Conditions", "RawFrame", "expose", "motion_of", "raw_frame", "write_frame"]
+
+#: Surface brightness (e- in the frame) below which the wings of stars are left out.
+_FAINTEST = 0.05
+_FIELDS: dict[str, Field] = {
+    "std": STANDARD,
+    "flat_on": FLAT,
+    "flat_off": FLAT,
+    "dark": DARK,
+    "short_dark": DARK,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conditions:
+    """What chance decided about one frame.
+
+    Attributes
+    ----------
+    level : float
+        Sky, or lamp and thermal light, e-/s per pixel; 0 in the dark.
+    gradient : tuple of float
+        Relative change of the level across the array along x and y.
+    fwhm_pix : float
+        Of the stars.
+    transparency : float
+        Factor on stars and galaxy.
+    error : tuple of float
+        Pointing error in P and Q, arcsec.
+    """
+
+    level: float
+    gradient: tuple[float, float] = (0.0, 0.0)
+    fwhm_pix: float
+    transparency: float = 1.0
+    error: tuple[float, float] = (0.0, 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class RawFrame:
+    """A raw frame in memory.
+
+    Attributes
+    ----------
+    name : str
+        File name.
+    header : astropy.io.fits.Header
+        Primary header.
+    extension : astropy.io.fits.Header
+        Header of the image extension.
+    data : ndarray of float32 or int32, shape (size, size)
+        ADU.
+    truth : FrameTruth
+        What happened to it.
+    cosmic_rays : ndarray of float64, shape (n, 3)
+        y, x, electrons of the pixels hit.
+    """
+
+    name: str
+    header: fits.Header
+    extension: fits.Header
+    data: NDArray[np.float32] | NDArray[np.int32]
+    truth: FrameTruth
+    cosmic_rays: NDArray[np.float64]
+
+    def hdulist(self) -> fits.HDUList:
+        """Return it as FITS units; pixels are shared."""
+        primary = fits.PrimaryHDU(header=self.header)
+        image = fits.ImageHDU(self.data, header=self.extension)
+        # Assigned afterwards, because the classes overrule what the headers say.
+        primary.header["BITPIX"] = 16
+        image.header["EXTVER"] = -1
+        return fits.HDUList([primary, image])
+
+
+def raw_frame(
+    *,
+    kind: Kind = "target",
+    exposure: float = 20.002,
+    coadds: int = 1,
+    date: date = date(2016, 1, 2),
+    ut: time = time(11, 36, 12, 300000),
+    number: int = 270,
+    p: float = 0.0,
+    q: float = 0.0,
+    stars: Sequence[tuple[float, float, float]] = (),
+    galaxy: Galaxy | None = None,
+    level: float | None = None,
+    fwhm: float = 0.55,
+    effects: Effects | None = None,
+    seed: int = 1,
+    keywords: Mapping[str, Any] | None = None,
+    **setup: Any,
+) -> RawFrame:
+    """Make a single raw frame.
+
+    Parameters
+    ----------
+    kind : Kind
+        ``target``, ``sky``, ``std``, ``flat_on``, ``flat_off``, ``dark`` or ``short_dark``.
+    exposure, coadds : float, int
+        s per coadd, coadds.
+    date, ut : datetime.date, datetime.time
+        Start, UT; the header takes the form of that epoch.
+    number : int
+        In the file name.
+    p, q : float
+        Offsets, arcsec.
+    stars : sequence of (x, y, flux)
+        0-based pixels at zero offset, e-/s.
+    galaxy : Galaxy, optional
+        A galaxy, at zero offset.
+    level : float, optional
+        Sky or lamp, e-/s per pixel; by default that of a `NightPlan`.
+    fwhm : float
+        arcsec.
+    effects : Effects, optional
+        By default all that a `NightPlan` has. `Effects.none` gives the expectation of a perfect detector.
+    seed : int
+        The detector depends on the seed alone; the noise on seed and number.
+    keywords : mapping, optional
+        Primary keywords to overwrite, or with the value None to remove.
+    **setup
+        Fields of `Setup`: ``size``, ``filter``, ``read_mode``, ``well``, ``port`` and so on.
+
+    Returns
+    -------
+    RawFrame
+
+    Raises
+    ------
+    ParameterError
+        If a value cannot be simulated.
+    """
+    if "setup" not in setup and any(name not in Setup.__slots__ for name in setup):
+        unknown = next(name for name in setup if name not in Setup.__slots__)
+        raise ParameterError(
+            "Setup has no field of this name", item=unknown, expected=f"one of {sorted(Setup.__slots__)}"
+        )
+    plan = make_plan(
+        {
+            "exposure": exposure,
+            "coadds": coadds,
+            "date": date,
+            "fwhm": fwhm,
+            "effects": effects or Effects(),
+            **setup,
+        }
+    )
+    frame = Exposure(
+        name=f"N{date:%Y%m%d}S{number:04d}.fits", kind=kind, start=datetime.combine(date, ut), exposure=exposure,
+        coadds=coadds, field=_FIELDS.get(kind, TARGET), p=p, q=q,
+    )  # fmt: skip
+    root = np.random.SeedSequence(seed)
+    detector = make_detector(plan.setup.size, plan.effects, np.random.default_rng(root.spawn(1)[0]))
+    scene = Scene(frame_wcs(replace(frame, p=0.0, q=0.0), plan.setup), tuple(Star(*s) for s in stars), galaxy)
+    conditions = Conditions(level=base_level(kind, plan) if level is None else level, fwhm_pix=plan.fwhm_pix)
+    child = np.random.SeedSequence((seed, number))
+    made = expose(frame, plan, detector, scene if frame.on_sky else None, conditions, child)
+    for keyword, value in (keywords or {}).items():
+        if value is None:
+            made.header.remove(keyword, ignore_missing=True, remove_all=True)
+        else:
+            made.header[keyword] = value
+    return made
+
+
+def expose(
+    frame: Exposure,
+    plan: NightPlan,
+    detector: Detector,
+    scene: Scene | None,
+    conditions: Conditions,
+    seed: np.random.SeedSequence,
+    persistence: NDArray[np.float32] | None = None,
+) -> RawFrame:
+    """Simulate a frame; the result depends on the arguments alone.
+
+    Parameters
+    ----------
+    frame : Exposure
+        What is taken.
+    plan : NightPlan
+        Setup and effects.
+    detector : Detector
+        The array.
+    scene : Scene or None
+        The field; None for calibrations.
+    conditions : Conditions
+        Of this frame.
+    seed : numpy.random.SeedSequence
+        Of this frame's noise and cosmic rays.
+    persistence : ndarray of float32, optional
+        Charge left by earlier frames, e- in this frame.
+
+    Returns
+    -------
+    RawFrame
+    """
+    setup, effects = plan.setup, plan.effects
+    rng = np.random.default_rng(seed)
+    hits = cosmic_ray_hits(effects.cosmic_rays, frame.seconds, setup.size, rng)
+    extra = persistence
+    if len(hits):
+        extra = np.zeros((setup.size, setup.size), np.float32) if extra is None else extra.copy()
+        extra[hits[:, 0].astype(int), hits[:, 1].astype(int)] += hits[:, 2].astype(np.float32)
+    motion = (
+        Affine(0.0, 0.0, 0.0, (setup.size - 1) / 2)
+        if scene is None
+        else motion_of(frame, setup, scene, conditions)
+    )
+    rates = illumination(frame, setup, scene, motion, conditions)
+    readout = Readout(
+        exposure=frame.exposure, coadds=frame.coadds, setup=setup, effects=effects, day=frame.start.date()
+    )
+    data = read_out(detector, readout, rates, extra, rng)
+    wcs = frame_wcs(frame, setup)
+    truth = FrameTruth(
+        kind=frame.kind, dx=motion.dx, dy=motion.dy, rotation=motion.rotation, sky=conditions.level,
+        fwhm_pix=conditions.fwhm_pix, transparency=conditions.transparency, exposure=frame.exposure,
+        coadds=frame.coadds, p=frame.p, q=frame.q,
+    )  # fmt: skip
+    return RawFrame(
+        frame.name, primary_header(frame, setup, wcs), extension_header(frame, setup, wcs), data, truth, hits
+    )
+
+
+def motion_of(frame: Exposure, setup: Setup, scene: Scene, conditions: Conditions) -> Affine:
+    """Find where the field really fell: the pointing of the header plus the pointing error."""
+    p, q = conditions.error
+    true = frame_wcs(replace(frame, p=frame.p + p, q=frame.q + q), setup)
+    crpix = scene.wcs.crpix
+    return Affine.between(scene.wcs, TangentWcs(crpix, true.crval, true.cd), setup.size)
+
+
+def illumination(
+    frame: Exposure, setup: Setup, scene: Scene | None, motion: Affine, conditions: Conditions
+) -> NDArray[np.float32] | None:
+    """Return the light on each pixel at unit response, e-/s; None in the dark."""
+    size = setup.size
+    light = None
+    if scene is not None:
+        light = scene.rates(motion, size, conditions.fwhm_pix, _FAINTEST / frame.seconds)
+        if light is not None and conditions.transparency != 1.0:
+            light *= np.float32(conditions.transparency)
+    if conditions.level == 0:
+        return light
+    across = (np.arange(size) - (size - 1) / 2) / size
+    gx, gy = conditions.gradient
+    sky = conditions.level * (1 + gx * across[None, :] + gy * across[:, None])
+    return (
+        sky.astype(np.float32)
+        if light is None
+        else np.add(light, sky, dtype=np.float32, casting="same_kind", out=light)
+    )
+
+
+def base_level(kind: Kind, plan: NightPlan) -> float:
+    """Return the mean light of a kind of frame besides stars and galaxy, e-/s per pixel."""
+    if kind in ("dark", "short_dark"):
+        return 0.0
+    if kind == "flat_on":
+        return plan.lamp_rate + plan.thermal_rate
+    return plan.thermal_rate if kind == "flat_off" else plan.sky_rate
+
+
+def write_frame(frame: RawFrame, folder: str | PathLike[str]) -> Path:
+    """Write a frame under its own name.
+
+    Parameters
+    ----------
+    frame : RawFrame
+        The frame.
+    folder : path-like
+        Where.
+
+    Returns
+    -------
+    Path
+        The file.
+
+    Raises
+    ------
+    StorageError
+        If it cannot be written; nothing is left behind then.
+    """
+    path = Path(folder) / frame.name
+    try:
+        frame.hdulist().writeto(path, overwrite=True, output_verify="ignore")
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise StorageError(
+            "A simulated frame cannot be written",
+            file=path,
+            found=str(error),
+            remedy="Check the space left and the permissions of the folder",
+        ) from error
+    return path
