@@ -154,15 +154,24 @@ class Primitive:
         Whether the frame's name gets the `suffix` parameter when the step was done.
     repeatable : bool
         Whether a primitive that treats frames one by one may treat a frame again that carries its stamp.
+    threaded : bool
+        Whether treating several frames at a time is of use.
     """
 
     def __init__(
-        self, function: Callable[..., Any], stamp: str | None, *, renames: bool, repeatable: bool
+        self,
+        function: Callable[..., Any],
+        stamp: str | None,
+        *,
+        renames: bool = True,
+        repeatable: bool = False,
+        threaded: bool = True,
     ) -> None:
         self.function = function
         self.stamp = stamp
         self.renames = renames
         self.repeatable = repeatable
+        self.threaded = threaded
         self.name = function.__name__
         self.__doc__ = function.__doc__
         self.__name__ = function.__name__
@@ -238,18 +247,11 @@ def primitive(function: Callable[..., Any], /) -> Primitive: ...
 
 
 @overload
-def primitive(
-    *, stamp: str | None = None, renames: bool = True, repeatable: bool = False
-) -> Callable[[Callable[..., Any]], Primitive]: ...
+def primitive(*, stamp: str | None = None, **settings: bool) -> Callable[[Callable[..., Any]], Primitive]: ...
 
 
 def primitive(
-    function: Callable[..., Any] | None = None,
-    /,
-    *,
-    stamp: str | None = None,
-    renames: bool = True,
-    repeatable: bool = False,
+    function: Callable[..., Any] | None = None, /, *, stamp: str | None = None, **settings: bool
 ) -> Primitive | Callable[[Callable[..., Any]], Primitive]:
     """Make a method a primitive.
 
@@ -260,18 +262,16 @@ def primitive(
         ``(self, frames, params) -> list of AstroData``. The annotations decide which it is.
     stamp : str, optional
         PHU time-stamp keyword of the step.
-    renames : bool, optional
-        Whether the runner puts the `suffix` parameter on the file name.
-    repeatable : bool, optional
-        Whether a frame that carries the stamp is treated again.
+    **settings : bool
+        `renames`, `repeatable` and `threaded` of `Primitive`.
 
     Returns
     -------
     Primitive
     """
     if function is not None:
-        return Primitive(function, stamp, renames=renames, repeatable=repeatable)
-    return lambda method: Primitive(method, stamp, renames=renames, repeatable=repeatable)
+        return Primitive(function, stamp)
+    return lambda method: Primitive(method, stamp, **settings)
 
 
 @dataclass

@@ -61,7 +61,8 @@ class TransferObjectMaskParams(Params):
 class Sources(PrimitivesBase):
     """Source detection and object masks."""
 
-    @primitive(stamp="DETECSRC", repeatable=True)
+    # sep keeps the interpreter lock while it works, so threads would only cost memory.
+    @primitive(stamp="DETECSRC", repeatable=True, threaded=False)
     def detectSources(self, frame: AstroData, params: DetectSourcesParams) -> None:
         """Find the sources of a frame and measure them: OBJCAT (table) and OBJMASK (1 in a source).
 

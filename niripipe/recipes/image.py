@@ -44,6 +44,7 @@ def _subtract_sky(p: Any) -> None:
     p.clearStream(stream="skysub")
     p.associateSky()
     p.skyCorrect(mask_objects=True)
+    p.clearStream(stream="sky")
 
 
 def _align_and_stack(p: Any) -> None:

@@ -18,7 +18,6 @@ from niripipe.primitives.base import Context, PrimitivesBase
 from niripipe.primitives.calibrations import CalibrationBook
 from niripipe.reduction.inputs import Inputs, Source, expand, open_inputs
 from niripipe.reduction.lookup import DEFAULT_RECIPE, find_primitives, find_recipe, is_own
-from niripipe.reduction.memory import return_freed_memory
 from niripipe.reduction.plan import Plan, make_plan
 from niripipe.reduction.progress import Progress, as_progress
 from niripipe.reduction.report import RunReport
@@ -189,7 +188,6 @@ class Reduce:
                 p.streams.clear()
                 context.calibrations.release()
                 runner.written.clear()
-                return_freed_memory()
                 report.calibrations = dict(context.calibrations.used)
                 report.seconds = time.perf_counter() - started
         log.stdinfo("%s finished in %.2f s", plan.recipe, report.seconds)
