@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from typing import Protocol, TextIO
 
 __all__ = ["NO_PROGRESS", "Progress", "TextProgress", "as_progress"]
@@ -38,17 +39,26 @@ class TextProgress:
     Parameters
     ----------
     stream : text stream, optional
-        Where to write; the standard error by default.
+        Where to write; the standard error by default. Nothing is written where a line cannot be
+        rewritten, as in a file or a pipe.
     """
 
     _WIDTH = 60
+    _INTERVAL = 0.1
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = sys.stderr if stream is None else stream
+        # Notebooks rewrite a line too, although they are no terminal.
+        self._live = self._stream.isatty() or "ipykernel" in sys.modules
         self._shown = False
+        self._next = 0.0
 
     def update(self, step: str, done: int, total: int) -> None:
-        """Rewrite the line."""
+        """Rewrite the line, at most ten times a second."""
+        now = time.monotonic()
+        if not self._live or now < self._next:
+            return
+        self._next = now + self._INTERVAL
         bar = "#" * (20 * done // max(total, 1))
         text = f"{step:<24s} [{bar:<20s}] {done}/{total}"
         self._stream.write(f"\r{text:<{self._WIDTH}s}")

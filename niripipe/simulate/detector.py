@@ -1,5 +1,4 @@
-"""What the array does to light: response, dark current, defects, non-linearity, saturation, noise, conversion
-to ADU."""
+"""What the array does to light: response, dark current, defects, non-linearity, saturation, noise, ADU."""
 
 from __future__ import annotations
 
@@ -90,9 +89,9 @@ class Readout:
 
     @property
     def integration(self) -> float:
-        """Time (s) during which a coadd collects light: the linearity model has a little more than the header
-        states.""" coefficients = self.coefficients return self.exposure + (coefficients.dead_time if
-        coefficients else 0.0)
+        """Time (s) in which a coadd collects light: the linearity model has more than the header."""
+        coefficients = self.coefficients
+        return self.exposure + (coefficients.dead_time if coefficients else 0.0)
 
 
 def make_detector(size: int, effects: Effects, rng: np.random.Generator) -> Detector:
@@ -152,11 +151,11 @@ def measured_counts(charge: Float32, coefficients: LinearityCoefficients) -> Flo
     """
     gamma, eta = np.float32(coefficients.gamma), np.float32(coefficients.eta)
     # The root is below both the charge and what the cubic term alone would give.
-    counts: Float32 = np.minimum(charge, np.cbrt(charge * np.float32(1 / coefficients.eta)))
+    counts: Float32 = np.minimum(charge, np.cbrt(charge * np.float32(1 / coefficients.eta)), dtype=np.float32)
     for _ in range(5):
         squared = counts * counts
         excess = counts + squared * (gamma + eta * counts) - charge
-        counts = counts - excess / (1 + 2 * gamma * counts + 3 * eta * squared)
+        counts -= excess / (1 + 2 * gamma * counts + 3 * eta * squared)
     return counts
 
 
@@ -201,6 +200,7 @@ def read_out(
         light = None if rates is None else rates[rows] * detector.flat[rows]
         charge = _charge(detector, readout, light, rows)
         values[rows] = _measured(detector, readout, charge, extra, light, rows, rng)
+    values += np.float32(effects.pedestal * readout.coadds)
     if lift is not None:
         values += lift
     values /= np.float32(niri_tables().detector.gain)
@@ -236,20 +236,10 @@ def _measured(
     total = charge if extra is None else charge + extra[rows] / coadds
     coefficients = readout.coefficients
     counts = total if coefficients is None else measured_counts(total, coefficients)
-    variance = np.float32(0.0)
-    if effects.photon_noise:
-        slope = np.float32(1.0)
-        if coefficients is not None:
-            slope = 1 / (
-                1 + counts * np.float32(2 * coefficients.gamma) + counts**2 * np.float32(3 * coefficients.eta)
-            )
-        variance = charge * slope * slope
-    if effects.read_noise:
-        variance = variance + np.float32(setup.read_noise**2)
-    counts = counts * coadds
     if effects.photon_noise or effects.read_noise:
-        noise = rng.standard_normal(counts.shape, np.float32)
-        counts += noise * np.sqrt(variance * coadds)
+        counts = counts * coadds + _noise(readout, charge, counts, rng)
+    else:
+        counts = counts * coadds
     if effects.saturation:
         well = detector.well[rows] * np.float32(setup.full_well)
         np.minimum(counts, well * coadds, out=counts)
@@ -261,6 +251,20 @@ def _measured(
                 counts >= well * coadds, np.minimum(counts, (well * 1.02 - early) * coadds), counts
             )
     return counts
+
+
+def _noise(readout: Readout, charge: Float32, counts: Float32, rng: np.random.Generator) -> Float32:
+    """Draw the noise of a block in the sum over coadds, e-."""
+    effects, coefficients = readout.effects, readout.coefficients
+    variance = np.full(counts.shape, readout.setup.read_noise**2 if effects.read_noise else 0.0, np.float32)
+    if effects.photon_noise and coefficients is None:
+        variance += charge
+    elif effects.photon_noise and coefficients is not None:
+        bend = np.float32(2 * coefficients.gamma) + np.float32(3 * coefficients.eta) * counts
+        variance += charge / (1 + bend * counts) ** 2
+    noise = rng.standard_normal(counts.shape, np.float32)
+    noise *= np.sqrt(variance * np.float32(readout.coadds))
+    return noise
 
 
 def _readout_pattern(readout: Readout, rng: np.random.Generator) -> Float32 | None:

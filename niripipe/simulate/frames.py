@@ -27,6 +27,8 @@ __all__ = ["Conditions", "RawFrame", "expose", "motion_of", "raw_frame", "write_
 
 #: Surface brightness (e- in the frame) below which the wings of stars are left out.
 _FAINTEST = 0.05
+#: Bytes of a FITS block.
+_BLOCK = 2880
 _FIELDS: dict[str, Field] = {
     "std": STANDARD,
     "flat_on": FLAT,
@@ -88,14 +90,19 @@ class RawFrame:
     truth: FrameTruth
     cosmic_rays: NDArray[np.float64]
 
+    def to_bytes(self) -> bytes:
+        """Return it as the bytes of a FITS file.
+
+        Headers are written as they are: the classes of astropy would put their own structural cards in.
+        """
+        pixels = self.data.astype(self.data.dtype.newbyteorder(">")).tobytes()
+        padding = bytes(-len(pixels) % _BLOCK)
+        headers: str = self.header.tostring() + self.extension.tostring()
+        return headers.encode("ascii") + pixels + padding
+
     def hdulist(self) -> fits.HDUList:
-        """Return it as FITS units; pixels are shared."""
-        primary = fits.PrimaryHDU(header=self.header)
-        image = fits.ImageHDU(self.data, header=self.extension)
-        # Assigned afterwards, because the classes overrule what the headers say.
-        primary.header["BITPIX"] = 16
-        image.header["EXTVER"] = -1
-        return fits.HDUList([primary, image])
+        """Return it as it would be read from disk."""
+        return fits.HDUList.fromstring(self.to_bytes())
 
 
 def raw_frame(
@@ -173,8 +180,8 @@ def raw_frame(
         }
     )
     frame = Exposure(
-        name=f"N{date:%Y%m%d}S{number:04d}.fits", kind=kind, start=datetime.combine(date, ut), exposure=exposure,
-        coadds=coadds, field=_FIELDS.get(kind, TARGET), p=p, q=q,
+        name=f"N{date:%Y%m%d}S{number:04d}.fits", kind=kind, start=datetime.combine(date, ut),
+        exposure=exposure, coadds=coadds, field=_FIELDS.get(kind, TARGET), p=p, q=q,
     )  # fmt: skip
     root = np.random.SeedSequence(seed)
     detector = make_detector(plan.setup.size, plan.effects, np.random.default_rng(root.spawn(1)[0]))
@@ -311,7 +318,7 @@ def write_frame(frame: RawFrame, folder: str | PathLike[str]) -> Path:
     """
     path = Path(folder) / frame.name
     try:
-        frame.hdulist().writeto(path, overwrite=True, output_verify="ignore")
+        path.write_bytes(frame.to_bytes())
     except OSError as error:
         path.unlink(missing_ok=True)
         raise StorageError(

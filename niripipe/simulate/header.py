@@ -106,7 +106,7 @@ def primary_header(exposure: Exposure, setup: Setup, wcs: TangentWcs) -> fits.He
 
 
 def extension_header(exposure: Exposure, setup: Setup, wcs: TangentWcs) -> fits.Header:
-    """Write the header of the image extension, without the cards that describe the array itself.
+    """Write the header of the image extension.
 
     Parameters
     ----------
@@ -118,8 +118,16 @@ def extension_header(exposure: Exposure, setup: Setup, wcs: TangentWcs) -> fits.
     astropy.io.fits.Header
     """
     last = setup.size - 1
+    bits = -32 if setup.pixels(exposure.start.date()) == "float32" else 32
     return _header(
         [
+            ("XTENSION", "IMAGE", "IMAGE extension"),
+            ("BITPIX", bits, "number of bits per data pixel"),
+            ("NAXIS", 2, "number of data axes"),
+            ("NAXIS1", setup.size, "length of data axis 1"),
+            ("NAXIS2", setup.size, "length of data axis 2"),
+            ("PCOUNT", 0, "required keyword; must = 0"),
+            ("GCOUNT", 1, "required keyword; must = 1"),
             *_world_coordinates(_as_written(wcs, exposure, setup)),
             ("MJD_OBS", _mjd(exposure.start), "Mean Julian day of observation"),
             ("FRAME", "FK5", "Target coordinate system"),
@@ -130,7 +138,7 @@ def extension_header(exposure: Exposure, setup: Setup, wcs: TangentWcs) -> fits.
             ("HICOL", last, "End col of region of interest"),
             ("FRMNAME", f"{exposure.name.removesuffix('.fits')}:0", "Frame name"),
             ("FRAMEID", "0", "Frame ID"),
-            ("DATATYP", "", "Data type"),
+            ("DATATYP", " ", "Data type"),
             ("EXTVER", -1, "Number assigned to a FITS extension."),
         ]
     )
@@ -160,6 +168,8 @@ def _structure() -> list[Card]:
         ("BITPIX", 16, "number of bits per data pixel"),
         ("NAXIS", 0, "number of data axes"),
         ("EXTEND", True, "FITS dataset may contain extensions"),
+        ("COMMENT", "  FITS (Flexible Image Transport System) format is defined in 'Astronomy", ""),
+        ("COMMENT", "  and Astrophysics', volume 376, page 359; bibcode: 2001A&A...376..359H", ""),
     ]
 
 
@@ -276,9 +286,10 @@ def _offsets(frame: Exposure, setup: Setup) -> list[Card]:
 
 
 def _guiding(frame: Exposure, setup: Setup) -> list[Card]:
-    """State what the guide probes did. On offset skies the star is out of reach, so that the probe is
-    frozen.""" state = {"target": "guiding", "std": "guiding", "sky": "frozen"}.get(frame.kind, "parked")
-    cards: list[Card] = [] if frame.start.date() >= _OFFSETS_SINCE:
+    """State what the guide probes did; on offset skies the guide star is out of reach."""
+    state = {"target": "guiding", "std": "guiding", "sky": "frozen"}.get(frame.kind, "parked")
+    cards: list[Card] = []
+    if frame.start.date() >= _OFFSETS_SINCE:
         meaning = "probe state (frozen,guiding,parked)"
         cards = [
             ("AOFOLD", "IN" if setup.ao else "park-pos.", "AO Pick-Off Mirror Position"),
@@ -484,7 +495,7 @@ def _decimal_year(when: datetime) -> float:
 
 
 def _semester(day: date) -> str:
-    """A: February to July; B: August to January."""
+    """Name the semester: A from February to July, B from August to January."""
     if day.month == 1:
         return f"{day.year - 1}B"
     return f"{day.year}{'A' if day.month < 8 else 'B'}"

@@ -167,8 +167,8 @@ def make_scene(kind: str, plan: NightPlan, wcs: TangentWcs, rng: np.random.Gener
     peak = 2 / (math.pi * moffat_radius(plan.fwhm_pix) ** 2)
     filling = 1.8 * plan.setup.full_well / (peak * plan.exposure)
     brightest = [
-        Star(*(float(v) for v in rng.uniform(0.15 * size, 0.85 * size, 2)), filling * 1.5**i)
-        for i in range(plan.saturated_stars)
+        Star(float(x), float(y), filling * 1.5**rank)
+        for rank, (x, y) in enumerate(rng.uniform(0.15 * size, 0.85 * size, (plan.saturated_stars, 2)))
     ]
     others = _field_stars(rng, plan.field_stars, (_FAINTEST, _BRIGHTEST), size, clear, brightest)
     return Scene(wcs, (*brightest, *others), galaxy)
@@ -214,19 +214,21 @@ def _place(
 
 
 def _fluxes(count: int, low: float, high: float) -> Float64:
-    """Spread fluxes evenly over the cumulative power law, so that few stars also span the range; brightest
-    first.""" rank = (np.arange(count) + 0.5) / max(count, 1) a, b = low**-_SLOPE, high**-_SLOPE spread:
-    Float64 = (b + rank * (a - b)) ** (-1 / _SLOPE) return spread
+    """Spread fluxes evenly over the power law, brightest first, so that few stars also span the range."""
+    rank = (np.arange(count) + 0.5) / max(count, 1)
+    a, b = low**-_SLOPE, high**-_SLOPE
+    spread: Float64 = (b + rank * (a - b)) ** (-1 / _SLOPE)
+    return spread
 
 
 def _galaxy(centre: tuple[float, float], size: int) -> Galaxy:
     unit = size / 1024
     return Galaxy(
         *centre,
-        disc=260.0,
-        scale=190 * unit,
-        bulge=700.0,
-        core=max(36 * unit, 10.0),
-        axis_ratio=0.45,
+        disc=300.0,
+        scale=240 * unit,
+        bulge=400.0,
+        core=max(45 * unit, 12.0),
+        axis_ratio=0.55,
         angle=62.0,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from itertools import islice
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -36,6 +37,8 @@ _FINE = 5
 _CR_CHARGE, _CR_SIGMA = 1500.0, 5.0
 #: Cosmic rays nearer than this to a star are not counted, pixels.
 _CR_AWAY = 12.0
+#: S/N from which stars count, and the number of bright ones that fix the shift.
+_LEAST_SNR, _SHIFT_STARS = 40.0, 60
 #: Side of the boxes in which the local level is measured, pixels.
 _BOX = 32
 
@@ -109,8 +112,7 @@ class Score:
 
 
 class _Stack(NamedTuple):
-    """Planes in electrons: data, variance, usable pixels, unflagged pixels; world coordinates; frames
-    combined."""
+    """Planes in electrons, usable pixels, unflagged pixels, world coordinates, number of frames combined."""
 
     data: Float32
     variance: Float32
@@ -121,7 +123,7 @@ class _Stack(NamedTuple):
 
 
 class _Star(NamedTuple):
-    """What was measured of a star."""
+    """What was measured of a star; `r50_ratio` is NaN for faint ones, `offset` that from the model."""
 
     x: float
     y: float
@@ -209,7 +211,7 @@ def score(
 
 
 def _summary(stars: list[_Star]) -> dict[str, Any]:
-    good = [s for s in stars if s.snr > 40]
+    good = [s for s in stars if s.snr > _LEAST_SNR]
     bright = [s for s in stars if s.snr > 100]
     ratio = np.array([s.flux_ratio for s in good])
     offset = np.array([s.offset for s in good]).reshape(-1, 2)
@@ -307,7 +309,8 @@ def _fit_shift(
     model = _build_model(planes, truth, names, kind, shift)
     for _ in range(2):
         rest = planes.data - model.stars - (0 if model.galaxy is None else model.galaxy)
-        offsets = [star.offset for star in _measure(planes, model, rest) if star.snr > 40]
+        brightest = islice(_measure(planes, model, rest), _SHIFT_STARS)
+        offsets = [star.offset for star in brightest if star.snr > _LEAST_SNR]
         if not offsets:
             break
         x, y = np.median(np.array(offsets), axis=0)
@@ -340,7 +343,9 @@ def _measure(planes: _Stack, model: _Model, rest: Float32) -> Iterator[_Star]:
         weight = _aperture(stamp.shape, (x, y))
         flux, expected = float((weight * (stamp - level)).sum()), float((weight * true).sum())
         noise = math.sqrt(float((weight**2 * planes.variance[rows, columns]).sum()))
-        r50 = _half_light(stamp - level, (x, y)) / _half_light(true, (x, y))
+        r50 = math.nan
+        if flux > _LEAST_SNR * noise:
+            r50 = _half_light(stamp - level, (x, y)) / _half_light(true, (x, y))
         yield _Star(model.x[i], model.y[i], flux / expected, flux / noise, r50, (x - local[0], y - local[1]))
 
 
@@ -377,11 +382,9 @@ def _ring_level(stamp: NDArray[np.floating[Any]], usable: Flags, centre: tuple[f
 
 def _aperture(shape: tuple[int, ...], centre: tuple[float, float]) -> Float64:
     """Fraction of each pixel inside the aperture."""
-    return (
-        (_fine_distance(shape, centre) <= _APERTURE)
-        .reshape(shape[0], _FINE, shape[1], _FINE)
-        .mean(axis=(1, 3))
-    )
+    inside = _fine_distance(shape, centre) <= _APERTURE
+    share: Float64 = inside.reshape(shape[0], _FINE, shape[1], _FINE).mean(axis=(1, 3))
+    return share
 
 
 def _fine_distance(shape: tuple[int, ...], centre: tuple[float, float]) -> Float64:
@@ -396,7 +399,7 @@ def _half_light(stamp: NDArray[np.floating[Any]], centre: tuple[float, float]) -
     distance = _fine_distance(stamp.shape, centre).ravel()
     values = np.repeat(np.repeat(stamp, _FINE, axis=0), _FINE, axis=1).ravel()
     inside = distance <= _APERTURE
-    order = np.argsort(distance[inside])
+    order = np.argsort(distance[inside], kind="stable")
     growth = np.cumsum(values[inside][order], dtype=float)
     return float(distance[inside][order][np.searchsorted(growth, growth[-1] / 2)])
 
@@ -433,8 +436,9 @@ def _inner(planes: _Stack, truth: Truth, names: list[str]) -> Flags:
 
 
 def _level_map(planes: _Stack, rest: Float32, blank: Flags) -> Float32:
-    """Local level of the residual: medians of boxes. Not interpolated, which would follow the noise less
-    evenly.""" level = np.zeros(rest.shape, np.float32) for row in range(0, rest.shape[0], _BOX):
+    """Measure the local level of the residual as medians of boxes."""
+    level = np.zeros(rest.shape, np.float32)
+    for row in range(0, rest.shape[0], _BOX):
         for column in range(0, rest.shape[1], _BOX):
             box = (slice(row, row + _BOX), slice(column, column + _BOX))
             values = rest[box][blank[box]]
@@ -504,7 +508,7 @@ def _cosmic_rays(
     shift: tuple[float, float],
     inner: Flags,
 ) -> tuple[int, float]:
-    """Look where the frames were hit: is there anything left that nobody flagged?"""
+    """Count the pixels hit in the frames, and those where something is left that nobody flagged."""
     blank = _blank(planes, model)
     residual = np.where(planes.clean, rest - _level_map(planes, rest, blank), 0)
     residual /= np.sqrt(planes.variance)
@@ -533,5 +537,5 @@ def _median(values: NDArray[np.floating[Any]]) -> float:
 
 
 def _scatter(values: NDArray[np.floating[Any]]) -> float:
-    """Standard deviation of a normal distribution with the same median absolute deviation."""
+    """Return the standard deviation of a normal distribution with the same median absolute deviation."""
     return 1.4826 * _median(np.abs(values - _median(values))) if values.size else math.nan

@@ -128,8 +128,8 @@ def _target(plan: NightPlan, after: int) -> Iterator[Exposure]:
     for number, (kind, p, q) in enumerate(order, 1):
         name, start = clock.tick(plan.exposure * plan.coadds)
         yield Exposure(
-            name=name, kind=kind, start=start, exposure=plan.exposure, coadds=plan.coadds, field=TARGET, p=p, q=q,
-            observation=12, number=number,
+            name=name, kind=kind, start=start, exposure=plan.exposure, coadds=plan.coadds,
+            field=TARGET, p=p, q=q, observation=12, number=number,
         )  # fmt: skip
 
 
@@ -201,10 +201,10 @@ def _next_number(frames: list[Exposure]) -> int:
 
 
 def _dithers(count: int, step: float) -> list[tuple[float, float]]:
-    """Centre, four corners of a box, then points that fill the box evenly and never repeat (Halton
-    sequence).""" corners = [(0.0, 0.0), (1.0, 1.0), (-1.0, 1.0), (-1.0, -1.0), (1.0, -1.0)] more = [(2 *
-    _halton(i, 2) - 1, 2 * _halton(i, 3) - 1) for i in range(1, max(0, count - 5) + 1)] return [(round(step *
-    x, 4), round(step * y, 4)) for x, y in (corners + more)[:count]]
+    """Centre, four corners of a box, then points that fill the box without repeating (Halton sequence)."""
+    corners = [(0.0, 0.0), (1.0, 1.0), (-1.0, 1.0), (-1.0, -1.0), (1.0, -1.0)]
+    more = [(2 * _halton(i, 2) - 1, 2 * _halton(i, 3) - 1) for i in range(1, max(0, count - 5) + 1)]
+    return [(round(step * x, 4), round(step * y, 4)) for x, y in (corners + more)[:count]]
 
 
 def _halton(index: int, base: int) -> float:

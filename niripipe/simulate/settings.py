@@ -94,8 +94,8 @@ class Setup:
 
     @property
     def mirrored(self) -> bool:
-        """Whether East is right when North is up (see the notes on parity in
-        `niripipe.simulate.pointing`).""" return self.port == 1 and not self.ao
+        """Whether East is right when North is up (parity is explained in `niripipe.simulate.pointing`)."""
+        return self.port == 1 and not self.ao
 
     @property
     def reads(self) -> tuple[int, int]:
@@ -154,6 +154,8 @@ class Effects:
         e-/s. The observatory quotes 0.25.
     glow : float
         Amplifier glow at the edges of the array, e- per coadd and read pair.
+    pedestal : float
+        Level by which the last read lies above the first without light, e- per coadd.
     hot, warm, dead : float
         Fractions of pixels with a dark current of 1.5e3 to 2e4 e-/s, of 2 to 600 e-/s, and with less than 0.6
         of the normal response.
@@ -187,6 +189,7 @@ class Effects:
     read_noise: bool = True
     dark_current: float = 0.25
     glow: float = 20.0
+    pedestal: float = 60.0
     hot: float = 0.0012
     warm: float = 0.002
     dead: float = 0.0012

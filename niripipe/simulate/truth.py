@@ -211,8 +211,14 @@ def _from_dict(raw: dict[str, Any]) -> Truth:
         frames={name: FrameTruth(**frame) for name, frame in raw["frames"].items()},
         fields={name: _scene_from_dict(scene) for name, scene in raw["fields"].items()},
         cosmic_rays={name: np.array(hits, float).reshape(-1, 3) for name, hits in raw["cosmic_rays"].items()},
-        **{name: np.array(raw[name], np.int64).reshape(-1, 2) for name in ("dead", "hot", "warm")},
+        dead=_pixels(raw["dead"]),
+        hot=_pixels(raw["hot"]),
+        warm=_pixels(raw["warm"]),
     )
+
+
+def _pixels(listed: list[list[int]]) -> NDArray[np.int64]:
+    return np.array(listed, np.int64).reshape(-1, 2)
 
 
 def _scene_to_dict(scene: Scene) -> dict[str, Any]:
