@@ -50,7 +50,7 @@ def row_import(night: Path) -> None:
 
 
 def row_select(night: Path) -> None:
-    """Four selections over all files of the night."""
+    """Make four selections over all files of the night."""
     from niripipe import dataselect
 
     files = [str(path) for path in sorted(night.glob("*.fits"))]
@@ -61,24 +61,24 @@ def row_select(night: Path) -> None:
 
 
 def row_dark(night: Path) -> None:
-    """Processed dark of ten frames."""
+    """Make a processed dark of ten frames."""
     _reduce(_files(night)["dark"])
 
 
 def row_bpm(night: Path) -> None:
-    """Bad pixel mask of twenty flats and ten short darks."""
+    """Make a bad pixel mask of twenty flats and ten short darks."""
     kinds = _files(night)
-    _reduce(kinds["lamp_on"] + kinds["lamp_off"] + kinds["short_dark"], recipe="makeProcessedBPM")
+    _reduce(kinds["flat_on"] + kinds["flat_off"] + kinds["short_dark"], recipe="makeProcessedBPM")
 
 
 def row_flat(night: Path) -> None:
-    """Processed flat of ten lamp-on and ten lamp-off frames."""
+    """Make a processed flat of ten lamp-on and ten lamp-off frames."""
     kinds = _files(night)
-    _reduce(kinds["lamp_on"] + kinds["lamp_off"])
+    _reduce(kinds["flat_on"] + kinds["flat_off"])
 
 
 def row_science(night: Path) -> None:
-    """Science frames with their skies; the calibrations were made before."""
+    """Reduce science frames with their skies; the calibrations were made before."""
     kinds = _files(night)
     products = {kind: str(next(night.glob(f"products/*_{kind}.fits"))) for kind in ("dark", "flat", "bpm")}
     _reduce(
@@ -89,7 +89,7 @@ def row_science(night: Path) -> None:
 
 
 def row_tutorial(night: Path) -> None:
-    """All of it: selection, dark, bad pixel mask, flat, standard, science."""
+    """Do all of it: selection, dark, bad pixel mask, flat, standard, science."""
     from niripipe import CalibrationService, dataselect
 
     files = [str(path) for path in sorted(night.glob("*.fits"))]

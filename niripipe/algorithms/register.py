@@ -7,6 +7,7 @@ accepted wrongly ruins a stack, a frame set aside costs its exposure time.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -593,9 +594,17 @@ def _solution(
 
 def _surprise(number: int, expected: float) -> float:
     """Return minus the decimal logarithm of the Poisson chance of ``number`` or more."""
-    from scipy.stats import poisson
+    from scipy.special import gammainc
 
-    return float(-poisson.logsf(number - 1, max(expected, 1e-12)) / np.log(10)) if number else 0.0
+    if number == 0:
+        return 0.0
+    mean = max(expected, 1e-12)
+    # The chance of n or more is the regularised incomplete gamma function P(n, mean).
+    chance = float(gammainc(number, mean))
+    if chance > 1e-280:
+        return -math.log10(chance)
+    # Too small for a number: the chance of exactly n is nearly all of it then.
+    return (mean + math.lgamma(number + 1) - number * math.log(mean)) / math.log(10)
 
 
 def _judge(

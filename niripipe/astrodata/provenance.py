@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
+from functools import lru_cache
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -244,10 +246,17 @@ def file_md5(path: str | PathLike[str] | None) -> str:
     MD5 is what DRAGONS records; it identifies files here and protects nothing.
     """
     try:
-        with Path(path or "").open("rb") as file:
-            return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+        stat = os.stat(path or "")
+        return _md5(os.fspath(path or ""), stat.st_size, stat.st_mtime_ns)
     except OSError:
         return ""
+
+
+@lru_cache(maxsize=1024)
+def _md5(path: str, size: int, mtime_ns: int) -> str:
+    """Return the checksum of a file as it is now; one that has not changed is not read again."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def utc_now() -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -100,9 +100,21 @@ class CalibrationBook:
                 return None
             key = (id(frame), caltype)
             if key not in self._found:
-                # The frame is kept beside the answer so that its identity is not given to another one.
-                self._found[key] = (frame, self._ask(self.service, frame, caltype))
+                self.look_up([frame], caltype)
             return self._found[key][1]
+
+    def look_up(self, frames: Sequence[AstroData], caltype: str) -> None:
+        """Ask the service for the calibrations of many frames at once; `find` has the answers."""
+        with self._lock:
+            if self.service is None or caltype in self.user:
+                return
+            answers = self.service.get_calibrations(list(frames), caltype, procmode=self.mode)
+            for frame, (path, origin) in zip(frames, answers.items(), strict=True):
+                found = None
+                if path is not None:
+                    found = FoundCalibration(self.opened(Path(path)), caltype, origin or "service")
+                # The frame is kept beside the answer so that its identity is not given to another one.
+                self._found[id(frame), caltype] = (frame, found)
 
     def opened(self, source: AstroData | Path) -> AstroData:
         """Return a frame that the user named, opened once; a frame in memory is returned as it is.
@@ -142,13 +154,6 @@ class CalibrationBook:
         with self._lock:
             self._found.clear()
             self._open.clear()
-
-    def _ask(self, service: CalibrationService, frame: AstroData, caltype: str) -> FoundCalibration | None:
-        answer = service.get_calibrations([frame], caltype, procmode=self.mode)
-        path, origin = next(iter(answer.items()))
-        if path is None:
-            return None
-        return FoundCalibration(self.opened(Path(path)), caltype, origin or "service")
 
 
 def clipped(frame: AstroData, calibration: AstroData) -> AstroData:

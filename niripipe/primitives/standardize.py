@@ -184,6 +184,8 @@ class Standardize(PrimitivesBase):
         InputError, DataError
             A bad pixel mask that was named and cannot be opened or does not cover the frame.
         """
+        if params.static_bpm == "default":
+            self.context.calibrations.look_up(frames, "processed_bpm")
         self.map(lambda frame: self._add_dq(frame, params), frames)
         if params.latency:
             _add_latency(frames, seconds=params.time, non_linear=params.non_linear)

@@ -227,6 +227,8 @@ def _look_up(
     if not isinstance(params, CalibrationParams) or params.do_cal == "skip":
         return
     required = params.do_cal == "force" or context.mode == "sq"
+    if params.given is None:
+        context.calibrations.look_up(frames, params.caltype)
     for frame in frames:
         try:
             found = context.calibrations.find(frame, params.caltype, params.given)
