@@ -246,7 +246,7 @@ def file_md5(path: str | PathLike[str] | None) -> str:
     MD5 is what DRAGONS records; it identifies files here and protects nothing.
     """
     try:
-        stat = os.stat(path or "")
+        stat = Path(path or "").stat()
         return _md5(os.fspath(path or ""), stat.st_size, stat.st_mtime_ns)
     except OSError:
         return ""
