@@ -23,6 +23,8 @@ Flags = NDArray[np.bool_]
 # A source's neighbours must reach this share of what the sharpest possible source gives them; noise and
 # profiles that are not Gaussian need some room.
 _ROOM = 0.7
+# Pixels on each side of such a peak that belong to it.
+_CORE = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,9 +173,9 @@ def flag_cosmic_rays(
     Notes
     -----
     The method is L.A.Cosmic (van Dokkum 2001, PASP 113, 1420) as implemented by `astroscrappy`. It takes the
-    cores of stars for cosmic rays when the image is undersampled. So each group of touching hits is checked:
-    if the median of the 8 pixels around its brightest pixel, above the local level, is a share of that pixel
-    which even a source of `least_fwhm` would reach, it is one.
+    cores of stars for cosmic rays when the image is undersampled. So the peaks among the hits are checked: if
+    the median of the 8 pixels around one, above the local level, is a share of it that even a source of
+    `least_fwhm` would reach, it is a source, and what is not brighter within 2 pixels belongs to it.
     """
     _same_shape(data, variance=variance, mask=mask)
     _check(gain, read_noise, sigclip, sigfrac, objlim, niter, least_fwhm)
@@ -247,13 +249,25 @@ def _check(
 
 
 def _without_sources(data: NDArray[np.float32], hits: Flags, fwhm: float) -> Flags:
-    """Drop groups of hits whose brightest pixel has neighbours as bright as those of a source."""
-    from scipy.ndimage import label, maximum_position
+    """Drop hits in the core of a peak whose neighbours are as bright as those of a source."""
+    from scipy.ndimage import maximum_filter
 
-    labels, number = label(hits, np.ones((3, 3), int))
-    if number == 0:
-        return hits
-    y, x = np.array(maximum_position(data, labels, np.arange(1, number + 1))).T.astype(np.intp)
+    # The peak of a source may be spared when pixels beside it are not.
+    peaks = (data == maximum_filter(data, 3)) & dilate(hits, 1.5)
+    y, x = np.nonzero(peaks)
+    source = _is_source(data, y, x, fwhm)
+    y, x = y[source], x[source]
+    kept = hits.copy()
+    for dy in range(-_CORE, _CORE + 1):
+        for dx in range(-_CORE, _CORE + 1):
+            rows, columns = np.clip(y + dy, 0, len(data) - 1), np.clip(x + dx, 0, data.shape[1] - 1)
+            # What is brighter than the peak is a hit beside it.
+            below = data[rows, columns] <= data[y, x]
+            kept[rows[below], columns[below]] = False
+    return kept
+
+
+def _is_source(data: NDArray[np.float32], y: NDArray[np.intp], x: NDArray[np.intp], fwhm: float) -> Flags:
     dy, dx = np.mgrid[-3:4, -3:4]
     distance = np.maximum(np.abs(dy), np.abs(dx)).ravel()
     rows = np.clip(y[:, None] + dy.ravel(), 0, data.shape[0] - 1)
@@ -261,9 +275,7 @@ def _without_sources(data: NDArray[np.float32], hits: Flags, fwhm: float) -> Fla
     around = data[rows, columns]
     level = np.median(around[:, distance == 3], axis=1)
     near = np.median(around[:, distance == 1], axis=1)
-    source = near - level > _ROOM * _sharpest(fwhm) * (data[y, x] - level)
-    dropped: Flags = np.concatenate([[False], source])[labels]
-    return hits & ~dropped
+    return np.asarray(near - level > _ROOM * _sharpest(fwhm) * (data[y, x] - level))
 
 
 def _sharpest(fwhm: float) -> float:

@@ -341,12 +341,12 @@ def _ring_statistic(
     if statistic == "mean":
         total = np.sum(values, axis=1, where=take, dtype=np.float64)
         result = np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
-        return result.astype(np.float32)
+        return np.asarray(result, dtype=np.float32)
     ordered = np.sort(np.where(take, values, np.float32(np.inf)), axis=1)
     each = np.arange(len(ordered))
     low, high = np.maximum(count - 1, 0) // 2, np.minimum(count // 2, dy.size - 1)
     middle = np.float32(0.5) * (ordered[each, low] + ordered[each, high])
-    return np.where(count > 0, middle, np.float32(np.nan)).astype(np.float32, copy=False)
+    return np.asarray(np.where(count > 0, middle, np.nan), dtype=np.float32)
 
 
 def _gather(

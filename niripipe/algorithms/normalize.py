@@ -24,6 +24,9 @@ Section = tuple[slice, slice]
 Method = Literal["pairwise", "reference"]
 Kind = Literal["scale", "zero"]
 
+_MANY = 50000
+_SAMPLE = 10000
+
 
 def masked_median(values: NDArray[np.floating], good: Bool | None = None) -> float:
     """Median of the good values, exactly: the middle one, or the mean of the two middle ones.
@@ -40,16 +43,20 @@ def masked_median(values: NDArray[np.floating], good: Bool | None = None) -> flo
     float
         In the precision of `values`; NaN if there are none.
     """
-    chosen = values.ravel() if good is None or good.all() else values[good]
+    chosen = values.ravel()
+    if good is not None:
+        chosen = chosen.take(np.flatnonzero(good))
     n = chosen.size
     if n == 0:
         return float("nan")
+    chosen, below = _near_middle(chosen)
+    rank = n // 2 - below
     # The upper middle value by selection; the lower one is the largest of what went before it.
-    parted = np.partition(chosen, n // 2)
-    upper = parted[n // 2]
+    parted = np.partition(chosen, rank)
+    upper = parted[rank]
     if n % 2:
         return float(upper)
-    return float((parted[: n // 2].max() + upper) * values.dtype.type(0.5))
+    return float((parted[:rank].max() + upper) * values.dtype.type(0.5))
 
 
 def scale_factors(
@@ -135,6 +142,23 @@ def zero_offsets(
         As in `scale_factors`.
     """
     return _solve_all("zero", data, masks, objects, section, method, reference)
+
+
+def _near_middle(values: NDArray[np.floating]) -> tuple[NDArray[np.floating], int]:
+    """Narrow many values down to those about the middle, and count what is left out below them.
+
+    A sample brackets the median; whether it truly does is checked, so that the sample decides about the time
+    taken and never about the result.
+    """
+    if values.size < _MANY:
+        return values, 0
+    sample = np.sort(values[:: values.size // _SAMPLE])
+    low, high = sample[int(0.47 * sample.size)], sample[int(0.53 * sample.size)]
+    below = int(np.count_nonzero(values < low))
+    inside = values.take(np.flatnonzero((values >= low) & (values <= high)))
+    if below < values.size // 2 < below + inside.size:
+        return inside, below
+    return values, 0
 
 
 def _solve_all(

@@ -292,8 +292,8 @@ def good_stars(catalogue: Catalogue, *, adaptive_optics: bool = False) -> Flags:
     Notes
     -----
     DRAGONS's rules (``clip_sources``): PROFILE_FWHM > 0; 0 < ELLIPTICITY < 0.5; B_IMAGE > 1.1 px; flux above
-    50 (25) times its error; CLASS_STAR > 0.8, or with adaptive optics \\|FWHM_IMAGE / 1.08 - PROFILE_FWHM\\|
-    < 0.2 FWHM_IMAGE; ISOAREA_IMAGE > 20; at most 2 per cent of the pixels flagged, none if one of them is
+    50 (25) times its error; CLASS_STAR > 0.8, or with adaptive optics PROFILE_FWHM within 0.2 FWHM_IMAGE of
+    FWHM_IMAGE / 1.08; ISOAREA_IMAGE > 20; at most 2 per cent of the pixels flagged, none if one of them is
     saturated; PROFILE_EE50 > PROFILE_FWHM. Of three or more, those within 2 standard deviations of the mean
     PROFILE_FWHM, once.
     """

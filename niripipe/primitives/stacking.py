@@ -158,7 +158,6 @@ def _combine_planes(frames: list[AstroData], result: AstroData, params: CombineP
         max_iters=params.max_iters,
         nlow=params.nlow,
         nhigh=params.nhigh,
-        rejection_map=params.save_rejection_map,
         threads=threads,
         **_normalisation(data, mask, params),
     )
@@ -166,8 +165,8 @@ def _combine_planes(frames: list[AstroData], result: AstroData, params: CombineP
     ext.reset(combined.data, mask=combined.mask, variance=combined.variance)
     if all("ALIGN" in frame.phu for frame in frames):
         ext.COVERAGE = combined.count
-    if combined.rejected is not None:
-        ext.REJMAP = combined.rejected.astype(np.int16)
+    if params.save_rejection_map:
+        ext.REJMAP = (len(frames) - combined.count.astype(np.int16)).astype(np.int16)
 
 
 def _rejection(params: CombineParams, has_variance: bool) -> Rejection:

@@ -25,10 +25,11 @@ _DARK_SPREAD = 0.1
 #: Decay length of the amplifier glow from the outer rows, pixels of the full frame.
 _GLOW_LENGTH = 70.0
 #: A pixel fills at this many nominal full wells, and the spread of it. The margin keeps what is full above
-# the level at which it counts as saturated, as in real frames.
+#: the level at which it counts as saturated, as in real frames.
 _FILLS_AT, _FILLS_SPREAD = 1.01, 0.002
-#: Seconds from reset to the first read, for the saturation hole.
-_FIRST_READ = 0.2
+#: For the saturation hole: seconds from reset to the first read, and how much of the well may be full by then
+#: without a loss of signal.
+_FIRST_READ, _SHOULDER = 0.2, 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,12 +245,11 @@ def _measured(
         well = detector.well[rows] * np.float32(setup.full_well)
         np.minimum(counts, well * coadds, out=counts)
         if effects.saturation_hole and light is not None:
-            # Charge already there at the first read is not seen in the difference; it matters once the last
-            # is full.
+            # Charge there at the first read is missing from the difference once the last read is full.
+            # A little of it hides in the soft shoulder of the response.
             early = np.minimum(light * np.float32(_FIRST_READ), well)
-            counts = np.where(
-                counts >= well * coadds, np.minimum(counts, (well * 1.02 - early) * coadds), counts
-            )
+            hidden = np.maximum(early - np.float32(_SHOULDER) * well, 0)
+            counts = np.where(counts >= well * coadds, (well - hidden) * coadds, counts)
     return counts
 
 

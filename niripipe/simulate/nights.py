@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any, Protocol
@@ -62,7 +62,7 @@ class Night:
     """
 
     folder: Path
-    truth: Truth
+    truth: Truth = field(repr=False)
 
     @property
     def files(self) -> list[Path]:

@@ -28,7 +28,7 @@ Float64 = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
 #: Radius of apertures, of the ring for the local background (pixels at the tutorial's seeing of 4.7), half
-# the stamp.
+#: the stamp.
 _APERTURE, _RING = 11.0, (16.0, 22.0)
 _HALF = 23
 #: Points a pixel edge at which apertures and growth curves are integrated.

@@ -15,10 +15,10 @@ __all__ = ["Exposure", "Field", "Kind", "plan_exposures"]
 Kind = Literal["target", "sky", "std", "flat_on", "flat_off", "dark", "short_dark"]
 
 #: Seconds from the end of a frame to the start of the next: on the sky with an offset, and on the calibration
-# unit.
+#: unit.
 _OVERHEAD_SKY, _OVERHEAD_CAL = 12.3, 4.6
 #: First file number and UT of each sequence on the tutorial's pattern; numbers grow when a sequence is too
-# long.
+#: long.
 _STARTS: dict[Kind, tuple[int, time]] = {
     "target": (270, time(11, 36, 12, 300000)),
     "std": (295, time(13, 2, 40, 800000)),

@@ -227,11 +227,13 @@ def test_flagged_inputs_take_no_part_in_the_judgement() -> None:
     assert (result.mask == 0).all()
 
 
-def test_pixels_without_data_do_not_count_as_contrast() -> None:
-    data = np.zeros((4, 9, 9), np.float32)
+@pytest.mark.parametrize("level", [1000, -1000])
+def test_pixels_without_data_do_not_count_as_contrast(level: float) -> None:
+    data = np.full((4, 9, 9), level, np.float32)
     data[:, :, 5:] = np.nan
-    data[2, 4, 4] = 20
-    result = combine(data, np.ones_like(data), reject="noiseclip", hsigma=5, lsigma=5)
+    data[2, 4, 4] += 20
+    model = NoiseModel(background=level)
+    result = combine(data, np.ones_like(data), reject="noiseclip", hsigma=5, lsigma=5, noise=model)
     assert result.count[4, 4] == 3
     assert (result.count[:, 5:] == 0).all()
 

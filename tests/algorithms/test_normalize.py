@@ -117,3 +117,14 @@ def test_the_median_is_exact(seed: int, n: int) -> None:
         assert found == np.median(values[good])
     else:
         assert np.isnan(found)
+
+
+@pytest.mark.parametrize("n", [50000, 50001, 200003])
+def test_the_median_of_many_values_is_exact_even_where_a_sample_misleads(n: int) -> None:
+    rng = np.random.default_rng(n)
+    smooth = rng.normal(100, 10, n).astype(np.float32)
+    striped = smooth.copy()
+    striped[:: n // 10000] = 1e6
+    stepped = np.where(np.arange(n) < n // 2, 0, 1).astype(np.float32)
+    for values in (smooth, striped, stepped, np.round(smooth), np.full(n, 3, np.float32)):
+        assert masked_median(values) == np.median(values)

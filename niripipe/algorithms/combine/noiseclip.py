@@ -192,7 +192,8 @@ def _model_variance(
     total: Float32 = np.maximum(highest - centre, centre - lowest)
     total *= total
     # Four times the scatter of the median: what noise alone makes of a flat field.
-    total -= smallest * np.float32(16 * 1.3) / np.maximum(count, 1).astype(np.float32)
+    by_chance: Float32 = np.float32(16 * 1.3) / np.maximum(count, 1).astype(np.float32)
+    total -= smallest * by_chance
     np.maximum(total, 0, out=total)
     total *= np.float32(model.contrast**2)
     # Of two inputs the centre is one, with all its noise; and only the higher one can be rejected, which must

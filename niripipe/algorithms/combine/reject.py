@@ -128,8 +128,7 @@ def _clip(data: Float32, variance: Float32 | None, usable: Bool, settings: Setti
     for iteration in range(settings.max_iters):
         values, inside, about = data[:, active], left[:, active], median[active]
         number = np.count_nonzero(inside, axis=0)
-        deviation = values - about
-        mean, spread = _moments(deviation, inside, number)
+        mean, spread = _moments(np.subtract(values, about, dtype=np.float64), inside, number)
         centre = about
         if not settings.mclip and iteration:
             centre = (about + mean).astype(np.float32)
@@ -148,14 +147,14 @@ def _clip(data: Float32, variance: Float32 | None, usable: Bool, settings: Setti
 
 
 def _moments(
-    deviation: Float32, inside: Bool, number: NDArray[np.intp]
+    deviation: NDArray[np.float64], inside: Bool, number: NDArray[np.intp]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Mean and population standard deviation of the deviations inside."""
     divisor = np.maximum(number, 1)
     kept = deviation * inside
-    mean = np.add.reduce(kept, axis=0, dtype=np.float64) / divisor
+    mean = np.add.reduce(kept, axis=0) / divisor
     kept *= deviation
-    square = np.add.reduce(kept, axis=0, dtype=np.float64) / divisor
+    square = np.add.reduce(kept, axis=0) / divisor
     return mean, np.sqrt(np.maximum(square - mean * mean, 0))
 
 

@@ -236,6 +236,9 @@ def _clean_quadrant(frame: Float32, good: Flags, corner: Corner, settings: _Sett
         simple_thres=settings.simple_thres,
         margin=settings.height,
     )
+    if not zones:
+        return Finding((), pattern.rms, noise, noise, "no rows with a pattern")
+    pattern = _refitted(sample, pattern, zones, first)
     strength, on = _zone_strength(sample, pattern, zones, first)
     before, after, number = _noise(sample, pattern, strength, on)
     free = pattern.box.size + np.count_nonzero(on) / settings.height
@@ -280,16 +283,22 @@ def _middle(ordered: Float32, low: NDArray[np.intp], high: NDArray[np.intp]) -> 
 
 
 def _without_background(tiles: Tiles, usable: Flags) -> Float32:
-    """Subtract the mean of each box and, between usable neighbours, the gradient along x."""
+    """Subtract from each box its mean and the gradients between its neighbours, where those are usable."""
     mean, _ = tiles.means()
     inside: Flags = np.any(usable, axis=(2, 3))
-    width = tiles.values.shape[3]
+    along_x = _gradient(mean, inside, tiles.values.shape[3])
+    along_y = _gradient(mean.T, inside.T, tiles.values.shape[2]).swapaxes(0, 1)
+    background = mean[:, :, None, None] + along_y[:, :, :, None] + along_x[:, :, None, :]
+    return tiles.values - background
+
+
+def _gradient(mean: Float32, inside: Flags, size: int) -> Float32:
+    """Slope of box means along the first axis, times the places within a box, shape (*mean.shape, size)."""
     slope = np.zeros_like(mean)
     both = inside[2:] & inside[:-2]
-    slope[1:-1] = np.where(both, (mean[2:] - mean[:-2]) / np.float32(2 * width), np.float32(0))
-    place = np.arange(width, dtype=np.float32) - np.float32(0.5 * (width - 1))
-    background = mean[:, :, None] + slope[:, :, None] * place
-    return tiles.values - background[:, :, None, :]
+    slope[1:-1] = np.where(both, (mean[2:] - mean[:-2]) / np.float32(2 * size), np.float32(0))
+    place = np.arange(size, dtype=np.float32) - np.float32(0.5 * (size - 1))
+    return slope[:, :, None] * place
 
 
 def _rank_one(sample: _Sample) -> _Pattern:
@@ -299,10 +308,7 @@ def _rank_one(sample: _Sample) -> _Pattern:
     """
     profile, weight = sample.profile, sample.count.astype(np.float64)
     # What stands in one row of boxes only, such as a bad row, is not a pattern.
-    calm = profile
-    if len(profile) >= 3:
-        calm = profile.copy()
-        calm[1:-1] = np.median([profile[:-2], profile[1:-1], profile[2:]], axis=0)
+    calm = _calm(profile)
     box = calm[int(np.argmax(np.sum(calm**2, axis=1)))]
     for _ in range(_ROUNDS):
         amplitude = _ratio((weight * calm * box).sum(axis=1), (weight * box**2).sum(axis=1))
@@ -322,6 +328,14 @@ def _rank_one(sample: _Sample) -> _Pattern:
     return _normalised(sample, box.reshape(height, width))
 
 
+def _calm(rows: Float64) -> Float64:
+    """Median of each row with the one before and the one after; the first and last as they are."""
+    calm = rows.copy()
+    if len(rows) >= 3:
+        calm[1:-1] = np.median([rows[:-2], rows[1:-1], rows[2:]], axis=0)
+    return calm
+
+
 def _normalised(sample: _Sample, box: Float64) -> _Pattern:
     """Measure the strength of a box in each row of pixels, and scale it to 1 where it is on."""
     rows = (-1, *box.shape)
@@ -336,10 +350,26 @@ def _normalised(sample: _Sample, box: Float64) -> _Pattern:
     strength = _ratio(product, weight)
     # The moments of single rows would be those of their noise; rows of boxes are quieter.
     by_box = _ratio(product.reshape(-1, len(box)).sum(axis=1), weight.reshape(-1, len(box)).sum(axis=1))
-    unit = unit_strength(by_box)
+    unit = unit_strength(_calm(by_box))
     if unit == 0:
         return _Pattern(np.zeros_like(box), np.zeros_like(strength), np.ones_like(weight))
     return _Pattern(box * unit, strength / unit, weight * unit**2)
+
+
+def _refitted(sample: _Sample, pattern: _Pattern, zones: tuple[Range, ...], first: int) -> _Pattern:
+    """Fit the box again to the rows of the zones alone, now that the edges are known to the row."""
+    strength = np.zeros(sample.rows)
+    for start, stop in zones:
+        strength[start + first : stop + first] = 1.0
+    shape = (-1, *pattern.box.shape)
+    weight = sample.count.reshape(shape) * strength.reshape(-1, len(pattern.box), 1)
+    amplitude = pattern.strength.reshape(-1, len(pattern.box), 1)
+    # Row by row, so that a row of boxes that holds an edge counts with the part that is on.
+    by_box = _ratio((weight * amplitude).sum(axis=(1, 2)), weight.sum(axis=(1, 2)))[:, None, None]
+    product = (weight * by_box * sample.profile.reshape(shape)).sum(axis=0)
+    power = (weight * by_box**2).sum(axis=0)
+    box = np.where(power > 0, _ratio(product, power), pattern.box)
+    return _normalised(sample, box - box.mean())
 
 
 def _zone_strength(

@@ -52,6 +52,8 @@ _OVERFIT = 2.0
 # Rounds of refilling masked pixels with the pattern found; each leaves the masked share of the error of the
 # one before.
 _ROUNDS = 3
+# Rows with a smaller share of usable pixels have no say in where the pattern is.
+_LEAST_SHARE = 0.4
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,7 @@ class _Rows:
     usable : ndarray of bool
         Pixels that were not filled.
     spectrum : ndarray of complex64, shape (rows, frequencies)
-        Transform of `smooth`.
+        Transform of `smooth`, with the pattern continued into what was filled.
     bins : ndarray of int
         Frequencies of the pattern and its harmonics.
     strength : ndarray of float64, shape (rows,)
@@ -86,7 +88,7 @@ class _Rows:
     excess : ndarray of float64, shape (rows,)
         Power at `bins` over the power beside them, less 1, mean over the frequencies.
     triggered : ndarray of bool, shape (rows,)
-        Rows in which the first frequency stands out.
+        Rows in which any of `bins` stands out.
     """
 
     smooth: Float32
@@ -133,7 +135,8 @@ def clean_fft_readout(
     periodicity : float
         Period of the pattern in columns.
     sigma_fact : float
-        How many standard deviations the amplitude at the pattern's frequency must exceed the mean about it.
+        How many standard deviations the amplitude at the pattern's frequency, or a harmonic of it, must
+        exceed the mean about it.
     pat_thres : float
         A zone is cleaned only if the strength of its rows, less the mean of all rows in units of their
         standard deviation and averaged over the quadrants, exceeds this.
@@ -231,27 +234,27 @@ def _transform(frame: Float32, good: Flags, corner: Corner, settings: _Settings)
     width = view.shape[1]
     bins = _harmonics(width, settings.periodicity)
     smooth = _filled(view, usable)
-    spectrum = rfft(smooth, axis=1)
+    spectrum = _refilled(rfft(smooth, axis=1), ~usable, bins)
     power = np.square(spectrum.real) + np.square(spectrum.imag)
     noise = np.stack([_beside(power, int(k), settings.window).mean(axis=1) for k in bins]).astype(np.float64)
     at = power[:, bins].T.astype(np.float64)
     # Each frequency but the last of an even number stands for two of the full spectrum (Parseval).
     weight = np.where(2 * bins == width, 1.0, 2.0) / width**2
-    # What was filled has no pattern, so a row shows only its usable share of it.
+    # A pattern measured on a share of the pixels is that much noisier; what was filled has no noise.
     share = usable.mean(axis=1)
-    scale = 1 / np.maximum(share, 1 / width)
+    noise /= np.maximum(share, 1 / width) ** 2
     difference = np.square(np.abs(_differences(spectrum, bins)), dtype=np.float64)
     return _Rows(
         smooth,
         usable,
         spectrum,
         bins,
-        scale * np.sqrt(difference @ weight),
+        np.sqrt(difference @ weight),
         # The mean of two neighbours adds half of the variance.
-        scale * np.sqrt(1.5 * (weight @ noise)),
+        np.sqrt(1.5 * (weight @ noise)),
         share,
         (np.divide(at, noise, out=np.ones_like(at), where=noise > 0) - 1).mean(axis=0),
-        _triggered(power, int(bins[0]), settings),
+        np.any([_triggered(power, int(k), settings) for k in bins], axis=0),
     )
 
 
@@ -347,7 +350,7 @@ def _decide(rows: _Rows, combined: Float64, settings: _Settings) -> tuple[Findin
     everything = np.ones(len(local), bool)
     noise = _noise(local, pattern, rows.usable, everything)[0]
     over = rows.strength - rows.floor
-    unit = unit_strength(over[rows.share >= 0.5])
+    unit = unit_strength(over[rows.share >= _LEAST_SHARE])
     strength = float(np.sqrt(np.mean(rows.strength**2)))
     zones: tuple[Range, ...] = ((0, len(local)),)
     if not settings.force:
@@ -357,7 +360,7 @@ def _decide(rows: _Rows, combined: Float64, settings: _Settings) -> tuple[Findin
     on = np.zeros(len(local), bool)
     for start, stop in zones:
         on[start:stop] = True
-    pattern[on] = _pattern(rows, on)
+    pattern[on] = _inverse(rows.spectrum[on], rows.bins, local.shape[1])
     before, after = _noise(local, pattern, rows.usable, on)
     free = float(np.where(2 * rows.bins == local.shape[1], 1, 2).sum()) / local.shape[1]
     if not after**2 < before**2 * (1 - _OVERFIT * free):
@@ -368,36 +371,55 @@ def _decide(rows: _Rows, combined: Float64, settings: _Settings) -> tuple[Findin
 
 
 def _zones(rows: _Rows, strength: Float64, combined: Float64, pat_thres: float) -> tuple[Range, ...]:
-    # The variance of a strength goes as the inverse of the usable share.
+    # The inverse variance of a strength goes with the usable share; of rows that are mostly filled little is
+    # known, and they go with those beside them.
     found = find_zones(
-        strength, rows.share, canny_sigma=_EDGE_SIGMA, simple_thres=_EDGE_RANGE, margin=_BOX_HEIGHT
+        strength,
+        np.where(rows.share >= _LEAST_SHARE, rows.share, 0.0),
+        canny_sigma=_EDGE_SIGMA,
+        simple_thres=_EDGE_RANGE,
+        margin=_BOX_HEIGHT,
     )
     kept = []
     for start, stop in found:
         part = slice(start, stop)
-        error = 1 / np.sqrt((stop - start) * rows.bins.size)
+        # Rows that are mostly filled say too little to count as evidence.
+        measured = rows.share[part] >= _LEAST_SHARE
+        if not measured.any():
+            continue
+        error = 1 / np.sqrt(np.count_nonzero(measured) * rows.bins.size)
         if (
-            np.mean(rows.triggered[part]) >= 0.5
-            and np.mean(rows.excess[part]) > _EXCESS_SIGMA * error
+            np.mean(rows.triggered[part][measured]) >= 0.5
+            and np.mean(rows.excess[part][measured]) > _EXCESS_SIGMA * error
             and np.mean(combined[part]) > pat_thres
         ):
             kept.append((start, stop))
     return tuple(kept)
 
 
-def _pattern(rows: _Rows, on: Flags) -> Float32:
-    """Pattern of the chosen rows, shape (chosen rows, columns)."""
-    from scipy.fft import irfft, rfft
+def _refilled(spectrum: Complex, gaps: Flags, bins: NDArray[np.intp]) -> Complex:
+    """Continue the pattern into gaps, which also keeps it from leaking into the frequencies beside it."""
+    from scipy.fft import rfft
 
-    spectrum, gaps = rows.spectrum[on], ~rows.usable[on]
-    width = gaps.shape[1]
-    pattern = np.zeros(gaps.shape, np.float32)
+    rows = np.flatnonzero(gaps.any(axis=1) & ~gaps.all(axis=1))
+    if rows.size == 0:
+        return spectrum
+    part, holes = spectrum[rows], gaps[rows]
+    refilled = part
+    for _ in range(_ROUNDS):
+        refilled = part + rfft(_inverse(refilled, bins, holes.shape[1]) * holes, axis=1)
+    result = spectrum.copy()
+    result[rows] = refilled
+    return result
+
+
+def _inverse(spectrum: Complex, bins: NDArray[np.intp], width: int) -> Float32:
+    """Pattern that a spectrum holds, in pixels."""
+    from scipy.fft import irfft
+
     own = np.zeros_like(spectrum)
-    for number in range(_ROUNDS + 1 if gaps.any() else 1):
-        refilled = spectrum + rfft(pattern * gaps, axis=1) if number else spectrum
-        own[:, rows.bins] = _differences(refilled, rows.bins)
-        pattern = irfft(own, n=width, axis=1)
-    return np.asarray(pattern)
+    own[:, bins] = _differences(spectrum, bins)
+    return np.asarray(irfft(own, n=width, axis=1))
 
 
 def _high_pass(smooth: Float32, periodicity: float) -> Float32:
@@ -425,7 +447,12 @@ def _clean_outliers(
     quadrants: list[_Rows], findings: list[Finding], patterns: list[Float32], threshold: float
 ) -> None:
     """Clean single rows outside the zones of cleaned quadrants that stand out from the others, in place."""
-    ratio = [np.divide(q.strength, q.floor, out=np.zeros_like(q.floor), where=q.floor > 0) for q in quadrants]
+    # The cube root of a power is close to normally distributed (Wilson & Hilferty 1931), so a limit in
+    # standard deviations means what it says.
+    ratio = [
+        np.cbrt(np.divide(q.strength, q.floor, out=np.zeros_like(q.floor), where=q.floor > 0) ** 2)
+        for q in quadrants
+    ]
     outside = []
     for finding, rows in zip(findings, quadrants, strict=True):
         flags = np.full(len(rows.smooth), bool(finding.zones))
@@ -439,7 +466,7 @@ def _clean_outliers(
     for number, (rows, flags) in enumerate(zip(quadrants, outside, strict=True)):
         single = flags & (ratio[number] > limit)
         if single.any():
-            patterns[number][single] = _pattern(rows, single)
+            patterns[number][single] = _inverse(rows.spectrum[single], rows.bins, rows.smooth.shape[1])
             finding = findings[number]
             zones = _joined(finding.zones, single)
             findings[number] = replace(finding, zones=zones)

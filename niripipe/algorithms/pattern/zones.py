@@ -34,7 +34,8 @@ def find_zones(
     Returns
     -------
     tuple of (int, int)
-        Half-open ranges. Without any edge the pattern is taken to be on everywhere.
+        Half-open ranges in which the mean strength is at least half of `simple_thres`; without any edge,
+        all rows or none.
 
     Notes
     -----
@@ -43,9 +44,14 @@ def find_zones(
     and `simple_thres`; a rising edge switches on, a falling one off. Then each edge is moved, within the
     reach of the smoothing, to the row where a sharp step fits best.
     """
+    # A row that goes far beyond on and off is something else, and must not make an edge.
+    strength = np.clip(strength, -1.0, 2.0)
     edges = _edges(strength, weight, canny_sigma, simple_thres, margin)
+    half = 0.5 * simple_thres
     if not edges:
-        return ((0, strength.size),)
+        # A few rows of something else make no edge either.
+        on = _level(strength, weight, 0, strength.size) > half
+        return ((0, strength.size),) if on else ()
     rows = _refined([row for row, _ in edges], strength, weight, reach=math.ceil(2 * canny_sigma) + 1)
     zones: list[Range] = []
     start: int | None = None if edges[0][1] else 0
@@ -57,7 +63,6 @@ def find_zones(
             start = None
     if start is not None:
         zones.append((start, strength.size))
-    half = 0.5 * simple_thres
     return tuple(zone for zone in zones if _level(strength, weight, *zone) > half)
 
 
