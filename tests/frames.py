@@ -109,9 +109,8 @@ def hdus(
 
 def wcs_cards(phu: Mapping[str, Any], shape: tuple[int, int]) -> dict[str, Any]:
     """Return the WCS of a frame that points where its header says (PA 0): offsets move the field centre."""
-    mirrored = phu["INPORT"] == 1
-    (a, b), (c, d) = cd_matrix(SCALE, float(phu["PA"] or 0.0), mirrored=mirrored)
-    east, north = float(phu["POFFSET"] or 0.0), float(phu["QOFFSET"] or 0.0)
+    angle, east, north = (_number(phu[key]) for key in ("PA", "POFFSET", "QOFFSET"))
+    (a, b), (c, d) = cd_matrix(SCALE, angle, mirrored=phu["INPORT"] == 1)
     return {
         "CTYPE1": "RA---TAN",
         "CTYPE2": "DEC--TAN",
@@ -229,6 +228,10 @@ def electrons(ad: AstroData, variance: Any = None, mask: Any = None) -> AstroDat
     ext.variance = None if variance is None else np.broadcast_to(np.float32(variance), ext.shape).copy()
     ext.mask = None if mask is None else np.broadcast_to(np.asarray(mask, np.uint16), ext.shape).copy()
     return ad
+
+
+def _number(value: Any) -> float:
+    return value if isinstance(value, float) else 0.0
 
 
 def _header(cards: Mapping[str, Any]) -> fits.Header:

@@ -34,6 +34,7 @@ _BLOCK = 2880
 _CARDS_PER_BLOCK = _BLOCK // 80
 _counter = itertools.count()
 _BITPIX = {"u1": 8, "i2": 16, "i4": 32, "i8": 64, "f4": -32, "f8": -64}
+_MASK_KEYWORDS = ("BPMASK", "PROCBPM")
 _PLANE_NAMES = {"data": "SCI", "variance": "VAR", "mask": "DQ"}
 # Descriptions of a layout that come with a header from elsewhere and are made anew here.
 _NAMED = frozenset({"EXTNAME", "EXTVER", "INHERIT"})
@@ -170,7 +171,11 @@ def _versions(extensions: list[Extension]) -> list[int]:
 
 def _extension(extension: Extension, version: int) -> Iterator[_Hdu]:
     science = extension.header_for_writing()
-    yield _image("SCI", version, extension.read("data"), science)
+    data = extension.read("data")
+    if extension._phu is not None and any(keyword in extension._phu for keyword in _MASK_KEYWORDS):
+        # The pixels of a bad pixel mask are bits, and whoever reads them expects whole numbers.
+        data = data.astype(np.int16)
+    yield _image("SCI", version, data, science)
     for name in ("variance", "mask"):
         array = extension.read(name)
         if array is not None:

@@ -26,7 +26,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, overload
 
 from niripipe.astrodata import AstroData
-from niripipe.primitives.params import Params
+from niripipe.errors import InputError
+from niripipe.primitives.params import Params, nearest
 
 if TYPE_CHECKING:
     from niripipe.primitives.calibrations import CalibrationBook
@@ -39,6 +40,7 @@ __all__ = [
     "PrimitivesBase",
     "Runner",
     "Status",
+    "UnknownPrimitiveError",
     "not_needed",
     "primitive",
     "skipped",
@@ -114,6 +116,10 @@ class Context:
     overwrite: bool
     threads: int
     software: str
+
+
+class UnknownPrimitiveError(InputError, AttributeError):
+    """A recipe calls a primitive that does not exist."""
 
 
 class Runner(Protocol):
@@ -294,6 +300,11 @@ class PrimitivesBase:
     streams: dict[str, list[AstroData]]
     context: Context
     runner: Runner = field(repr=False)
+
+    def __getattr__(self, name: str) -> Any:
+        raise UnknownPrimitiveError(
+            f"There is no primitive {name!r}", item="recipe", remedy=nearest(name, self.primitives())
+        )
 
     @classmethod
     def primitives(cls) -> dict[str, Primitive]:

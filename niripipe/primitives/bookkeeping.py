@@ -256,10 +256,10 @@ def _transfer(frame: AstroData, source: AstroData, attribute: str) -> None:
     if attribute in ("data", "mask", "variance", "wcs"):
         value = getattr(other, attribute)
         setattr(ext, attribute, value if value is None or attribute == "wcs" else value.copy())
-    elif attribute in other.exposed:
-        setattr(ext, attribute, getattr(other, attribute).copy())
     elif attribute in source.tables:
         setattr(frame, attribute, getattr(source, attribute).copy())
+    elif attribute in other.exposed:
+        setattr(ext, attribute, getattr(other, attribute).copy())
     else:
         raise ParameterError(
             "The source has no such attribute",

@@ -21,6 +21,7 @@ __all__ = [
     "DoCal",
     "Field",
     "FrameOrPath",
+    "FrameOrPathOrDefault",
     "NameList",
     "Origin",
     "Params",
@@ -98,6 +99,12 @@ def _section(value: Any) -> Any:
 
 FrameOrPath = Annotated[AstroData | Path | None, BeforeValidator(_path)]
 """A calibration given by hand: a frame in memory or a path."""
+
+FrameOrPathOrDefault = Annotated[
+    AstroData | Path | Literal["default"] | None,
+    BeforeValidator(lambda value: value if value == "default" else _path(value)),
+]
+"""The same, or ``default`` for what the calibration service has."""
 
 NameList = Annotated[tuple[str, ...] | None, BeforeValidator(_names)]
 """Names as a sequence or as one comma-separated text."""

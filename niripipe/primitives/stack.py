@@ -95,12 +95,15 @@ class Stack(PrimitivesBase):
                 raise DataError(
                     "This frame is not a dark", file=frame.filename, found=", ".join(sorted(frame.tags))
                 )
-            if abs(frame.exposure_time() - frames[0].exposure_time()) > _EXPOSURE_TOLERANCE:
+            if (
+                abs(frame.exposure_time() - frames[0].exposure_time()) > _EXPOSURE_TOLERANCE
+                or frame.coadds() != frames[0].coadds()
+            ):
                 raise DataError(
-                    "Darks of different exposure times cannot be combined",
+                    "Darks of different exposures cannot be combined",
                     file=frame.filename,
-                    found=f"{frame.exposure_time()} s",
-                    expected=f"{frames[0].exposure_time()} s as {frames[0].filename}",
+                    found=_exposure(frame),
+                    expected=f"{_exposure(frames[0])} as {frames[0].filename}",
                 )
         return [stack(frames, params, threads=self.context.threads)] if frames else []
 
@@ -120,3 +123,7 @@ class Stack(PrimitivesBase):
                 objmask.dilate(sky, params.dilation)
                 objmask.add_to_mask(sky, DQ.bad_pixel)
         return [stack(skies, params, threads=self.context.threads)]
+
+
+def _exposure(frame: AstroData) -> str:
+    return f"{frame.exposure_time():g} s in {frame.coadds()} coadds"

@@ -14,11 +14,14 @@ from niripipe.instruments import AstroDataNiri, pointing
 from niripipe.logutils import get_logger
 from niripipe.primitives.base import DONE, Outcome, PrimitivesBase, not_needed, primitive, skipped
 from niripipe.primitives.calibrations import clipped
-from niripipe.primitives.params import Field, FrameOrPath, Params
+from niripipe.primitives.params import Field, FrameOrPath, FrameOrPathOrDefault, Params
 
 __all__ = ["Standardize"]
 
 log = get_logger(__name__)
+
+_WITHOUT_WCS = {"DARK", "FLAT", "ARC", "CAL"}
+"""Calibrations are taken at the zenith with the cover closed: their WCS means nothing."""
 
 
 class ValidateDataParams(Params):
@@ -64,7 +67,7 @@ class AddDQParams(Params):
     """Parameters of `Standardize.addDQ`."""
 
     suffix: str | None = Field("_dqAdded", description="suffix of the file name")
-    static_bpm: FrameOrPath | Literal["default"] = Field(
+    static_bpm: FrameOrPathOrDefault = Field(
         "default", description="bad pixel mask; default: ask the calibration service; None: none"
     )
     user_bpm: FrameOrPath = Field(None, description="a further bad pixel mask, joined with the static one")
@@ -220,7 +223,7 @@ class Standardize(PrimitivesBase):
         ext.hdr.set("GAIN", 1.0, "Gain (e-/data unit)")
         return None
 
-    @primitive(stamp="ADDVAR")
+    @primitive(stamp="ADDVAR", repeatable=True)
     def addVAR(self, frame: AstroData, params: AddVARParams) -> Outcome | None:
         """Add the variance of read noise and photon noise.
 
@@ -289,6 +292,7 @@ class Standardize(PrimitivesBase):
         mask = dq.flag_levels(
             ext.read("data"), saturation=ext.saturation_level(), non_linear=ext.non_linear_level()
         )
+        mask[~np.isfinite(ext.read("data"))] |= np.uint16(DQ.no_data)
         for bpm in self._bad_pixel_masks(frame, params):
             mask |= clipped(frame, bpm)[0].read("data").astype(np.uint16)
         ext.mask = mask
@@ -334,7 +338,7 @@ def _validate(frame: AstroData, params: ValidateDataParams) -> None:
         raise DataError(
             "A NIRI frame has one image extension", file=frame.filename, found=f"{len(frame)}", expected="1"
         )
-    if params.require_wcs and frame[0].wcs is None:
+    if params.require_wcs and frame[0].wcs is None and not frame.tags & _WITHOUT_WCS:
         raise DataError(
             "The frame has no usable WCS, and its header does not allow one to be built",
             file=frame.filename,
@@ -384,8 +388,7 @@ def _standardize_headers(frame: AstroData, software: str, mode: str) -> None:
 
 def _standardize_wcs(frame: AstroData, params: StandardizeWCSParams) -> Outcome | None:
     """Rebuild a WCS that is missing or contradicts the pointing, as the parameters say."""
-    if frame.tags & {"DARK", "FLAT", "ARC", "CAL"}:
-        # Calibrations are taken at the zenith with the cover closed: their WCS means nothing.
+    if frame.tags & _WITHOUT_WCS:
         return not_needed("calibrations need no WCS")
     ext = frame[0]
     niri = cast(AstroDataNiri, frame)

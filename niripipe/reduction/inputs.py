@@ -144,9 +144,11 @@ def _is_science(frame: AstroData) -> bool:
 
 
 def _duplicates(sources: Sequence[Source]) -> list[str]:
-    paths = [Path(s).resolve() for s in sources if not isinstance(s, AstroData)]
-    twice = sorted({path.name for path in paths if paths.count(path) > 1})
-    return [f"{name} is listed more than once" for name in twice]
+    """Return a fault for every name that stands for more than one input: reports and tables go by names."""
+    names = [s.filename if isinstance(s, AstroData) else Path(s).name for s in sources]
+    return [
+        f"{name} is listed more than once" for name in sorted({n for n in names if n and names.count(n) > 1})
+    ]
 
 
 def _foreign(frames: Sequence[AstroData]) -> list[str]:
@@ -195,7 +197,7 @@ def _mixed(frames: Sequence[AstroData]) -> list[str]:
     faults = []
     kinds: dict[str, list[AstroData]] = {}
     for frame in frames:
-        if "NIRI" in frame.tags and "PROCESSED" not in frame.tags:
+        if "NIRI" in frame.tags and "PROCESSED" not in frame.tags and len(frame) == 1:
             kinds.setdefault(_kind(frame), []).append(frame)
     for kind, members in kinds.items():
         for rule in _RULES:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import importlib.util
 import pkgutil
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
 from niripipe.errors import InputError
@@ -109,13 +108,14 @@ def find_recipe(
     InputError
         No recipe of that name for these data, or a recipe file that cannot be used.
     """
+    libraries = recipe_libraries(mode)
     if callable(name):
         return name
     own = _user_recipe(name)
     if own is not None:
         return own
     tags = frozenset(tags)
-    fitting = [library for library in recipe_libraries(mode) if library.fits(tags)]
+    fitting = [library for library in libraries if library.fits(tags)]
     for library in fitting:
         recipe = library.recipes[0] if name == DEFAULT_RECIPE else library.named(name)
         if recipe is not None:
@@ -182,19 +182,14 @@ def _user_recipe(name: str) -> Recipe | None:
             "The recipe file does not exist", file=path, item="recipe", found=name, expected="file.function"
         )
     private = f"_niripipe_recipe_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]}"
-    spec = importlib.util.spec_from_file_location(private, path)
-    if spec is None or spec.loader is None:
-        raise InputError("The recipe file is not a Python module", file=path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[private] = module
+    module = ModuleType(private)
+    module.__file__ = str(path)
     try:
-        spec.loader.exec_module(module)
-    except Exception as error:
+        _FreshLoader(private, str(path)).exec_module(module)
+    except (Exception, SystemExit) as error:
         raise InputError(
             "The recipe file cannot be loaded", file=path, found=f"{type(error).__name__}: {error}"
         ) from error
-    finally:
-        sys.modules.pop(private, None)
     recipe = getattr(module, function, None)
     if not callable(recipe):
         functions = [key for key, value in vars(module).items() if callable(value) and key[0] != "_"]
@@ -206,6 +201,15 @@ def _user_recipe(name: str) -> Recipe | None:
             remedy=nearest(function, functions),
         )
     return recipe  # type: ignore[no-any-return]
+
+
+class _FreshLoader(SourceFileLoader):
+    """Loads a file as it is now, and leaves nothing beside it."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        path = self.get_filename(fullname)
+        code: CodeType = self.source_to_code(self.get_data(path), path)
+        return code
 
 
 def _not_found(

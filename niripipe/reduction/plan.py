@@ -173,11 +173,24 @@ class _Notes:
             self.plan.faults.append(error)
             return inputs
         self.plan.steps.append(PlannedStep(primitive.name, str(streams), resolved))
+        self._open_given(owner, resolved)
         if isinstance(resolved.params, CalibrationParams) and not resolved.skip_primitive:
             self.calibrated.append((primitive, resolved))
         if frames is None:
             owner.streams[streams.target] = list(inputs)
         return inputs
+
+    def _open_given(self, owner: PrimitivesBase, resolved: Resolved) -> None:
+        """Open the files that parameters name, so that a fault is found now."""
+        for name in type(resolved.params).model_fields:
+            value = getattr(resolved.params, name)
+            # A calibration of the step itself is opened when it is looked up.
+            own = getattr(resolved.params, "calibration_field", None)
+            if isinstance(value, Path) and name != own:
+                try:
+                    owner.context.calibrations.opened(value)
+                except NiripipeError as error:
+                    self.plan.faults.append(error)
 
     def map(self, function: Callable[[T], R], items: Sequence[T]) -> list[R]:
         return [function(item) for item in items]

@@ -39,26 +39,27 @@ class TextProgress:
     Parameters
     ----------
     stream : text stream, optional
-        Where to write; the standard error by default. Nothing is written where a line cannot be
-        rewritten, as in a file or a pipe.
+        Where to write. By default the standard error, if it is a terminal or belongs to a notebook: in
+        a file a line cannot be rewritten.
+    interval : float, optional
+        Shortest time between two changes of the line, s.
     """
 
     _WIDTH = 60
-    _INTERVAL = 0.1
 
-    def __init__(self, stream: TextIO | None = None) -> None:
+    def __init__(self, stream: TextIO | None = None, *, interval: float = 0.1) -> None:
         self._stream = sys.stderr if stream is None else stream
-        # Notebooks rewrite a line too, although they are no terminal.
-        self._live = self._stream.isatty() or "ipykernel" in sys.modules
+        self._live = stream is not None or sys.stderr.isatty() or "ipykernel" in sys.modules
+        self._interval = interval
         self._shown = False
         self._next = 0.0
 
     def update(self, step: str, done: int, total: int) -> None:
-        """Rewrite the line, at most ten times a second."""
+        """Rewrite the line, unless it has just been rewritten."""
         now = time.monotonic()
         if not self._live or now < self._next:
             return
-        self._next = now + self._INTERVAL
+        self._next = now + self._interval
         bar = "#" * (20 * done // max(total, 1))
         text = f"{step:<24s} [{bar:<20s}] {done}/{total}"
         self._stream.write(f"\r{text:<{self._WIDTH}s}")

@@ -132,6 +132,7 @@ class RecipeRunner:
         inputs = list(owner.streams.get(streams.source, []))
         if resolved.skip_primitive:
             self._skip(primitive, inputs, resolved, str(streams))
+            owner.streams[streams.target] = inputs
             return inputs
         if streams.source != streams.target:
             inputs = [frame.copy() for frame in inputs]

@@ -134,14 +134,20 @@ class _Star(NamedTuple):
 
 
 class _Model(NamedTuple):
-    """Truth on the pixels of the stack: stars and galaxy (e-), positions and fluxes (e-) of the stars."""
+    """Truth on the pixels of the stack: stars, galaxy (e-), positions, fluxes (e-) and FWHM of stars."""
 
     stars: Float32
     galaxy: Float32 | None
     x: Float64
     y: Float64
     flux: Float64
-    fwhm: float
+    widths: tuple[float, ...]
+
+    def star(self, i: int, x: float, y: float, columns: slice, rows: slice) -> Float64:
+        """Draw one star at a position of a window."""
+        stamps = [star_stamp(x, y, width, columns, rows) for width in self.widths]
+        drawn: Float64 = self.flux[i] * sum(stamps) / len(stamps)
+        return drawn
 
 
 def score(
@@ -274,7 +280,9 @@ def _build_model(
     scene = truth.fields[kind]
     frames = [truth.frames[name] for name in names]
     seconds = float(np.mean([f.seconds * f.transparency for f in frames]))
-    fwhm = float(np.mean([f.fwhm_pix for f in frames]))
+    fwhms = np.array([f.fwhm_pix for f in frames])
+    # Two profiles with the mean and the spread of all stand for the profile of the stack.
+    widths = (float(fwhms.mean() - fwhms.std()), float(fwhms.mean() + fwhms.std()))
     table = scene.table
     x, y = (
         planes.wcs.all_world2pix(*scene.wcs.to_sky(table[:, 0], table[:, 1]), 0) if len(table) else ([], [])
@@ -282,8 +290,9 @@ def _build_model(
     x, y = np.asarray(x, float) + shift[0], np.asarray(y, float) + shift[1]
     flux = table[:, 2] * seconds
     stars = np.zeros(planes.data.shape, np.float32)
-    add_stars(stars, x, y, flux, fwhm, faintest=0.05)
-    return _Model(stars, _draw_galaxy(planes, scene, seconds, shift), x, y, flux, fwhm)
+    for width in widths:
+        add_stars(stars, x, y, flux / len(widths), width, faintest=0.05)
+    return _Model(stars, _draw_galaxy(planes, scene, seconds, shift), x, y, flux, widths)
 
 
 def _draw_galaxy(planes: _Stack, scene: Scene, seconds: float, shift: tuple[float, float]) -> Float32 | None:
@@ -326,26 +335,24 @@ def _measure(planes: _Stack, model: _Model, rest: Float32) -> Iterator[_Star]:
         if window is None:
             continue
         rows, columns = window
-        own = model.flux[i] * star_stamp(model.x[i], model.y[i], model.fwhm, columns, rows)
+        own = model.star(i, model.x[i], model.y[i], columns, rows)
         stamp = rest[rows, columns] + own
         local = (model.x[i] - columns.start, model.y[i] - rows.start)
         if not _is_clean(planes.clean[rows, columns], local):
             continue
         level = _ring_level(stamp, planes.usable[rows, columns], local)
-        x, y = _centroid(stamp - level, local, model.fwhm)
+        x, y = _centroid(stamp - level, local, sum(model.widths) / len(model.widths))
         if not math.hypot(x - local[0], y - local[1]) < 3:
             continue
         # The true profile where the star was found, measured in the same way.
-        true = model.flux[i] * star_stamp(
-            x, y, model.fwhm, slice(0, stamp.shape[1]), slice(0, stamp.shape[0])
-        )
+        true = model.star(i, x, y, slice(0, stamp.shape[1]), slice(0, stamp.shape[0]))
         true = true - _ring_level(true, planes.usable[rows, columns], (x, y))
         weight = _aperture(stamp.shape, (x, y))
         flux, expected = float((weight * (stamp - level)).sum()), float((weight * true).sum())
         noise = math.sqrt(float((weight**2 * planes.variance[rows, columns]).sum()))
         r50 = math.nan
         if flux > _LEAST_SNR * noise:
-            r50 = _half_light(stamp - level, (x, y)) / _half_light(true, (x, y))
+            r50 = _half_light_ratio(stamp - level, true, (x, y))
         yield _Star(model.x[i], model.y[i], flux / expected, flux / noise, r50, (x - local[0], y - local[1]))
 
 
@@ -382,26 +389,34 @@ def _ring_level(stamp: NDArray[np.floating[Any]], usable: Flags, centre: tuple[f
 
 def _aperture(shape: tuple[int, ...], centre: tuple[float, float]) -> Float64:
     """Fraction of each pixel inside the aperture."""
-    inside = _fine_distance(shape, centre) <= _APERTURE
+    inside = _squared_distance(shape, centre) <= _APERTURE**2
     share: Float64 = inside.reshape(shape[0], _FINE, shape[1], _FINE).mean(axis=(1, 3))
     return share
 
 
-def _fine_distance(shape: tuple[int, ...], centre: tuple[float, float]) -> Float64:
+def _half_light_ratio(
+    stamp: NDArray[np.floating[Any]], true: NDArray[np.floating[Any]], centre: tuple[float, float]
+) -> float:
+    """Ratio of the radii that hold half of the flux in the aperture."""
+    squared = _squared_distance(stamp.shape, centre)
+    inside = np.flatnonzero(squared <= _APERTURE**2)
+    order = inside[np.argsort(squared.flat[inside], kind="stable")]
+    # Every point of a pixel carries the same share of its flux.
+    rows, columns = np.divmod(order, squared.shape[1])
+    pixel = (rows // _FINE, columns // _FINE)
+    half = []
+    for image in (stamp, true):
+        growth = np.cumsum(image[pixel], dtype=float)
+        half.append(float(squared.flat[order[np.searchsorted(growth, growth[-1] / 2)]]))
+    return math.sqrt(half[0] / half[1])
+
+
+def _squared_distance(shape: tuple[int, ...], centre: tuple[float, float]) -> Float64:
+    """Squared distance from a position, at a fine grid of points."""
     y = (np.arange(shape[0] * _FINE) + 0.5) / _FINE - 0.5 - centre[1]
     x = (np.arange(shape[1] * _FINE) + 0.5) / _FINE - 0.5 - centre[0]
-    distance: Float64 = np.hypot(y[:, None], x[None, :])
-    return distance
-
-
-def _half_light(stamp: NDArray[np.floating[Any]], centre: tuple[float, float]) -> float:
-    """Radius that holds half of the flux in the aperture."""
-    distance = _fine_distance(stamp.shape, centre).ravel()
-    values = np.repeat(np.repeat(stamp, _FINE, axis=0), _FINE, axis=1).ravel()
-    inside = distance <= _APERTURE
-    order = np.argsort(distance[inside], kind="stable")
-    growth = np.cumsum(values[inside][order], dtype=float)
-    return float(distance[inside][order][np.searchsorted(growth, growth[-1] / 2)])
+    squared: Float64 = (y**2)[:, None] + (x**2)[None, :]
+    return squared
 
 
 def _centroid(
@@ -481,7 +496,7 @@ def _completeness(planes: _Stack, model: _Model, rest: Float32, inner: Flags) ->
         if window is None or not inner[round(model.y[i]), round(model.x[i])]:
             continue
         rows, columns = window
-        own = model.flux[i] * star_stamp(model.x[i], model.y[i], model.fwhm, columns, rows)
+        own = model.star(i, model.x[i], model.y[i], columns, rows)
         local = (model.x[i] - columns.start, model.y[i] - rows.start)
         if not _is_clean(planes.clean[rows, columns], local):
             continue

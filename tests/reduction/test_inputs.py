@@ -29,7 +29,9 @@ def test_plain_paths_and_frames_pass_unchanged(science):
 
 def test_a_list_file_stands_for_the_files_in_it(science, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    Path("all.lis").write_text(f"# the night\n{science[0].name} {science[1].name}  # two\n\n\t{science[2].name}\n")
+    Path("all.lis").write_text(
+        f"# the night\n{science[0].name} {science[1].name}  # two\n\n\t{science[2].name}\n"
+    )
     assert expand("@all.lis") == [path.name for path in science]
 
 
@@ -202,7 +204,9 @@ def test_a_frame_of_another_instrument_is_refused_with_what_it_is(science, tmp_p
 
 
 def test_a_fits_file_without_an_instrument_is_refused(tmp_path):
-    fits.HDUList([fits.PrimaryHDU(), fits.ImageHDU(np.zeros((8, 8), np.float32))]).writeto(tmp_path / "a.fits")
+    fits.HDUList([fits.PrimaryHDU(), fits.ImageHDU(np.zeros((8, 8), np.float32))]).writeto(
+        tmp_path / "a.fits"
+    )
     with pytest.raises(InputError, match=r"a\.fits is not a NIRI frame \(found: no INSTRUME keyword\)"):
         open_inputs([tmp_path / "a.fits"])
 
@@ -252,7 +256,9 @@ def test_frames_taken_differently_are_refused_with_both_values_and_files(tmp_pat
 
 
 def test_science_frames_of_different_exposure_times_are_accepted(tmp_path):
-    paths = make.sequence(tmp_path, [1.0], EXPTIME=20.0) + make.sequence(tmp_path, [1.0], first=2, EXPTIME=10.0)
+    paths = make.sequence(tmp_path, [1.0], EXPTIME=20.0) + make.sequence(
+        tmp_path, [1.0], first=2, EXPTIME=10.0
+    )
     assert len(open_inputs(paths).frames) == 2
 
 

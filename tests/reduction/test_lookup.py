@@ -16,7 +16,7 @@ SCIENCE = {"GEMINI", "NORTH", "NIRI", "IMAGE", "RAW", "UNPREPARED"}
 DARK = {"GEMINI", "NORTH", "NIRI", "CAL", "DARK", "RAW", "UNPREPARED"}
 FLAT = SCIENCE | {"CAL", "FLAT", "LAMPON", "GCALFLAT"}
 
-OWN = '''\
+OWN = """\
 def recipe_one(p):
     p.prepare()
 
@@ -26,7 +26,7 @@ def recipe_two(p):
 
 
 value = 3
-'''
+"""
 
 
 @pytest.fixture
@@ -37,7 +37,9 @@ def own_file(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("mode", ["sq", "ql", "qa"])
-@pytest.mark.parametrize(("tags", "recipe"), [(DARK, dark.makeProcessedDark), (FLAT, flat_image.makeProcessedFlat)])
+@pytest.mark.parametrize(
+    ("tags", "recipe"), [(DARK, dark.makeProcessedDark), (FLAT, flat_image.makeProcessedFlat)]
+)
 def test_the_default_recipe_of_calibrations_follows_from_the_tags_in_every_mode(tags, recipe, mode):
     assert find_recipe("_default", tags, mode, NIRI) is recipe
 
@@ -92,7 +94,8 @@ def test_a_recipe_file_is_found_relative_to_the_current_folder_and_home(own_file
     assert find_recipe("~/my_recipes.recipe_one", SCIENCE, "sq", NIRI).__name__ == "recipe_one"
 
 
-def test_loading_a_recipe_file_changes_nothing_global_and_leaves_no_files(own_file):
+def test_loading_a_recipe_file_changes_nothing_global_and_leaves_no_files(own_file, monkeypatch):
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
     path, modules = list(sys.path), set(sys.modules)
     find_recipe(f"{own_file}::recipe_one", SCIENCE, "sq", NIRI)
     assert sys.path == path
@@ -100,7 +103,8 @@ def test_loading_a_recipe_file_changes_nothing_global_and_leaves_no_files(own_fi
     assert [p.name for p in own_file.parent.iterdir()] == [own_file.name]
 
 
-def test_an_edited_recipe_file_is_read_again(tmp_path):
+def test_an_edited_recipe_file_is_read_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
     path = tmp_path / "edited.py"
     # Equal length, and within one second: neither size nor whole-second time tells the two apart.
     path.write_text("def f(p):\n    return 1\n")
@@ -114,14 +118,19 @@ def test_a_recipe_file_that_does_not_exist_is_refused_by_path(tmp_path):
         find_recipe(f"{tmp_path}/absent.recipe", SCIENCE, "sq", NIRI)
 
 
-@pytest.mark.parametrize(("function", "expected"), [("recipe_on", "recipe_one"), ("value", "recipe_one, recipe_two")])
-def test_a_function_that_the_recipe_file_does_not_have_is_answered_with_those_it_has(own_file, function, expected):
+@pytest.mark.parametrize(
+    ("function", "expected"), [("recipe_on", "recipe_one"), ("value", "recipe_one, recipe_two")]
+)
+def test_a_function_that_the_recipe_file_does_not_have_is_answered_with_those_it_has(
+    own_file, function, expected
+):
     with pytest.raises(InputError, match=expected):
         find_recipe(f"{own_file}::{function}", SCIENCE, "sq", NIRI)
 
 
 @pytest.mark.parametrize(
-    "content", ["def f(p:\n", "import nothing_of_this_name\ndef f(p): ...\n", "1 / 0\n", "raise SystemExit(3)\n"]
+    "content",
+    ["def f(p:\n", "import nothing_of_this_name\ndef f(p): ...\n", "1 / 0\n", "raise SystemExit(3)\n"],
 )
 def test_a_recipe_file_that_cannot_be_loaded_is_refused_with_the_reason(tmp_path, content):
     path = tmp_path / "broken.py"

@@ -42,11 +42,29 @@ def test_nothing_is_shown_unless_asked(capsys):
     assert capsys.readouterr() == ("", "")
 
 
-def test_true_means_text_on_the_standard_error(capsys):
+def test_true_means_text_on_the_standard_error_of_a_terminal(capsys, monkeypatch):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     as_progress(True).update("addDQ", 1, 2)
     captured = capsys.readouterr()
     assert captured.out == ""
     assert "addDQ" in captured.err
+
+
+def test_nothing_is_written_where_a_line_cannot_be_rewritten(capsys):
+    as_progress(True).update("addDQ", 1, 2)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_the_line_does_not_change_faster_than_its_interval():
+    stream = io.StringIO()
+    progress = TextProgress(stream, interval=3600)
+    progress.update("first", 1, 9)
+    progress.update("second", 2, 9)
+    assert "second" not in stream.getvalue()
+    hurried = TextProgress(stream, interval=0)
+    hurried.update("third", 1, 9)
+    hurried.update("fourth", 2, 9)
+    assert "fourth" in stream.getvalue()
 
 
 def test_an_object_of_the_users_own_is_taken_as_it_is():

@@ -16,7 +16,9 @@ def report() -> RunReport:
     made.steps.append(Step("darkCorrect", "main > sky", {}, {}, outcomes, 0.5))
     made.steps.append(Step("stackFrames", "main", {}, {}))
     made.dropped.append(DroppedFrame("c.fits", "darkCorrect", "level is NaN <here>"))
-    made.calibrations.update({("a.fits", "processed_dark"): "x_dark.fits", ("b.fits", "processed_dark"): "x_dark.fits"})
+    made.calibrations.update(
+        {("a.fits", "processed_dark"): "x_dark.fits", ("b.fits", "processed_dark"): "x_dark.fits"}
+    )
     made.outputs.append("a_image.fits")
     made.seconds = 1.25
     return made

@@ -1,0 +1,149 @@
+"""Sources and object masks: stars of known place and flux are found, and masks go where they should."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from niripipe.astrodata import DQ
+from niripipe.errors import AlgorithmError, ParameterError
+
+from .. import frames as make
+
+SHAPE = (128, 128)
+STARS = [(30.3, 40.7, 60000.0), (90.2, 25.5, 40000.0), (64.9, 100.1, 80000.0)]
+
+
+def starry(stars=STARS, shift=(0.0, 0.0), seed=1, number=1, shape=SHAPE, **options):
+    moved = [(x + shift[0], y + shift[1], flux) for x, y, flux in stars]
+    pixels = make.gaussians(shape, moved) + make.noise(seed, 10.0, 200.0, shape)
+    return make.electrons(make.frame(pixels, shape=shape, number=number, **options), 100.0, 0)
+
+
+def test_stars_are_found_where_they_are_with_their_flux():
+    b = make.bench([starry()])
+    b.p.detectSources()
+    table = b.main[0][0].OBJCAT
+    assert len(table) == 3
+    for x, y, flux in STARS:
+        row = table[np.argmin(np.hypot(table["X_IMAGE"] - x - 1, table["Y_IMAGE"] - y - 1))]
+        assert row["XWIN_IMAGE"] - 1 == pytest.approx(x, abs=0.03)
+        assert row["YWIN_IMAGE"] - 1 == pytest.approx(y, abs=0.03)
+        assert row["FLUX_AUTO"] == pytest.approx(flux, rel=0.05)
+        ra, dec = b.main[0][0].wcs.all_pix2world(x, y, 0)
+        assert row["X_WORLD"] == pytest.approx(ra, abs=1e-5)
+        assert row["Y_WORLD"] == pytest.approx(dec, abs=1e-5)
+
+
+def test_the_object_mask_covers_the_stars_and_little_else():
+    b = make.bench([starry()])
+    b.p.detectSources()
+    mask = b.main[0][0].OBJMASK
+    assert set(np.unique(mask)) == {0, 1}
+    assert all(mask[round(y), round(x)] for x, y, _ in STARS)
+    assert mask.mean() < 0.05
+
+
+def test_detection_changes_no_pixel():
+    ad = starry()
+    before = ad[0].data.copy(), ad[0].variance.copy(), ad[0].mask.copy()
+    make.bench([ad]).p.detectSources()
+    for plane, was in zip((ad[0].data, ad[0].variance, ad[0].mask), before, strict=True):
+        np.testing.assert_array_equal(plane, was)
+
+
+def test_bad_pixels_are_no_sources():
+    ad = starry()
+    ad[0].data[60:70, 60:70] = 5000
+    ad[0].mask[60:70, 60:70] = DQ.bad_pixel
+    b = make.bench([ad])
+    b.p.detectSources()
+    assert len(b.main[0][0].OBJCAT) == 3
+    b.main[0].phu.remove("DETECSRC", ignore_missing=True)
+    b.p.detectSources(mask=False)
+    assert len(b.main[0][0].OBJCAT) == 4
+
+
+def test_an_empty_field_has_an_empty_catalogue():
+    b = make.bench([starry([])])
+    b.p.detectSources()
+    assert len(b.main[0][0].OBJCAT) == 0
+    assert not b.main[0][0].OBJMASK.any()
+
+
+def test_a_frame_without_usable_pixels_is_dropped_or_raises():
+    def blind():
+        ad = starry(number=2)
+        ad[0].mask = np.ones(SHAPE, np.uint16)
+        return ad
+
+    with pytest.raises(AlgorithmError):
+        make.bench([blind()]).p.detectSources()
+    b = make.bench([starry(), blind()], droppable=True)
+    b.p.detectSources()
+    assert [d.name for d in b.report.dropped] == [make.name(2)]
+
+
+# ---- masks
+
+
+def masked(at=(20, 30)):
+    ad = make.electrons(make.frame(), mask=0)
+    objects = np.zeros(make.SHAPE, np.uint8)
+    objects[at] = 1
+    ad[0].OBJMASK = objects
+    return ad
+
+
+def test_a_mask_is_grown_by_a_disc_once():
+    b = make.bench([masked()])
+    b.p.dilateObjectMask(dilation=2)
+    mask = b.main[0][0].OBJMASK
+    y, x = np.indices(mask.shape)
+    distance = np.hypot(y - 20, x - 30)
+    assert mask[distance <= 2].all()
+    assert not mask[distance > 3].any()
+    area = mask.sum()
+    b.p.dilateObjectMask(dilation=2)
+    assert b.main[0][0].OBJMASK.sum() == area
+    b.p.dilateObjectMask(dilation=2, repeat=True)
+    assert b.main[0][0].OBJMASK.sum() > area
+
+
+def test_nothing_to_grow_is_recorded():
+    b = make.bench([make.electrons(make.frame())])
+    b.p.dilateObjectMask(dilation=2)
+    assert b.main[0].history[-1].status == "SKIPPED"
+    b = make.bench([masked()])
+    b.p.dilateObjectMask(dilation=0.5)
+    assert b.main[0].history[-1].status == "NOT_NEEDED"
+    assert b.main[0][0].OBJMASK.sum() == 1
+
+
+@pytest.mark.parametrize("has_mask", [True, False])
+def test_objects_are_flagged_in_the_data_quality(has_mask):
+    ad = masked()
+    ad[0].mask = np.full(make.SHAPE, 8, np.uint16) if has_mask else None
+    make.bench([ad]).p.addObjectMaskToDQ()
+    assert ad[0].mask[20, 30] == (9 if has_mask else 1)
+    assert ad[0].mask[0, 0] == (8 if has_mask else 0)
+
+
+def test_an_object_mask_is_projected_through_the_sky():
+    source = masked((32, 32))
+    # The field of the target frame lies 10 pixels North, so the object lies 10 pixels lower.
+    target = make.electrons(make.frame(QOFFSET=10 * make.SCALE, number=2), mask=0)
+    b = make.bench([target])
+    b.p.streams["deep"] = [source]
+    b.p.transferObjectMask(source="deep", dilation=0)
+    y, x = np.argwhere(target[0].OBJMASK).mean(axis=0)
+    assert (y, x) == (pytest.approx(22, abs=0.2), pytest.approx(32, abs=0.2))
+
+
+@pytest.mark.parametrize("source", ["absent", "two", "bare"])
+def test_a_stream_that_cannot_give_a_mask_is_refused(source):
+    b = make.bench([masked()])
+    b.p.streams["two"] = [masked(), masked()]
+    b.p.streams["bare"] = [make.electrons(make.frame())]
+    with pytest.raises(ParameterError, match=source):
+        b.p.transferObjectMask(source=source)
