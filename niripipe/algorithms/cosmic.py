@@ -142,7 +142,7 @@ def flag_cosmic_rays(
     read_noise : float
         Read noise in electrons. Only used without variance.
     saturation : float, optional
-        Saturation level in the unit of `data`; stars above it are left alone.
+        Saturation level of data plus background, in the unit of `data`; stars above it are left alone.
     background : ndarray or float
         Level that was subtracted from the frame, in the unit of `data`.
     sigclip : float

@@ -198,6 +198,7 @@ class RecipeRunner:
                 self.progress.update(primitive.name, len(frames), len(frames))
         except NiripipeError as error:
             error.add_note(f"raised by the primitive {primitive.name}")
+            _name_the_raw_file(error, frames)
             self._notes.pop()
             raise
         notes = self._notes.pop()
@@ -235,6 +236,7 @@ class RecipeRunner:
             except (DataError, AlgorithmError) as error:
                 if not self.droppable:
                     raise
+                _name_the_raw_file(error, [frame])
                 return error
             finally:
                 with lock:
@@ -277,6 +279,13 @@ class RecipeRunner:
                 self._in_worker.busy = False
 
         return work
+
+
+def _name_the_raw_file(error: NiripipeError, frames: list[AstroData]) -> None:
+    """Let an error name the file that the user gave, not what the frame is called half-way through."""
+    for frame in frames:
+        if error.file is not None and error.file == frame.filename:
+            error.file = frame.orig_filename or error.file
 
 
 def _record(

@@ -415,3 +415,15 @@ def test_the_pattern_is_removed_under_large_masks_too(method: object) -> None:
     mask[:, 60:190] = 1
     result = run(method, clean + truth, mask=mask)
     assert np.std((result.data - clean)[:, 60:190]) < np.std(truth) / 5
+
+
+def test_single_rows_with_the_pattern_are_cleaned_on_the_second_level() -> None:
+    truth = readout()
+    truth[220, :256] = truth[100, :256] * 1.5
+    clean = sky()
+    data = clean + truth
+    once, twice = clean_fft_readout(data, l2clean=False), clean_fft_readout(data)
+    assert once.quadrants[0].rows == ((51, 151),)
+    assert (220, 221) in twice.quadrants[0].rows
+    assert np.std((twice.data - clean)[220, :256]) < np.std(truth[220, :256]) / 5
+    np.testing.assert_array_equal(once.data[220], data[220])

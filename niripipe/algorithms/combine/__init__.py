@@ -1,6 +1,7 @@
 """Combination of registered planes: selection by data quality, rejection of outliers, reduction to one plane.
 
-`combine` does it all; the other names are the vocabulary of its arguments and results.
+`combine` does it all; `subset_medians` is faster where many combinations share inputs. The other names
+are the vocabulary of their arguments and results.
 
 The rules are those of Gemini's stacking engine, so that processed darks and flats agree with DRAGONS's to
 the rounding of ``float32``, with these differences:
@@ -25,6 +26,7 @@ from __future__ import annotations
 from .engine import Combined, MedianVariance, Operation, Rejection, RowSource, combine
 from .noiseclip import NoiseModel
 from .reduce import median_variance_factor
+from .subsets import SubsetMedian, subset_medians
 
 __all__ = [
     "Combined",
@@ -33,6 +35,8 @@ __all__ = [
     "Operation",
     "Rejection",
     "RowSource",
+    "SubsetMedian",
     "combine",
     "median_variance_factor",
+    "subset_medians",
 ]

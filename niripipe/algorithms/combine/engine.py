@@ -195,13 +195,13 @@ class _Task:
         self.data = data
         self.variance = None if variance is None else list(variance)
         self.mask = None if mask is None or all(one is None for one in mask) else list(mask)
-        self.shape = _common_shape(data, self.variance, self.mask)
+        self.shape = common_shape(data, self.variance, self.mask)
         if self.variance is None and settings.reject in ("varclip", "noiseclip"):
             raise DataError(
                 "this rejection needs the variance of every input", item="reject", found=settings.reject
             )
-        self.scale = _per_input("scale", scale, len(data), 1.0)
-        self.zero = _per_input("zero", zero, len(data), 0.0)
+        self.scale = per_input("scale", scale, len(data), 1.0)
+        self.zero = per_input("zero", zero, len(data), 0.0)
         counter: DTypeLike = np.uint8 if len(data) < 256 else np.uint16
         self.result = Combined(
             np.empty(self.shape, np.float32),
@@ -310,10 +310,10 @@ def _combine_block(
         out.data[:] = value
         out.variance[:] = spread
     if where.size:
-        _combine_special(data, variance, mask, kept, settings, out, where)
+        combine_special(data, variance, mask, kept, settings, out, where)
 
 
-def _combine_special(
+def combine_special(
     data: Float32,
     variance: Float32 | None,
     mask: NDArray[np.uint16] | None,
@@ -413,7 +413,7 @@ def _rows_that_fit(n: int, width: int, least: int) -> int:
     return max(pixels // max(width, 1), least)
 
 
-def _common_shape(
+def common_shape(
     data: list[RowSource], variance: list[RowSource] | None, mask: list[RowSource | None] | None
 ) -> tuple[int, int]:
     if not data:
@@ -437,7 +437,7 @@ def _common_shape(
     return shape[0], shape[1]
 
 
-def _per_input(
+def per_input(
     item: str, values: Sequence[float] | NDArray[np.floating] | None, n: int, default: float
 ) -> NDArray[np.float64]:
     if values is None:

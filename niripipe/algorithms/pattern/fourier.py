@@ -31,7 +31,7 @@ __all__ = ["clean_fft_readout"]
 Floats = NDArray[np.floating[Any]]
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
-Complex = NDArray[np.complex64]
+Complex = NDArray[np.complexfloating[Any, Any]]
 Integers = NDArray[np.integer[Any]] | NDArray[np.bool_]
 Flags = NDArray[np.bool_]
 
@@ -49,11 +49,10 @@ _EDGE_SIGMA, _EDGE_RANGE, _REACH = 3.0, 0.6, 50
 _EXCESS_SIGMA = 8.0
 # A replaced frequency takes its share of the noise with it; the variance must fall by more than twice that.
 _OVERFIT = 2.0
-# Rounds of refilling masked pixels with the pattern found; each leaves the masked share of the error of the
-# one before.
-_ROUNDS = 3
-# Rows with a smaller share of usable pixels have no say in where the pattern is.
+# In rows with a smaller share of usable pixels the pattern cannot be told from the gaps; they stay.
 _LEAST_SHARE = 0.4
+# A frequency less the mean of its two neighbours has 1.5 times the variance of one.
+_DIFFERENCE = 1.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +70,12 @@ class _Rows:
 
     Attributes
     ----------
-    smooth : ndarray of float32, shape (rows, columns)
-        Pixels, less the mean of the row, gaps filled from both sides.
+    local : ndarray of float32, shape (rows, columns)
+        Pixels, less their mean over two periods; 0 where not usable.
     usable : ndarray of bool
-        Pixels that were not filled.
-    spectrum : ndarray of complex64, shape (rows, frequencies)
-        Transform of `smooth`, with the pattern continued into what was filled.
+        Pixels to use.
+    pattern : ndarray of complex64, shape (rows, bins)
+        Amplitudes of the pattern, transform normalised as by `numpy.fft`.
     bins : ndarray of int
         Frequencies of the pattern and its harmonics.
     strength : ndarray of float64, shape (rows,)
@@ -86,14 +85,14 @@ class _Rows:
     share : ndarray of float64, shape (rows,)
         Share of usable pixels.
     excess : ndarray of float64, shape (rows,)
-        Power at `bins` over the power beside them, less 1, mean over the frequencies.
+        Power of the pattern over that of noise, less 1, mean over the frequencies.
     triggered : ndarray of bool, shape (rows,)
         Rows in which any of `bins` stands out.
     """
 
-    smooth: Float32
+    local: Float32
     usable: Flags
-    spectrum: Complex
+    pattern: Complex
     bins: NDArray[np.intp]
     strength: Float64
     floor: Float64
@@ -126,7 +125,7 @@ def clean_fft_readout(
         The frame, dark or sky subtracted.
     mask, objmask : integer ndarray of the same shape, optional
         Data quality and object mask. Pixels where either is not zero, and those that are not finite, are
-        filled from their neighbours in the row for the transform; the pattern is subtracted from them too.
+        left out of the fit; the pattern is subtracted from them too.
     clean : {"default", "force", "skip"}
         "default" cleans zones of rows that show the pattern; "force" all rows of quadrants whose noise falls;
         "skip" nothing.
@@ -166,11 +165,13 @@ def clean_fft_readout(
     Notes
     -----
     As in DRAGONS (``cleanFFTReadout``) the real and imaginary parts at the pattern's frequency and its
-    harmonics are replaced by the mean of those beside them. Sources and flagged pixels are filled before the
-    transform, and refilled with the pattern found, because the spectrum of a source turns with frequency and
-    cannot be interpolated. Decisions are taken on zones of rows, see `niripipe.algorithms.pattern.zones`: one
-    in which half of the rows exceed `sigma_fact`, over 5 rows together, and whose power is in excess by 8
-    standard errors.
+    harmonics are replaced by the mean of those beside them. Differences: sources and flagged pixels are left
+    out, and the mixing of frequencies by the gaps is solved for in each row (as in least-squares spectra,
+    Lomb 1976); rows with less than 40 per cent of usable pixels stay as they are. Decisions are taken on
+    zones of rows, see `niripipe.algorithms.pattern.zones`: those in which half of the rows exceed
+    `sigma_fact`, with 5 rows taken together, and whose power is in excess by 8 standard errors; and whose
+    noise falls by more than replacing as many frequencies of pure noise would do. Zones and quadrants are
+    levelled as in `clean_readout`.
     """
     check_planes(data, mask, objmask)
     _check(clean, win_size, periodicity)
@@ -189,7 +190,7 @@ def clean_fft_readout(
     findings, patterns = [], []
     for rows, corner in zip(quadrants, corners, strict=True):
         first = corner.missing
-        finding, pattern = _decide(rows, combined[first : first + len(rows.smooth)], settings)
+        finding, pattern = _decide(rows, combined[first : first + len(rows.local)], settings)
         findings.append(finding)
         patterns.append(pattern)
     if l2clean and any(finding.zones for finding in findings):
@@ -230,31 +231,28 @@ def _transform(frame: Float32, good: Flags, corner: Corner, settings: _Settings)
     from scipy.fft import rfft
 
     usable = _without_sources(frame, good, corner)
-    view = corner.view(frame)
-    width = view.shape[1]
+    local = _local(corner.view(frame), usable, settings.periodicity)
+    width = local.shape[1]
     bins = _harmonics(width, settings.periodicity)
-    smooth = _filled(view, usable)
-    spectrum = _refilled(rfft(smooth, axis=1), ~usable, bins)
-    power = np.square(spectrum.real) + np.square(spectrum.imag)
-    noise = np.stack([_beside(power, int(k), settings.window).mean(axis=1) for k in bins]).astype(np.float64)
-    at = power[:, bins].T.astype(np.float64)
+    spectrum, window = rfft(local, axis=1), rfft(usable.astype(np.float32), axis=1)
+    share = usable.mean(axis=1)
+    pattern = _solved(spectrum, window, bins, share, width)
+    beside = _beside(spectrum, window, bins, pattern, settings.window, width)
+    # What is left out has no noise, and what is fitted to a share of the pixels is that much noisier.
+    noise = _DIFFERENCE * beside.mean(axis=2) / np.maximum(share, 1 / width)[:, None] ** 2
+    power = np.square(np.abs(pattern), dtype=np.float64)
     # Each frequency but the last of an even number stands for two of the full spectrum (Parseval).
     weight = np.where(2 * bins == width, 1.0, 2.0) / width**2
-    # A pattern measured on a share of the pixels is that much noisier; what was filled has no noise.
-    share = usable.mean(axis=1)
-    noise /= np.maximum(share, 1 / width) ** 2
-    difference = np.square(np.abs(_differences(spectrum, bins)), dtype=np.float64)
     return _Rows(
-        smooth,
+        local,
         usable,
-        spectrum,
+        pattern,
         bins,
-        np.sqrt(difference @ weight),
-        # The mean of two neighbours adds half of the variance.
-        np.sqrt(1.5 * (weight @ noise)),
+        np.sqrt(power @ weight),
+        np.sqrt(noise @ weight),
         share,
-        (np.divide(at, noise, out=np.ones_like(at), where=noise > 0) - 1).mean(axis=0),
-        np.any([_triggered(power, int(k), settings) for k in bins], axis=0),
+        (np.divide(power, noise, out=np.ones_like(power), where=noise > 0) - 1).mean(axis=1),
+        _triggered(power * share[:, None] ** 2 / _DIFFERENCE, beside, settings),
     )
 
 
@@ -281,61 +279,105 @@ def _harmonics(length: int, periodicity: float) -> NDArray[np.intp]:
     return bins
 
 
-def _filled(view: Float32, usable: Flags) -> Float32:
-    """Fill gaps in each row by straight lines between the pixels beside them; subtract the row's mean."""
-    nx = view.shape[1]
+def _local(view: Float32, usable: Flags, periodicity: float) -> Float32:
+    """Subtract from each pixel the mean of the usable ones over two periods, which holds no pattern."""
+    from scipy.ndimage import uniform_filter1d
+
+    size = max(2, round(2 * periodicity))
     values = np.where(usable, view, np.float32(0))
-    place = np.arange(nx, dtype=np.int32)
-    before = np.maximum.accumulate(np.where(usable, place, np.int32(-1)), axis=1)
-    after = np.minimum.accumulate(np.where(usable, place, np.int32(nx))[:, ::-1], axis=1)[:, ::-1]
-    y, x = np.nonzero(~usable)
-    low, high = before[y, x], after[y, x]
-    # At the ends of a row the nearest pixel counts alone; in a row without any, the 0 that is there.
-    low, high = np.where(low < 0, high, low), np.where(high >= nx, low, high)
-    low, high = np.where(low >= nx, x, low), np.where(high < 0, x, high)
-    share = np.divide(x - low, high - low, out=np.zeros(x.size), where=high > low).astype(np.float32)
-    values[y, x] = values[y, low] * (1 - share) + values[y, high] * share
-    # The frequencies of interest do not see the mean; float32 sums do.
-    values -= values.mean(axis=1, keepdims=True)
-    return values
+    count = np.maximum(usable.sum(axis=1, keepdims=True), 1).astype(np.float32)
+    values -= np.where(usable, values.sum(axis=1, keepdims=True) / count, np.float32(0))
+    weight = uniform_filter1d(usable.astype(np.float32), size, axis=1)
+    mean = uniform_filter1d(values, size, axis=1) / np.maximum(weight, np.float32(0.5 / size))
+    return np.where(usable, values - mean, np.float32(0))
 
 
-def _beside(power: Float32, k: int, window: int) -> Float32:
-    half = window // 2
-    return np.concatenate([power[:, max(1, k - half) : k], power[:, k + 1 : k + half + 1]], axis=1)
+def _solved(
+    spectrum: Complex, window: Complex, bins: NDArray[np.intp], share: Float64, width: int
+) -> Complex:
+    """Find the pattern that explains what the frequencies of each row have more than their neighbours.
+
+    With gaps the spectrum is that of the pattern folded with that of the gaps, so the frequencies mix: a
+    small linear system for each row. Rows with few usable pixels get no pattern.
+    """
+    both = _two_sided(bins, width)
+    excess = (
+        _at(spectrum, both, width)
+        - 0.5 * _at(spectrum, both - 1, width)
+        - 0.5 * _at(spectrum, both + 1, width)
+    )
+    pattern: Complex = excess[:, : bins.size].copy()
+    pattern[share < _LEAST_SHARE] = 0
+    rows = np.flatnonzero((share >= _LEAST_SHARE) & (share < 1))
+    if rows.size:
+        apart = both[:, None] - both
+        mixing = (
+            _at(window[rows], apart, width)
+            - 0.5 * _at(window[rows], apart - 1, width)
+            - 0.5 * _at(window[rows], apart + 1, width)
+        ) / width
+        pattern[rows] = np.linalg.solve(mixing, excess[rows, :, None])[:, : bins.size, 0]
+    return pattern.astype(np.complex64)
 
 
-def _differences(spectrum: Complex, bins: NDArray[np.intp]) -> Complex:
-    """Subtract from the pattern's frequencies the mean of their neighbours; shape (rows, bins)."""
-    above = np.minimum(bins + 1, spectrum.shape[1] - 1)
-    # The last frequency has no neighbour above; bins + 1 is then itself, and the one below counts alone.
-    above = np.where(above == bins, bins - 1, above)
-    return np.asarray(spectrum[:, bins] - np.float32(0.5) * (spectrum[:, bins - 1] + spectrum[:, above]))
+def _two_sided(bins: NDArray[np.intp], width: int) -> NDArray[np.intp]:
+    """Frequencies of a pattern in the full spectrum, the positive ones first."""
+    return np.concatenate([bins, -bins[2 * bins < width]])
 
 
-def _triggered(power: Float32, k: int, settings: _Settings) -> Flags:
-    """Rows whose amplitude at frequency k stands out from those beside it, over 5 rows together."""
+def _at(spectrum: Complex, index: NDArray[np.intp], width: int) -> Complex:
+    """Values of the full spectrum of a real row at any index, from its half."""
+    place = index % width
+    mirrored = place > width // 2
+    values = spectrum[:, np.where(mirrored, width - place, place)].astype(np.complex128)
+    return np.where(mirrored, values.conj(), values)
+
+
+def _beside(
+    spectrum: Complex,
+    window: Complex,
+    bins: NDArray[np.intp],
+    pattern: Complex,
+    size: int,
+    width: int,
+) -> Float64:
+    """Power beside each frequency without what leaks from the pattern, shape (rows, bins, size - 1)."""
+    half = size // 2
+    near = bins[:, None] + np.array([step for step in range(-half, half + 1) if step])
+    both = _two_sided(bins, width)
+    amplitudes = np.concatenate([pattern, pattern[:, 2 * bins < width].conj()], axis=1)
+    left = _at(spectrum, near, width)
+    for number, k in enumerate(both):
+        left -= _at(window, near - k, width) * (amplitudes[:, number, None, None] / width)
+    return np.asarray(np.square(left.real) + np.square(left.imag))
+
+
+def _triggered(at: Float64, beside: Float64, settings: _Settings) -> Flags:
+    """Rows in which the amplitude of any frequency stands out from those beside it, over 5 rows together."""
     from scipy.ndimage import uniform_filter1d
 
     if settings.force:
-        return np.ones(len(power), bool)
-    beside = np.sqrt(uniform_filter1d(_beside(power, k, settings.window), _ROWS_TOGETHER, axis=0))
-    at = np.sqrt(uniform_filter1d(power[:, k], _ROWS_TOGETHER))
-    keep = np.ones_like(beside, bool)
+        return np.ones(len(at), bool)
+    # The running sums of the filter may end a rounding error below 0.
+    amplitude, near = (
+        np.sqrt(np.maximum(uniform_filter1d(power, _ROWS_TOGETHER, axis=0), 0)) for power in (at, beside)
+    )
+    keep = np.ones_like(near, bool)
     for _ in range(2):
-        number = np.maximum(keep.sum(axis=1), 1)
-        mean = (beside * keep).sum(axis=1) / number
-        std = np.sqrt((np.square(beside - mean[:, None]) * keep).sum(axis=1) / number)
-        keep &= np.abs(beside - mean[:, None]) <= 2 * std[:, None]
-    return np.asarray(at > mean + settings.sigma_fact * std)
+        number = np.maximum(keep.sum(axis=2, keepdims=True), 1)
+        mean = (near * keep).sum(axis=2, keepdims=True) / number
+        std = np.sqrt((np.square(near - mean) * keep).sum(axis=2, keepdims=True) / number)
+        keep &= np.abs(near - mean) <= 2 * std
+    over = amplitude > (mean + settings.sigma_fact * std)[:, :, 0]
+    return np.asarray(over.any(axis=1))
 
 
 def _standardized(quadrants: list[_Rows], corners: tuple[Corner, ...]) -> Float64:
     """Strength of each row in standard deviations from the mean of its quadrant, mean over the quadrants."""
-    length = max(c.missing + len(q.smooth) for q, c in zip(quadrants, corners, strict=True))
+    length = max(c.missing + len(q.local) for q, c in zip(quadrants, corners, strict=True))
     total, number = np.zeros(length), np.zeros(length)
     for rows, corner in zip(quadrants, corners, strict=True):
-        part = slice(corner.missing, corner.missing + len(rows.smooth))
+        part = slice(corner.missing, corner.missing + len(rows.local))
         std = float(np.std(rows.strength))
         if std > 0:
             total[part] += (rows.strength - np.mean(rows.strength)) / std
@@ -345,8 +387,8 @@ def _standardized(quadrants: list[_Rows], corners: tuple[Corner, ...]) -> Float6
 
 def _decide(rows: _Rows, combined: Float64, settings: _Settings) -> tuple[Finding, Float32]:
     """Find the zones to clean in a quadrant, and the pattern to subtract, 0 elsewhere."""
-    pattern = np.zeros_like(rows.smooth)
-    local = _high_pass(rows.smooth, settings.periodicity)
+    local = rows.local
+    pattern = np.zeros_like(local)
     everything = np.ones(len(local), bool)
     noise = _noise(local, pattern, rows.usable, everything)[0]
     over = rows.strength - rows.floor
@@ -360,7 +402,7 @@ def _decide(rows: _Rows, combined: Float64, settings: _Settings) -> tuple[Findin
     on = np.zeros(len(local), bool)
     for start, stop in zones:
         on[start:stop] = True
-    pattern[on] = _inverse(rows.spectrum[on], rows.bins, local.shape[1])
+    pattern[on] = _inverse(rows, on)
     before, after = _noise(local, pattern, rows.usable, on)
     free = float(np.where(2 * rows.bins == local.shape[1], 1, 2).sum()) / local.shape[1]
     if not after**2 < before**2 * (1 - _OVERFIT * free):
@@ -371,8 +413,8 @@ def _decide(rows: _Rows, combined: Float64, settings: _Settings) -> tuple[Findin
 
 
 def _zones(rows: _Rows, strength: Float64, combined: Float64, pat_thres: float) -> tuple[Range, ...]:
-    # The inverse variance of a strength goes with the usable share; of rows that are mostly filled little is
-    # known, and they go with those beside them.
+    # The inverse variance of a strength goes with the usable share; rows with few usable pixels go with those
+    # beside them.
     found = find_zones(
         strength,
         np.where(rows.share >= _LEAST_SHARE, rows.share, 0.0),
@@ -383,7 +425,6 @@ def _zones(rows: _Rows, strength: Float64, combined: Float64, pat_thres: float) 
     kept = []
     for start, stop in found:
         part = slice(start, stop)
-        # Rows that are mostly filled say too little to count as evidence.
         measured = rows.share[part] >= _LEAST_SHARE
         if not measured.any():
             continue
@@ -397,36 +438,14 @@ def _zones(rows: _Rows, strength: Float64, combined: Float64, pat_thres: float) 
     return tuple(kept)
 
 
-def _refilled(spectrum: Complex, gaps: Flags, bins: NDArray[np.intp]) -> Complex:
-    """Continue the pattern into gaps, which also keeps it from leaking into the frequencies beside it."""
-    from scipy.fft import rfft
-
-    rows = np.flatnonzero(gaps.any(axis=1) & ~gaps.all(axis=1))
-    if rows.size == 0:
-        return spectrum
-    part, holes = spectrum[rows], gaps[rows]
-    refilled = part
-    for _ in range(_ROUNDS):
-        refilled = part + rfft(_inverse(refilled, bins, holes.shape[1]) * holes, axis=1)
-    result = spectrum.copy()
-    result[rows] = refilled
-    return result
-
-
-def _inverse(spectrum: Complex, bins: NDArray[np.intp], width: int) -> Float32:
-    """Pattern that a spectrum holds, in pixels."""
+def _inverse(rows: _Rows, on: Flags) -> Float32:
+    """Pattern of the chosen rows in pixels."""
     from scipy.fft import irfft
 
-    own = np.zeros_like(spectrum)
-    own[:, bins] = _differences(spectrum, bins)
-    return np.asarray(irfft(own, n=width, axis=1))
-
-
-def _high_pass(smooth: Float32, periodicity: float) -> Float32:
-    """Subtract the mean over two periods, which holds no pattern."""
-    from scipy.ndimage import uniform_filter1d
-
-    return np.asarray(smooth - uniform_filter1d(smooth, max(2, round(2 * periodicity)), axis=1))
+    width = rows.local.shape[1]
+    spectrum = np.zeros((int(np.count_nonzero(on)), width // 2 + 1), np.complex64)
+    spectrum[:, rows.bins] = rows.pattern[on]
+    return np.asarray(irfft(spectrum, n=width, axis=1))
 
 
 def _noise(local: Float32, pattern: Float32, usable: Flags, on: Flags) -> tuple[float, float]:
@@ -455,7 +474,7 @@ def _clean_outliers(
     ]
     outside = []
     for finding, rows in zip(findings, quadrants, strict=True):
-        flags = np.full(len(rows.smooth), bool(finding.zones))
+        flags = np.full(len(rows.local), bool(finding.zones))
         for start, stop in finding.zones:
             flags[start:stop] = False
         outside.append(flags)
@@ -466,7 +485,7 @@ def _clean_outliers(
     for number, (rows, flags) in enumerate(zip(quadrants, outside, strict=True)):
         single = flags & (ratio[number] > limit)
         if single.any():
-            patterns[number][single] = _inverse(rows.spectrum[single], rows.bins, rows.smooth.shape[1])
+            patterns[number][single] = _inverse(rows, single)
             finding = findings[number]
             zones = _joined(finding.zones, single)
             findings[number] = replace(finding, zones=zones)

@@ -1,0 +1,417 @@
+"""Medians of many overlapping subsets of the same planes, sharing the work between them.
+
+The sky of a frame is the median of the other frames around it, so that neighbouring frames have nearly the
+same sky inputs. Sorting them anew for each frame makes a night cost the square of its length; here what
+several subsets have in common is sorted once, and each subset only adds what is its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from niripipe.algorithms.parallel import map_blocks
+from niripipe.algorithms.sorting import network, select_rows
+from niripipe.errors import ParameterError
+
+from .engine import Combined, RowSource, combine_special, common_shape, per_input
+from .reduce import median_variance_factor
+from .select import BEST_TIER
+from .settings import Settings
+
+__all__ = ["SubsetMedian", "subset_medians"]
+
+Float32 = NDArray[np.float32]
+Bool = NDArray[np.bool_]
+Subset = tuple[int, ...]
+
+_BLOCK_VALUES = 1 << 19
+# Results held at a time: at most so many bytes, and so many subsets.
+_HELD_BYTES, _HELD = 64 << 20, 8
+
+
+@dataclass(frozen=True, slots=True)
+class SubsetMedian:
+    """The median of one subset.
+
+    Attributes
+    ----------
+    data : ndarray of float32
+        Plane ``(ny, nx)``.
+    variance : ndarray of float32 or None
+        Its variance; None without input variances.
+    mask : ndarray of uint16 or None
+        0 where a clean input was used, else the bits of the least bad inputs, which were used; None without
+        input masks.
+    """
+
+    data: Float32
+    variance: Float32 | None
+    mask: NDArray[np.uint16] | None
+
+
+def subset_medians(
+    data: Sequence[RowSource],
+    variance: Sequence[RowSource] | None,
+    mask: Sequence[RowSource | None] | None,
+    subsets: Sequence[Sequence[int]],
+    *,
+    scale: Sequence[float] | NDArray[np.floating] | None = None,
+    zero: Sequence[float] | NDArray[np.floating] | None = None,
+    threads: int = 1,
+    rows_per_block: int | None = None,
+) -> Iterator[SubsetMedian]:
+    """Combine many subsets of the same planes by their medians.
+
+    Parameters
+    ----------
+    data, variance, mask, scale, zero
+        As for `~niripipe.algorithms.combine.combine`. Sources are asked for their rows more than once.
+    subsets : sequence of sequence of int
+        Indices into the planes, without repetition. Put subsets with many inputs in common next to each
+        other.
+    threads : int
+        Number of threads; the result does not depend on it.
+    rows_per_block : int, optional
+        Rows to work on at a time; chosen to suit the cache by default.
+
+    Yields
+    ------
+    SubsetMedian
+        For each subset in order. At most eight are held at a time.
+
+    Raises
+    ------
+    ParameterError
+        If a subset is empty, names a plane twice or one that does not exist, or a sequence has another
+        length than `data`.
+    DataError
+        If there are no planes or shapes differ.
+
+    Notes
+    -----
+    The data are those of ``combine(operation="median", reject="none")`` bit for bit, and with
+    ``reject="minmax", nlow=k, nhigh=k`` too, which does not move a median; variances agree to the rounding of
+    sums in another order. The bits "non-linear" and "saturated" of clean inputs are not passed on.
+
+    Of all inputs in the order of their values only those near the middle can become a median. A
+    common core is sorted by a network that keeps these; then, going down a binary tree of the subsets, inputs
+    are inserted that the two halves do not share, ``v_k := max(v_(k-1), min(v_k, x))``. An input that must
+    not be used takes part as an infinity, in turn positive and negative, so that the median stays at a rank
+    that only depends on whether their number is even. All of this is minima and maxima of whole rows.
+    """
+    planes = list(data)
+    shape = common_shape(planes, None if variance is None else list(variance), None if mask is None else list(mask))
+    wanted = [_checked(subset, len(planes)) for subset in subsets]
+    scales, zeros = per_input("scale", scale, len(planes), 1.0), per_input("zero", zero, len(planes), 0.0)
+    held = int(np.clip(_HELD_BYTES // (8 * shape[0] * shape[1]), 2, _HELD))
+    for start in range(0, len(wanted), held):
+        task = _Task(planes, variance, mask, wanted[start : start + held], scales, zeros, shape)
+        rows = rows_per_block or max(_BLOCK_VALUES // (len(task.members) * max(shape[1], 1)), 2)
+        map_blocks(task.run, shape[0], rows_per_block=rows, threads=threads)
+        yield from task.results()
+
+
+@dataclass(slots=True)
+class _Node:
+    """What several subsets share: the inputs near the middle in order, and sums over all of them.
+
+    ``rows`` have the ranks ``first``, ``first + 1`` ... of ``size`` inputs. Of these ``masked`` are infinite,
+    and the next one will be the infinity ``sign``.
+    """
+
+    rows: list[Float32]
+    first: int
+    size: int
+    sign: Float32 | None
+    masked: NDArray[np.uint16] | None
+    total: Float32 | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """The inputs in some rows: values, variances (0 where masked), and what is masked, if anything is."""
+
+    values: list[Float32]
+    variance: list[Float32] | None
+    masked: list[Bool | None]
+
+
+class _Task:
+    """A few neighbouring subsets."""
+
+    def __init__(
+        self,
+        data: list[RowSource],
+        variance: Sequence[RowSource] | None,
+        mask: Sequence[RowSource | None] | None,
+        subsets: list[Subset],
+        scale: NDArray[np.float64],
+        zero: NDArray[np.float64],
+        shape: tuple[int, int],
+    ) -> None:
+        self.members = sorted(set().union(*subsets))
+        place = {member: k for k, member in enumerate(self.members)}
+        self.subsets = [tuple(place[member] for member in subset) for subset in subsets]
+        self.data = [data[k] for k in self.members]
+        self.variance = None if variance is None else [variance[k] for k in self.members]
+        self.mask = None if mask is None or all(m is None for m in mask) else [mask[k] for k in self.members]
+        self.scale, self.zero = scale[self.members], zero[self.members]
+        self.shape = shape
+        self.out = [np.empty(shape, np.float32) for _ in subsets]
+        self.out_variance = [np.empty(shape, np.float32) for _ in subsets] if variance is not None else None
+        self.left: list[dict[int, _Columns]] = [{} for _ in subsets]
+        factors = [0.0] + [median_variance_factor(n) / n**2 for n in range(1, len(self.members) + 1)]
+        self.factors = np.array(factors, np.float32)
+
+    def run(self, rows: slice) -> None:
+        """Find the medians in some rows."""
+        with np.errstate(all="ignore"):
+            block = self._load(rows)
+            everything = range(len(self.subsets))
+            self._descend(block, self._core(block), everything, rows)
+
+    def results(self) -> Iterator[SubsetMedian]:
+        """Give out the results, one after the other, and let go of them."""
+        for k, subset in enumerate(self.subsets):
+            data, variance = self.out[k], None if self.out_variance is None else self.out_variance[k]
+            mask = None if self.mask is None else np.zeros(self.shape, np.uint16)
+            self._finish(self.left[k], subset, data, variance, mask)
+            self.out[k] = np.empty(0, np.float32)
+            if self.out_variance is not None:
+                self.out_variance[k] = self.out[k]
+            yield SubsetMedian(data, variance, mask)
+
+    # ---- one block
+
+    def _load(self, rows: slice) -> _Block:
+        values, variances, masked = [], [], []
+        for k, source in enumerate(self.data):
+            value = self._values(k, source[rows].reshape(-1))
+            variance = None
+            total = np.add.reduce(value)
+            if self.variance is not None:
+                variance = self._variances(k, self.variance[k][rows].reshape(-1))
+                total += np.add.reduce(variance)
+            worse = None
+            if not np.isfinite(total):
+                worse = ~np.isfinite(value)
+                if variance is not None:
+                    worse |= ~np.isfinite(variance)
+            flags = None if self.mask is None else self.mask[k]
+            if flags is not None:
+                flagged = flags[rows].reshape(-1) & np.uint16(0xFFFF & ~BEST_TIER) != 0
+                worse = flagged if worse is None else worse | flagged
+            if worse is not None and not worse.any():
+                worse = None
+            if worse is not None and variance is not None:
+                np.putmask(variance, worse, 0)
+            values.append(value)
+            masked.append(worse)
+            if variance is not None:
+                variances.append(variance)
+        return _Block(values, variances if self.variance is not None else None, masked)
+
+    def _values(self, k: int, values: NDArray[Any]) -> Float32:
+        made: Float32 = np.multiply(values, np.float32(self.scale[k]), dtype=np.float32, casting="unsafe")
+        if self.zero[k] != 0:
+            made += np.float32(self.zero[k])
+        return made
+
+    def _variances(self, k: int, values: NDArray[Any]) -> Float32:
+        factor = np.float32(self.scale[k]) ** 2
+        made: Float32 = np.multiply(values, factor, dtype=np.float32, casting="unsafe")
+        return made
+
+    def _core(self, block: _Block) -> _Node:
+        """Sort what all subsets share."""
+        empty = _Node([], 0, 0, None, None, None)
+        shared = sorted(set.intersection(*(set(subset) for subset in self.subsets)))
+        return self._extended(block, empty, shared, range(len(self.subsets)))
+
+    def _descend(self, block: _Block, node: _Node, which: range, rows: slice) -> None:
+        """Go down to each subset, adding what the subsets of a half share."""
+        if len(which) == 1:
+            self._leaf(block, node, which[0], rows)
+            return
+        middle = len(which) // 2
+        for half in (which[:middle], which[middle:]):
+            shared = set.intersection(*(set(self.subsets[k]) for k in half))
+            above = set.intersection(*(set(self.subsets[k]) for k in which))
+            self._descend(block, self._extended(block, node, sorted(shared - above), half), half, rows)
+
+    def _extended(self, block: _Block, node: _Node, new: list[int], which: range) -> _Node:
+        """Return a node with more inputs, cut to the ranks that its subsets need."""
+        if not new:
+            return node
+        sign, masked, total = node.sign, node.masked, node.total
+        entering: list[Float32] = []
+        for k in new:
+            value, bad = block.values[k], block.masked[k]
+            if bad is not None:
+                if sign is None or masked is None:
+                    sign, masked = np.full(bad.shape, np.inf, np.float32), np.zeros(bad.shape, np.uint16)
+                elif masked is node.masked:
+                    sign, masked = sign.copy(), masked.copy()
+                # One more infinity: of either sign in turn.
+                value = np.where(bad, sign, value)
+                np.negative(sign, out=sign, where=bad)
+                masked += bad
+            entering.append(value)
+            if block.variance is not None:
+                if total is None:
+                    total = block.variance[k].copy()
+                elif total is node.total:
+                    total = total + block.variance[k]
+                else:
+                    total += block.variance[k]
+        size = node.size + len(new)
+        low, high = self._ranks(which, size)
+        rows = _joined(node, entering, low, high)
+        return _Node(rows, low, size, sign, masked, total)
+
+    def _ranks(self, which: range, size: int) -> tuple[int, int]:
+        """Lowest and highest rank, of `size` inputs, that may yet become a median of these subsets."""
+        lengths = [len(self.subsets[k]) for k in which]
+        low = min((n - 2) // 2 - (n - size) for n in lengths)
+        high = max((n - 2) // 2 + 1 for n in lengths)
+        return max(low, 0), min(high, size - 1)
+
+    def _leaf(self, block: _Block, node: _Node, k: int, rows: slice) -> None:
+        """Take the median of one subset."""
+        n = node.size
+        low = node.rows[max((n - 2) // 2 - node.first, 0)]
+        high = node.rows[min((n - 2) // 2 + 1, n - 1) - node.first]
+        if n == 1:
+            value = low
+        elif node.sign is None:
+            value = high if n % 2 else (low + high) * np.float32(0.5)
+        else:
+            # With an odd number of infinities there is one more above the median than below it.
+            between = (low + high) * np.float32(0.5)
+            odd = node.sign < 0
+            value = np.where(odd, between, high) if n % 2 else np.where(odd, low, between)
+        self.out[k][rows] = value.reshape(-1, self.shape[1])
+        if self.out_variance is not None and node.total is not None:
+            factor = self.factors[n] if node.masked is None else self.factors[n - node.masked]
+            np.multiply(node.total, factor, out=self.out_variance[k][rows].reshape(-1))
+        if node.masked is not None:
+            nothing = np.flatnonzero(node.masked == n)
+            if nothing.size:
+                self.left[k][rows.start] = self._columns(rows, self.subsets[k], nothing)
+
+    # ---- pixels without a clean input
+
+    def _columns(self, rows: slice, subset: Subset, where: NDArray[np.intp]) -> _Columns:
+        """Keep the inputs of some pixels for `_finish`."""
+
+        def cut(sources: Sequence[RowSource | None], members: Subset) -> list[NDArray[Any]]:
+            parts = []
+            for k in members:
+                source = sources[k]
+                none = np.zeros(where.size, np.uint16)
+                parts.append(none if source is None else source[rows].reshape(-1)[where])
+            return parts
+
+        data = [self._values(k, part) for k, part in zip(subset, cut(self.data, subset), strict=True)]
+        variance = None
+        if self.variance is not None:
+            parts = cut(self.variance, subset)
+            variance = np.stack([self._variances(k, part) for k, part in zip(subset, parts, strict=True)])
+        mask = None if self.mask is None else np.stack(cut(self.mask, subset)).astype(np.uint16)
+        return _Columns(where + rows.start * self.shape[1], np.stack(data), variance, mask)
+
+    def _finish(
+        self,
+        left: dict[int, _Columns],
+        subset: Subset,
+        data: Float32,
+        variance: Float32 | None,
+        mask: NDArray[np.uint16] | None,
+    ) -> None:
+        """Combine the least bad inputs where there is no clean one."""
+        if not left:
+            return
+        parts = [left.pop(start) for start in sorted(left)]
+        where = np.concatenate([part.where for part in parts])
+        values = np.concatenate([part.data for part in parts], axis=1)
+        spread = _joined_columns([part.variance for part in parts])
+        flags = _joined_columns([part.mask for part in parts])
+        settings = Settings.checked(
+            len(subset), operation="median", reject="none", hsigma=3, lsigma=3, mclip=True, max_iters=None,
+            nlow=0, nhigh=0, median_variance="exact", noise=None,
+        )  # fmt: skip
+        n = where.size
+        out = Combined(
+            np.empty(n, np.float32),
+            np.empty(n, np.float32),
+            None if flags is None else np.zeros(n, np.uint16),
+            np.empty(n, np.uint16),
+            None,
+        )
+        with np.errstate(all="ignore"):
+            combine_special(values, spread, flags, None, settings, out, np.arange(n))
+        data.reshape(-1)[where] = out.data
+        if variance is not None:
+            variance.reshape(-1)[where] = out.variance
+        if mask is not None:
+            mask.reshape(-1)[where] = out.mask
+
+
+@dataclass(frozen=True, slots=True)
+class _Columns:
+    """Inputs of some pixels, ``(n, pixels)`` each, and where the pixels lie in the plane."""
+
+    where: NDArray[np.intp]
+    data: Float32
+    variance: Float32 | None
+    mask: NDArray[np.uint16] | None
+
+
+def _joined(node: _Node, entering: list[Float32], low: int, high: int) -> list[Float32]:
+    """Return the ranks `low` to `high` of the inputs of a node and new ones."""
+    first, size, width = node.first, node.size, len(node.rows)
+    ranks = tuple(range(low - first, high - first + 1))
+    sorting = 2 * len(network(width + len(entering), ranks))
+    if sorting < (2 * width + len(entering)) * len(entering):
+        return [row.copy() for row in select_rows(np.stack([*node.rows, *entering]), ranks)]
+    rows = [row.copy() for row in node.rows]
+    spare = np.empty_like(rows[0])
+    for value in entering:
+        if first + len(rows) == size:
+            rows.append(np.maximum(rows[-1], value))
+            last = len(rows) - 2
+        else:
+            last = len(rows) - 1
+        for k in range(last, 0, -1):
+            np.minimum(rows[k], value, out=spare)
+            np.maximum(rows[k - 1], spare, out=rows[k])
+        size += 1
+        if first == 0:
+            np.minimum(rows[0], value, out=rows[0])
+        else:
+            # What was below the lowest row is unknown; its rank has become that of the next one.
+            del rows[0]
+            first += 1
+    return rows[low - first : high - first + 1]
+
+
+def _joined_columns(parts: Sequence[NDArray[Any] | None]) -> NDArray[Any] | None:
+    known = [part for part in parts if part is not None]
+    return np.concatenate(known, axis=1) if known else None
+
+
+def _checked(subset: Sequence[int], n: int) -> Subset:
+    members = tuple(int(k) for k in subset)
+    if not members or len(set(members)) != len(members) or min(members) < 0 or max(members) >= n:
+        raise ParameterError(
+            "A subset names each of its planes once",
+            item="subsets",
+            found=list(subset),
+            expected=f"at least one of 0 to {n - 1}",
+        )
+    return members

@@ -1,0 +1,110 @@
+"""Magnitudes of catalogue stars in the filter of a frame."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["MISSING", "Transformation", "filter_magnitudes", "transformations"]
+
+Floats = NDArray[np.floating[Any]]
+
+MISSING = -999.0
+"""Stands for a magnitude that is not known, in OBJCAT and REFCAT."""
+
+
+@dataclass(frozen=True, slots=True)
+class Transformation:
+    """Magnitude in a filter: ``band + constant + slope * (blue - red)``.
+
+    Attributes
+    ----------
+    band : str
+        Column of the magnitude, for example ``kmag``.
+    constant, constant_error, slope, slope_error : float
+        Coefficients with their errors; magnitudes.
+    blue, red : str
+        Columns of the colour; empty without a colour term.
+    """
+
+    band: str
+    constant: float = 0.0
+    constant_error: float = 0.0
+    slope: float = 0.0
+    slope_error: float = 0.0
+    blue: str = ""
+    red: str = ""
+
+    def apply(
+        self, magnitudes: Mapping[str, Floats], errors: Mapping[str, Floats]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return magnitude and error, NaN where a magnitude or an error that is needed is missing."""
+        value = np.asarray(magnitudes[self.band], np.float64)
+        error = np.asarray(errors[self.band], np.float64)
+        if not self.blue:
+            return value + self.constant, np.hypot(error, self.constant_error)
+        colour = np.asarray(magnitudes[self.blue], np.float64) - magnitudes[self.red]
+        colour_error = np.hypot(errors[self.blue], errors[self.red])
+        # Error of a product, written so that a colour of 0 is no special case.
+        of_term = np.hypot(colour * self.slope_error, self.slope * colour_error)
+        total = np.sqrt(error**2 + self.constant_error**2 + of_term**2)
+        return value + self.constant + self.slope * colour, total
+
+
+_PLAIN = {"Y": "ymag", "J": "jmag", "H": "hmag", "K(short)": "kmag", "Ks": "kmag"}
+
+
+def transformations(filter_name: str | None) -> tuple[Transformation, ...]:
+    """Return the ways to a magnitude in a NIRI filter from those of 2MASS (UKIDSS for Y); none for other filters.
+
+    Colour terms and their errors are those of DRAGONS (Gemini lookups, colour corrections).
+    """
+    if filter_name in _PLAIN:
+        return (Transformation(_PLAIN[filter_name]),)
+    if filter_name == "K":
+        return (
+            Transformation("kmag", -0.003, 0.007, -0.026, 0.011, "jmag", "kmag"),
+            Transformation("kmag", -0.006, 0.004, -0.071, 0.020, "hmag", "kmag"),
+        )
+    if filter_name == "K(prime)":
+        return (Transformation("kmag", -0.006, 0.007, 0.149, 0.023, "hmag", "kmag"),)
+    return ()
+
+
+def filter_magnitudes(
+    filter_name: str | None, magnitudes: Mapping[str, Floats], errors: Mapping[str, Floats]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+    """Return magnitudes and errors of stars in a filter.
+
+    Parameters
+    ----------
+    filter_name : str or None
+        NIRI's name of the filter, for example ``K(short)``.
+    magnitudes, errors : mapping of str to ndarray, shape (n,)
+        Columns ``jmag``, ``hmag`` ...; NaN where there is no value. A magnitude without an error is an upper
+        limit, and no magnitude is derived from it.
+
+    Returns
+    -------
+    tuple of two ndarrays, or None
+        Of several ways the one with the smaller error, star by star; `MISSING` where none is open. None when
+        there is no way for the filter with these columns.
+    """
+    open_ways = [
+        way
+        for way in transformations(filter_name)
+        if all(name in magnitudes and name in errors for name in {way.band, way.blue, way.red} - {""})
+    ]
+    if not open_ways:
+        return None
+    found = [way.apply(magnitudes, errors) for way in open_ways]
+    value, error = (np.stack(parts) for parts in zip(*found, strict=True))
+    error = np.where(np.isfinite(value) & np.isfinite(error), error, np.inf)
+    best = np.argmin(error, axis=0)[None]
+    chosen, its_error = (np.take_along_axis(part, best, axis=0)[0] for part in (value, error))
+    known = np.isfinite(its_error)
+    return np.where(known, chosen, MISSING), np.where(known, its_error, MISSING)
