@@ -154,7 +154,9 @@ def frame(data: Any = 100.0, *, number: int = 1, filename: str | None = None, **
     return ad
 
 
-def noise(seed: int, sigma: float, level: float = 0.0, shape: tuple[int, int] = SHAPE) -> np.ndarray[Any, Any]:
+def noise(
+    seed: int, sigma: float, level: float = 0.0, shape: tuple[int, int] = SHAPE
+) -> np.ndarray[Any, Any]:
     """Return Gaussian noise, float32."""
     return np.random.default_rng(seed).normal(level, sigma, shape).astype(np.float32)
 

@@ -11,7 +11,7 @@ import numpy as np
 from niripipe.algorithms import combine as engine
 from niripipe.algorithms import normalize
 from niripipe.astrodata import AstroData, clone_provenance
-from niripipe.errors import DataError
+from niripipe.errors import DataError, ParameterError
 from niripipe.logutils import get_logger
 from niripipe.primitives.params import Field, Params, Section
 
@@ -114,11 +114,24 @@ def stack(frames: list[AstroData], params: CombineParams, *, threads: int) -> As
 
 
 def section_slices(section: str | None, shape: tuple[int, int]) -> tuple[slice, slice]:
-    """Return an image section (1-based, inclusive, x first) as array slices; None means all."""
+    """Return an image section (1-based, inclusive, x first) as array slices; None means all.
+
+    Raises
+    ------
+    ParameterError
+        The section reaches beyond the image.
+    """
     if section is None:
         return slice(0, shape[0]), slice(0, shape[1])
     (x1, x2), (y1, y2) = ([int(limit) for limit in axis.split(":")] for axis in section.split(","))
-    return slice(y1 - 1, min(y2, shape[0])), slice(x1 - 1, min(x2, shape[1]))
+    if y2 > shape[0] or x2 > shape[1]:
+        raise ParameterError(
+            "The section reaches beyond the image",
+            item="statsec",
+            found=section,
+            expected=f"within 1:{shape[1]},1:{shape[0]}",
+        )
+    return slice(y1 - 1, y2), slice(x1 - 1, x2)
 
 
 def _check_shapes(frames: Sequence[AstroData]) -> None:

@@ -186,7 +186,9 @@ CASES: list[Any] = [
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_bad_input_is_refused_with_name_and_value_and_nothing_is_written(case: Case, darks, science, out, tmp_path):
+def test_bad_input_is_refused_with_name_and_value_and_nothing_is_written(
+    case: Case, darks, science, out, tmp_path
+):
     r, parts = case(tmp_path, darks, science)
     r.output_dir = out
     with pytest.raises(NiripipeError) as caught:
@@ -204,7 +206,9 @@ def test_one_unreadable_science_frame_is_dropped_by_name_and_the_rest_is_reduced
     if damage == "missing":
         path.unlink()
     else:
-        path.write_bytes({"empty": b"", "truncated": path.read_bytes()[:-9000], "text": b"<html>" * 999}[damage])
+        path.write_bytes(
+            {"empty": b"", "truncated": path.read_bytes()[:-9000], "text": b"<html>" * 999}[damage]
+        )
     r = Reduce(science, recipe="prepare", output_dir=out)
     r.runr()
     assert [d.name for d in r.report.dropped] == [path.name]
@@ -235,7 +239,8 @@ def test_a_missing_calibration_says_which_candidates_there_were_and_what_each_fa
 
 
 @pytest.mark.parametrize(
-    "expression", ["exposure_time=", "exposure_tme==20", "__import__('os')", "exposure_time==20 and", "object=='x"]
+    "expression",
+    ["exposure_time=", "exposure_tme==20", "__import__('os')", "exposure_time==20 and", "object=='x"],
 )
 def test_a_bad_selection_is_refused_with_the_expression(darks, expression):
     with pytest.raises(NiripipeError) as caught:
@@ -259,7 +264,9 @@ def test_a_header_that_cannot_be_reduced_is_named(tmp_path, out, cards, named, k
     assert not out.exists() or list(out.iterdir()) == []
 
 
-@pytest.mark.parametrize("keyword", ["COADDS", "LNRS", "A_VDET", "UT", "AIRMASS", "CAMERA", "INPORT", "POFFSET", "PA"])
+@pytest.mark.parametrize(
+    "keyword", ["COADDS", "LNRS", "A_VDET", "UT", "AIRMASS", "CAMERA", "INPORT", "POFFSET", "PA"]
+)
 @pytest.mark.parametrize("value", [None, "UNKNOWN"])
 def test_a_header_without_a_keyword_is_no_crash(tmp_path, out, keyword, value):
     cards = {keyword: value} | ({"DATE_OBS": None} if keyword == "UT" else {})

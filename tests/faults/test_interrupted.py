@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ import pytest
 from niripipe import Reduce, astrodata
 from niripipe.astrodata import fits_write
 from niripipe.errors import NiripipeError, StorageError
+from niripipe.primitives.niri import NIRI
 
 from .. import frames as make
 
@@ -20,32 +23,20 @@ def everything(*folders: Path) -> list[str]:
 
 
 @pytest.fixture
-def _disk_full(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every file takes 10 kB and no more."""
-    real = os.fdopen
-    written = {"bytes": 0}
+def _disk_full(darks: list[Path]) -> Iterator[None]:
+    """No file may grow beyond 10 kB, as on a disk that fills while a product is written."""
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10000, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
-    class Full:
-        def __init__(self, stream):
-            self._stream = stream
 
-        def write(self, data):
-            written["bytes"] += len(data)
-            if written["bytes"] > 10000:
-                raise OSError(errno.ENOSPC, "No space left on device")
-            return self._stream.write(data)
-
-        def __getattr__(self, name):
-            return getattr(self._stream, name)
-
-        def __enter__(self):
-            self._stream.__enter__()
-            return self
-
-        def __exit__(self, *details):
-            return self._stream.__exit__(*details)
-
-    monkeypatch.setattr(os, "fdopen", lambda *args, **kwargs: Full(real(*args, **kwargs)))
+@pytest.mark.usefixtures("_disk_full")
+def test_a_disk_that_fills_while_a_product_is_written_leaves_no_file(darks, out):
+    with pytest.raises(StorageError, match=r"N20160102S0020_dark\.fits.*space"):
+        Reduce(darks, output_dir=out).runr()
+    assert everything(out) == []
 
 
 def test_a_rename_that_fails_leaves_no_file(darks, out, monkeypatch):
@@ -100,11 +91,9 @@ def test_a_folder_that_may_not_be_written_is_named(darks, out):
 
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("where", ["addVAR", "stackDarks", "storeProcessedDark"])
-def test_an_interrupt_in_a_primitive_leaves_no_files_and_no_threads(darks, out, tmp_path, monkeypatch, threads, where):
-    import threading
-
-    from niripipe.primitives.niri import NIRI
-
+def test_an_interrupt_in_a_primitive_leaves_no_files_and_no_threads(
+    darks, out, tmp_path, monkeypatch, threads, where
+):
     def interrupted(*_args, **_kwargs):
         raise KeyboardInterrupt
 
@@ -121,8 +110,6 @@ def test_an_interrupt_in_a_primitive_leaves_no_files_and_no_threads(darks, out, 
 
 
 def test_after_an_interrupt_the_same_object_runs_again(darks, out, monkeypatch):
-    from niripipe.primitives.niri import NIRI
-
     def interrupted(*_args, **_kwargs):
         raise KeyboardInterrupt
 

@@ -116,7 +116,7 @@ def test_a_wcs_far_from_the_pointing_is_rebuilt_from_it():
 
 
 def test_a_missing_wcs_is_rebuilt_from_the_pointing():
-    broken = {key: 0.0 for key in ("CD1_1", "CD1_2", "CD2_1", "CD2_2")}
+    broken = dict.fromkeys(("CD1_1", "CD1_2", "CD2_1", "CD2_2"), 0.0)
     b = make.bench([make.frame(ext=broken)])
     b.p.standardizeWCS()
     ra, dec = _centre(b.main[0])

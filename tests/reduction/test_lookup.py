@@ -1,4 +1,4 @@
-"""Look-up: recipes and primitives are found by name and tags, and a wrong name is answered with the nearest."""
+"""Look-up: recipes and primitives are found by name and tags; a wrong name is answered with the nearest."""
 
 from __future__ import annotations
 
@@ -169,5 +169,5 @@ def test_recipes_of_the_library_are_known_as_its_own():
 
 def test_primitives_are_found_by_tags():
     assert find_primitives(SCIENCE) is NIRI
-    with pytest.raises(InputError, match="There are no primitives for these data.*GMOS"):
+    with pytest.raises(InputError, match=r"There are no primitives for these data.*GMOS"):
         find_primitives({"GEMINI", "GMOS"})

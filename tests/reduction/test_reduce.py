@@ -249,7 +249,7 @@ def test_frames_that_were_not_changed_are_not_written(darks, out):
 def test_a_single_primitive_is_a_recipe(darks, out):
     r = Reduce(darks, recipe="prepare", output_dir=out)
     r.runr()
-    assert [Path(p).name for p in r.output_filenames][0] == "N20160102S0020_prepared.fits"
+    assert Path(r.output_filenames[0]).name == "N20160102S0020_prepared.fits"
 
 
 def test_products_replace_older_ones_unless_told_otherwise(darks, out):

@@ -1,0 +1,377 @@
+from __future__ import annotations
+
+import multiprocessing
+import pickle
+import threading
+from collections.abc import Callable
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from niripipe import Reduce, astrodata, cal_service, night
+from niripipe.cal_service import CalibrationService, facts_of, rules_for
+from niripipe.errors import AlgorithmError, CalibrationError, DataError, NiripipeError, StorageError
+from niripipe.night import JobStatus, NightPlan, NightResult, Task, TaskResult, run_task
+from niripipe.night import run as run_module
+from niripipe.simulate import Night
+
+from .conftest import Folder
+
+
+@pytest.fixture(scope="module")
+def plan(small_night: Night) -> NightPlan:
+    return night.organise(small_night.folder)
+
+
+@pytest.fixture(scope="module")
+def serial(plan: NightPlan, tmp_path_factory: pytest.TempPathFactory) -> NightResult:
+    return plan.run(tmp_path_factory.mktemp("serial"))
+
+
+def same_pixels(ours: str, theirs: str) -> bool:
+    a, b = astrodata.open(ours)[0], astrodata.open(theirs)[0]
+    planes = [(getattr(a, name), getattr(b, name)) for name in ("data", "variance", "mask")]
+    return all(
+        (x is None and y is None) or np.array_equal(x, y, equal_nan=x.dtype.kind == "f") for x, y in planes
+    )
+
+
+# ---- a whole night
+
+
+def test_a_night_is_reduced_in_one_call(plan: NightPlan, serial: NightResult) -> None:
+    assert serial.ok
+    assert [Path(path).name for path in serial.products()] == [job.product for job in plan]
+    assert all(Path(path).parent == serial.output_dir for path in serial.products())
+    assert astrodata.open(serial.products("science")[0]).phu["NCOMBINE"] == 4
+
+
+def test_the_products_are_those_of_reducing_by_hand(
+    small_night: Night, serial: NightResult, tmp_path: Path
+) -> None:
+    caldb = CalibrationService()
+    caldb.config(db_dir=tmp_path)
+
+    def reduce(files: list[Path], **options: Any) -> str:
+        reduction = Reduce(files=files, calibrations=caldb, output_dir=tmp_path, **options)
+        reduction.runr()
+        return reduction.output_filenames[0]
+
+    dark = reduce(small_night.darks)
+    bpm = reduce([*small_night.flats, *small_night.short_darks], recipe="makeProcessedBPM")
+    flat = reduce(small_night.flats, parameters={"addDQ:user_bpm": bpm})
+    caldb.add_cal(dark)
+    caldb.add_cal(flat)
+    options = {"addDQ:user_bpm": bpm, "skyCorrect:scale_sky": False}
+    science = reduce([*small_night.target, *small_night.sky], parameters=options)
+    for name, path in (("dark", dark), ("bpm", bpm), ("flat", flat), ("science", science)):
+        assert same_pixels(serial[name].outputs[0], path)
+
+
+def test_calibrations_are_registered_and_are_those_that_were_planned(
+    small_night: Night, plan: NightPlan, serial: NightResult
+) -> None:
+    assert len(serial.calibrations.list_files()) == 3
+    assert Path(serial.calibrations.dbfile).parent == serial.output_dir
+    for calibration in plan.job("science").calibrations:
+        found = serial.calibrations.get_calibrations(small_night.target[0], calibration.caltype).files[0]
+        assert found is not None
+        assert Path(found).name == calibration.name
+    report = serial["science"].report
+    assert report is not None
+    assert set(report.calibrations.values()) == {c.name for c in plan.job("science").calibrations}
+
+
+def test_the_plan_foresees_what_the_products_will_be(
+    small_night: Night, plan: NightPlan, serial: NightResult
+) -> None:
+    for caltype in ("processed_dark", "processed_flat", "processed_bpm"):
+        foreseen = plan.explain("science", caltype).candidates[0].assessment.facts
+        name = {"processed_dark": "dark", "processed_flat": "flat", "processed_bpm": "bpm"}[caltype]
+        real = facts_of(astrodata.open(serial[name].outputs[0]))
+        for rule in rules_for(caltype).rules:
+            assert getattr(foreseen, rule.descriptor) == getattr(real, rule.descriptor), rule.descriptor
+        assert foreseen.processing_mode == real.processing_mode
+
+
+def test_a_plan_can_be_run_again_into_the_same_folder(plan: NightPlan, tmp_path: Path) -> None:
+    few = NightPlan(tuple(job for job in plan if job.kind == "dark"))
+    assert few.run(tmp_path).ok
+    assert few.run(tmp_path).ok
+    kept = few.run(tmp_path, overwrite=False)
+    assert isinstance(kept["dark"].error, StorageError)
+
+
+# ---- executors
+
+
+def spawned() -> Executor:
+    return ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn"))
+
+
+@pytest.mark.parametrize("make", [lambda: ThreadPoolExecutor(2), spawned], ids=["threads", "processes"])
+def test_an_executor_gives_the_serial_result(
+    plan: NightPlan, serial: NightResult, tmp_path: Path, make: Callable[[], Executor]
+) -> None:
+    with make() as executor:
+        result = plan.run(tmp_path, executor=executor)
+    assert result.ok
+    assert [r.name for r in result] == [r.name for r in serial]
+    for ours, theirs in zip(result.products(), serial.products(), strict=True):
+        assert Path(ours).name == Path(theirs).name
+        assert same_pixels(ours, theirs)
+    assert [f.name for f in result.calibrations.list_files()] == [
+        f.name for f in serial.calibrations.list_files()
+    ]
+
+
+def test_a_task_uses_no_calibration_that_it_does_not_name(
+    plan: NightPlan, serial: NightResult, tmp_path: Path
+) -> None:
+    cal_service.set_calservice(serial.calibrations)
+    try:
+        job = plan.job("flat")
+        task = Task("flat", job.files, job.recipe, "sq", {}, {}, str(tmp_path))
+        result = run_task(task)
+    finally:
+        cal_service.clear_calservice()
+    assert result.error is None
+    assert result.report is not None
+    assert result.report.calibrations == {}
+    forced = run_task(
+        Task(
+            "s", plan.job("science").files, "reduce", "sq", {"flatCorrect:do_cal": "skip"}, {}, str(tmp_path)
+        )
+    )
+    assert isinstance(forced.error, CalibrationError)
+    assert "the plan of the night" in str(forced.error)
+    assert pickle.loads(pickle.dumps(forced)).error.candidates == ()  # noqa: S301 (our own bytes)
+
+
+# ---- what the coordinator does, with reductions that only pretend
+
+
+class Pretended:
+    """Stands in for `run_task`: writes an empty product, or fails where told to."""
+
+    def __init__(self) -> None:
+        self.failing: dict[str, Exception] = {}
+        self.tasks: list[Task] = []
+        self.threads: set[int] = set()
+        self.lock = threading.Lock()
+
+    def __call__(self, task: Task, progress: Any = None) -> TaskResult:
+        with self.lock:
+            self.tasks.append(task)
+            self.threads.add(threading.get_ident())
+        if progress is not None:
+            progress.update("prepare", 1, 1)
+        if task.name in self.failing:
+            error = self.failing[task.name]
+            if isinstance(error, NiripipeError):
+                return TaskResult(task.name, (), None, error, 0.1)
+            raise error
+        return TaskResult(task.name, (f"{task.output_dir}/{task.name}.fits",), None, None, 0.1)
+
+    def task(self, name: str) -> Task:
+        return next(task for task in self.tasks if task.name == name)
+
+
+class Register:
+    """Stands in for a calibration service."""
+
+    def __init__(self, refusing: str = "") -> None:
+        self.added: list[str] = []
+        self.threads: set[int] = set()
+        self.refusing = refusing
+
+    def add_cal(self, path: str) -> None:
+        self.threads.add(threading.get_ident())
+        if self.refusing and self.refusing in path:
+            raise StorageError("The store is read-only", file=path)
+        self.added.append(Path(path).stem)
+
+
+@pytest.fixture
+def pretended(monkeypatch: pytest.MonkeyPatch) -> Pretended:
+    stand_in = Pretended()
+    monkeypatch.setattr(run_module, "run_task", stand_in)
+    return stand_in
+
+
+@pytest.fixture(scope="module")
+def big(messy: Folder) -> NightPlan:
+    return night.organise(messy.path)
+
+
+def run(plan: NightPlan, folder: Path, register: Register | None = None, **options: Any) -> NightResult:
+    return plan.run(folder, calibrations=register or Register(), **options)  # type: ignore[arg-type]
+
+
+def test_products_are_handed_on_by_path(big: NightPlan, pretended: Pretended, tmp_path: Path) -> None:
+    register = Register()
+    result = run(big, tmp_path, register)
+    assert [task.name for task in pretended.tasks] == [job.name for job in big]
+    assert pretended.task("standard FS 17 H").calibrations == {
+        "processed_bpm": f"{tmp_path}/bpm.fits",
+        "processed_flat": f"{tmp_path}/flat H.fits",
+    }
+    assert len(register.added) == 7
+    assert not [name for name in register.added if "science" in name or "standard" in name]
+    assert result.ok
+
+
+def test_a_failed_reduction_stops_only_those_that_need_it(
+    big: NightPlan, pretended: Pretended, tmp_path: Path
+) -> None:
+    pretended.failing["flat H"] = AlgorithmError("There is no light in this flat", found=0.0)
+    result = run(big, tmp_path)
+    assert [r.name for r in result.failed] == ["flat H"]
+    assert [r.name for r in result.skipped] == [
+        "standard FS 17 H",
+        "science SN2014J H, 20.002 s",
+        "science SN2014J H, 7.001 s",
+    ]
+    assert "flat H failed: There is no light in this flat" in result["standard"].reason
+    assert result["science SN2014J K, 60.001 s"].status is JobStatus.DONE
+    assert not result.ok
+    with pytest.raises(AlgorithmError, match="no light"):
+        result.check()
+    assert "skipped" in str(result)
+    assert "There is no light" in result._repr_html_()
+
+
+def test_without_a_bad_pixel_mask_the_night_goes_on_and_says_so(
+    big: NightPlan, pretended: Pretended, tmp_path: Path
+) -> None:
+    pretended.failing["bpm"] = DataError("These darks are bright")
+    result = run(big, tmp_path)
+    assert [r.name for r in result if r.status is not JobStatus.DONE] == ["bpm"]
+    assert "processed_bpm" not in pretended.task("flat H").calibrations
+    assert "done without processed_bpm: bpm failed: These darks are bright" in result["flat H"].notes
+
+
+def test_an_error_that_is_nobodys_data_is_recorded_too(
+    big: NightPlan, pretended: Pretended, tmp_path: Path
+) -> None:
+    pretended.failing["flat K"] = RuntimeError("worker lost")
+    pretended.failing["dark 60.001 s"] = RuntimeError("worker lost")
+    result = run(big, tmp_path)
+    assert result["flat K"].reason == "RuntimeError: worker lost"
+    assert len(result.skipped) == 2
+    with pytest.raises(NiripipeError, match="2 reductions failed"):
+        result.check()
+
+
+def test_a_store_that_refuses_a_product_does_not_undo_it(
+    big: NightPlan, pretended: Pretended, tmp_path: Path
+) -> None:
+    result = run(big, tmp_path, Register(refusing="flat H"))
+    assert result.ok
+    assert "not registered: The store is read-only" in result["flat H"].notes[0]
+    assert pretended.task("standard FS 17 H").calibrations["processed_flat"].endswith("flat H.fits")
+
+
+def test_only_the_coordinating_thread_touches_the_store(
+    big: NightPlan, pretended: Pretended, tmp_path: Path
+) -> None:
+    register = Register()
+    pretended.failing["dark 60.001 s"] = DataError("no")
+    with ThreadPoolExecutor(2) as executor:
+        result = run(big, tmp_path, register, executor=executor)
+    assert register.threads == {threading.get_ident()}
+    assert threading.get_ident() not in pretended.threads
+    assert {task.threads for task in pretended.tasks} == {1}
+    assert [r.name for r in result] == [job.name for job in big]
+    assert [r.name for r in result.skipped] == ["science SN2014J K, 60.001 s"]
+
+
+def test_independent_reductions_run_at_the_same_time(
+    big: NightPlan, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    meeting = threading.Barrier(2, timeout=10)
+
+    def meet(task: Task, progress: Any = None) -> TaskResult:
+        if task.name.startswith("science SN2014J K"):
+            meeting.wait()  # breaks unless the other is under way too
+        return TaskResult(task.name, (f"{task.output_dir}/{task.name}.fits",), None, None, 0.0)
+
+    monkeypatch.setattr(run_module, "run_task", meet)
+    with ThreadPoolExecutor(4) as executor:
+        assert run(big, tmp_path, executor=executor).ok
+
+
+def test_an_interrupt_cancels_what_waits_and_is_passed_on(big: NightPlan, tmp_path: Path) -> None:
+    class Interrupted(Executor):
+        def __init__(self) -> None:
+            self.futures: list[Future[Any]] = []
+
+        def submit(self, *arguments: Any, **keywords: Any) -> Future[Any]:
+            if len(self.futures) == 2:
+                raise KeyboardInterrupt
+            self.futures.append(Future())
+            return self.futures[-1]
+
+    executor = Interrupted()
+    with pytest.raises(KeyboardInterrupt):
+        run(big, tmp_path, executor=executor)
+    assert all(future.cancelled() for future in executor.futures)
+
+
+class Shown:
+    def __init__(self) -> None:
+        self.lines: list[tuple[str, int, int]] = []
+        self.closed = 0
+
+    def update(self, step: str, done: int, total: int) -> None:
+        self.lines.append((step, done, total))
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+def test_progress_counts_reductions(big: NightPlan, pretended: Pretended, tmp_path: Path) -> None:
+    here, there = Shown(), Shown()
+    run(big, tmp_path, progress=here)
+    with ThreadPoolExecutor(2) as executor:
+        run(big, tmp_path, progress=there, executor=executor)
+    assert [line[0] for line in here.lines] == [f"{k}/12 prepare" for k in range(1, 13)]
+    assert there.lines[-1] == ("reductions", 12, 12)
+    assert here.closed == there.closed == 1
+
+
+# ---- bad data
+
+
+@pytest.fixture
+def damaged(small_night: Night, tmp_path: Path) -> list[Path]:
+    """Copies of darks and target frames of which one dark is cut short after the plan was made."""
+    folder = tmp_path / "damaged"
+    folder.mkdir()
+    files = [*small_night.darks, *small_night.target, *small_night.flats]
+    for path in files:
+        (folder / path.name).write_bytes(path.read_bytes())
+    return [folder / path.name for path in files]
+
+
+def test_a_file_that_breaks_between_plan_and_run_is_a_recorded_failure(
+    damaged: list[Path], tmp_path: Path
+) -> None:
+    plan = night.organise(damaged)
+    damaged[0].write_bytes(damaged[0].read_bytes()[:20000])
+    result = plan.run(tmp_path / "out")
+    assert [(r.kind, str(r.status)) for r in result] == [
+        ("dark", "failed"),
+        ("flat", "done"),
+        ("science", "skipped"),
+    ]
+    assert damaged[0].name in result["dark"].reason
+
+
+def test_an_output_folder_that_cannot_be_made_is_an_error(plan: NightPlan, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(StorageError, match="output folder cannot be made"):
+        plan.run(tmp_path / "file")

@@ -1,0 +1,55 @@
+"""Readout cleaning: off unless asked, and only where there is something to clean."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from .. import frames as make
+
+SHAPE = (256, 256)
+
+
+def patterned(amplitude, seed=1):
+    columns = np.array([0, 1, 0, -1, 0, 1, 0, -1.0])
+    pattern = amplitude * np.tile(columns, SHAPE[1] // 8)[None, :] * np.ones((SHAPE[0], 1))
+    # The upper half of the array shows the pattern twice as strong.
+    pattern[128:] *= 2
+    frame = make.frame(pattern + make.noise(seed, 10, 500, SHAPE), shape=SHAPE)
+    return make.electrons(frame, 100.0, 0), pattern
+
+
+def test_nothing_is_cleaned_unless_asked():
+    frame, _ = patterned(40)
+    before = frame[0].data.copy()
+    b = make.bench([frame])
+    b.p.cleanReadout()
+    np.testing.assert_array_equal(frame[0].data, before)
+    assert "CLNRDOUT" not in frame.phu
+    assert frame.history[-1].reason == "clean is skip"
+
+
+@pytest.mark.parametrize("clean", ["default", "force"])
+def test_a_strong_pattern_is_removed_and_the_other_planes_stay(clean):
+    frame, pattern = patterned(60)
+    b = make.bench([frame])
+    b.p.cleanReadout(clean=clean)
+    left = frame[0].data - np.median(frame[0].data)
+
+    def strength(image):
+        return abs((image * pattern).mean() / (pattern**2).mean())
+
+    assert strength(left) < 0.2
+    assert (frame[0].variance == 100).all()
+    assert not frame[0].mask.any()
+    assert "CLNRDOUT" in frame.phu
+
+
+def test_a_clean_frame_is_left_alone_and_not_stamped():
+    frame, _ = patterned(0)
+    before = frame[0].data.copy()
+    b = make.bench([frame])
+    b.p.cleanReadout(clean="default")
+    np.testing.assert_array_equal(frame[0].data, before)
+    assert frame.history[-1].status == "NOT_NEEDED"
+    assert "CLNRDOUT" not in frame.phu
