@@ -28,6 +28,8 @@ class WatchedHeader(fits.Header):  # type: ignore[misc]  # astropy carries no ty
 
     _revision = 0
     _exposed = False
+    _values: dict[str, Any] | None = None
+    _values_revision = -1
 
     @property
     def cards(self) -> Any:
@@ -45,6 +47,18 @@ class WatchedHeader(fits.Header):  # type: ignore[misc]  # astropy carries no ty
         if self._exposed:
             return self._revision, self.tostring()
         return self._revision
+
+
+    def value(self, key: str) -> Any:
+        """Return the usable value of a keyword, or None; parsed once as long as the header is unchanged."""
+        if self._exposed:
+            return _usable_value(self, key)
+        if self._values is None or self._values_revision != self._revision:
+            self._values, self._values_revision = {}, self._revision
+        values = self._values
+        if key not in values:
+            values[key] = _usable_value(self, key)
+        return values[key]
 
 
 def _counting(name: str) -> Callable[..., Any]:
@@ -78,11 +92,16 @@ def header_value(header: Any, key: str, default: Any = None) -> Any:
     default : object, optional
         What to return when there is no usable value.
     """
+    value = header.value(key) if isinstance(header, WatchedHeader) else _usable_value(header, key)
+    return default if value is None else value
+
+
+def _usable_value(header: Any, key: str) -> Any:
     try:
-        value = header.get(key, default)
+        value = header.get(key)
     except (VerifyError, ValueError):
-        return default
-    return default if isinstance(value, fits.card.Undefined) else value
+        return None
+    return None if isinstance(value, fits.card.Undefined) else value
 
 
 def without_structure(header: Any) -> WatchedHeader:
