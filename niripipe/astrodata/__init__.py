@@ -13,6 +13,7 @@ from niripipe.astrodata.extension import Extension
 from niripipe.astrodata.factory import create, open, register_class
 from niripipe.astrodata.fits_source import MissingFileError
 from niripipe.astrodata.headers import HeaderManager, header_value
+from niripipe.astrodata.planes import restore
 from niripipe.astrodata.provenance import (
     HistoryRecord,
     ProvenanceRecord,
@@ -52,6 +53,7 @@ __all__ = [
     "open",
     "pixel_scale",
     "register_class",
+    "restore",
     "returns_list",
     "shifted",
     "to_ccddata",

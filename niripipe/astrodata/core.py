@@ -355,6 +355,10 @@ class AstroData:
         """Return ``data``, ``variance``, ``mask`` or an extra for reading only, without copying."""
         return self._each(lambda extension: extension.read(name))
 
+    def rows(self, name: str) -> Any:
+        """Rows of a plane without loading it if it is parked, see `Extension.rows`."""
+        return self._each(lambda extension: extension.rows(name))
+
     def plane_header(self, name: str) -> Any:
         """Return the header of one plane or extra, see `Extension.plane_header`."""
         return self._each(lambda extension: extension.plane_header(name))

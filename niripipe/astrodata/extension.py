@@ -162,6 +162,22 @@ class Extension:
             return None
         return held.view() if isinstance(held, ArrayPlane) else held.read()
 
+    def rows(self, name: str) -> Any:
+        """Return something that gives rows of a plane, ``rows[10:20]``, without loading a parked one.
+
+        Parameters
+        ----------
+        name : str
+            ``data``, ``variance``, ``mask``, or the name of an attached array.
+
+        Returns
+        -------
+        object or None
+            With `shape` and indexing by a slice; None if the extension has no such plane.
+        """
+        held = self._planes.get(name) or self._extras.get(name)
+        return held.rows() if isinstance(held, ArrayPlane) else None
+
     def reset(self, data: Any, mask: Any, variance: Any) -> None:
         """Replace data, mask and variance together; all of them, or none if one is not usable.
 

@@ -48,7 +48,6 @@ class WatchedHeader(fits.Header):  # type: ignore[misc]  # astropy carries no ty
             return self._revision, self.tostring()
         return self._revision
 
-
     def value(self, key: str) -> Any:
         """Return the usable value of a keyword, or None; parsed once as long as the header is unchanged."""
         if self._exposed:

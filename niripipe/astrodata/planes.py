@@ -21,9 +21,29 @@ from numpy.typing import NDArray
 
 from niripipe.errors import StorageError
 
-__all__ = ["ArrayPlane", "Held"]
+__all__ = ["ArrayPlane", "Held", "restore"]
 
 _T = TypeVar("_T")
+
+
+def restore(folder: str | os.PathLike[str]) -> int:
+    """Bring back into memory what waits in a scratch folder and is still needed, so that it can be removed.
+
+    Parameters
+    ----------
+    folder : path-like
+        The folder that was given to `ArrayPlane.park`.
+
+    Returns
+    -------
+    int
+        Number of arrays.
+    """
+    waiting = [value for value in list(_parked) if value.waits_in(Path(folder))]
+    for value in waiting:
+        value.load()
+        value.loader = None
+    return len(waiting)
 
 
 class _Value(Generic[_T]):
@@ -36,14 +56,21 @@ class _Value(Generic[_T]):
         self.lock = threading.Lock()
 
     def load(self) -> _T:
-        if self.value is None:
+        # Another thread may park the value at any time: what is returned is looked at once.
+        value = self.value
+        if value is None:
             with self.lock:
-                if self.value is None:
+                value = self.value
+                if value is None:
                     assert self.loader is not None
-                    self.value = self.loader()
+                    value = self.value = self.loader()
                     if not getattr(self.loader, "can_reload", False):
                         self.loader = None
-        return self.value
+        return value
+
+    def waits_in(self, folder: Path) -> bool:
+        """Return whether the value depends on a scratch file in a folder."""
+        return isinstance(self.loader, _Scratch) and self.loader.path.parent == folder
 
     def __getstate__(self) -> dict[str, Any]:
         # What is parked in a scratch folder travels as pixels: the folder belongs to one process.
@@ -52,6 +79,9 @@ class _Value(Generic[_T]):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         _Value.__init__(self, state["value"], state["loader"])
+
+
+_parked: weakref.WeakSet[_Value[Any]] = weakref.WeakSet()
 
 
 class Held(Generic[_T]):
@@ -173,11 +203,20 @@ class ArrayPlane(Held[NDArray[Any]]):
         view.flags.writeable = False
         return view
 
+    def rows(self) -> NDArray[Any] | _ParkedRows:
+        """Return what gives rows of the array: the array itself, or the scratch file it waits in."""
+        shared = self._shared
+        loader = shared.loader
+        if shared.value is None and isinstance(loader, _Scratch):
+            return _ParkedRows(loader)
+        return self.view()
+
     def park(self, folder: str | os.PathLike[str]) -> int:
         """Move the array from memory to disk, for every data set that shares it.
 
         An array that can be read again from where it came from is only dropped; any other is written
-        into `folder`, into a file that disappears with the last data set that needs it.
+        into `folder`, into a file that disappears with the last data set that needs it. An array that was
+        handed out for writing stays: nobody knows whether the receiver still writes into it.
 
         Returns
         -------
@@ -192,19 +231,30 @@ class ArrayPlane(Held[NDArray[Any]]):
         shared = self._shared
         with shared.lock:
             array = shared.value
-            if array is None:
+            if array is None or any(holder._exposed for holder in shared.holders):
                 return 0
             if shared.loader is None:
                 shared.loader = _Scratch(Path(folder), array)
+                _parked.add(shared)
             self._shape, self._dtype = array.shape, array.dtype
             for holder in shared.holders:
                 cast("ArrayPlane", holder)._shape, cast("ArrayPlane", holder)._dtype = (
                     array.shape,
                     array.dtype,
                 )
-                holder._exposed = False
             shared.value = None
             return array.nbytes
+
+
+class _ParkedRows:
+    """Rows of an array that waits in a scratch file, read as they are asked for."""
+
+    def __init__(self, scratch: _Scratch) -> None:
+        self._scratch = scratch
+        self.shape = scratch.shape
+
+    def __getitem__(self, rows: slice) -> NDArray[Any]:
+        return self._scratch.read_rows(rows)
 
 
 class _Scratch:
@@ -228,8 +278,20 @@ class _Scratch:
         weakref.finalize(self, self.path.unlink, missing_ok=True)
 
     def __call__(self) -> NDArray[Any]:
+        return self.read_rows(slice(None))
+
+    def read_rows(self, rows: slice) -> NDArray[Any]:
+        """Read a slice of rows, with step 1."""
+        first, last, _ = rows.indices(self.shape[0])
+        per_row = int(np.prod(self.shape[1:], dtype=np.intp))
         try:
-            return np.fromfile(self.path, dtype=self.dtype).reshape(self.shape)
+            flat = np.fromfile(
+                self.path,
+                dtype=self.dtype,
+                count=(last - first) * per_row,
+                offset=first * per_row * self.dtype.itemsize,
+            )
+            return flat.reshape(last - first, *self.shape[1:])
         except (OSError, ValueError) as error:
             raise StorageError(
                 "a plane in the scratch folder cannot be read back",

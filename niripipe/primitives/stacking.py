@@ -148,15 +148,16 @@ def _check_shapes(frames: Sequence[AstroData]) -> None:
 
 def _combine_planes(frames: list[AstroData], result: AstroData, params: CombineParams, threads: int) -> None:
     exts = [frame[0] for frame in frames]
-    variance: list[Any] | None = [ext.read("variance") for ext in exts]
+    # Rows are all that the combination looks at: a frame that waits on disk stays there.
+    variance: list[Any] | None = [ext.rows("variance") for ext in exts]
     if any(plane is None for plane in variance or []):
         variance = None
-    mask: list[Any] | None = [ext.read("mask") for ext in exts] if params.apply_dq else None
+    mask: list[Any] | None = [ext.rows("mask") for ext in exts] if params.apply_dq else None
     if mask is not None and any(plane is None for plane in mask):
         if not all(plane is None for plane in mask):
             log.warning("not all frames have a data-quality plane: none is used")
         mask = None
-    data = [ext.read("data") for ext in exts]
+    data = [ext.rows("data") for ext in exts]
     rejection = _rejection(params, variance is not None)
     hsigma, lsigma = clipping_limits(params, rejection)
     combined = engine.combine(
@@ -193,6 +194,8 @@ def _normalisation(data: list[Any], mask: list[Any] | None, params: CombineParam
     if not isinstance(params, ScaledCombineParams) or not (params.scale or params.zero):
         return {}
     where = section_slices(params.statsec, data[0].shape)
+    data = [plane[:] for plane in data]
+    mask = None if mask is None else [plane[:] for plane in mask]
     if params.scale:
         return {"scale": normalize.scale_factors(data, mask, section=where)}
     return {"zero": normalize.zero_offsets(data, mask, section=where)}

@@ -1,11 +1,172 @@
-"""Giving memory back."""
+"""Keeping a reduction within a limit of memory, and giving memory back."""
 
 from __future__ import annotations
 
 import ctypes
+import re
+import shutil
 import sys
+import tempfile
+import threading
+from collections.abc import Iterable
+from os import PathLike
+from pathlib import Path
+from types import TracebackType
+from typing import Self
 
-__all__ = ["return_freed_memory"]
+from niripipe.astrodata import AstroData, restore
+from niripipe.errors import ParameterError, StorageError
+from niripipe.logutils import get_logger
+
+__all__ = ["FrameStore", "parse_size", "resident_bytes", "return_freed_memory"]
+
+log = get_logger(__name__)
+
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
+
+_WORKING_SHARE = 0.35
+"""Part of the limit that is kept free for what an algorithm needs beside the frames themselves."""
+
+_LEAST = 48 * 2**20
+"""Frames of at least this many bytes stay in memory whatever the limit: a few full frames with all planes."""
+
+
+def parse_size(value: int | float | str | None) -> int | None:
+    """Return a number of bytes that is written as a number or as text such as ``"500 MB"`` or ``"2 GiB"``.
+
+    Raises
+    ------
+    ParameterError
+        It is not a positive size.
+    """
+    if value is None:
+        return None
+    match = re.fullmatch(r"\s*([0-9.]+)\s*([KMG]?I?)B?\s*", str(value).upper())
+    try:
+        size = float(match[1]) * _UNITS[match[2]] if match else 0.0
+    except (ValueError, KeyError):
+        size = 0.0
+    if not size > 0:
+        raise ParameterError(
+            "The memory limit is not a size",
+            item="max_memory",
+            found=repr(value),
+            expected="bytes, or text such as '500 MB'",
+        )
+    return int(size)
+
+
+class FrameStore:
+    """Keeps the planes of frames within a limit; what is over it waits in a scratch folder.
+
+    The folder is private, made when it is first needed, and gone when the block ends, also after an
+    error or an interrupt. Values are moved bit for bit, so results do not depend on the limit.
+
+    Parameters
+    ----------
+    limit : int or None
+        Bytes that the whole process may use; None for no limit.
+    folder : path-like, optional
+        Where the scratch folder is made; the system's folder for temporary files by default.
+
+    Notes
+    -----
+    Use it as a context manager.
+    """
+
+    def __init__(self, limit: int | None, folder: str | PathLike[str] | None = None) -> None:
+        self.limit = limit
+        self._where = folder
+        self._scratch: Path | None = None
+        self._lock = threading.Lock()
+        # Frames in the order of their last use, the latest at the end.
+        self._frames: dict[int, AstroData] = {}
+        self._busy: set[int] = set()
+        self.budget = self._plane_budget()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._frames.clear()
+        if self._scratch is not None:
+            # Products live on, and so may frames that the caller shares with the reduction.
+            restore(self._scratch)
+            shutil.rmtree(self._scratch, ignore_errors=True)
+            self._scratch = None
+
+    def watch(self, frames: Iterable[AstroData]) -> None:
+        """Take the frames that exist now under control, and forget all others."""
+        if self.limit is None:
+            return
+        with self._lock:
+            present = {id(frame): frame for frame in frames}
+            kept = {key: frame for key, frame in self._frames.items() if key in present}
+            self._frames = {**kept, **present}
+
+    def begin(self, item: object) -> None:
+        """Note that a frame is being worked on: it stays in memory."""
+        if self.limit is not None and isinstance(item, AstroData):
+            with self._lock:
+                self._busy.add(id(item))
+                self._frames.pop(id(item), None)
+                self._frames[id(item)] = item
+
+    def end(self, item: object) -> None:
+        """Note that the work on a frame is done, and make room."""
+        if self.limit is not None:
+            with self._lock:
+                self._busy.discard(id(item))
+            self.settle()
+
+    def settle(self) -> None:
+        """Move the frames that were not used for the longest time to disk until the rest fits."""
+        if self.limit is None or self.budget is None:
+            return
+        with self._lock:
+            sizes = {key: _nbytes(frame) for key, frame in self._frames.items()}
+            total = sum(sizes.values())
+            for key, frame in list(self._frames.items()):
+                if total <= self.budget:
+                    return
+                if key not in self._busy and sizes[key]:
+                    total -= sum(extension.park(self._folder()) for extension in frame.extensions)
+
+    def _plane_budget(self) -> int | None:
+        if self.limit is None:
+            return None
+        budget = int(self.limit * (1 - _WORKING_SHARE)) - resident_bytes()
+        if budget < _LEAST:
+            log.warning(
+                "the memory limit of %d MB is less than a reduction needs at all", self.limit // 10**6
+            )
+        return max(budget, _LEAST)
+
+    def _folder(self) -> Path:
+        if self._scratch is None:
+            try:
+                self._scratch = Path(tempfile.mkdtemp(prefix="niripipe-", dir=self._where))
+            except OSError as error:
+                raise StorageError(
+                    "The scratch folder cannot be made",
+                    file=self._where or tempfile.gettempdir(),
+                    item="scratch_dir",
+                    found=error.strerror,
+                ) from None
+            log.fullinfo("frames beyond the memory limit wait in %s", self._scratch)
+        return self._scratch
+
+
+def resident_bytes() -> int:
+    """Return how much memory this process uses now; 0 where the system does not say."""
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return 0
+    match = re.search(r"VmRSS:\s+(\d+) kB", status)
+    return int(match[1]) * 1024 if match else 0
 
 
 def return_freed_memory() -> bool:
@@ -28,3 +189,7 @@ def return_freed_memory() -> bool:
         # Another C library, such as musl, which gives large blocks back at once.
         return False
     return bool(trim(0))
+
+
+def _nbytes(frame: AstroData) -> int:
+    return sum(extension.nbytes for extension in frame.extensions)

@@ -18,6 +18,7 @@ from niripipe.primitives.base import Context, PrimitivesBase
 from niripipe.primitives.calibrations import CalibrationBook
 from niripipe.reduction.inputs import Inputs, Source, expand, open_inputs
 from niripipe.reduction.lookup import DEFAULT_RECIPE, find_primitives, find_recipe, is_own
+from niripipe.reduction.memory import FrameStore, parse_size
 from niripipe.reduction.plan import Plan, make_plan
 from niripipe.reduction.progress import Progress, as_progress
 from niripipe.reduction.report import RunReport
@@ -66,6 +67,11 @@ class Reduce:
         not depend on it.
     progress : bool or Progress, optional
         Show how far each step is.
+    max_memory : int or str, optional
+        How much memory the process may use, in bytes or as text such as ``"500 MB"``. Frames beyond it wait
+        in a private scratch folder, which is gone afterwards. Results do not depend on it.
+    scratch_dir : path, optional
+        Where the scratch folder is made; the system's folder for temporary files by default.
 
     Attributes
     ----------
@@ -114,6 +120,8 @@ class Reduce:
         overwrite: bool = True,
         threads: int | None = None,
         progress: bool | Progress | None = None,
+        max_memory: int | str | None = None,
+        scratch_dir: str | PathLike[str] | None = None,
     ) -> None:
         self.files: list[Source] = [files] if isinstance(files, (str, PathLike, AstroData)) else list(files)
         self.recipename: str | Callable[[Any], None] = recipe
@@ -124,6 +132,8 @@ class Reduce:
         self.overwrite = overwrite
         self.threads = threads
         self.progress = progress
+        self.max_memory = max_memory
+        self.scratch_dir = scratch_dir
         self.output_dir = output_dir
         self.outputs: list[AstroData] = []
         self.output_filenames: list[str] = []
@@ -170,13 +180,15 @@ class Reduce:
         report = RunReport(plan.recipe, self.mode, context.software, plan.files, dropped=inputs.dropped)
         self.report = report
         log.status("RECIPE: %s", plan.recipe)
+        store = FrameStore(parse_size(self.max_memory), self.scratch_dir)
         runner = RecipeRunner(
             report,
             threads=context.threads,
             droppable="CAL" not in inputs.frames[0].tags and len(inputs.frames) > 1,
             progress=as_progress(self.progress),
+            store=store,
         )
-        with runner:
+        with store, runner:
             p = primitives({"main": list(inputs.frames)}, context, runner)
             # The streams hold the frames from here on, so that a recipe can let go of them.
             inputs.frames.clear()

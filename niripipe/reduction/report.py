@@ -64,7 +64,8 @@ class Step:
             return "no frames"
         counts: dict[tuple[Status, str], int] = {}
         for outcome in self.outcomes.values():
-            key = (outcome.status, outcome.reason)
+            # What was done to each frame in detail is in its own outcome.
+            key = (outcome.status, "" if outcome.status is Status.DONE else outcome.reason)
             counts[key] = counts.get(key, 0) + 1
         return ", ".join(
             f"{n} {status}" + (f" ({reason})" if reason else "") for (status, reason), n in counts.items()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +17,7 @@ from niripipe.errors import AlgorithmError, DataError, NiripipeError
 from niripipe.logutils import get_logger
 from niripipe.primitives.base import DONE, Outcome, Primitive, PrimitivesBase, Status, skipped
 from niripipe.primitives.params import Resolved, resolve
-from niripipe.reduction.memory import return_freed_memory
+from niripipe.reduction.memory import FrameStore, return_freed_memory
 from niripipe.reduction.progress import NO_PROGRESS, Progress
 from niripipe.reduction.report import DroppedFrame, RunReport, Step
 
@@ -79,6 +80,8 @@ class RecipeRunner:
         error is raised.
     progress : Progress, optional
         Told how far each primitive is.
+    store : FrameStore, optional
+        Keeps the frames within a limit of memory.
 
     Notes
     -----
@@ -86,11 +89,18 @@ class RecipeRunner:
     """
 
     def __init__(
-        self, report: RunReport, *, threads: int, droppable: bool, progress: Progress = NO_PROGRESS
+        self,
+        report: RunReport,
+        *,
+        threads: int,
+        droppable: bool,
+        progress: Progress = NO_PROGRESS,
+        store: FrameStore | None = None,
     ) -> None:
         self.report = report
         self.droppable = droppable
         self.progress = progress
+        self.store = FrameStore(None) if store is None else store
         self.written: dict[int, tuple[AstroData, Path]] = {}
         self._to_save: list[tuple[AstroData, Path, bool]] = []
         self._notes: list[dict[int, Outcome]] = []
@@ -136,8 +146,10 @@ class RecipeRunner:
             return inputs
         if streams.source != streams.target:
             inputs = [frame.copy() for frame in inputs]
+        self._watch(owner, inputs)
         outputs = self._execute(owner, primitive, inputs, resolved, str(streams))
         owner.streams[streams.target] = outputs
+        self._watch(owner, [])
         if resolved.write_outputs:
             for frame in outputs:
                 self.save(frame, owner.context.output_dir / str(frame.filename), overwrite=True)
@@ -147,7 +159,7 @@ class RecipeRunner:
     def map(self, function: Callable[[T], R], items: Sequence[T]) -> list[R]:
         """Apply a function to independent items, on threads, and return the results in order."""
         if self._pool is None or len(items) < 2 or getattr(self._in_worker, "busy", False):
-            return [function(item) for item in items]
+            return self._one_by_one(function, items)
         return list(self._pool.map(self._as_worker(function), items))
 
     def note(self, frame: AstroData, outcome: Outcome) -> None:
@@ -244,7 +256,7 @@ class RecipeRunner:
                     self.progress.update(primitive.name, passed, len(frames))
 
         kept = []
-        results = self.map(treat, frames) if primitive.threaded else [treat(frame) for frame in frames]
+        results = self.map(treat, frames) if primitive.threaded else self._one_by_one(treat, frames)
         for frame, result in zip(frames, results, strict=True):
             if isinstance(result, Outcome):
                 self.note(frame, result)
@@ -268,13 +280,28 @@ class RecipeRunner:
             )
         log.status("PRIMITIVE: %s skipped", primitive.name)
 
+    def _one_by_one(self, function: Callable[[T], R], items: Sequence[T]) -> list[R]:
+        return [self._within_memory(function, item) for item in items]
+
+    def _within_memory(self, function: Callable[[T], R], item: T) -> R:
+        """Apply a function to an item that stays in memory meanwhile, and make room afterwards."""
+        self.store.begin(item)
+        try:
+            return function(item)
+        finally:
+            self.store.end(item)
+
+    def _watch(self, owner: PrimitivesBase, inputs: list[AstroData]) -> None:
+        self.store.watch(itertools.chain(inputs, *owner.streams.values()))
+        self.store.settle()
+
     def _as_worker(self, function: Callable[[T], R]) -> Callable[[T], R]:
         """Mark the thread as busy, so that work inside does not wait for the pool it occupies."""
 
         def work(item: T) -> R:
             self._in_worker.busy = True
             try:
-                return function(item)
+                return self._within_memory(function, item)
             finally:
                 self._in_worker.busy = False
 

@@ -113,6 +113,17 @@ def test_an_edited_recipe_file_is_read_again(tmp_path, monkeypatch):
     assert find_recipe(f"{path}::f", SCIENCE, "sq", NIRI)(None) == 2
 
 
+def test_a_recipe_file_may_use_what_python_modules_use(tmp_path):
+    # Dataclasses look their own module up when annotations are text.
+    path = tmp_path / "modern.py"
+    path.write_text(
+        "from __future__ import annotations\nfrom dataclasses import dataclass\n\n\n"
+        "@dataclass\nclass Settings:\n    level: float = 3.0\n\n\n"
+        "def f(p):\n    return Settings().level\n"
+    )
+    assert find_recipe(f"{path}::f", SCIENCE, "sq", NIRI)(None) == 3.0
+
+
 def test_a_recipe_file_that_does_not_exist_is_refused_by_path(tmp_path):
     with pytest.raises(InputError, match=r"does not exist.*absent\.py"):
         find_recipe(f"{tmp_path}/absent.recipe", SCIENCE, "sq", NIRI)

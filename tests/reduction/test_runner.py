@@ -167,6 +167,8 @@ def test_a_skipped_primitive_still_hands_its_inputs_to_its_outstream():
     b = demo(parameters={"add:skip_primitive": True})
     b.p.add(outstream="other")
     assert levels(b.p.streams.get("other", [])) == [0, 1, 2]
+    b.p.streams["other"][0][0].data[:] = 99
+    assert levels(b.main) == [0, 1, 2]
 
 
 # ---- outcomes, stamps, names, history

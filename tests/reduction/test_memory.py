@@ -1,0 +1,179 @@
+"""The memory limit: frames move to disk and back bit for bit, and nothing is left behind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from niripipe import Reduce, simulate
+from niripipe.astrodata import create
+from niripipe.errors import ParameterError, StorageError
+from niripipe.reduction import memory
+from niripipe.reduction.memory import FrameStore, parse_size, resident_bytes, return_freed_memory
+
+
+@pytest.mark.parametrize(
+    ("given", "size"),
+    [
+        (None, None),
+        (1000, 1000),
+        ("500 MB", 500_000_000),
+        ("2GiB", 2 * 2**30),
+        ("1.5 G", 1_500_000_000),
+        ("64k", 64_000),
+        ("10 B", 10),
+    ],
+)
+def test_sizes_are_numbers_or_text(given, size):
+    assert parse_size(given) == size
+
+
+@pytest.mark.parametrize("given", ["much", "", "-5 MB", 0, "5 TB", "1.2.3 MB"])
+def test_what_is_no_size_is_refused(given):
+    with pytest.raises(ParameterError, match="max_memory"):
+        parse_size(given)
+
+
+def _frame(value: float):
+    frame = create({"OBJECT": "x"})
+    frame.append(np.full((64, 64), value, np.float32))
+    frame[0].reset(
+        np.full((64, 64), value, np.float32),
+        mask=np.ones((64, 64), np.uint16),
+        variance=np.ones((64, 64), np.float32),
+    )
+    return frame
+
+
+def _store(tmp_path: Path, budget: int) -> FrameStore:
+    store = FrameStore(10**9, tmp_path)
+    store.budget = budget
+    return store
+
+
+def test_frames_that_were_not_used_for_the_longest_time_go_first(tmp_path):
+    frames = [_frame(i) for i in range(4)]
+    size = frames[0].nbytes
+    with _store(tmp_path, 2 * size) as store:
+        store.watch(frames)
+        store.begin(frames[0])
+        store.end(frames[0])
+        assert [frame.nbytes > 0 for frame in frames] == [True, False, False, True]
+        for i, frame in enumerate(frames):
+            assert (frame[0].read("data") == i).all()
+            assert frame[0].read("mask").dtype == np.uint16
+
+
+def test_a_frame_at_work_stays(tmp_path):
+    frames = [_frame(i) for i in range(3)]
+    with _store(tmp_path, 0) as store:
+        store.watch(frames)
+        store.begin(frames[1])
+        store.settle()
+        assert [frame.nbytes > 0 for frame in frames] == [False, True, False]
+
+
+def test_rows_come_from_disk_without_loading_the_plane(tmp_path):
+    frame = _frame(5)
+    frame[0].data[10] = 7
+    frame = frame.copy()
+    with _store(tmp_path, 0) as store:
+        store.watch([frame])
+        store.settle()
+        rows = frame[0].rows("data")
+        assert rows.shape == (64, 64)
+        assert (rows[10:11] == 7).all()
+        assert (rows[11:64] == 5).all()
+        assert frame.nbytes == 0
+
+
+def test_the_scratch_folder_is_gone_afterwards_also_after_an_interrupt(tmp_path):
+    frame = _frame(1)
+
+    def interrupted() -> None:
+        with _store(tmp_path, 0) as store:
+            store.watch([frame])
+            store.settle()
+            assert len(list(tmp_path.iterdir())) == 1
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_lives_on_is_brought_back_before_the_folder_goes(tmp_path):
+    frame = _frame(3)
+    working = frame.copy()
+    with _store(tmp_path, 0) as store:
+        store.watch([working])
+        store.settle()
+        assert frame.nbytes == 0
+        del working
+    assert (frame[0].data == 3).all()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_a_limit_nothing_moves(tmp_path):
+    frame = _frame(1)
+    with FrameStore(None, tmp_path) as store:
+        store.watch([frame])
+        store.begin(frame)
+        store.end(frame)
+        assert frame.nbytes > 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_scratch_folder_that_cannot_be_made_is_named(tmp_path):
+    with _store(tmp_path / "absent", 0) as store:
+        store.watch([_frame(1)])
+        frame = _frame(2)
+        store.watch([frame])
+        with pytest.raises(StorageError, match="scratch_dir"):
+            store.settle()
+
+
+def test_memory_in_use_is_known_and_freed_memory_can_be_returned():
+    assert resident_bytes() > 10**6
+    assert return_freed_memory() in (True, False)
+
+
+@pytest.fixture(scope="module")
+def night(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("night")
+    return simulate.night(folder / "raw", seed=4, size=256, n_target=5, n_sky=4, n_flat=3, n_dark=4)
+
+
+def _products(night, folder: Path, **settings) -> list[np.ndarray]:
+    dark = Reduce(night.darks, output_dir=folder, **settings)
+    dark.runr()
+    flat = Reduce(night.flats, output_dir=folder, **settings)
+    flat.runr()
+    science = Reduce(
+        night.target + night.sky,
+        output_dir=folder,
+        calibrations={"processed_dark": dark.outputs[0], "processed_flat": flat.outputs[0]},
+        parameters={"skyCorrect:scale_sky": False},
+        **settings,
+    )
+    science.runr()
+    stack = science.outputs[0][0]
+    return [stack.data, stack.variance, stack.mask, stack.COVERAGE, flat.outputs[0][0].data]
+
+
+def test_products_are_equal_bit_for_bit_whatever_the_limit_and_the_threads(night, tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "_LEAST", 0)
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    free = _products(night, tmp_path / "free", threads=1)
+    for settings in (
+        {"threads": 2},
+        {"threads": 3, "max_memory": "1 MB", "scratch_dir": scratch},
+        {"threads": 1, "max_memory": "1 MB", "scratch_dir": scratch},
+    ):
+        other = _products(night, tmp_path / "other", **settings)
+        for one, two in zip(free, other, strict=True):
+            np.testing.assert_array_equal(one, two)
+    assert list(scratch.iterdir()) == []
