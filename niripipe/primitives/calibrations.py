@@ -68,6 +68,7 @@ class CalibrationBook:
         self.user = dict(user or {})
         self.mode = mode
         self.used: dict[tuple[str, str], str] = {}
+        self.files: dict[str, set[str]] = {}
         self._open: dict[Path, AstroData] = {}
         self._found: dict[tuple[int, str], tuple[AstroData, FoundCalibration | None]] = {}
         self._lock = threading.RLock()
@@ -148,6 +149,8 @@ class CalibrationBook:
         with self._lock:
             name = frame.orig_filename or frame.filename or ""
             self.used[name, calibration.caltype] = calibration.name
+            if calibration.origin != "parameter" and calibration.frame.path is not None:
+                self.files.setdefault(calibration.caltype, set()).add(calibration.frame.path)
 
     def release(self) -> None:
         """Let go of all frames; what was used stays known."""

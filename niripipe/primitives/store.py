@@ -96,7 +96,7 @@ class Store(PrimitivesBase):
                 f"The product is not a {kind}",
                 file=frame.filename,
                 found=", ".join(sorted(frame.tags)),
-                remedy=f"Reduce {kind} frames, or pass force=True.",
+                remedy=f"Reduce {kind} frames, or pass force=True" if kind != "BPM" else "Run makeBPM first",
             )
         if suffix is not None:
             mode = self.context.mode

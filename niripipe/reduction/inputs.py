@@ -203,6 +203,11 @@ def _mixed(frames: Sequence[AstroData]) -> list[str]:
         for rule in _RULES:
             if kind in rule.kinds:
                 faults += _disagreement(kind, rule, members)
+    if "DARK" in kinds and "OBJECT" in kinds:
+        faults.append(
+            f"darks ({kinds['DARK'][0].filename}) and images of the sky ({kinds['OBJECT'][0].filename}) "
+            "are not reduced together"
+        )
     lamps = [frame for kind in ("LAMPON", "LAMPOFF") for frame in kinds.get(kind, [])[:1]]
     for rule in _RULES:
         if {"LAMPON", "LAMPOFF"} <= rule.kinds and not faults:

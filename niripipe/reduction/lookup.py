@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import pkgutil
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -184,12 +185,16 @@ def _user_recipe(name: str) -> Recipe | None:
     private = f"_niripipe_recipe_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]}"
     module = ModuleType(private)
     module.__file__ = str(path)
+    # Dataclasses and annotations look their module up by name while it is loaded.
+    sys.modules[private] = module
     try:
         _FreshLoader(private, str(path)).exec_module(module)
     except (Exception, SystemExit) as error:
         raise InputError(
             "The recipe file cannot be loaded", file=path, found=f"{type(error).__name__}: {error}"
         ) from error
+    finally:
+        del sys.modules[private]
     recipe = getattr(module, function, None)
     if not callable(recipe):
         functions = [key for key, value in vars(module).items() if callable(value) and key[0] != "_"]

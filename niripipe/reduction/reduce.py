@@ -21,7 +21,7 @@ from niripipe.reduction.lookup import DEFAULT_RECIPE, find_primitives, find_reci
 from niripipe.reduction.memory import FrameStore, parse_size
 from niripipe.reduction.plan import Plan, make_plan
 from niripipe.reduction.progress import Progress, as_progress
-from niripipe.reduction.report import RunReport
+from niripipe.reduction.report import RunReport, RunSettings
 from niripipe.reduction.runner import RecipeRunner
 
 if TYPE_CHECKING:
@@ -178,6 +178,14 @@ class Reduce:
         plan.check()
         self._make_folder(context.output_dir)
         report = RunReport(plan.recipe, self.mode, context.software, plan.files, dropped=inputs.dropped)
+        report.settings = RunSettings(
+            files=tuple(expand(self.files)),
+            recipe=self.recipename,
+            mode=self.mode,
+            parameters=_flat(self.uparms),
+            suffix=self.suffix,
+            output_dir=context.output_dir,
+        )
         self.report = report
         log.status("RECIPE: %s", plan.recipe)
         store = FrameStore(parse_size(self.max_memory), self.scratch_dir)
@@ -201,6 +209,7 @@ class Reduce:
                 context.calibrations.release()
                 runner.written.clear()
                 report.calibrations = dict(context.calibrations.used)
+                report.calibration_files = dict(context.calibrations.files)
                 report.seconds = time.perf_counter() - started
         log.stdinfo("%s finished in %.2f s", plan.recipe, report.seconds)
 

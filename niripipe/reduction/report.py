@@ -5,12 +5,13 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from niripipe.primitives.base import Outcome, Status
 from niripipe.primitives.params import Origin
 
-__all__ = ["DroppedFrame", "RunReport", "Step"]
+__all__ = ["DroppedFrame", "RunReport", "RunSettings", "Step"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,30 @@ class DroppedFrame:
     name: str
     step: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunSettings:
+    """What a run was given.
+
+    Attributes
+    ----------
+    files : tuple
+        Paths, and frames in memory.
+    recipe : str or callable
+    mode : str
+    parameters : dict
+        The user's, keys ``primitive:parameter``.
+    suffix : str or None
+    output_dir : pathlib.Path
+    """
+
+    files: tuple[Any, ...]
+    recipe: Any
+    mode: str
+    parameters: dict[str, Any]
+    suffix: str | None
+    output_dir: Path
 
 
 @dataclass(slots=True)
@@ -87,10 +112,14 @@ class RunReport:
         Frames that were left out, each with its reason.
     calibrations : dict
         ``(file name, calibration type)`` to the calibration used.
+    calibration_files : dict
+        Calibration type to the files that the service or the user gave for it.
     outputs : list of str
         Files written.
     seconds : float
         Wall time of the run.
+    settings : RunSettings or None
+        What the run was given, for `script`.
     """
 
     recipe: str
@@ -100,8 +129,22 @@ class RunReport:
     steps: list[Step] = field(default_factory=list)
     dropped: list[DroppedFrame] = field(default_factory=list)
     calibrations: dict[tuple[str, str], str] = field(default_factory=dict)
+    calibration_files: dict[str, set[str]] = field(default_factory=dict)
     outputs: list[str] = field(default_factory=list)
     seconds: float = 0.0
+    settings: RunSettings | None = None
+
+    def script(self) -> str:
+        """Return a Python script that makes the same products again, bit for bit.
+
+        Raises
+        ------
+        InputError
+            The run had frames, calibrations or a recipe that exist in memory only.
+        """
+        from niripipe.reduction.script import as_script
+
+        return as_script(self)
 
     def step(self, primitive: str) -> Step:
         """Return the last call of a primitive.

@@ -140,12 +140,12 @@ class RecipeRunner:
         if frames is not None:
             return self._execute(owner, primitive, frames, resolved, str(streams))
         inputs = list(owner.streams.get(streams.source, []))
+        if streams.source != streams.target:
+            inputs = [frame.copy() for frame in inputs]
         if resolved.skip_primitive:
             self._skip(primitive, inputs, resolved, str(streams))
             owner.streams[streams.target] = inputs
             return inputs
-        if streams.source != streams.target:
-            inputs = [frame.copy() for frame in inputs]
         self._watch(owner, inputs)
         outputs = self._execute(owner, primitive, inputs, resolved, str(streams))
         owner.streams[streams.target] = outputs
