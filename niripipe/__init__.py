@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from niripipe import astrodata, cal_service, dataselect, logutils, simulate
+    from niripipe import astrodata, cal_service, dataselect, datasets, inspection, logutils, night, simulate
     from niripipe.cal_service import CalibrationService
     from niripipe.errors import NiripipeError
     from niripipe.reduction import Reduce
@@ -25,7 +25,10 @@ __all__ = [
     "astrodata",
     "cal_service",
     "dataselect",
+    "datasets",
+    "inspection",
     "logutils",
+    "night",
     "simulate",
 ]
 

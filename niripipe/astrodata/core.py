@@ -355,6 +355,11 @@ class AstroData:
         """Return ``data``, ``variance``, ``mask`` or an extra for reading only, without copying."""
         return self._each(lambda extension: extension.read(name))
 
+    def derive_variance(self, function: Callable[[Any], Any]) -> None:
+        """Set the variance as a function of the present data, see `Extension.derive_variance`."""
+        for extension in self.extensions:
+            extension.derive_variance(function)
+
     def rows(self, name: str) -> Any:
         """Rows of a plane without loading it if it is parked, see `Extension.rows`."""
         return self._each(lambda extension: extension.rows(name))

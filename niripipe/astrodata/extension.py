@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -113,6 +113,16 @@ class Extension:
     @variance.setter
     def variance(self, array: Any) -> None:
         self._set_plane("variance", array)
+
+    def derive_variance(self, function: Callable[[NDArray[np.float32]], NDArray[np.float32]]) -> None:
+        """Set the variance as a function of the present data, computed when somebody needs it.
+
+        Parameters
+        ----------
+        function : callable
+            Takes some rows of the data and returns their variance, float32, pixel by pixel.
+        """
+        self._planes["variance"] = ArrayPlane.derived(self._planes["data"], function)
 
     @property
     def mask(self) -> NDArray[np.uint16] | None:

@@ -203,12 +203,25 @@ class ArrayPlane(Held[NDArray[Any]]):
         view.flags.writeable = False
         return view
 
-    def rows(self) -> NDArray[Any] | _ParkedRows:
+    @classmethod
+    def derived(cls, source: ArrayPlane, function: Callable[[NDArray[Any]], NDArray[Any]]) -> ArrayPlane:
+        """Return a plane whose pixels are computed from another one's, as it is now, when they are needed.
+
+        Parameters
+        ----------
+        source : ArrayPlane
+            The other plane; later changes to it have no effect.
+        function : callable
+            Takes some rows of it and returns the same rows of the new plane, float32. Pixel by pixel.
+        """
+        return cls(loader=_Derived(source, function), shape=source.shape)
+
+    def rows(self) -> NDArray[Any] | _RowsOnDemand:
         """Return what gives rows of the array: the array itself, or the scratch file it waits in."""
         shared = self._shared
         loader = shared.loader
-        if shared.value is None and isinstance(loader, _Scratch):
-            return _ParkedRows(loader)
+        if shared.value is None and isinstance(loader, _Scratch | _Derived):
+            return _RowsOnDemand(loader)
         return self.view()
 
     def park(self, folder: str | os.PathLike[str]) -> int:
@@ -246,15 +259,32 @@ class ArrayPlane(Held[NDArray[Any]]):
             return array.nbytes
 
 
-class _ParkedRows:
-    """Rows of an array that waits in a scratch file, read as they are asked for."""
+class _RowsOnDemand:
+    """Rows of an array that is not in memory, read or computed as they are asked for."""
 
-    def __init__(self, scratch: _Scratch) -> None:
-        self._scratch = scratch
-        self.shape = scratch.shape
+    def __init__(self, loader: _Scratch | _Derived) -> None:
+        self._loader = loader
+        self.shape = loader.shape
 
     def __getitem__(self, rows: slice) -> NDArray[Any]:
-        return self._scratch.read_rows(rows)
+        return self._loader.read_rows(rows)
+
+
+class _Derived:
+    """Loader of an array that is computed from another one."""
+
+    def __init__(self, source: ArrayPlane, function: Callable[[NDArray[Any]], NDArray[Any]]) -> None:
+        # A handle of its own keeps the pixels as they are now: whoever changes them gets a copy.
+        self._source = cast("ArrayPlane", source.copy())
+        self._function = function
+        self.shape = source.shape
+
+    def __call__(self) -> NDArray[Any]:
+        return self._function(self._source.view())
+
+    def read_rows(self, rows: slice) -> NDArray[Any]:
+        """Compute a slice of rows, with step 1."""
+        return self._function(self._source.rows()[rows])
 
 
 class _Scratch:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 from niripipe import astrodata
 from niripipe.astrodata import AstroData
@@ -70,7 +71,8 @@ class CalibrationBook:
         self.used: dict[tuple[str, str], str] = {}
         self.files: dict[str, set[str]] = {}
         self._open: dict[Path, AstroData] = {}
-        self._found: dict[tuple[int, str], tuple[AstroData, FoundCalibration | None]] = {}
+        # Frames that the reduction lets go of are not kept alive by what was found for them.
+        self._found: WeakKeyDictionary[AstroData, dict[str, FoundCalibration | None]] = WeakKeyDictionary()
         self._lock = threading.RLock()
 
     def find(
@@ -99,10 +101,9 @@ class CalibrationBook:
                 return FoundCalibration(self.opened(self.user[caltype]), caltype, "user")
             if self.service is None:
                 return None
-            key = (id(frame), caltype)
-            if key not in self._found:
+            if caltype not in self._found.get(frame, {}):
                 self.look_up([frame], caltype)
-            return self._found[key][1]
+            return self._found[frame][caltype]
 
     def look_up(self, frames: Sequence[AstroData], caltype: str) -> None:
         """Ask the service for the calibrations of many frames at once; `find` has the answers."""
@@ -114,8 +115,7 @@ class CalibrationBook:
                 found = None
                 if path is not None:
                     found = FoundCalibration(self.opened(Path(path)), caltype, origin or "service")
-                # The frame is kept beside the answer so that its identity is not given to another one.
-                self._found[id(frame), caltype] = (frame, found)
+                self._found.setdefault(frame, {})[caltype] = found
 
     def opened(self, source: AstroData | Path) -> AstroData:
         """Return a frame that the user named, opened once; a frame in memory is returned as it is.

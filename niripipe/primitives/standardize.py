@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -237,13 +238,18 @@ class Standardize(PrimitivesBase):
         new = [name for name, on in wanted.items() if on and name not in present]
         if not new:
             return skipped(f"nothing to add to {present!r}" if present else "neither component was asked for")
-        ext.variance = noise.variance(
-            ext.read("data"),
+        noise_of = partial(
+            noise.variance,
             gain=float(ext.gain()),
             read_noise=float(ext.read_noise()) if "read" in new else 0.0,
             poisson="Poisson" in new,
-            existing=ext.read("variance"),
         )
+        existing = ext.read("variance")
+        if existing is None:
+            # Darks and flats are combined next, which needs the variance once and row by row.
+            ext.derive_variance(noise_of)
+        else:
+            ext.variance = noise_of(ext.read("data"), existing=existing)
         names = [name for name in wanted if name in new or name in present]
         ext.hdr.set("VARNOISE", ", ".join(names), "Noise components in the variance")
         return None

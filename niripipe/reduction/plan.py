@@ -170,7 +170,7 @@ class _Notes:
         try:
             resolved = resolve_call(owner, primitive, remaining)
         except ParameterError as error:
-            self.plan.faults.append(error)
+            self._fault(error)
             return inputs
         self.plan.steps.append(PlannedStep(primitive.name, str(streams), resolved))
         self._open_given(owner, resolved)
@@ -190,7 +190,12 @@ class _Notes:
                 try:
                     owner.context.calibrations.opened(value)
                 except NiripipeError as error:
-                    self.plan.faults.append(error)
+                    self._fault(error)
+
+    def _fault(self, error: NiripipeError) -> None:
+        """Note a fault; one that several calls share is named once."""
+        if str(error) not in map(str, self.plan.faults):
+            self.plan.faults.append(error)
 
     def map(self, function: Callable[[T], R], items: Sequence[T]) -> list[R]:
         return [function(item) for item in items]

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from niripipe import simulate
+from niripipe import night, simulate
+from niripipe.night import NightPlan, NightResult
 from niripipe.simulate import Effects, Night
 
 
@@ -105,3 +106,15 @@ def small_night(tmp_path_factory: pytest.TempPathFactory) -> Night:
     return simulate.night(
         tmp_path_factory.mktemp("night"), seed=11, size=256, n_flat=4, n_dark=4, n_short_dark=4, n_standard=4
     )
+
+
+@pytest.fixture(scope="session")
+def small_plan(small_night: Night) -> NightPlan:
+    """Its plan."""
+    return night.organise(small_night.folder)
+
+
+@pytest.fixture(scope="session")
+def serial(small_plan: NightPlan, tmp_path_factory: pytest.TempPathFactory) -> NightResult:
+    """The result of running the plan in this process; not to be changed."""
+    return small_plan.run(tmp_path_factory.mktemp("serial"))

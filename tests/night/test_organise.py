@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pickle
 from collections import Counter
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from niripipe import night, simulate
 from niripipe.cal_service import CalibrationService
 from niripipe.errors import InputError, ParameterError
-from niripipe.night import NightPlan, NightSettings
+from niripipe.night import NightPlan, NightResult, NightSettings
 from niripipe.night.jobs import KINDS
 from niripipe.simulate import Night
 
@@ -82,7 +83,8 @@ def test_flats_come_lamp_on_first_and_the_bad_pixel_mask_adds_short_darks(
 
 def test_flats_without_lamp_off_frames_are_made_with_a_warning(plan: NightPlan, messy: Folder) -> None:
     assert list(plan.job("flat K").files) == messy.named("k on")
-    assert "filter_name is H_G0203, wanted K_G0204" in warning_of(plan, "flat K")
+    nearest_miss = "no lamp-off flats fit (filter_name is J_G0202, wanted K_G0204)"
+    assert nearest_miss in warning_of(plan, "flat K")
 
 
 def test_science_without_a_dark_is_planned_without_the_correction_and_with_a_warning(plan: NightPlan) -> None:
@@ -188,6 +190,18 @@ def test_only_what_is_needed_can_be_made(messy: Folder) -> None:
     assert reason_of(plan, messy.files["dark low"][0]) == "no frame of this night needs it"
 
 
+def test_lamp_off_flats_that_one_flat_uses_are_not_listed_because_another_is_not_made(
+    messy: Folder, tmp_path: Path
+) -> None:
+    more = Folder(tmp_path, number=300)
+    more.add("other mask", "flat_on", 3, hour=18.1, exposure=42.001, keywords={"FPMASK": "f6-2pix_G5212"})
+    files = messy.named("h target", "h on", "h off") + more.named("other mask")
+    assert len(night.organise(files)) == 3
+    plan = night.organise(files, settings=NightSettings(only_needed=True))
+    assert [job.name for job in plan] == ["flat H", "science SN2014J H"]
+    assert [item.path for item in plan.left_out] == more.named("other mask")
+
+
 def test_short_darks_become_a_dark_where_a_frame_needs_it(messy: Folder) -> None:
     plan = night.organise(messy.path, settings=NightSettings(short_dark=25.0))
     assert "dark 20.002 s" in [job.name for job in plan]
@@ -215,8 +229,6 @@ def test_observations_of_one_target_can_be_stacked_together(messy: Folder, tmp_p
 def test_darks_of_different_nights_make_different_products_and_the_nearest_is_chosen(
     messy: Folder, tmp_path: Path
 ) -> None:
-    from datetime import date
-
     more = Folder(tmp_path, number=200)
     more.add("before", "dark", 3, day=date(2016, 1, 1), hour=20)
     plan = night.organise(messy.named("h target", "h on", "h off", "dark 20") + more.named("before"))
@@ -239,16 +251,9 @@ def test_a_setting_that_makes_no_sense_is_refused(wrong: dict[str, object]) -> N
 
 
 @pytest.fixture(scope="module")
-def store(small_night: Night, tmp_path_factory: pytest.TempPathFactory) -> CalibrationService:
-    """A store that holds the dark and the mask of the small night."""
-    folder = tmp_path_factory.mktemp("store")
-    service = CalibrationService()
-    service.config(db_dir=folder)
-    result = night.organise([*small_night.darks, *small_night.flats, *small_night.short_darks]).run(
-        folder, calibrations=service
-    )
-    assert result.ok
-    return service
+def store(serial: NightResult) -> CalibrationService:
+    """A store that holds the calibrations of the small night."""
+    return serial.calibrations
 
 
 def test_calibrations_of_a_store_are_used_where_the_night_has_none(

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from niripipe import Reduce, astrodata, cal_service, night
-from niripipe.cal_service import CalibrationService, facts_of, rules_for
+from niripipe.cal_service import CalibrationService, calibration_type, facts_of, rules_for
 from niripipe.errors import AlgorithmError, CalibrationError, DataError, NiripipeError, StorageError
 from niripipe.night import JobStatus, NightPlan, NightResult, Task, TaskResult, run_task
 from niripipe.night import run as run_module
@@ -22,13 +22,8 @@ from .conftest import Folder
 
 
 @pytest.fixture(scope="module")
-def plan(small_night: Night) -> NightPlan:
-    return night.organise(small_night.folder)
-
-
-@pytest.fixture(scope="module")
-def serial(plan: NightPlan, tmp_path_factory: pytest.TempPathFactory) -> NightResult:
-    return plan.run(tmp_path_factory.mktemp("serial"))
+def plan(small_plan: NightPlan) -> NightPlan:
+    return small_plan
 
 
 def same_pixels(ours: str, theirs: str) -> bool:
@@ -95,6 +90,7 @@ def test_the_plan_foresees_what_the_products_will_be(
         for rule in rules_for(caltype).rules:
             assert getattr(foreseen, rule.descriptor) == getattr(real, rule.descriptor), rule.descriptor
         assert foreseen.processing_mode == real.processing_mode
+        assert calibration_type(foreseen.tags) == calibration_type(real.tags) == caltype
 
 
 def test_a_plan_can_be_run_again_into_the_same_folder(plan: NightPlan, tmp_path: Path) -> None:

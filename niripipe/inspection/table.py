@@ -1,0 +1,178 @@
+"""A small table: rows for scripts, aligned text for terminals, HTML for notebooks."""
+
+from __future__ import annotations
+
+import csv
+import io
+import textwrap
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from html import escape
+from typing import Any, overload
+
+from niripipe.errors import InputError
+
+__all__ = ["Table"]
+
+_GAP = "   "
+_WRAP = 72
+"""Longest line of a cell in print; longer texts are wrapped."""
+
+
+class Table(Sequence[dict[str, Any]]):
+    """Rows of named values that print well and render in a notebook.
+
+    Parameters
+    ----------
+    columns : sequence of str
+        The columns that are shown, in order.
+    rows : iterable of mappings
+        Each with at least these columns. Further entries are kept in the rows without being shown.
+    title : str
+        A line above the table.
+    notes : iterable of str
+        Lines below it.
+    right : collection of str, optional
+        Columns that are aligned at the right; by default those that hold nothing but numbers.
+
+    Attributes
+    ----------
+    columns, title, notes
+        As given.
+
+    Examples
+    --------
+    >>> table = Table(["name", "frames"], [{"name": "dark", "frames": 10}, {"name": "flat", "frames": 20}])
+    >>> table[1]["frames"], table.column("name")
+    (20, ['dark', 'flat'])
+    >>> print(table)
+    -------------
+    name   frames
+    -------------
+    dark       10
+    flat       20
+    """
+
+    def __init__(
+        self,
+        columns: Sequence[str],
+        rows: Iterable[Mapping[str, Any]],
+        *,
+        title: str = "",
+        notes: Iterable[str] = (),
+        right: Collection[str] | None = None,
+    ) -> None:
+        self.columns = tuple(columns)
+        self.title = title
+        self.notes = tuple(notes)
+        self._rows = [dict(row) for row in rows]
+        self._right = frozenset(_numeric(self.columns, self._rows) if right is None else right)
+
+    def column(self, name: str) -> list[Any]:
+        """Return the values of one column, from the first row to the last.
+
+        Raises
+        ------
+        InputError
+            There is no such column.
+        """
+        known = list(self.columns) + [key for row in self._rows[:1] for key in row if key not in self.columns]
+        if name not in known:
+            raise InputError("There is no such column", item="column", found=name, expected=", ".join(known))
+        return [row[name] for row in self._rows]
+
+    def to_csv(self) -> str:
+        """Return the columns shown as comma-separated text with a header line; None is empty."""
+        stream = io.StringIO()
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(self.columns)
+        writer.writerows([_text(row[name], none="") for name in self.columns] for row in self._rows)
+        return stream.getvalue()
+
+    @overload
+    def __getitem__(self, index: int) -> dict[str, Any]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[dict[str, Any]]: ...
+    def __getitem__(self, index: int | slice) -> dict[str, Any] | list[dict[str, Any]]:
+        return self._rows[index]
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __str__(self) -> str:
+        cells = [[_wrapped(_text(row[name])) for name in self.columns] for row in self._rows]
+        widths = [
+            max(len(line) for text in column for line in text.split("\n"))
+            for column in zip(self.columns, *cells, strict=True)
+        ]
+        rule = "-" * (sum(widths) + len(_GAP) * (len(widths) - 1))
+        lines = [self.title] if self.title else []
+        lines += [rule, *self._lines(self.columns, widths), rule]
+        lines += [line for row in cells for line in self._lines(row, widths)]
+        return "\n".join([*lines, *self.notes])
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        head = "".join(f"<th>{escape(name)}</th>" for name in self.columns)
+        body = "".join(
+            "<tr>" + "".join(self._html_cell(name, row[name]) for name in self.columns) + "</tr>"
+            for row in self._rows
+        )
+        caption = f"<caption>{escape(self.title)}</caption>" if self.title else ""
+        notes = "".join(f"<li>{escape(note)}</li>" for note in self.notes)
+        return f"<table>{caption}<tr>{head}</tr>{body}</table>" + (f"<ul>{notes}</ul>" if notes else "")
+
+    def _html_cell(self, name: str, value: Any) -> str:
+        align = "right" if name in self._right else "left"
+        text = "<br>".join(escape(line) for line in _text(value).split("\n"))
+        return f'<td style="text-align:{align}">{text}</td>'
+
+    def _lines(self, texts: Sequence[str], widths: Sequence[int]) -> list[str]:
+        """Return one table row as text; a cell of several lines makes a row of several lines."""
+        split = [text.split("\n") for text in texts]
+        height = max(map(len, split), default=1)
+        return [
+            _GAP.join(
+                (part.rjust if name in self._right else part.ljust)(width)
+                for name, part, width in zip(
+                    self.columns,
+                    [lines[k] if k < len(lines) else "" for lines in split],
+                    widths,
+                    strict=True,
+                )
+            ).rstrip()
+            for k in range(height)
+        ]
+
+
+def _numeric(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [
+        name
+        for name in columns
+        if any(_is_number(row[name]) for row in rows)
+        and all(row[name] is None or _is_number(row[name]) for row in rows)
+    ]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _text(value: Any, none: str = "None") -> str:
+    if value is None:
+        return none
+    if isinstance(value, (tuple, frozenset, set)):
+        return " ".join(sorted(map(str, value)) if isinstance(value, (set, frozenset)) else map(str, value))
+    return str(value)
+
+
+def _wrapped(text: str) -> str:
+    return "\n".join(
+        part
+        for line in text.split("\n")
+        for part in (
+            textwrap.wrap(line, _WRAP, break_long_words=False, break_on_hyphens=False)
+            if len(line) > _WRAP
+            else [line]
+        )
+    )

@@ -1,0 +1,179 @@
+"""What each raw frame of a night is, or why it is of no use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+from niripipe import astrodata
+from niripipe.astrodata import AstroData
+from niripipe.cal_service import CalibrationFacts, assess, facts_of
+from niripipe.errors import NiripipeError
+from niripipe.night.settings import NightSettings
+
+__all__ = ["FrameKind", "LeftOut", "NightFrame", "read_frames", "root_name"]
+
+FrameKind = Literal["dark", "lamp_on", "lamp_off", "standard", "science"]
+
+_STANDARD_CLASSES = frozenset({"partnerCal", "progCal"})
+_ACQUISITION_CLASSES = frozenset({"acq", "acqCal"})
+
+
+@dataclass(frozen=True, slots=True)
+class NightFrame:
+    """A raw frame that may be of use.
+
+    Attributes
+    ----------
+    path : str
+        Absolute path.
+    kind : {"dark", "lamp_on", "lamp_off", "standard", "science"}
+        What it is.
+    facts : CalibrationFacts
+        What the association rules look at.
+    observation_id, filter : str or None
+        Observation, and short name of the filter.
+    """
+
+    path: str
+    kind: FrameKind
+    facts: CalibrationFacts
+    observation_id: str | None
+    filter: str | None
+
+    @property
+    def name(self) -> str:
+        """File name."""
+        return Path(self.path).name
+
+    @property
+    def time(self) -> datetime:
+        """Start of the exposure; frames without are not of use."""
+        assert self.facts.ut_datetime is not None
+        return self.facts.ut_datetime
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A frame that no reduction of the plan uses, and why."""
+
+    path: str
+    reason: str
+
+    @property
+    def name(self) -> str:
+        """File name."""
+        return Path(self.path).name
+
+
+def read_frames(paths: Iterable[Path], settings: NightSettings) -> tuple[list[NightFrame], list[LeftOut]]:
+    """Read the headers of files and say what each is.
+
+    Parameters
+    ----------
+    paths : iterable of Path
+        Files; any may be unreadable.
+    settings : NightSettings
+
+    Returns
+    -------
+    frames : list of NightFrame
+        In order of time, then of name.
+    left_out : list of LeftOut
+        The files that are of no use, in the order given.
+    """
+    frames: list[NightFrame] = []
+    left_out: list[LeftOut] = []
+    roots: dict[str, Path] = {}
+    for path in paths:
+        absolute = path.expanduser().absolute()
+        twin = roots.setdefault(root_name(absolute.name), absolute)
+        read = f"the same frame as {twin}" if twin != absolute else _read(absolute, settings)
+        if isinstance(read, str):
+            left_out.append(LeftOut(str(absolute), read))
+        else:
+            frames.append(read)
+    return sorted(frames, key=lambda frame: (frame.time, frame.name)), left_out
+
+
+def root_name(filename: str) -> str:
+    """Return a file name without ``.fits`` and what follows it."""
+    return filename.split(".fits")[0]
+
+
+def _read(path: Path, settings: NightSettings) -> NightFrame | str:
+    try:
+        frame = astrodata.open(path)
+        facts = facts_of(frame)
+        kind = _kind(frame, facts, settings)
+        if not isinstance(kind, _Reason):
+            return NightFrame(str(path), kind, facts, frame.observation_id(), frame.filter_name(pretty=True))
+    except NiripipeError as error:
+        return f"cannot be read: {error.problem}"
+    return kind.text
+
+
+@dataclass(frozen=True, slots=True)
+class _Reason:
+    text: str
+
+
+def _kind(frame: AstroData, facts: CalibrationFacts, settings: NightSettings) -> FrameKind | _Reason:
+    tags = facts.tags
+    if "NIRI" not in tags:
+        return _Reason(f"not a NIRI frame (INSTRUME is {frame.phu.get('INSTRUME', 'missing')})")
+    if "RAW" not in tags:
+        return _Reason("not raw: it has been processed already")
+    if "SPECT" in tags:
+        return _Reason(f"a spectrum ({facts.disperser}); images are reduced")
+    if len(frame) != 1:
+        return _Reason(f"has {len(frame)} image extensions instead of one")
+    if facts.ut_datetime is None:
+        return _Reason("its header has no time, so that nothing can be associated with it")
+    kind = _calibration_kind(facts) if "CAL" in tags else _sky_kind(facts)
+    if isinstance(kind, _Reason):
+        return kind
+    if facts.qa_state == "Fail" and not (settings.use_failed and kind in ("standard", "science")):
+        return _Reason("failed the observatory's quality assessment")
+    return kind
+
+
+def _calibration_kind(facts: CalibrationFacts) -> FrameKind | _Reason:
+    tags = facts.tags
+    if "DARK" in tags:
+        return _consistent("dark", facts, "dark")
+    if "TWILIGHT" in tags:
+        return _Reason("a twilight flat; flats are made of lamp flats")
+    if "FLAT" in tags and "LAMPON" in tags:
+        return _consistent("lamp_on", facts, "flat")
+    if "FLAT" in tags and "LAMPOFF" in tags:
+        return _consistent("lamp_off", facts, "lampoff_flat")
+    if "FLAT" in tags:
+        return _Reason(f"a flat whose lamp is unknown (GCALLAMP and shutter say {facts.gcal_lamp})")
+    return _Reason(f"a calibration of a kind that is not reduced ({', '.join(sorted(tags))})")
+
+
+def _consistent(kind: FrameKind, facts: CalibrationFacts, caltype: str) -> FrameKind | _Reason:
+    """Refuse a frame that the rules could not even associate with itself: its header does not say enough."""
+    faults = [v for v in assess(facts, facts, caltype).failed if v.rule.descriptor != "qa_state"]
+    if faults:
+        unknown = ", ".join(verdict.rule.descriptor for verdict in faults)
+        return _Reason(f"its header does not tell {unknown}, and unknown matches nothing")
+    return kind
+
+
+def _sky_kind(facts: CalibrationFacts) -> FrameKind | _Reason:
+    kind = facts.observation_class
+    if "ACQUISITION" in facts.tags or kind in _ACQUISITION_CLASSES:
+        return _Reason("an acquisition")
+    if "IMAGE" not in facts.tags or facts.filter_name in (None, "blank"):
+        return _Reason(f"not an image of the sky (filter {facts.filter_name})")
+    if kind in _STANDARD_CLASSES:
+        return "standard"
+    if kind in ("science", None):
+        # Headers before 2006 lack the class; what is not a calibration then is science.
+        return "science"
+    return _Reason(f"of class {kind}, which is neither science nor a standard")

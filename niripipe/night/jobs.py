@@ -1,0 +1,222 @@
+"""The reductions of a night as plain data: what goes in, what is made, what it depends on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from niripipe.cal_service import CalibrationFacts
+from niripipe.night.frames import root_name
+from niripipe.night.sets import FrameSet, exposure_text, section_text
+
+__all__ = [
+    "CALTYPES",
+    "KINDS",
+    "RECIPES",
+    "Draft",
+    "Job",
+    "Kind",
+    "PlannedCalibration",
+    "name_all",
+    "product_facts",
+    "product_name",
+]
+
+Kind = Literal["dark", "bpm", "flat", "standard", "science"]
+
+KINDS: tuple[Kind, ...] = ("dark", "bpm", "flat", "standard", "science")
+"""The kinds of reductions in the order in which they are run."""
+
+RECIPES: dict[Kind, str] = {
+    "dark": "makeProcessedDark",
+    "bpm": "makeProcessedBPM",
+    "flat": "makeProcessedFlat",
+    "standard": "reduce",
+    "science": "reduce",
+}
+CALTYPES: dict[Kind, str] = {"dark": "processed_dark", "bpm": "processed_bpm", "flat": "processed_flat"}
+_SUFFIXES: dict[Kind, str] = {
+    "dark": "_dark",
+    "bpm": "_bpm",
+    "flat": "_flat",
+    "standard": "_image",
+    "science": "_image",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedCalibration:
+    """A calibration that a reduction will use.
+
+    Attributes
+    ----------
+    caltype : str
+        For example ``processed_dark``.
+    name : str
+        File name.
+    job : str or None
+        The reduction of this night that makes it.
+    path : str or None
+        The file, if it exists already.
+    reason : str
+        Why this one.
+    required : bool
+        Whether the reduction is skipped when `job` fails; without a bad pixel mask it is not.
+    """
+
+    caltype: str
+    name: str
+    job: str | None
+    path: str | None
+    reason: str
+    required: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One reduction of the night: plain data, which can be sent to another process.
+
+    Attributes
+    ----------
+    name : str
+        Unique in the plan, for example ``flat H``.
+    kind : {"dark", "bpm", "flat", "standard", "science"}
+        What is made.
+    files : tuple of str
+        Absolute paths of the inputs, in the order in which they are given to ``Reduce``.
+    recipe : str
+        Name of the recipe.
+    parameters : dict
+        Parameters of primitives, keys ``primitive:parameter``.
+    calibrations : tuple of PlannedCalibration
+        What it will use; no other calibration is looked for.
+    product : str
+        The expected file name of the product.
+    mode : str
+        ``sq``, ``ql`` or ``qa``.
+    sky_files : tuple of str
+        Those of `files` that show sky beside the target.
+    reasons, warnings : tuple of str
+        Why it is as it is, and what the user should hear about.
+    """
+
+    name: str
+    kind: Kind
+    files: tuple[str, ...]
+    recipe: str
+    parameters: dict[str, Any]
+    calibrations: tuple[PlannedCalibration, ...]
+    product: str
+    mode: str = "sq"
+    sky_files: tuple[str, ...] = ()
+    reasons: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def depends_on(self) -> tuple[str, ...]:
+        """The names of the reductions whose products are used."""
+        return tuple(dict.fromkeys(c.job for c in self.calibrations if c.job is not None))
+
+    def changed(self, **changes: Any) -> Job:
+        """Return the job with some attributes changed."""
+        return replace(self, **changes)
+
+
+@dataclass(slots=True)
+class Draft:
+    """A reduction while the plan is made.
+
+    Attributes
+    ----------
+    kind : str
+        What is made.
+    frames : FrameSet
+        The frames that decide set-up, name and time of the product.
+    extra : tuple of FrameSet
+        Further inputs, after `frames`: lamp-off flats, short darks.
+    reasons, warnings : list of str
+        For the job.
+    """
+
+    kind: Kind
+    frames: FrameSet
+    extra: tuple[FrameSet, ...] = ()
+    reasons: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    name: str = ""
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """All inputs, in order."""
+        return tuple(path for part in (self.frames, *self.extra) for path in part.paths)
+
+    def product(self, mode: str) -> str:
+        """Return the file name that the product will have."""
+        return product_name(self.frames.first.path, self.kind, mode)
+
+
+def product_name(path: str, kind: Kind, mode: str) -> str:
+    """Return the file name of the product that is named after a frame."""
+    marked = f"_{mode}" if mode != "sq" and kind in ("dark", "flat") else ""
+    return f"{root_name(Path(path).name)}{marked}{_SUFFIXES[kind]}.fits"
+
+
+def product_facts(draft: Draft, mode: str) -> CalibrationFacts:
+    """Return the facts that a calibration product will have: its first frame's, and what it was made into."""
+    facts = draft.frames.facts
+    tags = facts.tags - {"RAW", "UNPREPARED"} | {"PROCESSED", "PREPARED"}
+    if draft.kind == "bpm":
+        tags |= {"BPM"}
+    return replace(facts, filename=draft.product(mode), tags=frozenset(tags), processing_mode=mode)
+
+
+def name_all(drafts: Sequence[Draft]) -> None:
+    """Give every draft a name of its own: as short as it can be among the others."""
+    parts = [[_base_name(draft)] for draft in drafts]
+    for qualifier in zip(*map(_qualifiers, drafts), strict=True):
+        for clash in _clashes(parts):
+            if len({qualifier[k] for k in clash}) > 1:
+                for k in clash:
+                    parts[k].append(qualifier[k])
+    for clash in _clashes(parts):
+        for number, k in enumerate(clash, 1):
+            parts[k].append(f"no. {number}")
+    for draft, words in zip(drafts, parts, strict=True):
+        draft.name = ", ".join(words)
+
+
+def _clashes(parts: Sequence[Sequence[str]]) -> Iterator[list[int]]:
+    members: dict[tuple[str, ...], list[int]] = {}
+    for k, words in enumerate(parts):
+        members.setdefault(tuple(words), []).append(k)
+    yield from [found for found in members.values() if len(found) > 1]
+
+
+def _base_name(draft: Draft) -> str:
+    frame = draft.frames.first
+    if draft.kind == "dark":
+        return f"dark {exposure_text(frame.facts)}"
+    if draft.kind == "bpm":
+        return "bpm"
+    if draft.kind == "flat":
+        return f"flat {frame.filter}"
+    return f"{draft.kind} {frame.facts.object} {frame.filter}"
+
+
+def _qualifiers(draft: Draft) -> tuple[str, ...]:
+    """Return what may tell reductions apart, the most telling first."""
+    frame = draft.frames.first
+    facts = frame.facts
+    observation = "" if draft.kind in CALTYPES else f"observation {frame.observation_id}"
+    return (
+        section_text(facts),
+        (facts.camera or "unknown camera").split("_")[0],
+        facts.read_mode or "unknown read mode",
+        f"{facts.well_depth_setting or 'unknown'} well",
+        facts.gcal_lamp or "no lamp",
+        exposure_text(facts),
+        observation,
+        f"{frame.time:%Y-%m-%d}",
+    )

@@ -1,0 +1,167 @@
+"""What became of a night."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+from niripipe.cal_service import CalibrationService
+from niripipe.errors import InputError, NiripipeError
+from niripipe.inspection import Table
+from niripipe.night.jobs import Kind
+from niripipe.primitives.params import nearest
+from niripipe.reduction import RunReport
+
+__all__ = ["JobResult", "JobStatus", "NightResult"]
+
+
+class JobStatus(StrEnum):
+    """What became of a reduction."""
+
+    DONE = "done"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+
+
+@dataclass(frozen=True, slots=True)
+class JobResult:
+    """What became of one reduction.
+
+    Attributes
+    ----------
+    name, kind : str
+        As in the plan.
+    status : JobStatus
+        Done, failed, or skipped.
+    reason : str
+        Why it failed or was skipped; empty otherwise.
+    outputs : tuple of str
+        Absolute paths of the products.
+    report : RunReport or None
+        What was done to which frame.
+    error : Exception or None
+        What stopped it.
+    seconds : float
+        Wall time.
+    notes : tuple of str
+        What went differently than planned.
+    """
+
+    name: str
+    kind: Kind
+    status: JobStatus
+    reason: str = ""
+    outputs: tuple[str, ...] = ()
+    report: RunReport | None = None
+    error: Exception | None = None
+    seconds: float = 0.0
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class NightResult(Sequence[JobResult]):
+    """What became of a night: one entry a reduction, in the order of the plan.
+
+    An index is a position or the name of a reduction. Prints and renders as a table.
+
+    Attributes
+    ----------
+    output_dir : Path
+        Folder of the products.
+    results : tuple of JobResult
+        In the order of the plan.
+    calibrations : CalibrationService
+        Where the processed calibrations were registered.
+    seconds : float
+        Wall time of the whole.
+    """
+
+    output_dir: Path
+    results: tuple[JobResult, ...]
+    calibrations: CalibrationService = field(repr=False)
+    seconds: float = 0.0
+
+    @property
+    def ok(self) -> bool:
+        """Whether every reduction was done."""
+        return all(result.status is JobStatus.DONE for result in self.results)
+
+    @property
+    def failed(self) -> tuple[JobResult, ...]:
+        """The reductions that failed."""
+        return tuple(result for result in self.results if result.status is JobStatus.FAILED)
+
+    @property
+    def skipped(self) -> tuple[JobResult, ...]:
+        """The reductions that were skipped because others failed."""
+        return tuple(result for result in self.results if result.status is JobStatus.SKIPPED)
+
+    def products(self, kind: str | None = None) -> list[str]:
+        """Return the paths of the products, of all kinds or of one."""
+        return [path for result in self.results if kind in (None, result.kind) for path in result.outputs]
+
+    def check(self) -> None:
+        """Raise if a reduction failed; for pipelines that want all or nothing.
+
+        Raises
+        ------
+        NiripipeError
+            The one error, or one that lists them all.
+        """
+        errors = [result.error for result in self.failed if result.error is not None]
+        if len(errors) == 1:
+            raise errors[0]
+        if errors:
+            text = "\n".join(f"{result.name}: {result.reason}" for result in self.failed)
+            raise NiripipeError(f"{len(errors)} reductions failed:\n{text}")
+
+    def table(self) -> Table:
+        """Return the reductions as a table; the rows also hold ``kind`` and ``outputs``."""
+        rows = [
+            {
+                "reduction": result.name,
+                "status": str(result.status),
+                "seconds": round(result.seconds, 2),
+                "product": "\n".join(Path(path).name for path in result.outputs),
+                "remark": "\n".join(text for text in (result.reason, *result.notes) if text),
+                "kind": result.kind,
+                "outputs": result.outputs,
+            }
+            for result in self.results
+        ]
+        done = sum(result.status is JobStatus.DONE for result in self.results)
+        title = (
+            f"{done} of {len(rows)} reductions done in {self.seconds:.1f} s, products in {self.output_dir}"
+        )
+        return Table(["reduction", "status", "seconds", "product", "remark"], rows, title=title)
+
+    def __getitem__(self, index: int | slice | str) -> JobResult:  # type: ignore[override]
+        if not isinstance(index, str):
+            return self.results[index]  # type: ignore[return-value]
+        found = [r for r in self.results if r.name == index] or [r for r in self.results if r.kind == index]
+        if len(found) != 1:
+            names = [result.name for result in self.results]
+            raise InputError(
+                "There are several reductions of this kind" if found else "There is no such reduction",
+                item="name",
+                found=index,
+                expected=", ".join(result.name for result in found) or ", ".join(names),
+                remedy=None if found else nearest(index, names),
+            )
+        return found[0]
+
+    def __len__(self) -> int:
+        return len(self.results)
+
+    def __iter__(self) -> Iterator[JobResult]:
+        return iter(self.results)
+
+    def __str__(self) -> str:
+        return str(self.table())
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return self.table()._repr_html_()

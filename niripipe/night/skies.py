@@ -1,0 +1,83 @@
+"""Whether a set of frames has skies beside the target; decided as the reduction itself decides it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from niripipe import __version__, astrodata
+from niripipe.errors import NiripipeError
+from niripipe.primitives import NIRI
+from niripipe.primitives.base import Context
+from niripipe.primitives.calibrations import CalibrationBook
+from niripipe.reduction.report import RunReport
+from niripipe.reduction.runner import RecipeRunner, resolve_call
+
+__all__ = ["SkyFinding", "offset_skies"]
+
+
+@dataclass(frozen=True, slots=True)
+class SkyFinding:
+    """How many frames show the target and how many only sky.
+
+    Attributes
+    ----------
+    frames : int
+        All.
+    offset : tuple of str
+        Those files that show sky beside the target.
+    fault : str
+        Why it could not be found out; empty if it was.
+    """
+
+    frames: int
+    offset: tuple[str, ...]
+    fault: str = ""
+
+
+def offset_skies(files: Sequence[str], mode: str, parameters: Mapping[str, Any]) -> SkyFinding:
+    """Separate object and sky frames by their headers, with the primitive that does it in the reduction.
+
+    Parameters
+    ----------
+    files : sequence of str
+        Raw frames of one field and set-up.
+    mode : str
+        Mode of the reduction.
+    parameters : mapping
+        The user's parameters: those of ``separateSky`` count.
+
+    Returns
+    -------
+    SkyFinding
+        Frames whose pointing cannot be determined give a fault instead of an error.
+    """
+    try:
+        return _separated(files, mode, parameters)
+    except NiripipeError as error:
+        return SkyFinding(len(files), (), str(error))
+
+
+def _separated(files: Sequence[str], mode: str, parameters: Mapping[str, Any]) -> SkyFinding:
+    frames = [astrodata.open(path) for path in files]
+    context = Context(
+        mode=mode,
+        parameters=dict(parameters),
+        calibrations=CalibrationBook(mode=mode),
+        output_dir=Path.cwd(),
+        overwrite=False,
+        threads=1,
+        software=f"niripipe {__version__}",
+    )
+    with RecipeRunner(RunReport("plan", mode, context.software, []), threads=1, droppable=False) as runner:
+        p = NIRI({"main": frames}, context, runner)
+        for frame in frames:
+            # Broken coordinates are repaired as in the reduction; neither step reads pixels.
+            NIRI.standardizeWCS.function(p, frame, resolve_call(p, NIRI.standardizeWCS, {}).params)
+        objects = NIRI.separateSky.function(p, frames, resolve_call(p, NIRI.separateSky, {}).params)
+        on_target = {id(frame) for frame in objects}
+        skies = {id(sky) for sky in p.streams["sky"]} - on_target
+        offset = [path for path, frame in zip(files, frames, strict=True) if id(frame) in skies]
+    return SkyFinding(len(frames), tuple(offset))
