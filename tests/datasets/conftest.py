@@ -18,4 +18,4 @@ def archive() -> Iterator[Archive]:
 @pytest.fixture
 def options(archive: Archive) -> dict[str, Any]:
     """Settings for tests: the local server, and no patience."""
-    return {"base_url": archive.url, "timeout": 1.0, "retries": 1, "backoff": 0.01}
+    return {"base_url": archive.url, "timeout": 10.0, "retries": 1, "backoff": 0.01}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import contextlib
 import hashlib
 import io
@@ -63,7 +64,7 @@ def endless(first: bytes, *, pause: float = 0.0, block: bytes = bytes(65536)) ->
         request.send_response(200)
         request.end_headers()
         request.wfile.write(first)
-        end = time.monotonic() + 5.0
+        end = time.monotonic() + 20.0
         while time.monotonic() < end:
             request.wfile.write(block)
             request.wfile.flush()
@@ -108,6 +109,8 @@ class Archive:
             "filename": f"{name}.bz2",
             "data_size": len(body),
             "data_md5": hashlib.md5(body).hexdigest(),
+            "file_size": len(packed := bz2.compress(body)),
+            "file_md5": hashlib.md5(packed).hexdigest(),
             "instrument": "NIRI",
         }
         self.on(f"/jsonfilelist/canonical/filename={name}", send(json.dumps([{**row, **listing}]).encode()))
@@ -138,10 +141,9 @@ def serving() -> Iterator[Archive]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            try:
+            # The client may have had enough.
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 state.answer(self)
-            except (BrokenPipeError, ConnectionResetError):
-                pass  # the client had enough
             self.close_connection = True
 
         def log_message(self, *args: object) -> None:

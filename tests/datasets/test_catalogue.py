@@ -54,7 +54,7 @@ def test_data_sets_cannot_be_changed_and_can_cross_process_borders():
     data_set = datasets.get("niriimg_tutorial")
     with pytest.raises(pydantic.ValidationError):
         data_set.name = "other"
-    assert pickle.loads(pickle.dumps(data_set)) == data_set
+    assert pickle.loads(pickle.dumps(data_set)) == data_set  # noqa: S301
 
 
 def test_a_data_set_shows_its_groups_as_text_and_escaped_html(tmp_path):

@@ -1,6 +1,5 @@
 import bz2
 import hashlib
-import resource
 import threading
 import time
 
@@ -102,12 +101,15 @@ def test_overwriting_leaves_a_frame_in_one_compression_only(archive, options, tm
 
 
 def test_a_server_that_delivers_compressed_files_is_understood_and_checked(archive, options, tmp_path):
-    packed = bz2.compress(BODY)
-    md5 = hashlib.md5(packed).hexdigest()
-    archive.hold(NAME, BODY, file_size=len(packed), file_md5=md5)
-    archive.on(FILE, send(packed))
+    archive.list(NAME, BODY)
+    archive.on(FILE, send(bz2.compress(BODY)))
     assert datasets.download(NAME, tmp_path, **options) == [tmp_path / f"{NAME}.bz2"]
-    archive.list(NAME, BODY, file_size=len(packed), file_md5="0" * 32)
+    archive.list(NAME, BODY, file_size=None, file_md5=None)
+    assert datasets.download(NAME, tmp_path, overwrite=True, **options) == [tmp_path / f"{NAME}.bz2"]
+    archive.list(NAME, BODY, file_size=None, file_md5=None, data_md5="0" * 32)
+    with pytest.raises(StorageError, match="checksum is wrong"):
+        datasets.download(NAME, tmp_path, overwrite=True, **options)
+    archive.list(NAME, BODY, file_md5="0" * 32)
     with pytest.raises(StorageError, match="checksum is wrong"):
         datasets.download(NAME, tmp_path, overwrite=True, **options)
 
@@ -180,7 +182,7 @@ def test_an_endless_page_is_refused_at_its_beginning(archive, options, tmp_path)
     began = time.monotonic()
     with pytest.raises(StorageError, match="something else"):
         datasets.download(NAME, tmp_path, checksums="none", **options)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 8
 
 
 def test_without_a_known_size_the_limit_holds(archive, options, tmp_path):
@@ -223,7 +225,7 @@ def test_a_fault_that_passes_is_passed_over(archive, options, tmp_path, status):
 def test_a_fault_that_stays_is_reported_with_the_number_of_attempts(archive, options, tmp_path):
     archive.list(NAME, BODY)
     archive.on(FILE, send(status=503))
-    with pytest.raises(datasets.ServerUnreachable, match="503.*2 attempts"):
+    with pytest.raises(datasets.ServerUnreachable, match=r"503.*2 attempts"):
         datasets.download(NAME, tmp_path, **options)
     assert len(archive.asked(FILE)) == 2
     assert visible(tmp_path) == []
@@ -238,20 +240,20 @@ def test_the_server_may_ask_for_a_longer_pause(archive, options, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "reply", [silent(3), endless(b"SIMPLE  =", pause=0.1, block=b" ")], ids=["silent", "trickling"]
+    "reply", [silent(20), endless(b"SIMPLE  =", pause=0.1, block=b" ")], ids=["silent", "trickling"]
 )
 def test_a_slow_server_is_given_up(archive, options, tmp_path, reply):
     archive.on(FILE, reply)
     began = time.monotonic()
-    with pytest.raises(datasets.ServerUnreachable, match="timed out|stalled"):
+    with pytest.raises(datasets.ServerUnreachable, match=r"timed out|stalled"):
         datasets.download(NAME, tmp_path, checksums="none", **{**options, "timeout": 0.4, "retries": 0})
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 8
     assert visible(tmp_path) == []
 
 
 def test_a_server_that_is_not_there_is_named(options, tmp_path):
     options["base_url"] = "http://127.0.0.1:9"
-    with pytest.raises(datasets.ServerUnreachable, match="no connection.*refused"):
+    with pytest.raises(datasets.ServerUnreachable, match=r"no connection.*refused"):
         datasets.download([NAME, "N20160102S0271.fits"], tmp_path, parallel=1, **options)
 
 
@@ -338,11 +340,28 @@ def test_a_redirection_is_followed_without_the_cookie_to_another_server(archive,
     assert archive.asked("/elsewhere")[0]["Cookie"].endswith("secret")
 
 
+def test_an_endless_redirection_does_not_hold_up(archive, options, tmp_path):
+    def reply(request):
+        request.send_response(302)
+        request.send_header("Location", "/elsewhere")
+        request.end_headers()
+        end = time.monotonic() + 20
+        while time.monotonic() < end:
+            request.wfile.write(bytes(65536))
+
+    archive.list(NAME, BODY)
+    archive.on(FILE, reply)
+    archive.on("/elsewhere", send(BODY))
+    began = time.monotonic()
+    datasets.download(NAME, tmp_path, **options)
+    assert time.monotonic() - began < 8
+
+
 @pytest.mark.parametrize("where", ["ftp://127.0.0.1/x", "file:///etc/passwd", FILE])
 def test_a_redirection_to_another_scheme_or_in_a_circle_is_refused(archive, options, tmp_path, where):
     archive.list(NAME, BODY)
     archive.on(FILE, send(status=302, Location=where))
-    with pytest.raises(StorageError, match="not followed|cannot deliver"):
+    with pytest.raises(StorageError, match=r"not followed|cannot deliver"):
         datasets.download(NAME, tmp_path, **options)
     assert visible(tmp_path) == []
     assert len(archive.asked(FILE)) < 10
@@ -366,7 +385,7 @@ def test_one_missing_file_does_not_keep_the_others_from_arriving(archive, option
         archive.hold(name, BODY)
     archive.on(f"/file/{names[1]}", send(status=403))
     progress = Recorder()
-    with pytest.raises(StorageError, match="1 of 5 files did not arrive.*proprietary") as caught:
+    with pytest.raises(StorageError, match=r"1 of 5 files did not arrive.*proprietary") as caught:
         datasets.download(names, tmp_path, progress=progress, **options)
     assert caught.value.item == names[1]
     assert visible(tmp_path) == [name for name in names if name != names[1]]
@@ -434,11 +453,12 @@ def test_a_folder_that_cannot_be_made_is_named_before_anything_is_asked(archive,
 
 
 def test_a_full_disk_is_reported_and_leaves_nothing(archive, options, tmp_path):
+    resource = pytest.importorskip("resource")
     archive.hold(NAME, BODY)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (5000, limits[1]))
     try:
-        with pytest.raises(StorageError, match="cannot be written.*File too large"):
+        with pytest.raises(StorageError, match=r"cannot be written.*File too large"):
             datasets.download(NAME, tmp_path, **options)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -471,7 +491,7 @@ def test_a_static_mask_comes_from_the_cache_the_second_time(archive, options, tm
     archive.requests.clear()
     assert datasets.fetch_bpm(name, tmp_path, **options) == path
     assert archive.requests == []
-    with pytest.raises(InputError, match="Did you mean 'bpm_20010317_niri_niri_11_full_1amp.fits'"):
+    with pytest.raises(InputError, match=r"Did you mean 'bpm_20010317_niri_niri_11_full_1amp.fits'"):
         datasets.fetch_bpm("bpm_20010318_niri_niri_11_full_1amp", tmp_path, **options)
 
 

@@ -12,7 +12,7 @@ from niripipe.errors import InputError, StorageError
 
 from .server import fits_bytes, send, visible
 
-OPTIONS = {"timeout": 1.0, "retries": 0}
+OPTIONS = {"timeout": 10.0, "retries": 0}
 
 
 def packed() -> bytes:
@@ -73,7 +73,7 @@ def test_a_package_with_a_wrong_checksum_is_refused_and_not_kept(archive, night,
 
 def test_a_page_instead_of_a_package_is_refused(archive, night, tmp_path):
     archive.on("/night-v1.tar", send(b"<!DOCTYPE html>" + b" " * 5000))
-    with pytest.raises(StorageError, match="something else than the file.*DOCTYPE"):
+    with pytest.raises(StorageError, match=r"something else than the file.*DOCTYPE"):
         datasets.download_package(night, tmp_path, **OPTIONS)
     assert visible(tmp_path) == []
 
