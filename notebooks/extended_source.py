@@ -35,14 +35,14 @@ products.mkdir(parents=True, exist_ok=True)
 # %% [markdown]
 # ## The frames
 #
-# A simulated night takes a few seconds to make; it is kept and used again.
+# A simulated night takes a few seconds to make.
 
 # %%
 if given:
     night = None
     frames = sorted(given[0].glob("*.fits*"))
 else:
-    night = simulate.night(work / "night", seed=2016, overwrite=True)
+    night = simulate.night(work / "night", seed=2016, overwrite=True, progress=True)
     frames = sorted(night.files)
 print(f"{len(frames)} raw frames in {frames[0].parent}")
 
@@ -137,7 +137,9 @@ print(reduce_target.report)
 # %% [markdown]
 # ## Before and after
 #
-# The stack covers the whole dithered field; the corners hold fewer frames.
+# One raw frame and the stack of all, the same field above and the same detail below: bad pixels, cosmic rays
+# and the pattern of the detector are gone, and the noise is lower. The brightness scale is linear near the
+# background and logarithmic above. The stack covers the whole dithered field; its borders hold fewer frames.
 
 # %%
 import matplotlib
@@ -145,23 +147,51 @@ import matplotlib
 if not hasattr(sys, "ps1") and "ipykernel" not in sys.modules:
     matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.colors import AsinhNorm
 
+NO_DATA = int(astrodata.DQ.no_data)
 raw = astrodata.open(target[1])
 stack = reduce_target.outputs[0]
+scale = raw.pixel_scale()
 
 
-def show(axes, image, title):
-    """Draw an image between the 1st and the 99.5th percentile of its finite pixels."""
-    low, high = np.percentile(image[np.isfinite(image)], (1, 99.5))
-    axes.imshow(image, origin="lower", cmap="gray", vmin=low, vmax=high, interpolation="nearest")
-    axes.set_title(title, fontsize=10)
-    axes.set_axis_off()
+def shown(frame):
+    """Return the pixels of a frame relative to the faintest fifth of them; NaN where there are none."""
+    image = np.where(frame.mask & NO_DATA, np.nan, frame.data) if frame.mask is not None else frame.data
+    return image - np.nanpercentile(image, 20)
 
 
-figure, (left, right) = plt.subplots(1, 2, figsize=(11, 5.6), layout="constrained")
-show(left, raw[0].data, f"raw: {raw.filename}")
-covered = np.where(stack[0].mask & 16, np.nan, stack[0].data)
-show(right, covered, f"stack of {stack.phu['NCOMBINE']}: {stack.filename}")
+def draw(axes, image, title, corner, side):
+    """Draw a square of an image with a bar for its scale; the range is that of the whole image."""
+    # The level is at 0, so that what lies below it is noise.
+    noise = max(-float(np.nanpercentile(image, 5)), 1e-6)
+    norm = AsinhNorm(2 * noise, vmin=-4 * noise, vmax=max(np.nanpercentile(image, 99.9), 10 * noise))
+    axes.imshow(image, origin="lower", cmap="gray", norm=norm, interpolation="nearest")
+    axes.set(xlim=(corner[0], corner[0] + side), ylim=(corner[1], corner[1] + side), xticks=[], yticks=[])
+    axes.set_title(title, fontsize=11)
+    axes.set_facecolor("lightsteelblue")  # no data
+    length = 20 if side * scale > 60 else 5
+    x, y = corner[0] + 0.05 * side, corner[1] + 0.05 * side
+    axes.plot([x, x + length / scale], [y, y], color="white", linewidth=2)
+    axes.text(x, y + 0.02 * side, f'{length}"', color="white", fontsize=10)
+
+
+def place(x, y):
+    """Return where in the stack a pixel of the raw frame is."""
+    return [float(value) for value in stack[0].wcs.world_to_pixel(raw[0].wcs.pixel_to_world(x, y))]
+
+
+ny, nx = raw[0].shape
+detail = (0.62 * nx, 0.62 * ny)
+figure, axes = plt.subplots(2, 2, figsize=(10, 10.4), layout="constrained")
+for column, frame, name, corners in (
+    (0, raw, f"raw frame {raw.filename}", ((0, 0), detail)),
+    (1, stack, f"stack of {stack.phu['NCOMBINE']}, {stack.filename}", (place(0, 0), place(*detail))),
+):
+    image = shown(frame[0])
+    draw(axes[0, column], image, name, corners[0], nx)
+    draw(axes[1, column], image, "detail", corners[1], nx / 5)
+figure.suptitle(f"{raw.object()}, {raw.filter_name(pretty=True)}, {raw.exposure_time():.0f} s a frame")
 picture = work / "before_after.png"
 figure.savefig(picture, dpi=110)
 

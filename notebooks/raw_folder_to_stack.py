@@ -38,18 +38,22 @@ logutils.config(mode="quiet", file_name=str(work / "raw_folder_to_stack.log"), s
 # ## An unsorted folder
 #
 # To the simulated night we add what real folders hold too: an acquisition image, an unfinished download, and
-# three short exposures for which nobody took darks.
+# three short exposures of another field, for which nobody took darks.
 
 # %%
 if given:
     raw = given[0]
 else:
     raw = work / "raw"
-    simulated = simulate.night(raw, seed=28, size=512, overwrite=True)
+    simulated = simulate.night(raw, seed=28, size=512, overwrite=True, progress=True)
     extras = [{"number": 240, "ut": clock(11, 20), "keywords": {"OBSCLASS": "acq"}}]
+    short = {
+        "exposure": 5.001,
+        "stars": simulated.truth.fields["std"].table[1:],
+        "keywords": {"OBJECT": "comparison field", "OBSID": "GN-2016A-Q-28-9"},
+    }
     extras += [
-        {"number": 281 + k, "ut": clock(11, 50 + k), "exposure": 5.001, "p": 3.0 * k, "q": 2.0 * k}
-        for k in range(3)
+        {"number": 281 + k, "ut": clock(11, 50 + k), "p": 3.0 * k, "q": 2.0 * k, **short} for k in range(3)
     ]
     for extra in extras:
         simulate.write_frame(simulate.raw_frame(size=512, seed=28, **extra), raw)
@@ -121,37 +125,58 @@ import matplotlib
 if not hasattr(sys, "ps1") and "ipykernel" not in sys.modules:
     matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.colors import AsinhNorm, Normalize
+
+NO_DATA = int(astrodata.DQ.no_data)
 
 
-def show(axes, image, title):
-    """Draw an image between the 1st and the 99.5th percentile of its finite pixels."""
-    finite = image[np.isfinite(image)]
-    low, high = np.percentile(finite, (1, 99.5)) if finite.size else (0, 1)
-    axes.imshow(image, origin="lower", cmap="gray", vmin=low, vmax=high, interpolation="nearest")
-    axes.set_title(title, fontsize=9)
+def draw(figure, axes, frame, title, *, sky):
+    """Draw a frame: the sky relative to its level, linear near it and logarithmic above; others linearly."""
+    image = np.where(frame.mask & NO_DATA, np.nan, frame.data) if frame.mask is not None else frame.data
+    ticks = None
+    if sky:
+        low, level = np.nanpercentile(image, (5, 20))
+        noise, image = max(float(level - low), 1e-6), image - level
+        norm = AsinhNorm(2 * noise, vmin=-4 * noise, vmax=max(np.nanpercentile(image, 99.9), 10 * noise))
+        steps = [step * 10.0**k for k in range(6) for step in (1, 3)]
+        ticks = [0.0] + [step for step in steps if 3 * noise < step < norm.vmax]
+    else:
+        norm = Normalize(*np.nanpercentile(image, (1, 99)))
+    drawn = axes.imshow(image, origin="lower", cmap="gray", norm=norm, interpolation="nearest")
+    axes.set_title(title, fontsize=10)
+    axes.set_facecolor("lightsteelblue")  # no data
+    unit = "relative response" if title.startswith("flat") else str(frame.hdr.get("BUNIT", "ADU"))
+    unit += " above the faintest fifth" if sky else ""
+    bar = figure.colorbar(drawn, ax=axes, label=unit, shrink=0.85, ticks=ticks, format="%g" if sky else None)
+    bar.minorticks_off()
 
 
-panels = [(f"raw: {Path(job.files[0]).name}", astrodata.open(job.files[0])) for job in on_sky[-1:]]
+panels = [(f"raw frame {Path(job.files[0]).name}", job.files[0], True) for job in on_sky[-1:]]
 panels += [
-    (done.name, astrodata.open(done.outputs[0])) for done in result if done.outputs and done.kind != "bpm"
+    (done.name, done.outputs[0], done.kind in ("standard", "science"))
+    for done in result
+    if done.outputs and done.kind != "bpm"
 ]
 columns = min(len(panels), 3) or 1
 rows = -(-len(panels) // columns) or 1
 figure, axes = plt.subplots(
-    rows, columns, figsize=(4 * columns, 4.2 * rows), squeeze=False, layout="constrained"
+    rows, columns, figsize=(4.6 * columns, 4 * rows), squeeze=False, layout="constrained"
 )
 for place in axes.flat:
+    place.set(xticks=[], yticks=[])
+for place in axes.flat[len(panels) :]:
     place.set_axis_off()
-for place, (title, frame) in zip(axes.flat, panels, strict=False):
-    image = frame[0].data
-    show(place, image if frame[0].mask is None else np.where(frame[0].mask & 16, np.nan, image), title)
+for place, (title, path, sky) in zip(axes.flat, panels, strict=False):
+    draw(figure, place, astrodata.open(path)[0], title, sky=sky)
 picture = work / "products.png"
-figure.savefig(picture, dpi=90)
+figure.savefig(picture, dpi=100)
 
 # %%
-print(f"products in {result.output_dir}")
+print(f"products in {result.output_dir}:")
+for path in result.products():
+    print(f"  {Path(path).name}")
 print(f"picture: {picture}")
 print(f"all in {time.perf_counter() - started:.1f} s")
 if not given:
-    for kind, name in (("target", "science SN2014J H, 20.002 s"), ("std", "standard")):
+    for kind, name in (("target", "science SN2014J H"), ("std", "standard")):
         print(f"{name} against the truth: {simulate.score(simulated, result[name].outputs[0], kind=kind)}")

@@ -1,4 +1,4 @@
-"""Small NIRI frames with headers like those of real raw data, and a bench to run single primitives on them."""
+"""Small NIRI frames with headers like those of real raw data, and a bench to run primitives on them."""
 
 from __future__ import annotations
 
@@ -233,7 +233,7 @@ def electrons(ad: AstroData, variance: Any = None, mask: Any = None) -> AstroDat
 
 
 def _number(value: Any) -> float:
-    return value if isinstance(value, float) else 0.0
+    return float(value) if isinstance(value, int | float) else 0.0
 
 
 def _header(cards: Mapping[str, Any]) -> fits.Header:

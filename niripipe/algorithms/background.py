@@ -320,6 +320,9 @@ def background_map(
         )
     if bad.any():
         plane = np.where(bad, np.float32(0), plane)
+    elif not plane.flags.writeable:
+        # sep asks for a buffer that it could write to, and does not.
+        plane = plane.copy()
     result = sep.Background(
         plane, mask=bad if bad.any() else None, bw=box, bh=box, fw=filter_size, fh=filter_size
     )

@@ -59,9 +59,10 @@ _PLAIN = {"Y": "ymag", "J": "jmag", "H": "hmag", "K(short)": "kmag", "Ks": "kmag
 
 
 def transformations(filter_name: str | None) -> tuple[Transformation, ...]:
-    """Return the ways to a magnitude in a NIRI filter from those of 2MASS (UKIDSS for Y); none for other filters.
+    """Return the ways to a magnitude in a NIRI filter from those of 2MASS (UKIDSS for Y).
 
-    Colour terms and their errors are those of DRAGONS (Gemini lookups, colour corrections).
+    There are none for other filters. Colour terms and their errors are those of DRAGONS (Gemini lookups,
+    colour corrections).
     """
     if filter_name in _PLAIN:
         return (Transformation(_PLAIN[filter_name]),)

@@ -673,8 +673,11 @@ def _few(
         return "not enough sources, and no fluxes to tell them by"
     snr = frame.flux[i] / frame.flux_error[i]
     snr_ref = reference.flux[j] / reference.flux_error[j]
-    if min(snr.min(), snr_ref.min()) < 50:
-        return f"not enough sources: S/N of the pair {min(snr.min(), snr_ref.min()):.0f}, at least 50 wanted"
+    # Two pairs confirm each other, so that each may be fainter than a single one.
+    wanted = 50 if i.size == 1 else 20
+    if min(snr.min(), snr_ref.min()) < wanted:
+        least = min(snr.min(), snr_ref.min())
+        return f"not enough sources: S/N of the pair {least:.0f}, at least {wanted} wanted"
     ratio = frame.flux[i] / reference.flux[j]
     # A star of a foreign field passes these limits once in some ten thousand frames.
     if ratio.min() < 0.85 or ratio.max() > 1.18:

@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from niripipe.algorithms.background import Background, lattice, level_of, measure_background, strided_level
 from niripipe.errors import AlgorithmError, ParameterError
 
-__all__ = ["SkyMatch", "sky_factor", "sky_offset"]
+__all__ = ["SkyMatch", "sky_factor", "sky_offset", "sky_residual"]
 
 Floats = NDArray[np.floating[Any]]
 Integers = NDArray[np.integer[Any]] | NDArray[np.bool_]
-LevelKind = Literal["peak", "median", "faint"]
+LevelKind = Literal["peak", "median", "faint", "boxes"]
 
 _SAMPLES = 1 << 18
 # Side of the boxes, in pixels, and share of them, that define the level "faint".
@@ -44,6 +44,8 @@ class SkyMatch:
         Rounds taken.
     n : int
         Number of pixels looked at.
+    share : float
+        Part of the field that agrees with the level; 1 for levels other than "boxes", which do not tell.
     """
 
     value: float
@@ -51,6 +53,7 @@ class SkyMatch:
     std: float
     rounds: int
     n: int
+    share: float = 1.0
 
 
 def sky_factor(
@@ -75,12 +78,14 @@ def sky_factor(
     objmask : integer ndarray of the same shape, optional
         Sources in the science frame; pixels that are not zero are left out. Give one whenever there is one:
         a frame that is measured with its sources in has too much subtracted.
-    level : {"peak", "median", "faint"}
+    level : {"peak", "median", "faint", "boxes"}
         What the sky level is. "peak": the peak of the distribution (see
         `~niripipe.algorithms.background.level_of`), for most fields. "median": the clipped median. "faint":
         the level of the faintest fifth of the 32-pixel boxes, corrected for having chosen the faintest, for
         a galaxy that reaches over most of the field; it is noisier, and real structure of the sky drags it
-        down by about its amplitude.
+        down by about its amplitude. "boxes": the mean of all boxes that agree with each other, starting from
+        the faintest: as good as "peak" where there is sky alone, and blind to a galaxy that leaves a fifth
+        of the field free; it needs 160 x 160 pixels, like "faint".
     threshold : float
         The rounds end when a correction is at most this fraction.
     sampling : int, optional
@@ -122,7 +127,7 @@ def sky_factor(
         factor += correction
         if abs(correction) <= threshold:
             left = measure(science - frame.dtype.type(factor) * frame)
-            return SkyMatch(factor, left.level, left.std, turn, left.n)
+            return SkyMatch(factor, left.level, left.std, turn, left.n, _share(level, left, science))
     raise AlgorithmError(
         "The sky factor did not settle",
         found=f"last correction {correction:.3g} after 100 rounds, factor {factor:.6g}",
@@ -160,7 +165,41 @@ def sky_offset(
     """
     science, frame, measure, _ = _sample(data, sky, mask, sky_mask, objmask, level, sampling)
     left = measure(science - frame)
-    return SkyMatch(left.level, 0.0, left.std, 1, left.n)
+    return SkyMatch(left.level, 0.0, left.std, 1, left.n, _share(level, left, science))
+
+
+def sky_residual(
+    data: Floats,
+    sky: Floats,
+    mask: Integers | None = None,
+    sky_mask: Integers | None = None,
+    objmask: Integers | None = None,
+    *,
+    factor: float = 1.0,
+    level: LevelKind = "peak",
+) -> SkyMatch:
+    """Measure the level that remains when a sky frame is subtracted with a known factor.
+
+    Parameters
+    ----------
+    data, sky, mask, sky_mask, objmask, level
+        As for `sky_factor`.
+    factor : float
+        What the sky frame is multiplied by.
+
+    Returns
+    -------
+    SkyMatch
+        ``value`` is the factor, ``residual`` the level of ``data - factor * sky``.
+
+    Raises
+    ------
+    AlgorithmError
+        When there are too few common pixels.
+    """
+    science, frame, measure, _ = _sample(data, sky, mask, sky_mask, objmask, level, None, thin=4)
+    left = measure(science - frame.dtype.type(factor) * frame)
+    return SkyMatch(factor, left.level, left.std, 1, left.n, _share(level, left, science))
 
 
 def _sample(
@@ -171,6 +210,7 @@ def _sample(
     objmask: Integers | None,
     level: LevelKind,
     sampling: int | None,
+    thin: int = 1,
 ) -> tuple[Floats, Floats, Callable[[Floats], Background], Background]:
     """Sample both frames at the same places; with a way to measure levels, and the sky frame's level."""
     if data.shape != sky.shape:
@@ -184,10 +224,10 @@ def _sample(
                 expected="peak",
             )
         return _strided_sample(data, sky, mask, sky_mask, objmask, sampling)
-    if level == "faint":
-        return _box_sample(data, sky, mask, sky_mask, objmask)
+    if level in ("faint", "boxes"):
+        return _box_sample(data, sky, mask, sky_mask, objmask, level)
     pieces = []
-    step = max(1, round(data.size / _SAMPLES))
+    step = max(1, round(thin * data.size / _SAMPLES))
     for row, column in lattice(step):
         cut = (slice(row, None, step), slice(column, None, step))
         good = np.isfinite(data[cut]) & np.isfinite(sky[cut])
@@ -232,11 +272,12 @@ def _box_sample(
     mask: Integers | None,
     sky_mask: Integers | None,
     objmask: Integers | None,
+    level: LevelKind,
 ) -> tuple[Floats, Floats, Callable[[Floats], Background], Background]:
     ny, nx = (size // _BOX for size in data.shape)
     if ny * nx < 25:
         raise AlgorithmError(
-            'The frame is too small for the level "faint"',
+            f'The frame is too small for the level "{level}"',
             found=data.shape,
             expected=f"at least {5 * _BOX} x {5 * _BOX} pixels",
         )
@@ -256,28 +297,70 @@ def _box_sample(
     enough = np.isfinite(science).mean(axis=1) > 0.3
     if enough.sum() < 25:
         raise AlgorithmError(
-            'Too few boxes with unmasked pixels for the level "faint"',
+            f'Too few boxes with unmasked pixels for the level "{level}"',
             found=int(enough.sum()),
             expected=">= 25",
         )
-    return science[enough], frame[enough], _faint_level, level_of(sky[cut][good])
+    measure = _faint_level if level == "faint" else _box_level
+    return science[enough], frame[enough], measure, level_of(sky[cut][good])
 
 
 def _faint_level(values: Floats) -> Background:
     """Mean of the faintest boxes, lifted by what choosing the faintest of equals would have cost."""
-    from scipy.special import ndtri
+    boxes = _measured(values)
+    level, std = _faintest(boxes)
+    return Background(level, std, int(boxes.number.sum()))
 
+
+def _box_level(values: Floats) -> Background:
+    """Mean of the boxes that agree with each other, starting from the faintest; ``n`` counts their pixels."""
+    boxes = _measured(values)
+    level, std = _faintest(boxes)
+    noise = 1.2533 * std / float(np.sqrt(np.median(boxes.number)))
+    for _ in range(20):
+        below = boxes.median[boxes.median < level]
+        # Structure of the sky itself shows on the faint side, where there is no light of sources.
+        spread = max(noise, float(np.sqrt(np.mean((below - level) ** 2)))) if below.size > 4 else noise
+        agree = np.abs(boxes.median - level) <= 2.5 * spread
+        if not agree.any():
+            break
+        before, level = level, float(np.mean(boxes.median[agree]))
+        if abs(level - before) < 0.01 * noise:
+            break
+    agree = np.abs(boxes.median - level) <= 3 * max(noise, 1e-30)
+    return Background(level, std, int(boxes.number[agree].sum()))
+
+
+@dataclass(frozen=True, slots=True)
+class _Boxes:
+    """Medians, deviations of the fainter half, and numbers of pixels of boxes."""
+
+    median: NDArray[np.float64]
+    spread: NDArray[np.float64]
+    number: NDArray[np.intp]
+
+
+def _measured(values: Floats) -> _Boxes:
     number = np.isfinite(values).sum(axis=1)
     # Sorting puts the masked pixels, NaN, last.
     ranked = np.sort(values, axis=1).astype(np.float64)
     row = np.arange(number.size)
     medians = 0.5 * (ranked[row, (number - 1) // 2] + ranked[row, number // 2])
-    spread = medians - ranked[row, (0.1587 * number).astype(np.intp)]
-    order = np.argsort(medians, kind="stable")[: max(5, int(_FAINT_SHARE * medians.size))]
-    std = float(np.median(spread[order]))
-    noise = 1.2533 * std / float(np.sqrt(np.median(number[order])))
+    return _Boxes(medians, medians - ranked[row, (0.1587 * number).astype(np.intp)], number)
+
+
+def _faintest(boxes: _Boxes) -> tuple[float, float]:
+    """Level of the faintest boxes, and the deviation of their pixels."""
+    from scipy.special import ndtri
+
+    order = np.argsort(boxes.median, kind="stable")[: max(5, int(_FAINT_SHARE * boxes.median.size))]
+    std = float(np.median(boxes.spread[order]))
+    noise = 1.2533 * std / float(np.sqrt(np.median(boxes.number[order])))
     # Blom's expected order statistics of as many equals as there are boxes.
     ranks = np.arange(1, order.size + 1)
-    expected = ndtri((ranks - 0.375) / (medians.size + 0.25))
-    level = float(np.mean(medians[order] - noise * expected))
-    return Background(level, std, int(number.sum()))
+    expected = ndtri((ranks - 0.375) / (boxes.median.size + 0.25))
+    return float(np.mean(boxes.median[order] - noise * expected)), std
+
+
+def _share(level: LevelKind, left: Background, science: Floats) -> float:
+    return left.n / max(int(np.isfinite(science).sum()), 1) if level == "boxes" else 1.0

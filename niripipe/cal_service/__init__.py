@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     )
     from niripipe.cal_service.service import CalibrationService, CalReturn, LocalDB, set_local_database
     from niripipe.cal_service.session import clear_calservice, get_calservice, set_calservice
-    from niripipe.cal_service.user import broken_rules, user_calibrations
+    from niripipe.cal_service.user import broken_rules, choice_warning, user_calibrations
 
 __all__ = [
     "ASSOCIATION_RULES",
@@ -55,6 +55,7 @@ __all__ = [
     "assess",
     "broken_rules",
     "calibration_type",
+    "choice_warning",
     "clear_calservice",
     "facts_of",
     "find_store",
@@ -84,7 +85,7 @@ _NAMES = {
     ),
     "service": ("CalReturn", "CalibrationService", "LocalDB", "set_local_database"),
     "session": ("clear_calservice", "get_calservice", "set_calservice"),
-    "user": ("broken_rules", "user_calibrations"),
+    "user": ("broken_rules", "choice_warning", "user_calibrations"),
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names}
 

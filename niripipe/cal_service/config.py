@@ -22,6 +22,7 @@ from os import PathLike
 from pathlib import Path
 
 from niripipe.cal_service.records import absolute
+from niripipe.cal_service.urls import checked_url, is_url, shown
 from niripipe.errors import InputError
 
 __all__ = ["STORE_NAME", "StoreLocation", "find_store", "store_file"]
@@ -31,14 +32,14 @@ STORE_NAME = "cal_manager.db"
 _DATABASE_SUFFIXES = (".db", ".sqlite", ".sqlite3")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class StoreLocation:
     """Where the store is, and who said so.
 
     Attributes
     ----------
     location : str
-        Absolute path of an SQLite file, or a database URL.
+        Absolute path of an SQLite file, or a database URL, which may hold a password.
     source : str
         Where the location comes from, for people to read.
     config_file : Path or None
@@ -48,6 +49,14 @@ class StoreLocation:
     location: str
     source: str
     config_file: Path | None = None
+
+    @property
+    def shown(self) -> str:
+        """The location for people to read, without password."""
+        return shown(self.location) if is_url(self.location) else self.location
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.shown!r}, {self.source!r}, {self.config_file!r})"
 
 
 def find_store(
@@ -65,7 +74,8 @@ def find_store(
     Raises
     ------
     InputError
-        The configuration file named is missing, cannot be understood, or names no local store or several.
+        The configuration file named is missing, cannot be understood, or names no local store or several;
+        or a URL is not that of a PostgreSQL database.
     """
     if db_dir is not None:
         return StoreLocation(store_file(db_dir), "given to config()")
@@ -89,13 +99,19 @@ def find_store(
 def store_file(place: str | PathLike[str]) -> str:
     """Return the absolute path of the store, or its URL, for a place named by the user.
 
-    A text with ``://`` is the URL of a database. An existing folder holds ``cal_manager.db``; an existing
-    file is the store itself. What does not exist yet is a file if it ends in ``.db``, ``.sqlite`` or
-    ``.sqlite3``, and a folder otherwise.
+    A text with ``://`` is the URL of a PostgreSQL database, as explained at
+    `niripipe.cal_service.urls.checked_url`, or of a file, ``sqlite:///``. An existing folder holds
+    ``cal_manager.db``; an existing file is the store itself. What does not exist yet is a file if it ends in
+    ``.db``, ``.sqlite`` or ``.sqlite3``, and a folder otherwise.
+
+    Raises
+    ------
+    InputError
+        The URL cannot be used.
     """
-    if isinstance(place, str) and "://" in place:
+    if isinstance(place, str) and is_url(place):
         if not place.startswith("sqlite:///"):
-            return place
+            return checked_url(place)
         place = place.removeprefix("sqlite:///")
     path = absolute(place)
     is_file = path.is_file() or (not path.is_dir() and path.suffix.lower() in _DATABASE_SUFFIXES)
@@ -123,7 +139,7 @@ def _read(path: Path) -> str | None:
         raise InputError(
             "the configuration file cannot be understood",
             file=path,
-            found=" ".join(str(err).split()),
+            found=shown(" ".join(str(err).split())),
             expected="sections in brackets with lines 'name = value'",
         ) from err
     if not parser.has_section("calibs"):
@@ -151,7 +167,7 @@ def _from_databases(text: str, config_file: Path) -> str | None:
         raise InputError(
             "the configuration file names several local calibration stores",
             file=config_file,
-            found=", ".join(local),
+            found=", ".join(map(shown, local)),
             remedy="Name the one to be used with config(db_dir=...)",
         )
     return store_file(local[0]) if local else None
@@ -161,11 +177,12 @@ def _database_line(line: str, config_file: Path) -> str:
     """Return the name in a line ``name [flag ...]``; a name with blanks need not be quoted."""
     name = re.sub(r"(\s+(get|store))+$", "", line.strip())
     words = name.split()
-    if len(words) > 1 and not _is_quoted(name) and words[0].lower().endswith(_DATABASE_SUFFIXES):
+    ends = words[0].lower().endswith(_DATABASE_SUFFIXES) or is_url(words[0])
+    if len(words) > 1 and not _is_quoted(name) and ends:
         raise InputError(
             "the configuration file has an unknown flag",
             file=config_file,
-            item=words[0],
+            item=shown(words[0]),
             found=" ".join(words[1:]),
             expected="get or store",
         )
@@ -174,7 +191,7 @@ def _database_line(line: str, config_file: Path) -> str:
 
 def _is_local(place: str) -> bool:
     if "//" in place:
-        return place.startswith(("postgresql", "sqlite"))
+        return place.startswith(("postgres", "sqlite"))
     return (
         "/" in place
         or os.sep in place

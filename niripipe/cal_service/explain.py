@@ -119,6 +119,23 @@ class Explanation:
         there = ", ".join(f"{count} {caltype}" for caltype, count in sorted(self.others.items()))
         return f"{self.caltype} for {name}{where}: no candidates (the store holds {there or 'nothing'})"
 
+    @property
+    def reason(self) -> str | None:
+        """Why nothing is used, as one sentence for the history of a product; None if something is.
+
+        That there is no calibration of the type at all, or how many there are and what the one lacks that
+        comes nearest.
+        """
+        if self.chosen is not None:
+            return None
+        if not self.candidates:
+            return f"no {self.caltype} is registered"
+        nearest = self.candidates[0]
+        lacks = f"{nearest.name}: {'; '.join(nearest.faults)}"
+        if len(self.candidates) == 1:
+            return f"the only {self.caltype} does not fit: {lacks}"
+        return f"none of {len(self.candidates)} {self.caltype} fits; nearest is {lacks}"
+
     def error(self) -> CalibrationError:
         """Return the error that says that nothing fits, with this table inside."""
         reasons = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 __all__ = ["CalibrationFacts", "SectionLimits", "facts_of"]
 
 SectionLimits = tuple[int, int, int, int]
+
+_STATIC_MASK = re.compile(r"bpm_(\d{8})_", re.IGNORECASE)
 
 _DESCRIPTORS = (
     "instrument",
@@ -141,7 +144,8 @@ def facts_of(ad: AstroData) -> CalibrationFacts:
     -------
     CalibrationFacts
         A descriptor that the data do not have, or that finds its keyword broken, gives None; so do values
-        that differ between extensions.
+        that differ between extensions. A mask without ``DATE-OBS`` is dated by its name where that is one of
+        the archive's (``bpm_20010317_niri_...``: valid from that day).
     """
     values = {name: _descriptor(ad, name) for name in _DESCRIPTORS}
     for name in ("data_section", "detector_section"):
@@ -151,14 +155,27 @@ def facts_of(ad: AstroData) -> CalibrationFacts:
     if values["detector_section"] is None:
         # Masks made elsewhere may lack the read-out window; a full-size array can only be the whole detector.
         values["detector_section"] = values["data_section"]
+    tags = frozenset(str(tag) for tag in ad.tags)
+    if "BPM" in tags and not str(ad.phu.get("DATE-OBS") or "").strip():
+        # Only DATE-OBS is worth more than the name: DATE tells when the mask was written.
+        values["ut_datetime"] = _valid_from(ad.filename) or values["ut_datetime"]
     mode = str(ad.phu.get("PROCMODE") or "").strip().lower()
     return CalibrationFacts(
         filename=ad.filename or "",
-        tags=frozenset(str(tag) for tag in ad.tags),
+        tags=tags,
         processing_mode=mode or None,
         detector_binning=_descriptor(ad, "binning"),
         **values,
     )
+
+
+def _valid_from(filename: str | None) -> datetime | None:
+    """Return the date in the name of one of the archive's masks, from which on it is valid."""
+    found = _STATIC_MASK.match(filename or "")
+    try:
+        return None if found is None else datetime.strptime(found[1], "%Y%m%d")
+    except ValueError:
+        return None
 
 
 def _descriptor(ad: AstroData, name: str) -> Any:

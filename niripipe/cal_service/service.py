@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -49,11 +49,21 @@ class CalReturn:
         Where each was found.
     matches : list of list of CalibrationRecord
         For each frame the best calibrations, best first, as many as were asked for.
+    reasons : list of str or None
+        For each frame why nothing was found, as one sentence for the history of a product; None where
+        something was.
     """
 
     files: list[str | None]
     origins: list[str | None]
     matches: list[list[CalibrationRecord]]
+    reasons: list[str | None] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        # Whoever finds calibrations in another way need not say why there is none.
+        if len(self.reasons) != len(self.files):
+            reasons = [None if file else "no calibration was found" for file in self.files]
+            object.__setattr__(self, "reasons", reasons)
 
     def items(self) -> Iterator[tuple[str | None, str | None]]:
         """Iterate over pairs of file and origin."""
@@ -111,8 +121,10 @@ class CalibrationService:
         ----------
         db_dir : path-like or URL, optional
             Folder of the store, in which it is called ``cal_manager.db``; or the file itself (an existing
-            file, or a name that ends in ``.db``, ``.sqlite`` or ``.sqlite3``); or the URL of a database
-            server. Relative paths are resolved now: a later change of folder does not matter.
+            file, or a name that ends in ``.db``, ``.sqlite`` or ``.sqlite3``); or the URL of a PostgreSQL
+            database, ``postgresql+psycopg://user@host/database``, for which the driver is needed (``pip
+            install "niripipe[cluster]"``). Relative paths are resolved now: a later change of folder does
+            not matter.
         verbose : bool
             Log the details of the store as well.
         config_file : path-like, optional
@@ -125,10 +137,15 @@ class CalibrationService:
         the current folder. Which one is used is logged. If DRAGONS keeps a store of its own in that file, it
         is left alone and ``niripipe_cal_manager.db`` beside it is used.
 
+        A store in a PostgreSQL database serves several computers, which must see the files under the same
+        paths. It may share the database with others; see `niripipe.cal_service.postgresql`. Its password is
+        never shown or logged, and is better kept in ``~/.pgpass`` than in the URL. Connecting is left to the
+        first use.
+
         Raises
         ------
         InputError
-            The configuration file is missing or names no usable store.
+            The configuration file is missing or names no usable store, or a URL cannot be used.
         """
         location = find_store(db_dir, config_file)
         if db_dir is None or Path(location.location) != absolute(db_dir):
@@ -136,7 +153,7 @@ class CalibrationService:
         self._location = location
         self._told = set()
         session.remember(self)
-        log.stdinfo("Calibration store: %s (%s)", self._store().shown, location.source)
+        log.stdinfo("Calibration store: %s (%s)", location.shown, location.source)
         if verbose:
             log.stdinfo("%r", self.list_files())
 
@@ -194,7 +211,7 @@ class CalibrationService:
     @property
     def dbfile(self) -> str:
         """Absolute path or URL of the store, without password."""
-        return self._store().shown
+        return self._configured().shown
 
     @property
     def source(self) -> str:
@@ -313,8 +330,9 @@ class CalibrationService:
         Returns
         -------
         CalReturn
-            None where nothing fits; `explain` says why. A calibration further away in time than its type
-            should be, and a registered file that is missing or changed, are logged as warnings, once.
+            None where nothing fits; its `reasons` say why in a sentence, `explain` in full. A calibration
+            further away in time than its type should be, and a registered file that is missing or changed,
+            are logged as warnings, once.
 
         Raises
         ------
@@ -323,19 +341,20 @@ class CalibrationService:
         StorageError
             The store cannot be read.
         """
-        _check_type(caltype)
+        caltype = _checked_type(caltype)
         if howmany < 1:
             raise ParameterError("at least one calibration must be asked for", item="howmany", found=howmany)
         store = self._store()
         records = self._records(store, caltype)
-        matches = [
-            self._best(facts, records, caltype, procmode, howmany) for facts in map(_facts, _listed(frames))
-        ]
-        return CalReturn(
-            files=[found[0].path if found else None for found in matches],
-            origins=[store.shown if found else None for found in matches],
-            matches=matches,
-        )
+        answers = CalReturn([], [], [], [])
+        for facts in map(_facts, _listed(frames)):
+            ranked = _ranked(facts, records, caltype, procmode)
+            found = self._best(facts, ranked, caltype, howmany)
+            answers.matches.append(found)
+            answers.files.append(found[0].path if found else None)
+            answers.origins.append(store.shown if found else None)
+            answers.reasons.append(None if found else Explanation(facts, caltype, _candidates(ranked)).reason)
+        return answers
 
     def get_processed_dark(
         self, frames: Frame | Sequence[Frame], procmode: str | None = None, howmany: int = 1
@@ -393,17 +412,12 @@ class CalibrationService:
         Explanation
             A table that prints, renders in a notebook, and holds plain rows.
         """
-        _check_type(caltype)
+        caltype = _checked_type(caltype)
         store, facts = self._store(), _facts(frame)
         records = store.records()
-        ranked = _ranked(facts, [r for r in records if r.caltype == _canonical(caltype)], caltype, procmode)
-        candidates = [
-            Candidate(record.name, record.path, assessment, record.file_state())
-            for record, assessment in ranked
-        ]
-        candidates.sort(key=lambda c: (not c.usable, len(c.faults)))
+        ranked = _ranked(facts, [r for r in records if r.caltype == caltype], caltype, procmode)
         others = Counter(record.caltype for record in records if record.caltype != caltype)
-        return Explanation(facts, caltype, candidates, store=store.shown, others=others)
+        return Explanation(facts, caltype, _candidates(ranked), store=store.shown, others=others)
 
     def __repr__(self) -> str:
         if self._location is None:
@@ -438,21 +452,21 @@ class CalibrationService:
         return Store(self._configured().location)
 
     def _records(self, store: Store, caltype: str) -> list[CalibrationRecord]:
-        if store.path is not None and not store.path.exists():
+        records = store.records(caltype=caltype)
+        if not records and store.state() == "absent":
             self._tell_once(f"The calibration store {store.shown} does not exist yet: it has no calibrations")
-        return store.records(caltype=_canonical(caltype))
+        return records
 
     def _best(
         self,
         facts: CalibrationFacts,
-        records: list[CalibrationRecord],
+        ranked: Iterable[tuple[CalibrationRecord, Assessment]],
         caltype: str,
-        procmode: str | None,
         howmany: int,
     ) -> list[CalibrationRecord]:
         best: list[CalibrationRecord] = []
         stale_after = rules_for(caltype).stale_after
-        for record, assessment in _ranked(facts, records, caltype, procmode):
+        for record, assessment in ranked:
             if len(best) == howmany or not assessment.accepted:
                 break
             state = record.file_state()
@@ -514,18 +528,25 @@ def _ranked(
     return sorted(assessed, key=lambda pair: (not pair[1].accepted, pair[1].rank(pair[0].number)))
 
 
-def _canonical(caltype: str) -> str:
-    return rules_for(caltype).caltype
+def _candidates(ranked: Iterable[tuple[CalibrationRecord, Assessment]]) -> list[Candidate]:
+    """Return what is ranked for an explanation: the others in the order of how little they lack."""
+    candidates = [
+        Candidate(record.name, record.path, assessment, record.file_state()) for record, assessment in ranked
+    ]
+    return sorted(candidates, key=lambda candidate: (not candidate.usable, len(candidate.faults)))
 
 
-def _check_type(caltype: str) -> None:
-    if caltype != "bpm" and caltype not in PROCESSED_TYPES:
+def _checked_type(caltype: str) -> str:
+    """Return the full name of a type of calibration that a store can hold."""
+    full = "processed_bpm" if caltype == "bpm" else caltype
+    if full not in PROCESSED_TYPES:
         raise ParameterError(
             "unknown type of calibration",
             item="caltype",
             found=caltype,
             expected=", ".join(PROCESSED_TYPES),
         )
+    return full
 
 
 def _listed(frames: Frame | Sequence[Frame]) -> list[Frame]:

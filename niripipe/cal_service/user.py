@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from niripipe import astrodata
 from niripipe.astrodata import AstroData
-from niripipe.cal_service.facts import facts_of
+from niripipe.cal_service.facts import CalibrationFacts, facts_of
 from niripipe.cal_service.records import absolute
 from niripipe.cal_service.rules import PROCESSED_TYPES, Verdict, assess, calibration_type, rules_for
 from niripipe.errors import CalibrationError, InputError, ParameterError
 
-__all__ = ["broken_rules", "user_calibrations"]
+__all__ = ["broken_rules", "choice_warning", "user_calibrations"]
 
 
 def user_calibrations(
@@ -53,13 +53,15 @@ def user_calibrations(
     return result
 
 
-def broken_rules(frame: AstroData, calibration: AstroData, caltype: str) -> tuple[Verdict, ...]:
+def broken_rules(
+    frame: AstroData | CalibrationFacts, calibration: AstroData | CalibrationFacts, caltype: str
+) -> tuple[Verdict, ...]:
     """Return the association rules that a calibration chosen by hand does not meet for a frame.
 
     Parameters
     ----------
-    frame, calibration : AstroData
-        The frame and the calibration.
+    frame, calibration : AstroData or CalibrationFacts
+        The frame and the calibration. Only headers are read.
     caltype : str
         Type of calibration.
 
@@ -67,8 +69,60 @@ def broken_rules(frame: AstroData, calibration: AstroData, caltype: str) -> tupl
     -------
     tuple of Verdict
         Empty if it fits. ``str(verdict)`` says what was found and what wanted.
+
+    Raises
+    ------
+    ParameterError
+        Unknown type.
     """
-    return assess(facts_of(frame), facts_of(calibration), rules_for(caltype).caltype).failed
+    return assess(_facts(frame), _facts(calibration), rules_for(caltype).caltype).failed
+
+
+def choice_warning(
+    frames: Sequence[AstroData | CalibrationFacts], calibration: AstroData | CalibrationFacts, caltype: str
+) -> str | None:
+    """Return what to warn of when a calibration chosen by hand breaks rules for some of the frames.
+
+    The choice is obeyed nevertheless: the user may know more than the headers tell.
+
+    Parameters
+    ----------
+    frames : sequence of AstroData or CalibrationFacts
+        The frames that are to be treated with it.
+    calibration : AstroData or CalibrationFacts
+        The calibration.
+    caltype : str
+        Type of calibration.
+
+    Returns
+    -------
+    str or None
+        One line for the log: how many frames, the first of them, and each rule broken for it with both
+        values. None if it fits all.
+
+    Raises
+    ------
+    ParameterError
+        Unknown type.
+    """
+    chosen = _facts(calibration)
+    broken = [
+        (facts, verdicts)
+        for facts in map(_facts, frames)
+        if (verdicts := broken_rules(facts, chosen, caltype))
+    ]
+    if not broken:
+        return None
+    first, verdicts = broken[0]
+    whom = first.filename or "the frame"
+    if len(frames) > 1:
+        whom = f"{len(broken)} of {len(frames)} frames ({whom}{', ...' if len(broken) > 1 else ''})"
+    faults = "; ".join(str(verdict) for verdict in verdicts)
+    return f"{chosen.filename or caltype}, chosen by hand, is used although it does not fit {whom}: {faults}"
+
+
+def _facts(source: AstroData | CalibrationFacts) -> CalibrationFacts:
+    return source if isinstance(source, CalibrationFacts) else facts_of(source)
 
 
 def _pairs(value: Any) -> list[tuple[Any, Any]]:

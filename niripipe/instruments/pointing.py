@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from niripipe.instruments.niri import AstroDataNiri
 
 __all__ = [
+    "HeaderWcs",
     "LinearWcs",
     "angular_separation",
     "cd_matrix",
@@ -35,6 +36,8 @@ __all__ = [
     "is_mirrored",
     "offset_position",
     "position_at",
+    "raw_wcs",
+    "rotator_follows",
     "sky_offset",
     "to_icrs",
     "usable_header_wcs",
@@ -112,6 +115,24 @@ class LinearWcs(NamedTuple):
         wcs.wcs.equinox = 2000.0
         wcs.wcs.set()
         return wcs
+
+
+class HeaderWcs(NamedTuple):
+    """The WCS of a raw frame as its headers mean it.
+
+    Attributes
+    ----------
+    wcs : LinearWcs
+        With the reference pixel on the frame's own pixels.
+    origin : str
+        ``extension`` or ``primary``: the copy that it is from.
+    shift : tuple of float
+        What was subtracted from CRPIX1 and CRPIX2, pixels.
+    """
+
+    wcs: LinearWcs
+    origin: str
+    shift: tuple[float, float]
 
 
 def is_mirrored(inport: int | None, is_ao: bool) -> bool:
@@ -289,6 +310,47 @@ def usable_header_wcs(phu: Header, header: Header | None, camera: str | None) ->
         if wcs is not None and wcs.is_plausible(camera):
             return wcs, where
     return None
+
+
+def raw_wcs(ad: AstroDataNiri, limit_arcsec: float | None = None) -> HeaderWcs | None:
+    """Read the WCS of a raw frame: the better copy, with the reference pixel where it belongs.
+
+    Parameters
+    ----------
+    ad : AstroDataNiri
+        A raw data set with one extension, or its slice.
+    limit_arcsec : float, optional
+        When the copy in the extension points further than this from where the telescope was sent, and that in
+        the primary header does not, the latter is taken.
+
+    Returns
+    -------
+    HeaderWcs or None
+        None if neither copy can be true for the camera.
+    """
+    header = _first_header(ad)
+    found = usable_header_wcs(ad.phu, header, ad.camera())
+    if found is None:
+        return None
+    wcs, origin = found
+    expected = expected_position(ad)
+    if origin == "extension" and limit_arcsec is not None and expected is not None:
+        spare = usable_header_wcs(ad.phu, None, ad.camera())
+        away = [angular_separation(*copy.crval, *expected) for copy in (wcs, spare[0] if spare else wcs)]
+        if spare is not None and away[0] > limit_arcsec >= away[1]:
+            wcs, origin = spare
+    shift = ad.subarray_reference_shift()
+    moved = wcs._replace(crpix=(wcs.crpix[0] - shift[0], wcs.crpix[1] - shift[1]))
+    return HeaderWcs(moved, origin, shift)
+
+
+def rotator_follows(ad: AstroDataNiri) -> bool:
+    """Tell whether the Cassegrain rotator kept the position angle.
+
+    With the adaptive optics it may stand still (``CRFOLLOW = 'no'``): the field then turns, and the position
+    angle in the header says nothing about the sky.
+    """
+    return not ad.is_ao() or (get_text(ad.phu, "CRFOLLOW") or "yes").lower() != "no"
 
 
 def sky_offset(ad: AstroDataNiri) -> tuple[float, float] | None:

@@ -22,6 +22,7 @@ from niripipe.primitives.params import nearest
 from niripipe.reduction import Plan
 
 if TYPE_CHECKING:
+    from niripipe.night.cluster import ClusterClient
     from niripipe.night.result import NightResult
     from niripipe.reduction import Progress
 
@@ -156,7 +157,7 @@ class NightPlan:
         parameters: Mapping[str, Mapping[str, Any]] | None = None,
         progress: bool | Progress | None = None,
         threads: int | None = None,
-        executor: Executor | None = None,
+        executor: Executor | ClusterClient | None = None,
         overwrite: bool = True,
     ) -> NightResult:
         """Reduce everything, in the right order.
@@ -178,9 +179,11 @@ class NightPlan:
             Show how far the work is; with an executor, in whole reductions.
         threads : int, optional
             Threads of each reduction; by default as many as ``Reduce`` takes, and one with an executor.
-        executor : concurrent.futures.Executor, optional
+        executor : concurrent.futures.Executor or distributed.Client, optional
             Runs the reductions, those that are independent at the same time. Tasks are plain data, and only
-            this process uses the calibration store. The products are those of the serial run.
+            this process uses the calibration store. The products are those of the serial run. Workers on
+            other computers must see inputs and `output_dir` under the same paths. See the notes for workers
+            that are lost.
         overwrite : bool
             Whether products may replace older files of the same name.
 
@@ -191,9 +194,21 @@ class NightPlan:
         Raises
         ------
         ParameterError
-            See `with_parameters`; nothing is done then.
+            See `with_parameters`; or `executor` is neither, or a client that is closed or asynchronous.
+            Nothing is done then.
+        InputError
+            The plan lacks a reduction that others need.
         StorageError
             The folder cannot be made.
+
+        Notes
+        -----
+        On a client of dask.distributed the plan is run as one graph. When a worker is lost, its reduction is
+        done again on another, as often as dask's setting ``distributed.scheduler.allowed-failures`` allows
+        (3 by default), and then recorded as failed. A broken pool of processes cannot be mended:
+        what was not done is recorded as failed, and a new run with a new pool is up to the caller. Either
+        way products are complete or not there, and the unfinished files of lost processes are removed at the
+        end of the run.
         """
         from niripipe.night.run import run_plan
 

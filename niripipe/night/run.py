@@ -1,23 +1,27 @@
-"""Running the plan of a night: in this process, or on an executor."""
+"""Running the plan of a night: in this process, on an executor, or as a graph on a cluster."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from collections.abc import Sequence
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from niripipe.cal_service import CalibrationService
-from niripipe.errors import NiripipeError, StorageError
+from niripipe.errors import InputError, NiripipeError, ParameterError, StorageError
 from niripipe.logutils import get_logger
+from niripipe.night.attempts import attempts
+from niripipe.night.cluster import ClusterClient, as_client, run_on_client
 from niripipe.night.jobs import CALTYPES, Job
 from niripipe.night.plan import NightPlan
 from niripipe.night.result import JobResult, JobStatus, NightResult
-from niripipe.night.tasks import Task, TaskResult, run_task
+from niripipe.night.steps import Terms, do_job, failure, skipped, slim, what_happened
 from niripipe.reduction import Progress
-from niripipe.reduction.progress import as_progress
+from niripipe.reduction.progress import NO_PROGRESS, as_progress
 
-__all__ = ["run_plan"]
+__all__ = ["Record", "run_plan"]
 
 log = get_logger(__name__)
 
@@ -29,11 +33,20 @@ def run_plan(
     service: CalibrationService | None = None,
     progress: bool | Progress | None = None,
     threads: int | None = None,
-    executor: Executor | None = None,
+    executor: Executor | ClusterClient | None = None,
     overwrite: bool = True,
 ) -> NightResult:
     """Run a plan; see `NightPlan.run`, which is how to call it."""
     started = time.perf_counter()
+    client = as_client(executor)
+    if client is None and not isinstance(executor, (Executor, type(None))):
+        raise ParameterError(
+            "The executor cannot be used",
+            item="executor",
+            found=type(executor).__name__,
+            expected="a concurrent.futures.Executor or a distributed.Client",
+        )
+    _check_order(plan.jobs)
     folder = output_dir.expanduser().absolute()
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -45,159 +58,162 @@ def run_plan(
         service = CalibrationService()
         service.config(db_dir=folder)
         service.init()
-    if executor is not None and threads is None:
-        threads = 1
-    coordinator = _Coordinator(plan, folder, service, threads=threads, overwrite=overwrite)
     shown = as_progress(progress)
+    terms = Terms(str(folder), threads, overwrite)
     try:
-        coordinator.run(executor or _Here(shown, len(plan)), shown if executor is not None else None)
+        if executor is None:
+            record = Record(service, len(plan))
+            _run_here(plan.jobs, terms, record, shown)
+        else:
+            record = Record(service, len(plan), shown)
+            kept = frozenset() if overwrite else frozenset(path.name for path in folder.iterdir())
+            with attempts(folder) as notes:
+                terms = replace(terms, threads=threads or 1, kept=kept, notes=str(notes))
+                if client is not None:
+                    run_on_client(client, plan.jobs, terms, record)
+                elif isinstance(executor, Executor):
+                    _run_on_executor(executor, plan.jobs, terms, record)
     finally:
         shown.close()
-    results = tuple(coordinator.results[job.name] for job in plan.jobs)
+    results = tuple(record.results[job.name] for job in plan.jobs)
     return NightResult(folder, results, service, time.perf_counter() - started)
 
 
-class _Coordinator:
-    """Hands out tasks when what they depend on is there, and alone talks to the calibration store."""
+class Record:
+    """What has become of the reductions so far; alone talks to the calibration store.
 
-    def __init__(
-        self,
-        plan: NightPlan,
-        folder: Path,
-        service: CalibrationService,
-        *,
-        threads: int | None,
-        overwrite: bool,
-    ) -> None:
-        self.plan = plan
-        self.folder = folder
-        self.service = service
-        self.threads = threads
-        self.overwrite = overwrite
+    Parameters
+    ----------
+    service : CalibrationService
+        Where the processed calibrations are registered.
+    total : int
+        How many reductions there are.
+    progress : Progress, optional
+        Is told of each that has ended.
+
+    Attributes
+    ----------
+    results : dict of str to JobResult
+        By name.
+    """
+
+    def __init__(self, service: CalibrationService, total: int, progress: Progress = NO_PROGRESS) -> None:
         self.results: dict[str, JobResult] = {}
-        self._running: dict[Future[TaskResult], tuple[Job, tuple[str, ...]]] = {}
+        self._service = service
+        self._total = total
+        self._progress = progress
 
-    def run(self, executor: Executor | _Here, progress: Progress | None) -> None:
-        """Run all jobs.
+    def add(self, result: JobResult) -> None:
+        """Note a result, and register the product if it is a calibration."""
+        if result.status is JobStatus.DONE:
+            result = replace(result, notes=(*result.notes, *self._register(result)))
+        else:
+            log.warning("%s %s", result.name, what_happened(result))
+        self.results[result.name] = result
+        self._progress.update("reductions", len(self.results), self._total)
 
-        The order of the plan is one in which they can be run, so that an executor that works at once
-        runs them in just that order.
-        """
-        waiting = list(self.plan.jobs)
-        try:
-            while waiting or self._running:
-                blocked = []
-                for job in waiting:
-                    if not self._start(job, executor):
-                        blocked.append(job)
-                    self._collect()
-                # A job further up may have become free while the others were handed out.
-                stuck = len(blocked) == len(waiting)
-                waiting = blocked
-                if self._running and stuck:
-                    wait(self._running, return_when=FIRST_COMPLETED)
-                self._collect()
-                if progress is not None:
-                    progress.update("reductions", len(self.results), len(self.plan))
-        except BaseException:
-            for future in self._running:
-                future.cancel()
-            raise
+    def made_for(self, job: Job) -> list[JobResult]:
+        """Return what became of the reductions that a job depends on, as it is sent to a worker."""
+        return [slim(self.results[name]) for name in job.depends_on]
 
-    def _start(self, job: Job, executor: Executor | _Here) -> bool:
-        """Submit a job or record that it is skipped; return False if it has to wait."""
-        if any(name not in self.results for name in job.depends_on):
-            return False
-        calibrations: dict[str, str] = {}
-        notes = []
-        for calibration in job.calibrations:
-            if calibration.job is None:
-                calibrations[calibration.caltype] = str(calibration.path)
-                continue
-            maker = self.results[calibration.job]
-            if maker.status is JobStatus.DONE and maker.outputs:
-                calibrations[calibration.caltype] = maker.outputs[0]
-            elif calibration.required:
-                reason = f"{calibration.caltype} is missing: {maker.name} {_what_happened(maker)}"
-                self._finish(JobResult(job.name, job.kind, JobStatus.SKIPPED, reason))
-                return True
-            else:
-                notes.append(f"done without {calibration.caltype}: {maker.name} {_what_happened(maker)}")
-        task = Task(
-            name=job.name,
-            files=job.files,
-            recipe=job.recipe,
-            mode=job.mode,
-            parameters=dict(job.parameters),
-            calibrations=calibrations,
-            output_dir=str(self.folder),
-            threads=self.threads,
-            overwrite=self.overwrite,
-        )
-        log.status("REDUCTION: %s", job.name)
-        self._running[executor.submit(run_task, task)] = (job, tuple(notes))
-        return True
+    def ready(self, job: Job) -> bool:
+        """Return whether all have ended that a job depends on."""
+        return all(name in self.results for name in job.depends_on)
 
-    def _collect(self) -> None:
-        """Record the tasks that have ended, and register their products."""
-        for future in [future for future in self._running if future.done()]:
-            job, notes = self._running.pop(future)
-            # Also an error that is not about the data (a lost worker) must not take the night with it.
-            error = future.exception()
-            if error is None:
-                done = future.result()
-            elif isinstance(error, Exception):
-                done = TaskResult(job.name, (), None, error, 0.0)
-            else:
-                raise error
-            failed = done.error is not None
-            self._finish(
-                JobResult(
-                    job.name,
-                    job.kind,
-                    JobStatus.FAILED if failed else JobStatus.DONE,
-                    _described(done.error) if failed else "",
-                    outputs=done.outputs,
-                    report=done.report,
-                    error=done.error,
-                    seconds=done.seconds,
-                    notes=notes if failed else notes + self._register(job, done),
-                )
-            )
-
-    def _register(self, job: Job, done: TaskResult) -> tuple[str, ...]:
+    def _register(self, result: JobResult) -> list[str]:
         """Add a processed calibration to the store; a store that refuses it does not undo the reduction."""
         notes = []
-        for path in done.outputs if job.kind in CALTYPES else ():
+        for path in result.outputs if result.kind in CALTYPES else ():
             try:
-                self.service.add_cal(path)
+                self._service.add_cal(path)
             except NiripipeError as error:
                 notes.append(f"not registered: {error}")
                 log.warning("%s", error)
-        return tuple(notes)
-
-    def _finish(self, result: JobResult) -> None:
-        self.results[result.name] = result
-        if result.status is not JobStatus.DONE:
-            log.warning("%s %s", result.name, _what_happened(result))
+        return notes
 
 
-class _Here:
-    """An executor that does a task at once, in this thread."""
+def _check_order(jobs: Sequence[Job]) -> None:
+    """Refuse a plan that cannot be run: one that somebody took a reduction out of that others need."""
+    before: set[str] = set()
+    for job in jobs:
+        missing = [name for name in job.depends_on if name not in before]
+        if missing:
+            raise InputError(
+                "A reduction needs the product of one that does not come before it in the plan",
+                item=job.name,
+                found=", ".join(missing),
+                expected=", ".join(before) or "nothing: it is the first",
+            )
+        before.add(job.name)
 
-    def __init__(self, progress: Progress, total: int) -> None:
-        self._progress = progress
-        self._total = total
-        self._number = 0
 
-    def submit(self, function: Callable[..., TaskResult], task: Task) -> Future[TaskResult]:
-        self._number += 1
-        future: Future[TaskResult] = Future()
+def _run_here(jobs: Sequence[Job], terms: Terms, record: Record, progress: Progress) -> None:
+    """Do one job after the other in this thread."""
+    for number, job in enumerate(jobs, 1):
+        log.status("REDUCTION: %s", job.name)
+        shown = _Numbered(progress, number, len(jobs))
         try:
-            future.set_result(function(task, _Numbered(self._progress, self._number, self._total)))
+            result = do_job(job, number, terms, *record.made_for(job), progress=shown)
         except Exception as error:
-            future.set_exception(error)
-        return future
+            # Also an error that is not about the data must not take the night with it.
+            result = failure(job, error)
+        record.add(result)
+
+
+def _run_on_executor(executor: Executor, jobs: Sequence[Job], terms: Terms, record: Record) -> None:
+    """Hand out jobs when what they depend on is there."""
+    waiting = dict(enumerate(jobs, 1))
+    running: dict[Future[JobResult], Job] = {}
+    try:
+        while waiting or running:
+            for number, job in [(n, job) for n, job in waiting.items() if record.ready(job)]:
+                del waiting[number]
+                made = record.made_for(job)
+                result = skipped(job, {other.name: other for other in made})
+                if result is None:
+                    log.status("REDUCTION: %s", job.name)
+                    result = _submitted(executor, running, job, number, terms, *made)
+                if result is not None:
+                    record.add(result)
+            if running:
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    record.add(_outcome(running.pop(future), future))
+    except BaseException:
+        for future in running:
+            future.cancel()
+        raise
+
+
+def _submitted(
+    executor: Executor, running: dict[Future[JobResult], Job], job: Job, *arguments: Any
+) -> JobResult | None:
+    """Submit a job; return its result if there is none to be expected because the pool is broken."""
+    try:
+        running[executor.submit(do_job, job, *arguments)] = job
+    except BrokenExecutor as error:
+        return failure(job, _lost(job, error))
+    return None
+
+
+def _outcome(job: Job, future: Future[JobResult]) -> JobResult:
+    error = future.exception()
+    if error is None:
+        return future.result()
+    if isinstance(error, BrokenExecutor):
+        return failure(job, _lost(job, error))
+    if isinstance(error, Exception):
+        return failure(job, error)
+    raise error
+
+
+def _lost(job: Job, error: BrokenExecutor) -> NiripipeError:
+    return NiripipeError(
+        "The pool of workers broke before this reduction was done",
+        item=job.name,
+        found=f"{type(error).__name__}: {error}",
+        remedy="A worker was killed, often for want of memory. Run the plan again with a new pool, of fewer "
+        "workers if need be; what was made so far can be used again.",
+    )
 
 
 class _Numbered:
@@ -212,11 +228,3 @@ class _Numbered:
 
     def close(self) -> None:
         pass
-
-
-def _described(error: BaseException | None) -> str:
-    return str(error) if isinstance(error, NiripipeError) else f"{type(error).__name__}: {error}"
-
-
-def _what_happened(result: JobResult) -> str:
-    return "was skipped" if result.status is JobStatus.SKIPPED else f"failed: {result.reason}"

@@ -2,50 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from niripipe.algorithms import fluxscale, register
-from niripipe.algorithms.register import Registration
 from niripipe.algorithms.resample import Affine, Grid, corners_of, output_grid, resample
-from niripipe.astrodata import FAIL, AstroData, shifted, with_affine
+from niripipe.astrodata import AstroData, shifted
 from niripipe.errors import DataError
 from niripipe.logutils import get_logger
-from niripipe.primitives.base import PrimitivesBase, not_needed, primitive
+from niripipe.primitives.base import Outcome, PrimitivesBase, Status, not_needed, primitive
 from niripipe.primitives.geometry import pixel_mapping, require_wcs
 from niripipe.primitives.params import Field, FrameOrPath, Params
+from niripipe.primitives.registration import AdjustWCSToReferenceParams, align_frames
+from niripipe.primitives.resample_to import TargetParams, onto_target, read_target
 
 __all__ = ["Align"]
 
 log = get_logger(__name__)
 
-_USED_COLUMNS = ("XWIN_IMAGE", "YWIN_IMAGE", "FLUX_AUTO", "FLUXERR_AUTO", "ERRWIN_IMAGE", "CLASS_STAR")
-_TRUNCATED = 4 | 8 | 16
-"""SExtractor's flags: saturated, truncated by the edge, aperture incomplete."""
-
 Interpolant = Literal["nearest", "linear", "poly3", "poly5", "spline3", "spline5"]
 
 
-class AdjustWCSToReferenceParams(Params):
-    """Parameters of `Align.adjustWCSToReference`."""
-
-    suffix: str | None = Field("_wcsCorrected", description="suffix of the file name")
-    method: Literal["sources", "offsets"] = Field("sources", description="what to align by first")
-    fallback: Literal["offsets"] | None = Field(
-        "offsets", description="what to align by when sources do not suffice; None: leave the frame out"
-    )
-    first_pass: float = Field(5.0, gt=0, description="largest error of the pointing, arcsec")
-    match_radius: float = Field(0.5, gt=0, description="largest distance of a matched pair, arcsec")
-    min_sources: int = Field(3, ge=1, description="matched sources that are needed")
-    cull_sources: bool = Field(False, description="use good stars only")
-    rotate: bool = Field(False, description="allow a rotation")
-    scale: bool = Field(False, description="allow a change of scale")
-
-
-class ResampleToCommonFrameParams(Params):
+class ResampleToCommonFrameParams(TargetParams):
     """Parameters of `Align.resampleToCommonFrame`."""
 
     suffix: str | None = Field("_align", description="suffix of the file name")
@@ -86,36 +66,39 @@ class Align(PrimitivesBase):
     ) -> list[AstroData]:
         """Correct the WCS of each frame relative to the first frame's.
 
-        The sources of each frame are matched with those of the reference within `first_pass` of where the
-        two WCS put them, and the shift (on request with rotation and scale) is the weighted mean over
-        the matched pairs. A frame whose sources do not give a trustworthy answer is aligned by the
-        telescope's offsets, and the log and its header say so: ALGNMETH, ALGNNUM (pairs), ALGNRMS
-        (pixels). Pixels are not touched.
+        The sources of each frame are matched with those of a reference within `first_pass` of where the
+        two WCS put them, if need be within `last_pass`, and the shift (on request with rotation and scale)
+        is the weighted mean over the matched pairs. A frame whose sources do not give a trustworthy answer is
+        aligned by correlating the images, and one that shows nothing by the telescope's offsets. These
+        are taken only if they were good to 0.2 pixel in the frames aligned otherwise, or if there are no such
+        frames and nothing in the images speaks against them. A frame that cannot be aligned is left out.
+
+        The reference is the first frame, or another one if the first is much worse (bad seeing, cloud) or
+        shows another field; the first frame keeps its WCS as long as it can be aligned at all, so that the
+        product has its grid and name.
+
+        Log, report and header say what was done to each frame: ALGNMETH, ALGNNUM (pairs), ALGNRMS (scatter of
+        the pairs, pixels), ALGNERR (error of the shift, pixels, where known), ALGNREF. Pixels are not
+        touched.
 
         Raises
         ------
         DataError
-            The reference has no WCS.
+            A frame has no WCS.
         """
         if len(frames) < 2:
             for frame in frames:
                 self.note(frame, not_needed("there is only one frame"))
             return frames
-        reference = frames[0]
-        require_wcs(reference)
-        _note_alignment(reference, "reference", 0, 0.0)
-        results = self.map(lambda frame: _registered(frame, reference, params), frames[1:])
-        kept = [reference]
-        for frame, result in zip(frames[1:], results, strict=True):
-            reason = "offsets were asked for" if result is None else result.reason
-            if result is not None and result.accepted:
-                _apply(frame, result)
-            elif result is None or params.fallback == "offsets":
-                method = _align_by_offsets(frame, reference)
-                log.warning("%s: aligned by %s (%s)", frame.filename, method, reason)
-            else:
-                self.drop(frame, f"it could not be aligned: {reason}")
+        verdicts = align_frames(frames, params, self.map)
+        kept = []
+        for frame, verdict in zip(frames, verdicts, strict=True):
+            if not verdict.kept:
+                self.drop(frame, verdict.reason)
                 continue
+            if not verdict.checked:
+                log.warning("%s: aligned by %s", frame.filename, verdict.reason)
+            self.note(frame, Outcome(Status.DONE, f"{verdict.method}: {verdict.reason}"))
             kept.append(frame)
         return kept
 
@@ -129,13 +112,24 @@ class Align(PrimitivesBase):
         interpolation's weights, so that it is the variance of each new pixel; NOISCORR in the extension
         header is the factor by which the variance of a large aperture exceeds the sum of the variances
         in it. Flags spread to pixels that mostly depend on flagged ones; bit 16 marks where a frame has
-        no data. All frames get the WCS of the reference.
+        no data. All frames get the WCS of the reference, or with `target_wcs` that of the target, in any
+        projection, orientation and scale.
 
         Raises
         ------
         DataError
             A frame has no WCS.
         """
+        if params.target_wcs is not None and frames:
+            return onto_target(
+                frames,
+                read_target(params.target_wcs, frames),
+                kernel=params.interpolant,
+                dq_threshold=params.dq_threshold,
+                clean=params.clean_data,
+                conserve=params.conserve,
+                run=self.map,
+            )
         given = params.reference
         if given is None and len(frames) < 2:
             for frame in frames:
@@ -244,92 +238,6 @@ def _matched(
     stretch = np.array([np.cos(np.deg2rad(reference[0, 1])), 1.0]) * 3600
     a, b = reference[:, :2] * stretch, own[:, :2] * stretch
     return register.pair_sources(a[:, 0], a[:, 1], b[:, 0], b[:, 1], radius)
-
-
-def _registered(
-    frame: AstroData, reference: AstroData, params: AdjustWCSToReferenceParams
-) -> Registration | None:
-    """Return the displacement that the sources show, or None when sources are not to be used."""
-    if params.method == "offsets":
-        return None
-    to_frame = pixel_mapping(reference, frame)
-    here, there = _sources(frame, params.cull_sources), _sources(reference, params.cull_sources)
-    y, x = to_frame(there.y, there.x)
-    scale = frame[0].pixel_scale()
-    ny, nx = frame[0].shape
-    return register.match_sources(
-        here,
-        replace(there, x=x, y=y),
-        search_radius=params.first_pass / scale,
-        match_radius=params.match_radius / scale,
-        min_sources=params.min_sources,
-        rotate=params.rotate,
-        scale=params.scale,
-        centre=((nx - 1) / 2, (ny - 1) / 2),
-    )
-
-
-def _sources(frame: AstroData, cull: bool) -> register.Sources:
-    """Return the sources of a frame: 0-based windowed positions, their errors, and fluxes."""
-    ext = frame[0]
-    if "OBJCAT" not in ext.exposed:
-        return register.Sources(np.zeros(0), np.zeros(0))
-    table = ext.OBJCAT
-    columns = {name: np.asarray(table[name], float) for name in _USED_COLUMNS}
-    sources = register.Sources(
-        columns["XWIN_IMAGE"] - 1,
-        columns["YWIN_IMAGE"] - 1,
-        flux=columns["FLUX_AUTO"],
-        flux_error=columns["FLUXERR_AUTO"],
-        error=columns["ERRWIN_IMAGE"],
-        suspect=_suspect(table),
-    )
-    return sources.take(columns["CLASS_STAR"] > 0.5) if cull else sources
-
-
-def _suspect(table: Any) -> NDArray[np.bool_]:
-    """Return which sources may have a wrong position: saturated, truncated, or with unusable pixels."""
-    flags, bits = np.asarray(table["FLAGS"], int), np.asarray(table["IMAFLAGS_ISO"], int)
-    suspect: NDArray[np.bool_] = (flags & _TRUNCATED != 0) | (bits & int(FAIL) != 0)
-    return suspect
-
-
-def _apply(frame: AstroData, result: Registration) -> None:
-    """Put the registration's mapping in front of the frame's WCS."""
-    ext = frame[0]
-    matrix, offset = result.matrix()
-    # The registration speaks in array order, a WCS in (x, y).
-    ext.wcs = with_affine(ext.wcs, matrix[::-1, ::-1], offset[::-1])
-    _update_world(frame)
-    _note_alignment(frame, result.method, result.n_matched, result.rms)
-
-
-def _align_by_offsets(frame: AstroData, reference: AstroData) -> str:
-    """Give a frame the reference's WCS moved by the difference of the telescope offsets."""
-    here, there = ((f[0].detector_x_offset(), f[0].detector_y_offset()) for f in (frame, reference))
-    turned = (frame.position_angle() or 0.0) - (reference.position_angle() or 0.0)
-    if None in (*here, *there) or abs(turned) > 0.1:
-        _note_alignment(frame, "header WCS", 0, 0.0)
-        return "the WCS in its header"
-    frame[0].wcs = shifted(require_wcs(reference), there[0] - here[0], there[1] - here[1])
-    _update_world(frame)
-    _note_alignment(frame, "offsets", 0, 0.0)
-    return "telescope offsets"
-
-
-def _update_world(frame: AstroData) -> None:
-    ext = frame[0]
-    if "OBJCAT" in ext.exposed and len(ext.OBJCAT):
-        catalogue = ext.OBJCAT
-        ra, dec = ext.wcs.all_pix2world(catalogue["X_IMAGE"], catalogue["Y_IMAGE"], 1)
-        catalogue["X_WORLD"], catalogue["Y_WORLD"] = ra, dec
-
-
-def _note_alignment(frame: AstroData, method: str, n_matched: int, rms: float) -> None:
-    phu = frame.phu
-    phu.set("ALGNMETH", method, "How the frame was aligned")
-    phu.set("ALGNNUM", int(n_matched), "Sources used for the alignment")
-    phu.set("ALGNRMS", round(float(rms), 4), "Rms of the alignment (pixels)")
 
 
 def _common_grid(

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
+import weakref
+from pathlib import Path
 from typing import Any
 
 from niripipe.astrodata import AstroData
-from niripipe.errors import InputError, ParameterError
+from niripipe.astrodata.planes import restore
+from niripipe.errors import InputError, ParameterError, StorageError
 from niripipe.logutils import get_logger
 from niripipe.primitives.base import PrimitivesBase, primitive, skipped
 from niripipe.primitives.params import Field, NameList, Params
@@ -65,6 +70,20 @@ class RemoveFirstFrameParams(Params):
 
     remove_first: bool = Field(True, description="drop the frame that was taken first")
     remove_files: NameList = Field(None, description="names of further frames to drop")
+
+
+class FlushPixelsParams(Params):
+    """Parameters of `Bookkeeping.flushPixels`."""
+
+    force: bool = Field(
+        False, description="accepted for old scripts; pixels that are on disk already need no writing"
+    )
+
+
+class StreamOfSameFramesParams(Params):
+    """Parameters of `Bookkeeping.keepCommonInputs` and `Bookkeeping.requireSameInputs`."""
+
+    source: str = Field("", description="the stream to compare with")
 
 
 class WriteOutputsParams(Params):
@@ -200,6 +219,90 @@ class Bookkeeping(PrimitivesBase):
             log.stdinfo("%s", frame.filename)
         return frames
 
+    @primitive
+    def separateFlatsDarks(self, frames: list[AstroData], params: NoParams) -> list[AstroData]:
+        """Move darks into the stream ``darks`` and flats into the stream ``flats``; keep what is neither."""
+        self.streams["darks"] = [frame for frame in frames if "DARK" in frame.tags]
+        self.streams["flats"] = [frame for frame in frames if "FLAT" in frame.tags]
+        return [frame for frame in frames if not frame.tags & {"DARK", "FLAT"}]
+
+    @primitive
+    def keepCommonInputs(self, frames: list[AstroData], params: StreamOfSameFramesParams) -> list[AstroData]:
+        """Keep the frames that another stream has too, in its order.
+
+        Frames are the same if their raw file is. So a stream of copies follows one from which frames were
+        set aside.
+        """
+        own = {_original(frame): frame for frame in frames}
+        wanted = [_original(frame) for frame in self.streams.get(params.source, [])]
+        return [own[name] for name in wanted if name in own]
+
+    @primitive
+    def requireSameInputs(self, frames: list[AstroData], params: StreamOfSameFramesParams) -> list[AstroData]:
+        """Go on only if another stream has the same frames.
+
+        Raises
+        ------
+        InputError
+            A frame is in one stream only.
+        """
+        here = {_original(frame) for frame in frames}
+        there = {_original(frame) for frame in self.streams.get(params.source, [])}
+        strangers = sorted(here ^ there)
+        if strangers:
+            raise InputError(
+                f"The recipe needs the same frames in its stream and in {params.source!r}",
+                item="files",
+                found=f"in one of the two only: {', '.join(strangers)}",
+                expected="frames that each show the object and serve as sky for the others",
+                remedy="Use the recipe reduce, or give dithered frames of one field only.",
+            )
+        return frames
+
+    @primitive
+    def flushPixels(self, frames: list[AstroData], params: FlushPixelsParams) -> list[AstroData]:
+        """Move pixels from memory to disk; they come back by themselves when they are used.
+
+        They go into a hidden folder of this reduction in the output folder, which disappears with it.
+        (DRAGONS leaves the frames in the current folder.)
+        """
+        folder = self._scratch_folder()
+        freed = sum(frame.park(folder) for frame in frames)
+        log.fullinfo("%.1f MB of pixels were moved to disk", freed / 1e6)
+        return frames
+
+    @primitive
+    def getProcessedDark(self, frames: list[AstroData], params: NoParams) -> list[AstroData]:
+        """Look up the processed dark of each frame, and log it; `darkCorrect` will use the same.
+
+        Raises
+        ------
+        CalibrationError
+            There is none, in mode sq.
+        """
+        return self._looked_up(frames, "processed_dark", required=True)
+
+    @primitive
+    def getProcessedFlat(self, frames: list[AstroData], params: NoParams) -> list[AstroData]:
+        """Look up the processed flat of each frame, and log it; `flatCorrect` will use the same.
+
+        Raises
+        ------
+        CalibrationError
+            There is none, in mode sq.
+        """
+        return self._looked_up(frames, "processed_flat", required=True)
+
+    @primitive
+    def getProcessedBPM(self, frames: list[AstroData], params: NoParams) -> list[AstroData]:
+        """Look up the bad pixel mask of each frame, and log it; `addDQ` will use the same."""
+        return self._looked_up(frames, "processed_bpm", required=False)
+
+    @primitive
+    def getBPM(self, frames: list[AstroData], params: NoParams) -> list[AstroData]:
+        """Do what getProcessedBPM does: bad pixel masks of the archive are calibrations like the others."""
+        return self._looked_up(frames, "processed_bpm", required=False)
+
     @primitive(renames=False)
     def writeOutputs(self, frames: list[AstroData], params: WriteOutputsParams) -> list[AstroData]:
         """Write the frames as they are now into the output folder.
@@ -225,6 +328,44 @@ class Bookkeeping(PrimitivesBase):
             name = params.outfilename or str(frame.filename)
             self.runner.save(frame, self.context.output_dir / name, overwrite=params.overwrite)
         return frames
+
+    def _looked_up(self, frames: list[AstroData], caltype: str, *, required: bool) -> list[AstroData]:
+        book = self.context.calibrations
+        for frame in frames:
+            found = book.find(frame, caltype)
+            if found is not None:
+                log.stdinfo("%s: %s %s (%s)", frame.filename, caltype, found.name, found.origin)
+                continue
+            if required and self.context.mode == "sq":
+                raise book.missing(frame, caltype)
+            log.warning("%s: there is no %s", frame.filename, caltype)
+            self.note(frame, skipped(f"no {caltype} was found"))
+        return frames
+
+    def _scratch_folder(self) -> Path:
+        """Return this reduction's folder for pixels, which is gone when nothing uses it any more."""
+        known: Path | None = getattr(self, "_scratch", None)
+        if known is not None:
+            return known
+        try:
+            folder = Path(tempfile.mkdtemp(prefix=".niripipe-scratch-", dir=self.context.output_dir))
+        except OSError as error:
+            raise StorageError(
+                "There can be no folder for pixels", file=self.context.output_dir, found=error.strerror
+            ) from None
+        self._scratch = folder
+        weakref.finalize(self, _release, folder)
+        return folder
+
+
+def _release(folder: Path) -> None:
+    """Remove a folder of pixels; those of a product that is still in use come back into memory first."""
+    restore(folder)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _original(frame: AstroData) -> str:
+    return str(frame.phu.get("ORIGNAME") or frame.orig_filename or frame.filename)
 
 
 def _time(frame: AstroData) -> Any:

@@ -70,6 +70,7 @@ class CalibrationBook:
         self.mode = mode
         self.used: dict[tuple[str, str], str] = {}
         self.files: dict[str, set[str]] = {}
+        self.reasons: dict[str, str | None] = {}
         self._open: dict[Path, AstroData] = {}
         # Frames that the reduction lets go of are not kept alive by what was found for them.
         self._found: WeakKeyDictionary[AstroData, dict[str, FoundCalibration | None]] = WeakKeyDictionary()
@@ -116,6 +117,7 @@ class CalibrationBook:
                 if path is not None:
                     found = FoundCalibration(self.opened(Path(path)), caltype, origin or "service")
                 self._found.setdefault(frame, {})[caltype] = found
+            self.reasons[caltype] = next((reason for reason in answers.reasons if reason), None)
 
     def opened(self, source: AstroData | Path) -> AstroData:
         """Return a frame that the user named, opened once; a frame in memory is returned as it is.

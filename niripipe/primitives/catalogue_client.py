@@ -6,6 +6,7 @@ Nothing here reaches the network but `cone_search`, which is called when a catal
 from __future__ import annotations
 
 import io
+import threading
 import time
 import warnings
 from collections.abc import Mapping
@@ -72,24 +73,349 @@ CATALOGUES: Final[Mapping[str, Catalogue]] = MappingProxyType(
         ),
     }
 )  # fmt: skip
-"""Names that may be given as the source of a reference catalogue; ``sdss9`` and ``gaia3`` give positions only."""
+"""Names that may be given as a source; ``sdss9`` and ``gaia3`` give positions only."""
 
-# Standard name: other names, in lower case, in the order of preference.
-_NAMES: Final[Mapping[str, tuple[str, ...]]] = {
-    "Cat_Id": ("cat_id", "2mass", "_2mass", "designation", "source", "jname", "sdss9", "objid", "name", "id"),
-    "RAJ2000": ("raj2000", "ra_icrs", "x_world", "ra", "raj2000_deg"),
-    "DEJ2000": ("dej2000", "de_icrs", "y_world", "dec", "decl", "decj2000"),
-    "pmra": ("pmra", "pm_ra"),
-    "pmde": ("pmde", "pmdec", "pm_dec"),
-    "filtermag": ("filtermag",),
-    "filtermag_err": ("filtermag_err", "e_filtermag"),
-}
-for _band in "gzyjhk":
-    _NAMES = {
-        **_NAMES,
-        f"{_band}mag": (f"{_band}mag", f"{_band}_mag", f"{_band}_m", f"{_band}mag1"),
-        f"{_band}mag_err": (
-            f"{_band}mag_err", f"e_{_band}mag", f"{_band}_mag_err", f"{_band}_cmsig", f"{_band}cmsig",
-            f"{_band}_msigcom", f"e_{_band}mag1",
-        ),
-    }  # fmt: skip
+_BANDS: Final = "gzyjhk"
+# Warning filters belong to the whole process: changing them for a moment must not overlap itself.
+_warnings_lock = threading.Lock()
+_POSITIONS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+    {
+        "RAJ2000": ("raj2000", "ra_icrs", "x_world", "ra"),
+        "DEJ2000": ("dej2000", "de_icrs", "y_world", "dec", "decl"),
+    }
+)
+_IDENTITIES: Final = (
+    "cat_id",
+    "2mass",
+    "_2mass",
+    "designation",
+    "source",
+    "jname",
+    "sdss9",
+    "objid",
+    "name",
+    "id",
+)
+
+
+def cone_search(
+    name: str,
+    ra: float,
+    dec: float,
+    radius: float,
+    *,
+    server: str = VIZIER,
+    timeout: float = 30.0,
+    max_rows: int = 5000,
+    max_bytes: int = 20_000_000,
+) -> Table:
+    """Ask a VizieR server for the sources of a catalogue around a position.
+
+    Parameters
+    ----------
+    name : str
+        A key of `CATALOGUES`.
+    ra, dec : float
+        Centre, degrees (J2000).
+    radius : float
+        Degrees.
+    server : str
+        Address of the interface, ``http`` or ``https``; `VIZIER` or one of its mirrors.
+    timeout : float
+        Seconds that the whole answer may take.
+    max_rows, max_bytes : int
+        Limits of the answer; more rows are not asked for, more bytes not read.
+
+    Returns
+    -------
+    astropy.table.Table
+        In the form of `standard_table`; no rows when there is no source.
+
+    Raises
+    ------
+    ParameterError
+        There is no such catalogue, or the address is not one of a web server.
+    InputError
+        The server cannot be reached, is too slow, or sends something else than a table.
+    """
+    catalogue = CATALOGUES.get(name)
+    if catalogue is None:
+        raise ParameterError(
+            "There is no such catalogue", item="source", found=name, expected=", ".join(CATALOGUES)
+        )
+    body = _fetch(_address(server, catalogue, (ra, dec), radius, max_rows), timeout, max_bytes)
+    return standard_table(_parsed(body, server), name=name, epoch=catalogue.epoch)
+
+
+def read_table(path: Path, format: str | None = None) -> Table:
+    """Read a reference catalogue from a file.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        Any file that astropy reads as a table: FITS, ECSV, VOTable, CSV, plain text.
+    format : str, optional
+        Name of astropy's format; found out from the file by default.
+
+    Returns
+    -------
+    astropy.table.Table
+        In the form of `standard_table`.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read as a table.
+    DataError
+        It has no usable positions.
+    """
+    from astropy.table import Table
+
+    # A text file says nothing about its format by its name: then astropy's guess for plain tables is next.
+    trials = [format] if format else [None, "ascii"]
+    problem = "it is not there"
+    for trial in trials if path.is_file() else ():
+        try:
+            with _warnings_lock, warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                table = Table.read(path, format=trial)
+            return standard_table(table, name=path.name)
+        except DataError as error:
+            error.file = str(path)
+            raise
+        except Exception as error:  # readers of foreign formats raise whatever they like
+            problem = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+    raise InputError(
+        "The reference catalogue cannot be read",
+        file=path,
+        item="source",
+        found=problem,
+        remedy="Give a table that astropy reads, with its format if the name does not tell it.",
+    )
+
+
+def standard_table(table: Table, *, name: str | None = None, epoch: float | None = None) -> Table:
+    """Bring a catalogue into the form of REFCAT.
+
+    Parameters
+    ----------
+    table : astropy.table.Table
+        Positions in degrees as RAJ2000 and DEJ2000, RA_ICRS and DE_ICRS, RA and DEC, or X_WORLD and
+        Y_WORLD, in any letter case; magnitudes as ``jmag``, ``Jmag``, ``j_m`` and the like with their errors
+        (``jmag_err``, ``e_Jmag``, ``j_cmsig``); proper motions pmRA (times cos Dec) and pmDE in mas/yr.
+    name : str, optional
+        Of the catalogue, kept as ``meta["CATALOG"]``.
+    epoch : float, optional
+        Julian year of the positions; ``meta["EPOCH"]`` of the table by default.
+
+    Returns
+    -------
+    astropy.table.Table
+        A new table: Id (1 to n), Cat_Id, RAJ2000, DEJ2000, and what there is of pmra, pmde, filtermag and
+        magnitudes with errors (``jmag``, ``jmag_err``), float64 with NaN where a value is missing. Rows
+        without a position are left out.
+
+    Raises
+    ------
+    DataError
+        There is no column of positions, or it does not hold numbers.
+    """
+    from astropy.table import Table
+
+    present = {column.lower(): column for column in table.colnames}
+    ra, dec = (_numbers(table, _find(present, names, label)) for label, names in _POSITIONS.items())
+    keep = np.isfinite(ra) & np.isfinite(dec) & (np.abs(dec) <= 90)
+    standard = Table()
+    standard["Id"] = np.arange(1, np.count_nonzero(keep) + 1)
+    identity = next((present[key] for key in _IDENTITIES if key in present), None)
+    if identity is not None:
+        standard["Cat_Id"] = np.asarray(table[identity].astype(str))[keep]
+    standard["RAJ2000"], standard["DEJ2000"] = ra[keep] % 360.0, dec[keep]
+    for label, names in _measurements().items():
+        column = next((present[key] for key in names if key in present), None)
+        if column is not None:
+            standard[label] = _numbers(table, column)[keep]
+    standard.meta["CATALOG"] = name or str(table.meta.get("CATALOG", "table"))
+    start = epoch if epoch is not None else table.meta.get("EPOCH")
+    if start is not None:
+        standard.meta["EPOCH"] = float(start)
+    return standard
+
+
+def near(table: Table, ra: float, dec: float, radius: float, when: datetime | None = None) -> Table:
+    """Return the sources of a standard table around a position, where they were at a time.
+
+    Parameters
+    ----------
+    table : astropy.table.Table
+        In the form of `standard_table`. Positions move when it has proper motions and an epoch.
+    ra, dec, radius : float
+        Degrees.
+    when : datetime, optional
+        The time; without it nothing moves.
+
+    Returns
+    -------
+    astropy.table.Table
+        A copy of these rows, Id from 1.
+    """
+    lon, lat = _at(table, when)
+    apart = _separation(lon, lat, ra, dec)
+    chosen = table[apart <= radius]
+    chosen["RAJ2000"], chosen["DEJ2000"] = lon[apart <= radius], lat[apart <= radius]
+    chosen["Id"] = np.arange(1, len(chosen) + 1)
+    if when is not None and "EPOCH" in chosen.meta:
+        chosen.meta["EPOCH"] = _year(when)
+    return chosen
+
+
+def _at(table: Table, when: datetime | None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the positions at a time."""
+    lon, lat = (np.array(table[name], dtype=np.float64) for name in _POSITIONS)
+    if when is None or "EPOCH" not in table.meta or not {"pmra", "pmde"} <= set(table.colnames):
+        return lon, lat
+    years = _year(when) - float(table.meta["EPOCH"])
+    # A source whose motion is not known stays where it is.
+    move_ra, move_dec = (
+        np.nan_to_num(np.asarray(table[name], float)) * years / 3.6e6 for name in ("pmra", "pmde")
+    )
+    return (lon + move_ra / np.cos(np.deg2rad(lat))) % 360.0, lat + move_dec
+
+
+def _year(when: datetime) -> float:
+    start = datetime(when.year, 1, 1, tzinfo=when.tzinfo)
+    return when.year + (when - start).total_seconds() / (365.25 * 86400)
+
+
+def _separation(
+    lon: NDArray[np.float64], lat: NDArray[np.float64], ra: float, dec: float
+) -> NDArray[np.float64]:
+    """Angle to a position, degrees, by the haversine formula, which keeps its digits at small angles."""
+    a, b, a0, b0 = np.deg2rad(lon), np.deg2rad(lat), np.deg2rad(ra), np.deg2rad(dec)
+    half = np.sin((b - b0) / 2) ** 2 + np.cos(b) * np.cos(b0) * np.sin((a - a0) / 2) ** 2
+    return np.asarray(np.rad2deg(2 * np.arcsin(np.sqrt(np.clip(half, 0, 1)))))
+
+
+def _measurements() -> dict[str, tuple[str, ...]]:
+    """Return the standard names of what is measured, and the spellings understood, in lower case."""
+    names: dict[str, tuple[str, ...]] = {
+        "pmra": ("pmra", "pm_ra"),
+        "pmde": ("pmde", "pmdec", "pm_dec"),
+        "filtermag": ("filtermag",),
+        "filtermag_err": ("filtermag_err", "e_filtermag"),
+    }
+    for band in _BANDS:
+        # UKIDSS observed J twice; the first epoch has the number.
+        names[f"{band}mag"] = (f"{band}mag", f"{band}_mag", f"{band}_m", f"{band}mag1")
+        names[f"{band}mag_err"] = (
+            f"{band}mag_err", f"{band}_mag_err", f"e_{band}mag", f"{band}_msigcom", f"{band}_cmsig",
+            f"{band}cmsig", f"e_{band}mag1",
+        )  # fmt: skip
+    return names
+
+
+def _find(present: Mapping[str, str], names: tuple[str, ...], label: str) -> str:
+    for name in names:
+        if name in present:
+            return present[name]
+    raise DataError(
+        "The reference catalogue has no positions",
+        item=label,
+        found=", ".join(present.values()) or "no columns",
+        expected=" or ".join(names),
+    )
+
+
+def _numbers(table: Table, name: str) -> NDArray[np.float64]:
+    """Return a column as float64, NaN where it is masked."""
+    column = table[name]
+    try:
+        unit = getattr(column, "unit", None)
+        if unit is not None and unit.is_equivalent("deg"):
+            # Hour angles and radians say so by their unit.
+            column = column.quantity.to("deg") if hasattr(column, "quantity") else column.to("deg")
+        values: Any = np.ma.asarray(getattr(column, "value", column)).astype(np.float64)
+    except (TypeError, ValueError):
+        raise DataError(
+            "A column of the reference catalogue does not hold numbers",
+            item=name,
+            found=str(column[0]) if len(column) else "nothing",
+            expected="decimal degrees or magnitudes",
+        ) from None
+    return np.asarray(values.filled(np.nan), dtype=np.float64)
+
+
+def _address(
+    server: str, catalogue: Catalogue, centre: tuple[float, float], radius: float, max_rows: int
+) -> str:
+    from urllib.parse import quote, urlencode, urlsplit
+
+    if urlsplit(server).scheme not in ("http", "https"):
+        # urllib would open files as well.
+        raise ParameterError(
+            "This is not the address of a web server", item="server", found=server, expected="https://..."
+        )
+    query = [
+        ("-source", catalogue.table),
+        ("-c", f"{centre[0]:.7f} {centre[1]:+.7f}"),
+        ("-c.eq", "J2000"),
+        ("-c.rd", f"{radius:.6f}"),
+        ("-out.max", str(max_rows)),
+        ("-oc.form", "dec"),
+        *(("-out", column) for column in catalogue.columns),
+    ]
+    return f"{server}?{urlencode(query, quote_via=quote)}"
+
+
+def _fetch(address: str, timeout: float, max_bytes: int) -> bytes:
+    """Return the body of an answer, within limits of time and size."""
+    from http.client import HTTPException
+    from urllib.error import HTTPError
+    from urllib.request import Request, urlopen
+
+    deadline = time.monotonic() + timeout
+    parts, size = [], 0
+    try:
+        with urlopen(Request(address, headers={"User-Agent": _AGENT}), timeout=timeout) as answer:
+            # read1 returns what one packet brought, so that a trickle cannot outlive the deadline.
+            while chunk := answer.read1(_CHUNK):
+                size += len(chunk)
+                parts.append(chunk)
+                if size > max_bytes:
+                    raise _unusable(address, f"more than {max_bytes} bytes", "a smaller radius or fewer rows")
+                if time.monotonic() > deadline:
+                    raise _unusable(
+                        address, f"{size} bytes in {timeout:g} s", "the answer within the time-out"
+                    )
+    except HTTPError as error:
+        with error:
+            raise _unusable(address, f"HTTP status {error.code} {error.reason}", "200 OK") from None
+    except (OSError, HTTPException) as error:
+        raise _unusable(address, str(error) or type(error).__name__, "an answer") from None
+    return b"".join(parts)
+
+
+def _parsed(body: bytes, server: str) -> Table:
+    from astropy.io.votable import parse
+    from astropy.table import Table
+
+    if b"<VOTABLE" not in body[:4096].upper():
+        raise _unusable(server, body[:60].decode("ascii", "replace"), "a VOTable")
+    try:
+        tables = list(parse(io.BytesIO(body), verify="ignore").iter_tables())
+        if not tables:
+            # VizieR sends no table at all where there is no source.
+            return Table({"RAJ2000": np.zeros(0), "DEJ2000": np.zeros(0)})
+        return tables[0].to_table(use_names_over_ids=True)
+    except Exception as error:  # a damaged document raises whatever the parser stumbles over
+        raise _unusable(server, f"{type(error).__name__}: {error}", "a VOTable") from None
+
+
+def _unusable(address: str, found: Any, expected: str) -> InputError:
+    return InputError(
+        "The catalogue server gave no usable answer",
+        item=address.partition("?")[0],
+        found=found,
+        expected=expected,
+        remedy="Try again, name a mirror as addReferenceCatalog:server, or give a file as its source.",
+    )

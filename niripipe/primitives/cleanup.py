@@ -35,6 +35,24 @@ class CleanReadoutParams(Params):
     debug_canny_sigma: float = Field(3.0, ge=1, description="smoothing of the edge finder, rows")
 
 
+class CleanFFTReadoutParams(Params):
+    """Parameters of `Cleanup.cleanFFTReadout`."""
+
+    suffix: str | None = Field("_readoutFFTCleaned", description="suffix of the file name")
+    clean: Literal["skip", "default", "force"] = Field(
+        "skip", description="default: clean rows with a strong pattern; force: all; skip: none"
+    )
+    win_size: int = Field(9, ge=3, description="frequencies compared with that of the pattern, an odd number")
+    periodicity: float = Field(8.0, ge=2, description="period of the pattern, columns")
+    sigma_fact: float = Field(4.0, ge=0, description="least amplitude above the neighbours, sigma")
+    pat_thres: float = Field(-0.3, lt=1, description="least standardised strength of affected rows")
+    lquad: bool = Field(True, description="level the quadrants afterwards")
+    l2clean: bool = Field(True, description="clean single rows that stand out from the others")
+    l2thres: float = Field(4.0, ge=0, description="how far these rows must stand out, sigma")
+    smoothing_extent: int = Field(5, ge=1, description="rows and columns compared at quadrant borders")
+    pad_rows: int = Field(0, ge=0, description="rows that are missing at the top of a subarray")
+
+
 class Cleanup(PrimitivesBase):
     """Cosmetics of the readout."""
 
@@ -65,9 +83,46 @@ class Cleanup(PrimitivesBase):
             subtract_background=params.debug_subtract_background,
             canny_sigma=params.debug_canny_sigma,
         )
-        cleaned = [quadrant for quadrant in result.quadrants if quadrant.cleaned]
-        if not cleaned:
-            return not_needed("no quadrant has a pattern worth removing")
-        ext.data = result.data
-        log.fullinfo("%s: the readout pattern was removed from %d quadrants", frame.filename, len(cleaned))
-        return None
+        return _take(frame, result)
+
+    @primitive(stamp="CLNFFTRD")
+    def cleanFFTReadout(self, frame: AstroData, params: CleanFFTReadoutParams) -> Outcome | None:
+        """Remove the frequencies of the readout pattern from each row that carries it.
+
+        It follows a pattern whose phase drifts, which `cleanReadout` does not. Sources and flagged pixels are
+        left out; variance and mask are not changed. Off by default.
+
+        Raises
+        ------
+        DataError
+            The quadrants are too narrow for the period.
+        """
+        if params.clean == "skip":
+            return skipped("clean is skip")
+        ext = frame[0]
+        result = pattern.clean_fft_readout(
+            ext.read("data"),
+            ext.read("mask"),
+            ext.read("OBJMASK"),
+            clean=params.clean,
+            win_size=params.win_size,
+            periodicity=params.periodicity,
+            sigma_fact=params.sigma_fact,
+            pat_thres=params.pat_thres,
+            lquad=params.lquad,
+            l2clean=params.l2clean,
+            l2thres=params.l2thres,
+            smoothing_extent=params.smoothing_extent,
+            pad_rows=params.pad_rows,
+        )
+        return _take(frame, result)
+
+
+def _take(frame: AstroData, result: pattern.Cleaned) -> Outcome | None:
+    """Give a frame its cleaned data, if anything was cleaned."""
+    cleaned = [quadrant for quadrant in result.quadrants if quadrant.cleaned]
+    if not cleaned:
+        return not_needed("no quadrant has a pattern worth removing")
+    frame[0].data = result.data
+    log.fullinfo("%s: the readout pattern was removed from %d quadrants", frame.filename, len(cleaned))
+    return None

@@ -80,7 +80,7 @@ class CosmicRays(PrimitivesBase):
         _count(frame, int(np.count_nonzero(found.hits)))
         return None
 
-    @primitive(stamp="FLAGCR")
+    @primitive(stamp="FLAGCRST")
     def flagCosmicRaysByStacking(
         self, frames: list[AstroData], params: FlagCosmicRaysByStackingParams
     ) -> list[AstroData]:

@@ -6,10 +6,17 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from niripipe.primitives.align import Align
+from niripipe.primitives.astrometry import Astrometry
 from niripipe.primitives.bookkeeping import Bookkeeping
 from niripipe.primitives.calibrate import Calibrate
 from niripipe.primitives.cleanup import Cleanup
+from niripipe.primitives.cosmic_rays import CosmicRays
+from niripipe.primitives.lists import Lists
+from niripipe.primitives.pixels import Pixels
+from niripipe.primitives.quality import Quality
+from niripipe.primitives.resample_to import ResampleTo
 from niripipe.primitives.sky import Sky
+from niripipe.primitives.sky_flat import SkyFlat
 from niripipe.primitives.sources import Sources
 from niripipe.primitives.stack import Stack
 from niripipe.primitives.standardize import Standardize
@@ -18,7 +25,24 @@ from niripipe.primitives.store import Store
 __all__ = ["NIRI"]
 
 
-class NIRI(Standardize, Bookkeeping, Calibrate, Stack, Sources, Sky, Cleanup, Align, Store):
+class NIRI(
+    Standardize,
+    Bookkeeping,
+    Lists,
+    Calibrate,
+    Pixels,
+    CosmicRays,
+    Stack,
+    Sources,
+    Sky,
+    SkyFlat,
+    Cleanup,
+    Align,
+    ResampleTo,
+    Quality,
+    Astrometry,
+    Store,
+):
     """Primitives for NIRI images and the darks, flats and bad pixel masks that they need."""
 
     tagset: ClassVar[frozenset[str]] = frozenset({"GEMINI", "NIRI"})

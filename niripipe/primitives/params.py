@@ -277,7 +277,8 @@ def _refused(primitive: str, error: ValidationError, origins: Mapping[str, Origi
         name = str(fault["loc"][0]) if fault["loc"] else "the combination"
         origin = origins.get(name)
         source = f" from the {origin}" if origin else ""
-        faults.append((name, f"{name}={fault['input']!r}{source}: {fault['msg']}"))
+        reason = fault["msg"].removeprefix("Value error, ")
+        faults.append((name, f"{name}={fault['input']!r}{source}: {reason}"))
     return ParameterError(
         f"The primitive {primitive} does not accept: " + "; ".join(text for _, text in faults),
         item=f"{primitive}:{faults[0][0]}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from os import PathLike
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -32,8 +33,8 @@ def _statistic_or_number(value: Any) -> Any:
     return value
 
 
-def _path(value: Any) -> Any:
-    return Path(value).expanduser() if isinstance(value, str) else value
+def _text(value: Any) -> Any:
+    return str(value) if isinstance(value, PathLike) else value
 
 
 class ApplyDQPlaneParams(Params):
@@ -58,7 +59,8 @@ class FixPixelsParams(Params):
     regions: str | None = Field(
         None, description="what to interpolate across: 'x1:x2,y1:y2; ...', 1-based, inclusive"
     )
-    regions_file: Annotated[Path | None, BeforeValidator(_path)] = Field(
+    # Text, since a parameter that is a path names a frame.
+    regions_file: Annotated[str | None, BeforeValidator(_text)] = Field(
         None, description="text file with further regions, one a line"
     )
     axis: Literal[1, 2] | None = Field(None, description="1: along x; 2: along y; None: the narrower side")
@@ -163,7 +165,7 @@ class Pixels(PrimitivesBase):
         Raises
         ------
         ParameterError
-            The section lies outside the frame.
+            The section reaches beyond the frame.
         AlgorithmError
             A frame has no usable pixel there, or its level is not positive.
         """
@@ -184,7 +186,7 @@ def _region_texts(params: FixPixelsParams) -> list[str]:
     texts = [] if params.regions is None else [params.regions]
     if params.regions_file is not None:
         try:
-            texts.append(params.regions_file.read_text())
+            texts.append(Path(params.regions_file).expanduser().read_text())
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(
                 "The file of regions cannot be read",
@@ -198,17 +200,8 @@ def _region_texts(params: FixPixelsParams) -> list[str]:
 def _intensity(frame: AstroData, params: ScaleByIntensityParams) -> float:
     ext = frame[0]
     where = section_slices(params.section, ext.shape)
-    data = ext.read("data")[where]
-    if data.size == 0:
-        raise ParameterError(
-            "The section lies outside the frame",
-            file=frame.filename,
-            item="scaleByIntensity:section",
-            found=params.section,
-            expected=f"within 1:{ext.shape[1]},1:{ext.shape[0]}",
-        )
     try:
-        return flat.level(data, _not_sky(frame, where), statistic=params.scaling)
+        return flat.level(ext.read("data")[where], _not_sky(frame, where), statistic=params.scaling)
     except AlgorithmError as error:
         raise AlgorithmError(
             "The frame cannot be scaled by its intensity",
@@ -223,5 +216,7 @@ def _not_sky(frame: AstroData, where: tuple[slice, slice]) -> NDArray[np.uint16]
     mask, objects = frame[0].read("mask"), frame[0].read("OBJMASK")
     if objects is None:
         return None if mask is None else mask[where]
-    hidden = (objects[where] != 0).astype(np.uint16)
-    return hidden if mask is None else hidden | mask[where]
+    hidden: NDArray[np.uint16] = (objects[where] != 0).astype(np.uint16)
+    if mask is not None:
+        hidden |= mask[where]
+    return hidden

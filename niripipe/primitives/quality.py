@@ -126,9 +126,10 @@ class Quality(PrimitivesBase):
         The extension gets MEANZP (magnitude of a source of 1 unit/s at airmass 1), MEANZPER (its standard
         error), MEANZPSD (scatter and mean error of the stars, in quadrature: the uncertainty that DRAGONS
         quotes), ZPNUM (stars), and PHOTZP, with which a magnitude in this image is
-        ``PHOTZP - 2.5 log10(counts)``. With a nominal zero point the PHU gets CLOUDEXT (mag) and CCBAND,
-        all percentiles that are at least 5 per cent probable. Without one the zero point is measured all
-        the same.
+        ``PHOTZP - 2.5 log10(counts)``. They belong to FLUX_AUTO, whose apertures miss some per cent of the
+        light: a total flux needs its own aperture correction. With a nominal zero point the PHU gets
+        CLOUDEXT (mag) and CCBAND, all percentiles that are at least 5 per cent probable. Without one the
+        zero point is measured all the same.
 
         `extinction` times the airmass above 1 is added to the zero point, because a star's magnitude
         outside of it is that much brighter. It is 0 by default: no coefficients of near-infrared filters
@@ -240,6 +241,7 @@ def _why_no_star(catalogue: Any, adaptive: bool) -> str:
         "round": (ellipticity > 0) & (ellipticity < 0.5),
         f"above S/N {snr_limit}": flux > snr_limit * np.asarray(catalogue["FLUXERR_AUTO"]),
         "unflagged": np.asarray(catalogue["NIMAFLAGS_ISO"]) <= 0.02 * np.asarray(catalogue["ISOAREA_IMAGE"]),
+        "with EE50 > FWHM": np.asarray(catalogue["PROFILE_EE50"]) > width,
     }
     if not adaptive:
         tests["star-like"] = np.asarray(catalogue["CLASS_STAR"]) > 0.8

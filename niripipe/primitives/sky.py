@@ -2,33 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any
 
 import numpy as np
-from numpy.typing import NDArray
+from pydantic import BeforeValidator
 
-from niripipe.algorithms import background, grouping, normalize
-from niripipe.algorithms import sky as sky_algorithm
-from niripipe.algorithms.combine import Combined, combine
-from niripipe.astrodata import DQ, AstroData
-from niripipe.errors import AlgorithmError, DataError
+from niripipe.algorithms import grouping
+from niripipe.astrodata import AstroData
+from niripipe.errors import DataError, ParameterError
 from niripipe.logutils import get_logger
-from niripipe.primitives import objmask
-from niripipe.primitives.base import PrimitivesBase, not_needed, primitive, skipped
+from niripipe.primitives.base import Outcome, PrimitivesBase, Status, not_needed, primitive, skipped
 from niripipe.primitives.geometry import require_wcs
 from niripipe.primitives.params import Field, NameList, Params
-from niripipe.primitives.stack import SkyCombineParams
-from niripipe.primitives.stacking import Rejection, clipping_limits, section_slices
+from niripipe.primitives.skybuild import BuiltSky, SkyBuilder, SkyBuildParams, SkyLevel, level_of, match_sky
 
 __all__ = ["Sky"]
 
 log = get_logger(__name__)
 
-_OBJECT = 0x8000
-"""Private bit by which the combination avoids objects; it never reaches a frame."""
+_STATE = ("ADUTOELE", "DARKCORR", "FLATCORR")
+"""Steps that frame and sky must have in common."""
+
+
+def _frames(value: Any) -> Any:
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return (value,) if isinstance(value, (AstroData, Path)) else value
+
+
+FrameList = Annotated[tuple[AstroData | Path | str, ...] | None, BeforeValidator(_frames)]
+"""Frames by name, by file or in memory, as a sequence or (names) as one comma-separated text."""
 
 
 class SeparateSkyParams(Params):
@@ -51,7 +57,9 @@ class AssociateSkyParams(Params):
     min_skies: int | None = Field(3, ge=0, description="take at least so many, if need be beyond `time`")
     max_skies: int | None = Field(None, ge=1, description="take at most so many")
     use_all: bool = Field(False, description="use every other frame, object or sky")
-    sky: NameList = Field(None, description="names of the frames to be used as skies, of those reduced")
+    sky: FrameList = Field(
+        None, description="the frames to be used as skies: names of frames reduced, files, or frames"
+    )
 
 
 class MakeSkyParams(SeparateSkyParams, AssociateSkyParams):
@@ -61,17 +69,28 @@ class MakeSkyParams(SeparateSkyParams, AssociateSkyParams):
 
 
 class SubtractSkyParams(Params):
-    """Parameters of `Sky.subtractSky`."""
+    """Parameters of everything that subtracts a sky."""
 
     suffix: str | None = Field("_skySubtracted", description="suffix of the file name")
     reset_sky: bool = Field(False, description="add the original level back")
     scale_sky: bool = Field(True, description="scale the sky to the level of the frame")
     offset_sky: bool = Field(False, description="shift the sky to the level of the frame")
     save_sky: bool = Field(False, description="write the sky frames")
+    level: SkyLevel = Field(
+        "auto",
+        description="what the sky level of a frame is: boxes, parts of the field that agree with each other; "
+        "peak or median of the pixels; faint, the faintest fifth; auto: boxes, or peak in small frames",
+    )
     debug_threshold: float = Field(0.001, gt=0, description="relative precision of the scale")
 
 
-class SkyCorrectParams(SkyCombineParams, SubtractSkyParams):
+class SubtractGivenSkyParams(SubtractSkyParams):
+    """Parameters of `Sky.subtractSky`."""
+
+    sky: FrameList = Field(None, description="sky frame for all, or one for each frame: files or frames")
+
+
+class SkyCorrectParams(SkyBuildParams, SubtractSkyParams):
     """Parameters of `Sky.skyCorrect`."""
 
     suffix: str | None = Field("_skyCorrected", description="suffix of the file name")
@@ -137,12 +156,22 @@ class Sky(PrimitivesBase):
 
         A sky has the same set-up, was taken within `time` and points at least `distance` elsewhere. A
         frame without skies moves from the stream to ``no_skies``; it stays available as a sky for others.
+
+        With `sky` only the frames named there are skies: names of frames of this reduction, or files and
+        frames from elsewhere that were processed as far (give files that have an OBJMASK).
+
+        Raises
+        ------
+        ParameterError
+            A sky that was named does not exist.
+        DataError
+            A sky from elsewhere was not processed like the frames, or a frame has no time.
         """
         skies = self.streams.get("sky", frames)
         if params.sky is not None:
-            skies = [
-                s for s in skies if any(name.removesuffix(".fits") in str(s.filename) for name in params.sky)
-            ]
+            skies = self._skies_given(params.sky, list({id(f): f for f in [*skies, *frames]}.values()))
+            _require_same_state(frames, skies)
+            self._add_to_sky_stream(skies)
         if params.use_all:
             skies = list({id(frame): frame for frame in [*frames, *skies]}.values())
         if not frames or not skies:
@@ -163,7 +192,7 @@ class Sky(PrimitivesBase):
             )
             for warning in choice.warnings:
                 log.warning("%s", warning)
-            _set_sky_table(frame, [_root(skies[i]) for i in choice.skies])
+            _name_skies(frame, [_root(skies[i]) for i in choice.skies])
             if not choice.skies:
                 lonely.append(frame)
                 reasons = "; ".join(f"{_root(skies[i])}: {why}" for i, why in choice.rejected.items())
@@ -183,26 +212,81 @@ class Sky(PrimitivesBase):
     def skyCorrect(self, frames: list[AstroData], params: SkyCorrectParams) -> list[AstroData]:
         """Combine for each frame the skies in its SKYTABLE, and subtract the result.
 
-        The skies are scaled to the one nearest in time to the frame, without their objects (OBJMASK,
-        grown by `dilation`), and combined. With `scale_sky` the result is scaled to the level of the
-        frame first, with `offset_sky` shifted. The variance of the sky is added, its unusable pixels
-        are flagged; where every sky shows an object the pixel is flagged as without data (bit 16).
-        SKYNUM, SKYSCALE, SKYLEVEL and SKYRESID in the extension header say what was subtracted.
+        The skies are brought to one level, without their objects (OBJMASK, grown by `dilation`) and without
+        what galaxies leave outside of it, and combined. With `scale_sky` the result is scaled to the level of
+        the frame, with `offset_sky` shifted; else it gets the level that the skies before and after the frame
+        let expect. Where extended light leaves hardly any sky in the frame, a scale above that is not
+        believed. The variance of the sky is added, its unusable pixels are flagged; where every sky shows
+        an object the pixel is flagged as without data (bit 16).
+
+        SKYNUM, SKYMETH, SKYSCALE, SKYLEVEL and SKYRESID in the extension header say what was subtracted and
+        what is left; SKYTABLE which frames the sky was made of, by what each was multiplied (SCALE), and how
+        much later each was taken (DT, s).
+
+        The default combination, a median, shares its work between frames: it takes a time proportional to
+        their number. Other combinations are computed anew for each frame.
         """
         skies = {_root(sky): sky.copy() for sky in self.streams.get("sky", frames)}
-        builder = _SkyBuilder(skies, params, threads=self.context.threads)
-        wanted = [tuple(name for name in _sky_names(frame) if name in skies) for frame in frames]
-        for names in dict.fromkeys(wanted):
-            users = [frame for frame, own in zip(frames, wanted, strict=True) if own == names]
-            if not names:
-                for frame in users:
-                    log.warning("%s: no sky was subtracted, there is none", frame.filename)
-                    self.note(frame, skipped("there is no sky for this frame"))
-                continue
-            sky = builder.build(names)
-            self.map(partial(_subtract, sky=sky, builder=builder, params=params), users)
+        users: dict[tuple[str, ...], list[AstroData]] = {}
+        for frame in frames:
+            names = tuple(name for name in _sky_names(frame) if name in skies)
+            if names:
+                users.setdefault(names, []).append(frame)
+            else:
+                log.warning("%s: no sky was subtracted, there is none", frame.filename)
+                self.note(frame, skipped("there is no sky for this frame"))
+        if not users:
+            return frames
+        needed = {name for names in users for name in names}
+        skies = {name: sky for name, sky in skies.items() if name in needed}
+        partners = {name: _partners(name, sky, users) for name, sky in skies.items()}
+        builder = SkyBuilder(skies, partners, params, threads=self.context.threads)
+        del skies
+        wanted = sorted(users, key=lambda names: float(np.mean([builder.times[name] for name in names])))
+        for group in _batched(builder.built(wanted), max(self.context.threads, 1)):
+            jobs = [(frame, sky) for sky in group for frame in users[sky.names]]
+            for frame, outcome in self.map(lambda job: _subtract(*job, params), jobs):
+                self.note(frame, outcome)
             if params.save_sky:
-                self._save_sky(users[0], sky)
+                for sky in group:
+                    self._save_sky(users[sky.names][0], sky)
+        return frames
+
+    @primitive(stamp="SUBSKY")
+    def subtractSky(self, frames: list[AstroData], params: SubtractGivenSkyParams) -> list[AstroData]:
+        """Subtract a sky frame that exists already: one for all frames, or one for each.
+
+        It is `sky`, or the one frame of the stream ``sky``. Scaling, shifting and what the headers say are as
+        in `skyCorrect`; unscaled, the sky is subtracted as it is.
+
+        Raises
+        ------
+        ParameterError
+            There is neither one sky nor one for each frame.
+        DataError
+            A sky differs in shape from the frame.
+        """
+        given = self._skies_given(params.sky, []) if params.sky else self.streams.get("sky", [])
+        if len(given) not in (1, len(frames)) and frames:
+            raise ParameterError(
+                "One sky for all frames is needed, or one for each",
+                item="subtractSky:sky",
+                found=f"{len(given)} skies for {len(frames)} frames",
+                remedy="Name the sky with sky=, or combine the skies first (stackSkyFrames).",
+            )
+        skies = list(given) if len(given) == len(frames) else list(given) * len(frames)
+        for frame, sky in zip(frames, skies, strict=True):
+            if frame[0].shape != sky[0].shape:
+                raise DataError(
+                    "Sky and frame differ in shape",
+                    file=frame.filename,
+                    item=sky.filename,
+                    found=sky[0].shape,
+                    expected=frame[0].shape,
+                )
+        jobs = [(frame, _as_built(sky)) for frame, sky in zip(frames, skies, strict=True)]
+        for frame, outcome in self.map(lambda job: _subtract(*job, params), jobs):
+            self.note(frame, outcome)
         return frames
 
     @primitive(stamp="SUBSKYBG")
@@ -221,7 +305,7 @@ class Sky(PrimitivesBase):
         """Shift the level of each frame to that of the first, or to zero; SKYLEVEL keeps it."""
         reference: float | None = 0.0 if params.remove_background else None
         for frame in frames:
-            level = _level(frame)
+            level = level_of(frame)
             reference = level if reference is None else reference
             if level == reference:
                 self.note(frame, not_needed("the level is the reference's"))
@@ -229,171 +313,71 @@ class Sky(PrimitivesBase):
             frame[0].hdr.set("SKYLEVEL", reference, "Sky level")
         return frames
 
-    def _save_sky(self, user: AstroData, sky: _BuiltSky) -> None:
+    def _add_to_sky_stream(self, skies: list[AstroData]) -> None:
+        present = self.streams.setdefault("sky", [])
+        present += [sky for sky in skies if all(sky is not other for other in present)]
+
+    def _skies_given(
+        self, given: Sequence[AstroData | Path | str], known: list[AstroData]
+    ) -> list[AstroData]:
+        """Return the frames that a user means: of those reduced, in memory, or in a file."""
+        found: list[AstroData] = []
+        for one in given:
+            if isinstance(one, AstroData):
+                same = [frame for frame in known if frame is one or _root(frame) == _root(one)]
+                found += same or [one]
+                continue
+            name = Path(one).name.removesuffix(".fits")
+            same = [frame for frame in known if name in str(frame.filename) or name in _root(frame)]
+            if not same and not Path(one).is_file():
+                raise ParameterError(
+                    "There is no such sky frame",
+                    item="sky",
+                    found=str(one),
+                    expected=f"a file, or one of {', '.join(_root(frame) for frame in known) or 'no frames'}",
+                )
+            found += same or [self.context.calibrations.opened(Path(one))]
+        return list({id(frame): frame for frame in found}.values())
+
+    def _save_sky(self, user: AstroData, sky: BuiltSky) -> None:
         frame = user.copy()
-        planes = sky.planes
-        frame[0].reset(planes.data, mask=planes.mask, variance=planes.variance)
+        frame[0].reset(sky.data, mask=sky.mask, variance=sky.variance)
         frame.update_filename(suffix="_sky", strip=True)
         path = self.context.output_dir / str(frame.filename)
         self.runner.save(frame, path, overwrite=self.context.overwrite)
 
 
-@dataclass(frozen=True, slots=True)
-class _BuiltSky:
-    """A sky made of several frames.
-
-    `planes` are on the flux scale of the first name; `scales` brings each input to it.
-    """
-
-    names: tuple[str, ...]
-    planes: Combined
-    scales: dict[str, float]
-
-
-class _SkyBuilder:
-    """Combines skies; what does not depend on the frame to be corrected is computed once.
-
-    Parameters
-    ----------
-    skies : dict of str to AstroData
-        By root name. Not changed.
-    params : SkyCorrectParams
-    threads : int
-    """
-
-    def __init__(self, skies: dict[str, AstroData], params: SkyCorrectParams, *, threads: int) -> None:
-        self.skies = skies
-        self.params = params
-        self.threads = threads
-        self._masks: dict[str, NDArray[np.uint16]] = {}
-        self._levels: dict[str, float] = {}
-
-    def build(self, names: tuple[str, ...]) -> _BuiltSky:
-        """Return the combination of the skies of these names, on the flux scale of the first."""
-        params = self.params
-        exts = [self.skies[name][0] for name in names]
-        variance = [ext.read("variance") for ext in exts]
-        levels = [self._level(name) for name in names]
-        normalisation: dict[str, Any] = {}
-        if params.scale:
-            normalisation["scale"] = [levels[0] / level for level in levels]
-        elif params.zero:
-            normalisation["zero"] = [levels[0] - level for level in levels]
-        has_variance = all(plane is not None for plane in variance)
-        rejection: Rejection = params.reject_method if has_variance else "minmax"
-        hsigma, lsigma = clipping_limits(params, rejection)
-        planes = combine(
-            [ext.read("data") for ext in exts],
-            variance if has_variance else None,
-            [self._mask(name) for name in names],
-            operation=params.operation,
-            reject=rejection,
-            hsigma=hsigma,
-            lsigma=lsigma,
-            mclip=params.mclip,
-            max_iters=params.max_iters,
-            nlow=params.nlow,
-            nhigh=params.nhigh,
-            threads=self.threads,
-            **normalisation,
-        )
-        _clean_flags(planes.mask)
-        scales = dict(zip(names, normalisation.get("scale", [1.0] * len(names)), strict=True))
-        return _BuiltSky(names, planes, scales)
-
-    def nearest(self, frame: AstroData, names: Sequence[str]) -> str:
-        """Return the sky taken nearest in time to a frame."""
-        time = frame.ut_datetime()
-        return min(names, key=lambda name: abs((self.skies[name].ut_datetime() - time).total_seconds()))
-
-    def _level(self, name: str) -> float:
-        """Return the level of a sky relative to the first sky, from the pixels that both can use."""
-        if name not in self._levels:
-            self._levels.update(self._all_levels())
-        return self._levels[name]
-
-    def _all_levels(self) -> dict[str, float]:
-        """Return ratio or difference of every sky's level to the first sky's."""
-        names = list(self.skies)
-        params = self.params
-        if not (params.scale or params.zero):
-            return dict.fromkeys(names, 1.0)
-        planes = [self.skies[name][0].read("data") for name in names]
-        where = section_slices(params.statsec, planes[0].shape)
-        masks = [self._mask(name) for name in names]
-        if params.scale:
-            factors = normalize.scale_factors(planes, masks, method="reference", section=where)
-            return {name: 1.0 / float(factor) for name, factor in zip(names, factors, strict=True)}
-        offsets = normalize.zero_offsets(planes, masks, method="reference", section=where)
-        return {name: -float(offset) for name, offset in zip(names, offsets, strict=True)}
-
-    def _mask(self, name: str) -> NDArray[np.uint16]:
-        """Return the mask of a sky with its objects in the private bit."""
-        if name not in self._masks:
-            frame = self.skies[name]
-            mask = frame[0].read("mask") if self.params.apply_dq else None
-            grown = objmask.dilated(frame, self.params.dilation) if self.params.mask_objects else None
-            joined = np.zeros(frame[0].shape, np.uint16) if mask is None else mask
-            if grown is not None:
-                joined = joined | (grown.astype(np.uint16) * np.uint16(_OBJECT))
-            self._masks[name] = joined
-        return self._masks[name]
-
-
-def _clean_flags(mask: NDArray[np.uint16] | None) -> None:
-    """Turn the private object bit into "no data", and forget brightness: it was another exposure's."""
-    if mask is not None:
-        everywhere_object = mask & np.uint16(_OBJECT) != 0
-        mask &= np.uint16(0xFFFF ^ _OBJECT ^ int(DQ.non_linear) ^ int(DQ.saturated))
-        mask[everywhere_object] |= np.uint16(DQ.no_data)
-
-
-def _subtract(frame: AstroData, sky: _BuiltSky, builder: _SkyBuilder, params: SkyCorrectParams) -> None:
+def _subtract(frame: AstroData, sky: BuiltSky, params: SubtractSkyParams) -> tuple[AstroData, Outcome]:
+    """Subtract a sky from a frame, and say in its headers what was subtracted."""
     ext = frame[0]
-    data, mask, planes = ext.read("data"), ext.read("mask"), sky.planes
-    before = _level(frame) if params.reset_sky else 0.0
-    factor, constant, residual = _match(frame, sky, builder, params)
-    result = data - np.float32(factor) * planes.data
-    if constant or before:
-        result += np.float32(before - constant)
+    mask = ext.read("mask")
+    before = level_of(frame) if params.reset_sky else 0.0
+    match = match_sky(frame, sky, params)
+    result = ext.read("data") - np.float32(match.factor) * sky.data
+    if match.constant or before:
+        result += np.float32(before - match.constant)
     variance = ext.read("variance")
-    if variance is not None and planes.variance is not None:
-        variance = variance + np.float32(factor**2) * planes.variance
-    joined = mask if planes.mask is None else planes.mask if mask is None else mask | planes.mask
+    if variance is not None and sky.variance is not None:
+        variance = variance + np.float32(match.factor**2) * sky.variance
+    joined = mask if sky.mask is None else sky.mask if mask is None else mask | sky.mask
     ext.reset(result, mask=joined, variance=variance)
-    level = float(np.median(planes.data[::8, ::8])) * factor + constant
-    ext.hdr.set("SKYNUM", len(sky.names), "Number of sky frames combined")
-    ext.hdr.set("SKYSCALE", round(factor, 6), "Factor by which the sky was multiplied")
-    ext.hdr.set("SKYLEVEL", round(level, 3), "Level of the sky that was subtracted")
-    if residual is not None:
-        ext.hdr.set("SKYRESID", round(residual, 4), "Level left after the subtraction")
-    _set_sky_table(frame, sky.names, [factor * sky.scales[name] for name in sky.names])
-
-
-def _match(
-    frame: AstroData, sky: _BuiltSky, builder: _SkyBuilder, params: SkyCorrectParams
-) -> tuple[float, float, float | None]:
-    """Return factor and constant by which the sky fits the frame, and the level that is left if known."""
-    ext, planes = frame[0], sky.planes
-    arguments = (ext.read("data"), planes.data, ext.read("mask"), planes.mask, ext.read("OBJMASK"))
-    try:
-        if params.scale_sky:
-            found = sky_algorithm.sky_factor(*arguments, threshold=params.debug_threshold)
-            return found.value, 0.0, found.residual
-        if params.offset_sky:
-            found = sky_algorithm.sky_offset(*arguments)
-            return 1.0, found.value, found.residual
-    except AlgorithmError as error:
-        error.file = frame.filename
-        raise
-    # Unscaled, the sky is the one that was seen nearest in time.
-    nearest = builder.nearest(frame, sky.names)
-    return 1.0 / sky.scales[nearest], 0.0, None
-
-
-def _level(frame: AstroData) -> float:
-    ext = frame[0]
-    return background.measure_background(ext.read("data"), ext.read("mask"), ext.read("OBJMASK")).level
+    level = float(np.median(sky.data[::8, ::8])) * match.factor + match.constant
+    hdr = ext.hdr
+    hdr.set("SKYNUM", len(sky.names), "Number of sky frames combined")
+    hdr.set("SKYMETH", match.method, "How the sky was matched to the frame")
+    hdr.set("SKYSCALE", round(match.factor, 6), "Factor by which the sky was multiplied")
+    hdr.set("SKYLEVEL", round(level, 3), "Level of the sky that was subtracted")
+    detail = f"{len(sky.names)} skies, {match.method}, factor {match.factor:.5f}"
+    if match.residual is not None:
+        hdr.set("SKYRESID", round(match.residual, 4), "Level left after the subtraction")
+        detail += f", level left {match.residual:.3g}"
+    else:
+        hdr.remove("SKYRESID", ignore_missing=True)
+    if match.warning:
+        log.warning("%s: %s", frame.filename, match.warning)
+        detail += f"; {match.warning}"
+    _set_sky_table(frame, sky, match.factor)
+    return frame, Outcome(Status.DONE, detail)
 
 
 def _root(frame: AstroData) -> str:
@@ -406,17 +390,65 @@ def _sky_names(frame: AstroData) -> list[str]:
     return [str(name) for name in frame.SKYTABLE["SKYNAME"]]
 
 
-def _set_sky_table(frame: AstroData, names: Sequence[str], scales: Sequence[float] | None = None) -> None:
+def _name_skies(frame: AstroData, names: Sequence[str]) -> None:
+    """Write the names of a frame's skies into SKYTABLE; without any there is none."""
     from astropy.table import Table
 
-    if not names:
-        if "SKYTABLE" in frame.tables:
-            del frame.SKYTABLE
-        return
-    columns: dict[str, Any] = {"IMAGE": [_root(frame)] * len(names), "SKYNAME": list(names)}
-    if scales is not None:
-        columns["SCALE"] = np.asarray(scales, float)
-    frame.SKYTABLE = Table(columns)
+    if names:
+        frame.SKYTABLE = Table({"IMAGE": [_root(frame)] * len(names), "SKYNAME": list(names)})
+    elif "SKYTABLE" in frame.tables:
+        del frame.SKYTABLE
+
+
+def _set_sky_table(frame: AstroData, sky: BuiltSky, factor: float) -> None:
+    """Say what a frame's sky was made of."""
+    from astropy.table import Table
+
+    time = frame.ut_datetime()
+    start = float("nan") if time is None else time.timestamp()
+    frame.SKYTABLE = Table(
+        {
+            "IMAGE": [_root(frame)] * len(sky.names),
+            "SKYNAME": list(sky.names),
+            "SCALE": [factor * sky.scales[name] for name in sky.names],
+            "DT": [sky.times[name] - start for name in sky.names],
+        }
+    )
+
+
+def _partners(name: str, sky: AstroData, users: dict[tuple[str, ...], list[AstroData]]) -> list[str]:
+    """Return the frames that show the sky of a sky: its own skies, else those it is combined with."""
+    own = [other for other in _sky_names(sky) if other != name]
+    return own or sorted({other for names in users if name in names for other in names} - {name})
+
+
+def _as_built(sky: AstroData) -> BuiltSky:
+    """Return a sky frame in the form of one that was just made."""
+    name, ext, time = _root(sky), sky[0], sky.ut_datetime()
+    seconds = float("nan") if time is None else time.timestamp()
+    planes = (ext.read("data"), ext.read("variance"), ext.read("mask"))
+    return BuiltSky((name,), *planes, {name: 1.0}, {name: 0.0}, {name: seconds})
+
+
+def _require_same_state(frames: Sequence[AstroData], skies: Sequence[AstroData]) -> None:
+    """Refuse skies from elsewhere that were not processed as far as the frames."""
+    for sky in skies:
+        for stamp in _STATE:
+            lacking = [frame for frame in frames if (stamp in frame.phu) != (stamp in sky.phu)]
+            if lacking:
+                raise DataError(
+                    "Frame and sky were not processed alike",
+                    file=sky.filename,
+                    item=stamp,
+                    found="present" if stamp in sky.phu else "missing",
+                    expected=f"as in {lacking[0].filename}",
+                    remedy="Reduce the sky with the frames, or write it out after flatCorrect.",
+                )
+
+
+def _batched(skies: Iterator[BuiltSky], size: int) -> Iterator[list[BuiltSky]]:
+    while group := list(islice(skies, size)):
+        yield group
 
 
 def _subset(params: Params, model: type[Params]) -> dict[str, Any]:

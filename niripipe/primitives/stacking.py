@@ -34,6 +34,14 @@ REJECTION_HELP = (
 )
 
 
+MEASURED = (
+    "MEANFWHM", "MEANELLP", "FWHMSTD", "FWHMZEN", "IQNUM", "IQBAND", "STREHL", "STREHLSD", "STREHLN",
+    "SKYLEVEL", "BGMAG", "BGMAGERR", "BGBAND", "CLOUDEXT", "CCBAND", "MEANZP", "MEANZPER", "MEANZPSD", "ZPNUM",
+    "PHOTZP", "SKYNUM", "SKYSCALE", "SKYRESID", "ALGNMETH", "ALGNNUM", "ALGNRMS",
+)  # fmt: skip
+"""Keywords of what was measured on a single frame."""
+
+
 class CombineParams(Params):
     """Parameters of everything that combines frames without scaling them."""
 
@@ -103,10 +111,13 @@ def stack(frames: list[AstroData], params: CombineParams, *, threads: int) -> As
     first = frames[0]
     _check_shapes(frames)
     result = first.copy()
+    # What was measured on one frame is not true of the stack.
     for name in ("OBJMASK", "OBJCAT", "REJMAP"):
-        # What was measured on one frame is not true of the stack.
         if name in result[0].exposed:
             delattr(result[0], name)
+    for keyword in MEASURED:
+        result.phu.remove(keyword, ignore_missing=True)
+        result[0].hdr.remove(keyword, ignore_missing=True)
     if len(frames) > 1:
         _combine_planes(frames, result, params, threads)
     _describe(frames, result)
@@ -242,4 +253,4 @@ def _join_sky_tables(frames: list[AstroData], result: AstroData) -> None:
     if tables:
         from astropy.table import vstack
 
-        result.SKYTABLE = vstack(tables)
+        result.SKYTABLE = vstack(tables, metadata_conflicts="silent")

@@ -13,7 +13,7 @@ from niripipe.astrodata import DQ, AstroData, add_provenance, file_md5
 from niripipe.errors import DataError
 from niripipe.instruments import AstroDataNiri, pointing
 from niripipe.logutils import get_logger
-from niripipe.primitives.base import DONE, Outcome, PrimitivesBase, not_needed, primitive, skipped
+from niripipe.primitives.base import DONE, Outcome, PrimitivesBase, Status, not_needed, primitive, skipped
 from niripipe.primitives.calibrations import clipped
 from niripipe.primitives.params import Field, FrameOrPath, FrameOrPathOrDefault, Params
 
@@ -130,8 +130,13 @@ class Standardize(PrimitivesBase):
 
     @primitive(stamp="SDZSTRUC")
     def standardizeStructure(self, frame: AstroData, params: StandardizeStructureParams) -> Outcome:
-        """Bring the extensions into the standard structure, which imaging frames already have."""
-        return not_needed("imaging frames have the standard structure")
+        """Bring the pixels of old frames into the form of later ones.
+
+        Frames from before November 2001 hold the sum over the low-noise read pairs: they are divided by
+        their number, and LNRSDIV in the primary header keeps it. Other frames have the standard structure.
+        """
+        done = _average_read_pairs(frame)
+        return Outcome(Status.DONE, done) if done else not_needed("the frame has the standard structure")
 
     @primitive(stamp="SDZHDRSI")
     def standardizeHeaders(self, frame: AstroData, params: StandardizeHeadersParams) -> None:
@@ -144,35 +149,52 @@ class Standardize(PrimitivesBase):
 
     @primitive(stamp="SDZWCS")
     def standardizeWCS(self, frame: AstroData, params: StandardizeWCSParams) -> Outcome | None:
-        """Check the WCS against the telescope's pointing, and rebuild it where it is wrong.
+        """Find the WCS that can be believed, and rebuild it where there is none.
+
+        A raw header states the WCS twice; the copy in the primary header is taken where that in the extension
+        cannot be true for the camera, or contradicts the pointing while the other agrees. In a subarray
+        from before February 2005 CRPIX refers to the whole chip and is moved. A WCS that is missing or
+        contradicts the telescope's pointing by more than `debug_consistency_limit` is rebuilt from target,
+        offsets, position angle, camera and port. WCSFIX in the primary header says what was done.
 
         DRAGONS stops the whole reduction for one frame that is more than the limit away
-        (``bad_wcs="exit"``); here the default rebuilds that frame's WCS from target and offsets.
+        (``bad_wcs="exit"``); here the default rebuilds that frame's WCS.
 
         Raises
         ------
         DataError
-            A WCS that contradicts the pointing, with ``bad_wcs="exit"``.
+            A WCS that contradicts the pointing, with ``bad_wcs="exit"``; no WCS, and a header that does not
+            allow one to be built.
         """
         return _standardize_wcs(frame, params)
 
     @primitive(stamp="PREPARE")
-    def prepare(self, frame: AstroData, params: PrepareParams) -> None:
-        """Validate a raw frame and standardise its headers and WCS.
+    def prepare(self, frame: AstroData, params: PrepareParams) -> Outcome:
+        """Validate a raw frame and standardise its pixels, headers and WCS.
 
         Runs what `validateData`, `standardizeStructure`, `standardizeHeaders` and `standardizeWCS` do.
-        Pixels are not touched.
+        Pixels are touched in frames from before November 2001 only (see `standardizeStructure`). What was
+        corrected is in the history, and in LNRSDIV and WCSFIX of the primary header.
 
         Raises
         ------
         DataError
             See `validateData` and `standardizeWCS`.
         """
-        _standardize_wcs(frame, params)
+        _is_niri_image(frame)
+        done = [_average_read_pairs(frame)]
+        outcome = _standardize_wcs(frame, params)
+        if outcome is not None and outcome.status is not Status.NOT_NEEDED:
+            done.append(outcome.reason)
         _validate(frame, params)
+        conflict = frame.voltage_conflict()
+        if conflict:
+            log.warning("%s: %s", frame.filename, conflict)
+            done.append(conflict)
         _standardize_headers(frame, self.context.software, self.context.mode)
         if frame.path is not None:
             add_provenance(frame, frame.path, file_md5(frame.path), "prepare")
+        return Outcome(Status.DONE, "; ".join(text for text in done if text))
 
     @primitive(stamp="ADDDQ")
     def addDQ(self, frames: list[AstroData], params: AddDQParams) -> list[AstroData]:
@@ -189,7 +211,10 @@ class Standardize(PrimitivesBase):
             A bad pixel mask that was named and cannot be opened or does not cover the frame.
         """
         if params.static_bpm == "default":
-            self.context.calibrations.look_up(frames, "processed_bpm")
+            book = self.context.calibrations
+            book.look_up(frames, "processed_bpm")
+            if params.user_bpm is None and book.reasons.get("processed_bpm"):
+                log.stdinfo("no bad pixel mask is applied: %s", book.reasons["processed_bpm"])
         self.map(lambda frame: self._add_dq(frame, params), frames)
         if params.latency:
             _add_latency(frames, seconds=params.time, non_linear=params.non_linear)
@@ -333,6 +358,17 @@ class Standardize(PrimitivesBase):
 
 
 def _validate(frame: AstroData, params: ValidateDataParams) -> None:
+    _is_niri_image(frame)
+    if params.require_wcs and frame[0].wcs is None and not frame.tags & _WITHOUT_WCS:
+        raise DataError(
+            "The frame has no usable WCS, and its header does not allow one to be built",
+            file=frame.filename,
+            found=frame[0].wcs_problem,
+            remedy="Repair the header, or pass prepare:require_wcs=False.",
+        )
+
+
+def _is_niri_image(frame: AstroData) -> None:
     if frame.instrument() != "NIRI":
         raise DataError(
             "These primitives treat NIRI frames",
@@ -343,13 +379,6 @@ def _validate(frame: AstroData, params: ValidateDataParams) -> None:
     if len(frame) != 1:
         raise DataError(
             "A NIRI frame has one image extension", file=frame.filename, found=f"{len(frame)}", expected="1"
-        )
-    if params.require_wcs and frame[0].wcs is None and not frame.tags & _WITHOUT_WCS:
-        raise DataError(
-            "The frame has no usable WCS, and its header does not allow one to be built",
-            file=frame.filename,
-            found=frame[0].wcs_problem,
-            remedy="Repair the header, or pass prepare:require_wcs=False.",
         )
 
 
@@ -392,16 +421,37 @@ def _standardize_headers(frame: AstroData, software: str, mode: str) -> None:
     frame.phu.set("COADDEXP", exposure / frame.coadds(), "Exposure time of one coadd (s)")
 
 
+def _average_read_pairs(frame: AstroData) -> str:
+    """Divide the sum over read pairs in old frames by their number; say so, or nothing."""
+    pairs = frame.read_pairs_to_divide_by()
+    if pairs == 1 or "LNRSDIV" in frame.phu:
+        return ""
+    frame[0].divide(np.float32(pairs))
+    frame.phu.set("LNRSDIV", pairs, "Read pairs that the pixels were divided by")
+    return f"the sum over {pairs} read pairs was divided by their number"
+
+
 def _standardize_wcs(frame: AstroData, params: StandardizeWCSParams) -> Outcome | None:
-    """Rebuild a WCS that is missing or contradicts the pointing, as the parameters say."""
+    """Take the better copy of the WCS, or rebuild it, as the parameters say."""
     if frame.tags & _WITHOUT_WCS:
         return not_needed("calibrations need no WCS")
-    ext = frame[0]
     niri = cast(AstroDataNiri, frame)
-    consistent = pointing.wcs_is_consistent(niri, params.debug_consistency_limit)
+    limit = params.debug_consistency_limit
+    done = "" if params.bad_wcs == "ignore" else _take_header_wcs(niri, limit)
+    follows = pointing.rotator_follows(niri)
+    consistent = pointing.wcs_is_consistent(niri, limit) if follows else None
+    ext = frame[0]
     if ext.wcs is not None and consistent is not False and params.bad_wcs != "new":
-        return not_needed("the WCS agrees with the pointing, or there is nothing to compare it with")
-    found = ext.wcs_problem or f"more than {params.debug_consistency_limit:g} arcsec from target plus offsets"
+        if done:
+            return _fixed(frame, done)
+        return not_needed(
+            "the WCS agrees with the pointing, or there is nothing to compare it with"
+            if follows
+            else "the rotator did not follow the sky: there is nothing to compare the WCS with"
+        )
+    found = f"more than {limit:g} arcsec from target plus offsets"
+    if ext.wcs is None:
+        found = ext.wcs_problem or f"no copy of it can be true for the camera {frame.camera()}"
     if params.bad_wcs == "ignore":
         return skipped(f"the WCS is kept as it is: {found}")
     if params.bad_wcs == "exit":
@@ -409,12 +459,49 @@ def _standardize_wcs(frame: AstroData, params: StandardizeWCSParams) -> Outcome 
             "The WCS contradicts the pointing",
             file=frame.filename,
             found=found,
-            expected=f"at most {params.debug_consistency_limit:g} arcsec from target plus offsets",
+            expected=f"at most {limit:g} arcsec from target plus offsets",
             remedy="Pass prepare:bad_wcs=fix to rebuild it from the pointing",
         )
-    ext.wcs = pointing.wcs_from_pointing(niri)
-    log.warning("%s: the WCS was rebuilt from the pointing (%s)", frame.filename, found)
-    return None
+    try:
+        ext.wcs = pointing.wcs_from_pointing(niri)
+    except DataError as error:
+        if ext.wcs is None and getattr(params, "require_wcs", True):
+            raise
+        return skipped(f"the WCS is kept as it is: {found}, and none can be built ({error.item} missing)")
+    if not follows:
+        log.warning("%s: the rotator did not follow the sky; the orientation is a guess", frame.filename)
+    return _fixed(frame, f"the WCS was rebuilt from the pointing ({found})", "rebuilt from pointing")
+
+
+def _take_header_wcs(frame: AstroDataNiri, limit: float) -> str:
+    """Give a raw frame the WCS that its headers mean; say what was wrong with the one it had."""
+    ext = frame[0]
+    if "PREPARED" in frame.tags or "WCSFIX" in frame.phu or ext.wcs_origin == "set":
+        return ""
+    believed = pointing.raw_wcs(frame, limit)
+    if believed is None:
+        ext.wcs = None
+        return ""
+    done = []
+    if believed.origin == "primary":
+        why = ext.wcs_problem or "that in the extension cannot be true"
+        done.append(f"the copy of the WCS in the primary header was taken ({why})")
+    if any(believed.shift):
+        x, y = believed.shift
+        done.append(f"CRPIX was moved by ({x:g}, {y:g}) pixels from the chip to the subarray")
+    if done:
+        ext.wcs = believed.wcs.to_wcs()
+    return "; ".join(done)
+
+
+def _fixed(frame: AstroData, done: str, keyword: str = "") -> Outcome:
+    """Record that the WCS is not the one of the raw header."""
+    if not keyword:
+        parts = ("primary copy" if "primary" in done else "", "CRPIX of subarray" if "CRPIX" in done else "")
+        keyword = ", ".join(part for part in parts if part)
+    frame.phu.set("WCSFIX", keyword, "What was done to the WCS")
+    log.warning("%s: %s", frame.filename, done)
+    return Outcome(Status.DONE, done)
 
 
 def _add_latency(frames: list[AstroData], *, seconds: float, non_linear: bool) -> None:

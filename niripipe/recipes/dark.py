@@ -9,12 +9,18 @@ blocked_tags = frozenset({"PROCESSED"})
 
 
 def makeProcessedDark(p: Any) -> None:
-    """Combine raw darks of one set-up into a processed dark (``_dark``)."""
+    """Combine raw darks of one set-up into a processed dark (``_dark``).
+
+    In quality assessment, where frames arrive one at a time, those that came before join in.
+    """
     p.prepare()
     p.addDQ(add_illum_mask=False)
     p.nonlinearityCorrect()
     p.ADUToElectrons()
     p.addVAR(poisson_noise=True, read_noise=True)
+    if p.context.mode == "qa":
+        p.addToList(purpose="forStack")
+        p.getList(purpose="forStack")
     p.stackDarks()
     p.storeProcessedDark()
 

@@ -9,12 +9,18 @@ blocked_tags = frozenset({"PROCESSED"})
 
 
 def makeProcessedFlat(p: Any) -> None:
-    """Combine lamp-on and lamp-off flats into a normalised processed flat (``_flat``)."""
+    """Combine lamp-on and lamp-off flats into a normalised processed flat (``_flat``).
+
+    In quality assessment, where frames arrive one at a time, those that came before join in.
+    """
     p.prepare()
     p.addDQ()
     p.nonlinearityCorrect()
     p.ADUToElectrons()
     p.addVAR(poisson_noise=True, read_noise=True)
+    if p.context.mode == "qa":
+        p.addToList(purpose="forFlat")
+        p.getList(purpose="forFlat")
     p.makeLampFlat()
     p.normalizeFlat()
     p.thresholdFlatfield()

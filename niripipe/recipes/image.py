@@ -17,13 +17,77 @@ def reduce(p: Any) -> None:
     p.storeProcessedScience(suffix="_image")
 
 
+def ultradeep(p: Any) -> None:
+    """Reduce dithered images of one field in two passes (``_image``).
+
+    The objects that only the stack of the first pass shows are masked in the sky of the second.
+    """
+    _correct(p)
+    _first_pass(p)
+    p.transferObjectMask(stream="flat_corrected", source="main")
+    p.clearStream(stream="main")
+    p.dilateObjectMask(instream="flat_corrected", outstream="main", dilation=2)
+    p.clearStream(stream="flat_corrected")
+    _second_pass(p)
+
+
+def ultradeep_part1(p: Any) -> None:
+    """Correct raw frames up to the flat field (``_flatCorrected``): the first part of ultradeep."""
+    _correct(p)
+
+
+def ultradeep_part2(p: Any) -> None:
+    """Find the objects of the stack of corrected frames, and mask them in each (``_objmaskTransferred``)."""
+    _first_pass(p)
+    p.transferObjectMask(instream="flat_corrected", outstream="main", source="main")
+    p.clearStream(stream="flat_corrected")
+
+
+def ultradeep_part3(p: Any) -> None:
+    """Subtract the sky with the masks of part 2, and stack (``_image``)."""
+    p.dilateObjectMask(dilation=2)
+    _second_pass(p)
+
+
+def makeSkyFlat(p: Any) -> None:
+    """Make a processed flat (``_flat``) of dithered frames of the sky, leaving out the objects in them."""
+    _to_dark_corrected(p)
+    p.stackFrames(operation="median", scale=True, outstream="fastsky")
+    p.normalizeFlat(stream="fastsky")
+    p.thresholdFlatfield(stream="fastsky")
+    p.flatCorrect(flat=p.streams["fastsky"][0], outstream="flattened")
+    p.clearStream(stream="fastsky")
+    p.detectSources(stream="flattened")
+    p.dilateObjectMask(dilation=10, stream="flattened")
+    p.transferAttribute(source="flattened", attribute="OBJMASK")
+    p.clearStream(stream="flattened")
+    p.stackSkyFlats(operation="mean", scale=True, reject_method="minmax", nlow=0, nhigh=1)
+    p.normalizeFlat()
+    p.thresholdFlatfield()
+    p.storeProcessedFlat(force=True)
+
+
 def alignAndStack(p: Any) -> None:
     """Align, scale and stack images that are already reduced (``_stack``)."""
     _align_and_stack(p)
 
 
-def _correct(p: Any) -> None:
-    """Raw frames to linear, dark-subtracted, flat-fielded electrons."""
+def calibrate(p: Any) -> None:
+    """Fit reduced images to a reference catalogue: coordinates and zero point (``_calibrated``).
+
+    The catalogue is 2MASS, asked for over the network, unless ``addReferenceCatalog:source`` names another
+    one or a file.
+    """
+    p.detectSources()
+    p.addReferenceCatalog(source="2mass")
+    p.determineAstrometricSolution()
+    p.measureIQ()
+    p.measureCC()
+    p.storeProcessedScience(suffix="_calibrated")
+
+
+def _to_dark_corrected(p: Any) -> None:
+    """Raw frames to linear, dark-subtracted electrons."""
     p.prepare()
     p.addDQ()
     p.removeFirstFrame()
@@ -31,6 +95,11 @@ def _correct(p: Any) -> None:
     p.addVAR(poisson_noise=True, read_noise=True)
     p.nonlinearityCorrect()
     p.darkCorrect()
+
+
+def _correct(p: Any) -> None:
+    """Raw frames to linear, dark-subtracted, flat-fielded electrons."""
+    _to_dark_corrected(p)
     p.flatCorrect()
 
 
@@ -47,6 +116,42 @@ def _subtract_sky(p: Any) -> None:
     p.clearStream(stream="sky")
 
 
+def _first_pass(p: Any) -> None:
+    """Stack corrected frames, keeping them with the stack's coordinates in the stream ``flat_corrected``."""
+    p.copyInputs(outstream="flat_corrected")
+    p.separateSky()
+    p.requireSameInputs(source="sky")
+    p.associateSky(stream="sky")
+    p.skyCorrect(instream="sky", mask_objects=False, outstream="skysub")
+    p.detectSources(stream="skysub")
+    p.transferAttribute(stream="sky", source="skysub", attribute="OBJMASK")
+    p.clearStream(stream="skysub")
+    p.associateSky()
+    p.skyCorrect(mask_objects=True)
+    p.clearStream(stream="sky")
+    p.detectSources()
+    p.adjustWCSToReference()
+    # Frames that could not be aligned are set aside here as well.
+    p.keepCommonInputs(stream="flat_corrected", source="main")
+    p.transferAttribute(stream="flat_corrected", source="main", attribute="wcs")
+    p.flushPixels(stream="flat_corrected")
+    p.resampleToCommonFrame()
+    p.scaleCountsToReference()
+    p.stackFrames()
+    p.detectSources(suffix=None)
+    p.writeOutputs()
+
+
+def _second_pass(p: Any) -> None:
+    """Subtract the sky of frames that carry the objects of a deep stack, align and stack them."""
+    p.separateSky()
+    p.associateSky()
+    p.skyCorrect(mask_objects=True)
+    p.clearStream(stream="sky")
+    _align_and_stack(p)
+    p.storeProcessedScience(suffix="_image")
+
+
 def _align_and_stack(p: Any) -> None:
     p.detectSources()
     p.adjustWCSToReference()
@@ -57,4 +162,16 @@ def _align_and_stack(p: Any) -> None:
     p.detectSources(suffix=None)
 
 
-recipes = {"sq": (reduce, alignAndStack), "ql": (reduce, alignAndStack)}
+recipes = {
+    "sq": (
+        reduce,
+        ultradeep,
+        ultradeep_part1,
+        ultradeep_part2,
+        ultradeep_part3,
+        makeSkyFlat,
+        alignAndStack,
+        calibrate,
+    ),
+    "ql": (reduce, makeSkyFlat, alignAndStack, calibrate),
+}

@@ -100,7 +100,7 @@ def open_inputs(sources: Sequence[Source]) -> Inputs:
             unreadable.append((str(source), error))
     faults = [] if frames and _is_science(frames[0]) else [str(error) for _, error in unreadable]
     if frames:
-        faults += _duplicates(sources) + _foreign(frames) + _mixed(frames)
+        faults += _duplicates(sources) + _nameless(frames) + _foreign(frames) + _mixed(frames)
     if faults:
         raise InputError(
             f"{len(faults)} fault{'s' if len(faults) > 1 else ''} in {len(sources)} input files: "
@@ -149,6 +149,11 @@ def _duplicates(sources: Sequence[Source]) -> list[str]:
     return [
         f"{name} is listed more than once" for name in sorted({n for n in names if n and names.count(n) > 1})
     ]
+
+
+def _nameless(frames: Sequence[AstroData]) -> list[str]:
+    count = sum(frame.filename is None for frame in frames)
+    return [f"{count} frames in memory have no file name (set frame.filename)"] if count else []
 
 
 def _foreign(frames: Sequence[AstroData]) -> list[str]:

@@ -9,12 +9,16 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from niripipe.astrodata import AstroData
+from niripipe.cal_service import choice_warning
 from niripipe.errors import CalibrationError, NiripipeError, ParameterError
 from niripipe.primitives.base import Context, Outcome, Primitive, PrimitivesBase
 from niripipe.primitives.params import PSEUDO_PARAMETERS, CalibrationParams, Origin, Resolved, nearest
 from niripipe.reduction.runner import StreamArguments, resolve_call
 
 __all__ = ["Plan", "PlannedStep", "make_plan"]
+
+_MASKS = ("static_bpm", "user_bpm")
+"""Parameters that take a bad pixel mask."""
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -141,7 +145,7 @@ def make_plan(
         # A recipe of the user's own may look at what its primitives made, which a plan does not make.
         plan.warnings.append(f"the plan ends here: the recipe needs results ({error})")
     for primitive, resolved in notes.calibrated:
-        _look_up(plan, primitive, resolved, frames, context)
+        _look_up(notes, primitive, resolved, frames, context)
     called = {step.primitive for step in plan.steps}
     for key in context.parameters:
         name = key.partition(":")[0]
@@ -170,7 +174,7 @@ class _Notes:
         try:
             resolved = resolve_call(owner, primitive, remaining)
         except ParameterError as error:
-            self._fault(error)
+            self.fault(error)
             return inputs
         self.plan.steps.append(PlannedStep(primitive.name, str(streams), resolved))
         self._open_given(owner, resolved)
@@ -186,13 +190,23 @@ class _Notes:
             value = getattr(resolved.params, name)
             # A calibration of the step itself is opened when it is looked up.
             own = getattr(resolved.params, "calibration_field", None)
-            if isinstance(value, Path) and name != own:
-                try:
-                    owner.context.calibrations.opened(value)
-                except NiripipeError as error:
-                    self._fault(error)
+            if not isinstance(value, Path | AstroData) or name == own:
+                continue
+            try:
+                frame = owner.context.calibrations.opened(value)
+            except NiripipeError as error:
+                error.item = error.item or name
+                self.fault(error)
+                continue
+            if name in _MASKS:
+                self.warn(choice_warning(owner.streams.get("main", []), frame, "processed_bpm"))
 
-    def _fault(self, error: NiripipeError) -> None:
+    def warn(self, text: str | None) -> None:
+        """Note a warning; one that several calls share is named once."""
+        if text and text not in self.plan.warnings:
+            self.plan.warnings.append(text)
+
+    def fault(self, error: NiripipeError) -> None:
         """Note a fault; one that several calls share is named once."""
         if str(error) not in map(str, self.plan.faults):
             self.plan.faults.append(error)
@@ -239,26 +253,31 @@ def _unknown_names(primitives: type[PrimitivesBase], user: Mapping[str, Any]) ->
 
 
 def _look_up(
-    plan: Plan, primitive: Primitive, resolved: Resolved, frames: Sequence[AstroData], context: Context
+    notes: _Notes, primitive: Primitive, resolved: Resolved, frames: Sequence[AstroData], context: Context
 ) -> None:
+    """Find the calibrations of one call; a choice of the user's that breaks a rule gets a warning."""
     params = resolved.params
     if not isinstance(params, CalibrationParams) or params.do_cal == "skip":
         return
+    plan, book = notes.plan, context.calibrations
     required = params.do_cal == "force" or context.mode == "sq"
-    if params.given is None:
-        context.calibrations.look_up(frames, params.caltype)
-    for frame in frames:
-        try:
-            found = context.calibrations.find(frame, params.caltype, params.given)
-        except NiripipeError as error:
-            plan.faults.append(error)
-            return
-        if found is not None:
-            plan.calibrations[str(frame.filename), params.caltype] = found.name
-        elif required:
-            plan.faults.append(context.calibrations.missing(frame, params.caltype))
-            # One frame's table explains the others of the same set-up.
-            return
+    try:
+        if params.given is None:
+            book.look_up(frames, params.caltype)
+        found = [(frame, book.find(frame, params.caltype, params.given)) for frame in frames]
+    except NiripipeError as error:
+        notes.fault(error)
+        return
+    for frame, calibration in found:
+        if calibration is not None:
+            plan.calibrations[str(frame.filename), params.caltype] = calibration.name
+    chosen = next((c for _, c in found if c is not None and c.origin in ("parameter", "user")), None)
+    if chosen is not None:
+        notes.warn(choice_warning(frames, chosen.frame, params.caltype))
+    missing = [frame for frame, calibration in found if calibration is None]
+    if missing and required:
+        # One frame's table explains the others of the same set-up.
+        notes.fault(book.missing(missing[0], params.caltype))
 
 
 def _changed(resolved: Resolved) -> str:

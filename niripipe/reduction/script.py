@@ -111,7 +111,14 @@ def _literal(name: str, value: Any) -> Any:
         return _path(value, name)
     if isinstance(value, str) and value and Path(value).is_file():
         return str(Path(value).absolute())
-    return value
+    if value is None or isinstance(value, bool | int | float | str | list | tuple):
+        return value
+    raise InputError(
+        "A parameter that exists in memory only cannot be named in a script",
+        item=name,
+        found=type(value).__name__,
+        remedy="Write it to a file and name that.",
+    )
 
 
 def _layout(value: Any) -> str:

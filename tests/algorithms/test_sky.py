@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from niripipe.algorithms.sky import sky_factor, sky_offset
+from niripipe.algorithms.sky import sky_factor, sky_offset, sky_residual
 from niripipe.errors import AlgorithmError, ParameterError
 
 
@@ -22,7 +22,7 @@ def test_with_a_sampling_of_ten_the_numbers_are_those_of_dragons(golden):
     assert sky_offset(*golden, sampling=10).value == pytest.approx(10.116399, abs=1e-5)
 
 
-@pytest.mark.parametrize("level", ["peak", "median", "faint"])
+@pytest.mark.parametrize("level", ["peak", "median", "faint", "boxes"])
 def test_every_level_finds_factor_and_constant_of_a_blank_field(level):
     rng = np.random.default_rng(1)
     frame = rng.normal(1000, 20, (512, 512)).astype(np.float32)
@@ -73,3 +73,29 @@ def test_a_sky_without_level_and_a_foreign_shape_are_errors():
         sky_factor(blank, blank + 100, level="faint", sampling=10)
     with pytest.raises(AlgorithmError, match="faint"):
         sky_offset(blank, blank, level="faint")
+
+
+def test_boxes_that_agree_are_blind_to_a_galaxy_and_say_how_much_of_the_field_agrees():
+    rng = np.random.default_rng(6)
+    y, x = np.mgrid[:768, :768]
+    galaxy = 3000 * np.exp(-np.hypot(x - 380, y - 390) / 40)
+    sky = rng.normal(12000, 40, galaxy.shape).astype(np.float32)
+    blank = rng.normal(12000, 110, galaxy.shape).astype(np.float32)
+    frame = (blank + galaxy).astype(np.float32)
+    alone, crowded = (sky_factor(plane, sky, level="boxes") for plane in (blank, frame))
+    assert abs(alone.value - 1) * 12000 < 0.02 * 110
+    assert abs(crowded.value - 1) * 12000 < 0.05 * 110
+    assert abs(sky_factor(frame, sky).value - 1) * 12000 > 0.1 * 110
+    assert alone.share > 0.95
+    assert 0.5 < crowded.share < 0.9
+    assert sky_factor(frame, sky).share == 1
+
+
+def test_what_a_known_factor_leaves_is_measured():
+    rng = np.random.default_rng(7)
+    frame = rng.normal(1000, 20, (512, 512)).astype(np.float32)
+    sky = rng.normal(800, 8, (512, 512)).astype(np.float32)
+    left = sky_residual(frame, sky, factor=1.2)
+    assert left.value == 1.2
+    assert left.residual == pytest.approx(40, abs=0.5)
+    assert left.std == pytest.approx(np.hypot(20, 1.2 * 8), rel=0.02)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,8 @@ import pytest
 from astropy.io import fits
 
 from niripipe import cal_service, logutils
+
+from .postgresql_for_tests import Server, binaries, running_server
 
 Maker = Callable[..., Path]
 
@@ -82,11 +86,63 @@ def make(tmp_path: Path) -> Maker:
 
 
 @pytest.fixture
-def caldb(tmp_path: Path) -> cal_service.CalibrationService:
+def make_static_mask(tmp_path: Path) -> Maker:
+    """Return a function that writes a mask as the archive has them: one integer plane DQ, few keywords."""
+
+    def write(name: str = "bpm_20010317_niri_niri_11_full_1amp.fits", **cards: Any) -> Path:
+        values = {"INSTRUME": "NIRI", "OBJECT": "BPM", "BPMASK": True, "DATE-OBS": "2001-03-17"}
+        values |= {key.replace("_", "-"): card for key, card in cards.items()}
+        header = fits.Header({key: card for key, card in values.items() if card is not None})
+        mask = np.zeros((1024, 1024), dtype=np.int16)
+        mask[100, 200], mask[300, 400] = 1, 2
+        path = tmp_path / name
+        hdus = fits.HDUList([fits.PrimaryHDU(header=header), fits.ImageHDU(mask, name="DQ", ver=1)])
+        hdus.writeto(path, overwrite=True)
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[Server]:
+    """A PostgreSQL server of our own; where it or its driver is not installed, the tests skip."""
+    if binaries() is None:
+        pytest.skip("PostgreSQL is not installed")
+    if find_spec("psycopg") is None:
+        pytest.skip("psycopg, the driver for PostgreSQL, is not installed")
+    with running_server() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def new_place(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], str]:
+    """Return a function that names a place for a store in which there is nothing yet, in each database."""
+    if request.param == "sqlite":
+        numbers = iter(["", *map(str, range(2, 1000))])
+        return lambda: str(tmp_path / f"cal_manager{next(numbers)}.db")
+    server: Server = request.getfixturevalue("postgresql")
+    return server.new_place
+
+
+@pytest.fixture
+def place(new_place: Callable[[], str]) -> str:
+    """A place for a store in which there is nothing yet, in each kind of database."""
+    return new_place()
+
+
+@pytest.fixture
+def caldb(place: str) -> cal_service.CalibrationService:
+    """A service with an empty store, in each kind of database."""
     service = cal_service.CalibrationService()
-    service.config(db_dir=tmp_path)
+    service.config(db_dir=place)
     service.init()
     return service
+
+
+@pytest.fixture(autouse=True)
+def _no_ambient_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("PG")]:
+        monkeypatch.delenv(name)
 
 
 @pytest.fixture(autouse=True)

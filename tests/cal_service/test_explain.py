@@ -52,6 +52,25 @@ def test_coadds_are_explained():
     assert "coadds.fits: coadds: 1 x 20.002 s is not 2 x 10.002 s" in text
 
 
+def test_one_long_exposure_is_not_two_short_ones():
+    frame = but(SCIENCE, exposure_time=60.001)
+    table = explanation(but(DARK, exposure_time=60.002, coadds=2), frame=frame)
+    assert "1 x 60.001 s is not 2 x 30.001 s" in str(table)
+    assert "1 x 60.001 s is not 2 x 30.001 s" in table.error().problem
+
+
+def test_reason_is_one_sentence_about_the_nearest():
+    assert explanation(GOOD).reason is None
+    assert explanation().reason == "no processed_dark is registered"
+    only = "the only processed_dark does not fit"
+    fault = "read_mode is Low Background, wanted Medium Background"
+    assert explanation(OTHER_MODE).reason == f"{only}: mode.fits: {fault}"
+    assert explanation(OTHER_MODE, COADDS).reason.startswith(
+        "none of 2 processed_dark fits; nearest is mode.fits: "
+    )
+    assert explanation(GOOD, states=["missing"]).reason.endswith("good.fits: the file is missing")
+
+
 def test_missing_and_changed_files_are_faults():
     table = explanation(GOOD, but(GOOD, filename="next.fits"), states=["missing"])
     assert table.chosen == "/data/next.fits"

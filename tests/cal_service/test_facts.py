@@ -74,3 +74,15 @@ def test_facts_survive_json(when, seconds, name, tags, section):
 def test_damaged_json_is_a_storage_error(text):
     with pytest.raises(StorageError, match="damaged"):
         CalibrationFacts.from_json(text)
+
+
+def test_static_masks_are_dated_by_their_name_unless_the_header_says_when(make_static_mask):
+    def date(name="bpm_20010317_niri_niri_11_full_1amp.fits", **cards):
+        return facts_of(astrodata.open(make_static_mask(name, **cards))).ut_datetime
+
+    assert date(DATE_OBS="2010-05-06") == datetime(2010, 5, 6)
+    # The file was written, and the mask made, long after it became valid.
+    assert date(DATE_OBS=None, DATE="2021-05-06T07:08:09") == datetime(2001, 3, 17)
+    assert date("bpm_20010317_niri.fits.gz", DATE_OBS=None) == datetime(2001, 3, 17)
+    assert date("bpm_20019917_niri.fits", DATE_OBS=None) is None
+    assert date("mask.fits", DATE_OBS=None) is None

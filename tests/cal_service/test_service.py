@@ -3,19 +3,21 @@ from __future__ import annotations
 import logging
 import os
 import pickle
-import shutil
 import sqlite3
-import subprocess
-import sys
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-import niripipe.errors
 from niripipe import astrodata, cal_service
-from niripipe.cal_service import CalibrationService, FileData, LocalDB, facts_of
+from niripipe.cal_service import CalibrationFacts, CalibrationService, CalReturn, FileData, LocalDB, facts_of
+from niripipe.cal_service.store import Store
+from niripipe.cal_service.tables import SCHEMA_VERSION
 from niripipe.errors import CalibrationError, DataError, InputError, ParameterError, StorageError
+
+from .processes_for_tests import run_python
+from .records_for_tests import record
 
 
 def warnings_of(caplog) -> list[str]:
@@ -65,10 +67,10 @@ def test_config_is_implied_and_logged(tmp_path, monkeypatch, caplog):
     assert f"Calibration store: {tmp_path}/cal_manager.db (default, the current folder)" in caplog.messages
 
 
-def test_verbose_config_lists_the_store(caldb, make, tmp_path, caplog):
+def test_verbose_config_lists_the_store(caldb, make, place, caplog):
     caplog.set_level("DEBUG", "niripipe")
     caldb.add_cal(make("a_dark.fits", "dark"))
-    caldb.config(db_dir=tmp_path, verbose=True)
+    caldb.config(db_dir=place, verbose=True)
     assert any("a_dark.fits" in message for message in caplog.messages)
 
 
@@ -111,11 +113,34 @@ def test_a_store_of_dragons_in_the_same_folder_is_left_alone(tmp_path, caplog):
     assert again.dbfile == service.dbfile
 
 
-def test_local_db_names_its_store_at_once(tmp_path, make):
-    store = LocalDB(tmp_path / "x.db", force_init=True)
-    assert (tmp_path / "x.db").is_file()
+def test_local_db_names_its_store_at_once(place, make):
+    store = LocalDB(place, force_init=True)
+    assert len(store.list_files()) == 0
     store.add_cal(make("a_dark.fits", "dark"))
-    assert [f.name for f in LocalDB(tmp_path / "x.db").list_files()] == ["a_dark.fits"]
+    assert [f.name for f in LocalDB(place).list_files()] == ["a_dark.fits"]
+
+
+def test_a_store_may_be_named_to_the_session_and_in_a_configuration_file(place, make, tmp_path):
+    LocalDB(place).add_cal(make("a_dark.fits", "dark"))
+    config = tmp_path / "rsys.cfg"
+    config.write_text(f"[calibs]\ndatabase_dir = {place}\n")
+    for named in ({"service": place}, {"config_file": config}):
+        cal_service.set_calservice(**named)
+        service = cal_service.get_calservice()
+        assert [f.name for f in service.list_files()] == ["a_dark.fits"]
+        assert service.dbfile == place
+
+
+def test_passwords_are_neither_shown_nor_logged(caplog):
+    caplog.set_level("DEBUG", "niripipe")
+    service = CalibrationService()
+    service.config(db_dir="postgresql://me:secret@localhost:1/name?connect_timeout=2")
+    assert service.dbfile == "postgresql+psycopg://me:***@localhost:1/name?connect_timeout=2"
+    assert "no connection" in repr(service)
+    with pytest.raises(StorageError) as caught:
+        service.get_processed_dark("N1.fits")
+    shown = [repr(service), service._repr_html_(), str(caught.value), service.source, *caplog.messages]
+    assert not [text for text in shown if "secret" in text]
 
 
 def test_set_local_database_makes_the_service_current(tmp_path):
@@ -171,9 +196,15 @@ def test_files_that_are_missing_or_unreadable_are_refused(caldb, tmp_path):
     assert len(caldb.list_files()) == 0
 
 
-def test_adding_creates_the_store_on_demand(make, tmp_path):
+def test_adding_creates_the_store_on_demand(make, place):
     service = CalibrationService()
-    service.config(db_dir=tmp_path / "new")
+    service.config(db_dir=place)
+    service.add_cal(make("a_dark.fits", "dark"))
+    assert [f.name for f in service.list_files()] == ["a_dark.fits"]
+
+
+def test_folder_of_the_store_is_created_on_demand(make, tmp_path):
+    service = LocalDB(tmp_path / "new")
     service.add_cal(make("a_dark.fits", "dark"))
     assert (tmp_path / "new" / "cal_manager.db").is_file()
 
@@ -230,16 +261,11 @@ def test_removing_what_is_not_there_names_what_is(make, caldb):
         caldb.remove_cal("N20160102S0424_dark.fits")
 
 
-def test_listing_is_sorted_complete_and_readable(make, caldb, tmp_path):
-    source = make("src_dark.fits", "dark")
-    paths = []
-    for n in range(600):
-        paths.append(tmp_path / f"f{599 - n:03}_dark.fits")
-        shutil.copy(source, paths[-1])
-    caldb.rebuild(paths)
+def test_listing_is_sorted_complete_and_readable(caldb, place):
+    Store(place).add([record(f"/data/f{n:03}_dark.fits") for n in reversed(range(600))])
     files = caldb.list_files()
     assert [f.name for f in files] == [f"f{n:03}_dark.fits" for n in range(600)]
-    assert files[0] == FileData("f000_dark.fits", str(tmp_path))
+    assert files[0] == FileData("f000_dark.fits", "/data")
     assert files[:2] == [files[0], files[1]]
     assert "600 calibrations in" in repr(files)
     assert "f599_dark.fits" in repr(caldb)
@@ -277,6 +303,41 @@ def test_each_type_is_found_among_the_others(make, caldb):
 def test_mask_made_from_flats_is_never_served_as_flat(make, caldb):
     caldb.add_cal(make("a_bpm.fits", "bpm", PROCFLAT="2016-01-03"))
     assert caldb.get_processed_flat(make("N1.fits")).files == [None]
+
+
+@pytest.mark.parametrize(
+    "cards",
+    [
+        {},
+        {"DATE_OBS": None, "DATE": "2021-05-06T07:08:09"},
+        {"BPMASK": None, "OBSTYPE": "BPM"},
+        {
+            "EXPTIME": "",
+            "COADDS": 0,
+            "LNRS": "none",
+            "NDAVGS": -1,
+            "A_VDDUC": "x",
+            "CAMERA": 3,
+            "GCALLAMP": 5,
+        },
+    ],
+)
+def test_static_mask_of_the_archive_is_a_calibration_like_any_other(cards, make, make_static_mask, caldb):
+    mask = make_static_mask(**cards)
+    record = caldb.add_cal(mask)
+    assert record.caltype == "processed_bpm"
+    assert record.facts.detector_section == (0, 1024, 0, 1024)
+    assert record.facts.exposure_time is None
+    window, full = make("N1.fits"), make("N2.fits", LNRS=3, EXPTIME=None)
+    assert caldb.get_processed_bpm([window, full]).files == [str(mask), str(mask)]
+    assert caldb.get_processed_flat(window).files == [None]
+    # One made of flats of the same night is nearer in time.
+    newer = caldb.add_cal(make("a_bpm.fits", "bpm"))
+    assert [r.path for r in caldb.get_processed_bpm(window, howmany=2).matches[0]] == [newer.path, str(mask)]
+    assert caldb.rebuild(mask.parent).records[-1].path == str(mask)
+    early = caldb.get_processed_bpm(make("N3.fits", DATE_OBS="2000-12-01"))
+    assert early.files == [None]
+    assert "not after 2000-12-01" in early.reasons[0]
 
 
 def test_nearest_comes_first_and_as_many_as_asked_for(make, caldb):
@@ -350,15 +411,51 @@ def test_recent_calibrations_and_old_masks_need_no_warning(make, caldb, caplog):
     assert warnings_of(caplog) == []
 
 
-def test_looking_in_a_store_that_does_not_exist_finds_nothing_and_says_so_once(make, tmp_path, caplog):
+def test_looking_in_a_store_that_does_not_exist_finds_nothing_and_says_so_once(make, place, caplog):
     service = CalibrationService()
-    service.config(db_dir=tmp_path / "none.db")
+    service.config(db_dir=place)
     frame = make("N1.fits")
     for _ in range(2):
         assert service.get_processed_dark(frame).files == [None]
     assert len(warnings_of(caplog)) == 1
     assert "does not exist yet" in warnings_of(caplog)[0]
-    assert not (tmp_path / "none.db").exists()
+    assert Store(place).state() == "absent"
+    service.init()
+    caplog.clear()
+    assert service.get_processed_flat(frame).files == [None]
+    assert warnings_of(caplog) == []
+
+
+def test_finding_nothing_has_a_reason_that_can_be_recorded(make, caldb):
+    frame = make("N1.fits")
+    answer = caldb.get_processed_bpm(frame)
+    assert answer.files == [None]
+    assert answer.reasons == ["no processed_bpm is registered"]
+    caldb.add_cal(make("a_bpm.fits", "bpm", DATE_OBS="2016-02-01"))
+    (reason,) = caldb.get_processed_bpm(frame).reasons
+    assert reason.startswith("the only processed_bpm does not fit: a_bpm.fits: ut_datetime is 2016-02-01")
+    assert reason == caldb.explain(frame, "processed_bpm").reason == caldb.explain(frame, "bpm").reason
+    caldb.add_cal(make("b_bpm.fits", "bpm", DATE_OBS="2016-03-01", RAWGEMQA="BAD", RAWPIREQ="NO"))
+    (reason,) = caldb.get_processed_bpm(frame).reasons
+    assert reason.startswith("none of 2 processed_bpm fits; nearest is a_bpm.fits")
+    caldb.add_cal(make("c_bpm.fits", "bpm"))
+    assert caldb.get_processed_bpm([frame, frame]).reasons == [None, None]
+    assert caldb.explain(frame, "processed_bpm").reason is None
+
+
+def test_answers_made_elsewhere_need_no_reasons():
+    answer = CalReturn([None, "/data/a_dark.fits"], [None, "plan"], [[], []])
+    assert answer.reasons == ["no calibration was found", None]
+
+
+def test_one_long_exposure_is_not_two_short_ones(make, caldb):
+    frame = make("N1.fits", EXPTIME=60.001, COADDS=1)
+    caldb.add_cal(make("a_dark.fits", "dark", EXPTIME=60.002, COADDS=2))
+    answer = caldb.get_processed_dark(frame)
+    assert answer.files == [None]
+    table = caldb.explain(frame, "processed_dark")
+    for text in (answer.reasons[0], str(table), str(table.error()), table.rows[0]["failed"][0]):
+        assert "1 x 60.001 s is not 2 x 30.001 s" in text
 
 
 def test_require_gives_paths_or_the_table_of_reasons(make, caldb):
@@ -401,16 +498,15 @@ def test_unknown_types_and_counts_are_parameter_errors(make, caldb):
 # ---------------------------------------------------------------------- several at once
 
 
-def test_two_services_never_interfere(make, tmp_path):
+def test_two_services_never_interfere(make, new_place, tmp_path):
     services = []
-    for name in "ab":
-        (tmp_path / name).mkdir()
+    for _ in range(2):
         service = CalibrationService()
-        service.config(db_dir=tmp_path / name)
+        service.config(db_dir=new_place())
         services.append(service)
     frame = make("N1.fits")
     services[0].init()
-    assert not (tmp_path / "b" / "cal_manager.db").exists()
+    assert Store(services[1].dbfile).state() == "absent"
     paths = [str(make(f"{name}/x_dark.fits", "dark")) for name in "ab"]
 
     def work(n: int) -> list[str | None]:
@@ -425,57 +521,63 @@ def test_two_services_never_interfere(make, tmp_path):
     ]
 
 
-_ADDER = """
-import sys
+# Each process has its own service and registers its own files, and one that all of them register.
+_ADDERS = """
+import os, sys
 from niripipe.cal_service import CalibrationService
-service = CalibrationService()
-service.config(db_dir=sys.argv[1])
-print("ready", flush=True)
-sys.stdin.readline()
-for path in sys.argv[2:]:
-    service.add_cal(path)
+
+gate, opener = os.pipe()
+children = []
+for who in range(4):
+    child = os.fork()
+    if child == 0:
+        os.close(opener)
+        os.read(gate, 1)
+        status = 1
+        try:
+            service = CalibrationService()
+            service.config(db_dir=sys.argv[1])
+            for path in [*sys.argv[2 + who :: 4], sys.argv[2]]:
+                service.add_cal(path)
+            status = 0
+        finally:
+            os._exit(status)
+    children.append(child)
+os.close(gate)
+os.close(opener)
+sys.exit(any(os.waitpid(child, 0)[1] for child in children))
 """
 
 
-def test_processes_can_register_in_one_store_at_once(make, tmp_path):
-    names = [[make(f"p{who}_{n}_dark.fits", "dark") for n in range(3)] for who in range(4)]
-    shared = make("shared_dark.fits", "dark")
-    store = tmp_path / "cal_manager.db"
-    env = {**os.environ, "PYTHONPATH": str(Path(niripipe.errors.__file__).parents[1])}
-    adders = [
-        subprocess.Popen(
-            [sys.executable, "-c", _ADDER, str(store), *map(str, [*mine, shared])],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=env,
-        )
-        for mine in names
-    ]
-    for adder in adders:
-        assert adder.stdout.readline() == "ready\n"
-    for adder in adders:
-        _, errors = adder.communicate("go\n", timeout=120)
-        assert (adder.returncode, errors) == (0, "")
-    service = LocalDB(store)
-    assert len(service.list_files()) == 13
+def test_processes_can_register_in_one_store_at_once(make, place):
+    paths = [str(make(f"{n}_dark.fits", "dark")) for n in range(12)]
+    run_python(_ADDERS, place, *paths)
+    records = LocalDB(place).list_files().records
+    assert sorted(record.path for record in records) == sorted(paths)
+    assert len({record.number for record in records}) == 12
 
 
-def test_hundred_services_leave_nothing_open(make, tmp_path):
-    path, frame = make("a_dark.fits", "dark"), make("N1.fits")
-    facts = facts_of(astrodata.open(frame))
+def use_hundred_services(places: Iterable[str], dark: Path, facts: CalibrationFacts) -> None:
+    for place in places:
+        service = LocalDB(place)
+        service.add_cal(dark)
+        assert service.get_processed_dark(facts).files == [str(dark)]
 
-    def use(n: int) -> None:
-        service = LocalDB(tmp_path / f"{n}.db")
-        service.add_cal(path)
-        assert service.get_processed_dark(facts).files == [str(path)]
 
-    use(0)
+def test_hundred_services_leave_no_file_open(make, tmp_path):
+    dark, facts = make("a_dark.fits", "dark"), facts_of(astrodata.open(make("N1.fits")))
+    use_hundred_services([str(tmp_path / "first.db")], dark, facts)
     before = len(list(Path("/proc/self/fd").iterdir()))
-    for n in range(100):
-        use(n)
+    use_hundred_services([str(tmp_path / f"{n}.db") for n in range(100)], dark, facts)
     assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_hundred_services_leave_no_connection_open(make, postgresql):
+    dark, facts = make("a_dark.fits", "dark"), facts_of(astrodata.open(make("N1.fits")))
+    place = postgresql.new_place()
+    # Each is another client: nothing can be shared between them.
+    use_hundred_services([f"{place}&application_name=client_{n}" for n in range(100)], dark, facts)
+    assert postgresql.connections_left() == 0
 
 
 def test_services_can_be_sent_to_other_processes(caldb, make):
@@ -489,14 +591,28 @@ def test_importing_needs_no_database_library():
         "import sys, niripipe.cal_service as c; c.CalibrationService(); c.rules_for('flat');"
         "c.get_calservice(); assert 'sqlalchemy' not in sys.modules"
     )
-    env = {**os.environ, "PYTHONPATH": str(Path(niripipe.errors.__file__).parents[1])}
-    subprocess.run([sys.executable, "-c", code], check=True, env=env)
+    run_python(code)
 
 
 # ---------------------------------------------------------------------- repair
 
 
-def test_damaged_store_is_rebuilt_from_a_folder(make, caldb, tmp_path):
+def test_outdated_store_is_rebuilt_from_a_folder(make, caldb, place, tmp_path):
+    caldb.add_cal(make("gone_dark.fits", "dark"))
+    with Store(place)._transaction(write=True) as connection:
+        connection.exec_driver_sql(f"UPDATE niripipe_store SET value = '{SCHEMA_VERSION + 1}'")
+    with pytest.raises(StorageError, match="rebuild"):
+        caldb.list_files()
+    assert "another version" in repr(caldb)
+    for n in range(3):
+        make(f"products/{n}_dark.fits", "dark")
+    files = caldb.rebuild(tmp_path / "products")
+    assert [f.name for f in files] == [f"{n}_dark.fits" for n in range(3)]
+    assert list(caldb.list_files()) == list(files)
+
+
+def test_damaged_file_is_rebuilt_from_a_folder(make, tmp_path):
+    caldb = LocalDB(tmp_path)
     for n in range(3):
         caldb.add_cal(make(f"products/{n}_dark.fits", "dark"))
     store = Path(caldb.dbfile)

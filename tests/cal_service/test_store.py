@@ -1,39 +1,35 @@
+"""What holds for a store in each kind of database; see the tests of the backends for what differs."""
+
 from __future__ import annotations
 
-import os
 import pickle
-import sqlite3
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime
-from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
-import niripipe.errors
-from niripipe.cal_service import CalibrationRecord
-from niripipe.cal_service.store import SCHEMA_VERSION, Store
+from niripipe.cal_service.store import Store
+from niripipe.cal_service.tables import SCHEMA_VERSION
 from niripipe.errors import StorageError
 
-from .facts_for_tests import DARK, FLAT
-
-NOW = datetime(2026, 1, 1)
-
-
-def record(name: str = "/data/a_dark.fits", **values) -> CalibrationRecord:
-    start = CalibrationRecord(name, "processed_dark", "0" * 32, 2880, 1_700_000_000_123_456_789, NOW, DARK)
-    return replace(start, **values)
+from .facts_for_tests import FLAT
+from .processes_for_tests import run_python
+from .records_for_tests import record
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(str(tmp_path / "cal_manager.db"))
+def store(place) -> Store:
+    return Store(place)
 
 
-def descriptors() -> int:
-    return len(list(Path("/proc/self/fd").iterdir()))
+def change(store: Store, statement: str) -> None:
+    """Change a store behind our back."""
+    engine = sa.create_engine(store.location if store.path is None else f"sqlite:///{store.path}")
+    with engine.begin() as connection:
+        connection.exec_driver_sql(statement)
+    engine.dispose()
 
 
 def test_what_is_added_comes_back_as_it_was(store):
@@ -42,25 +38,20 @@ def test_what_is_added_comes_back_as_it_was(store):
     assert added == record(number=1)
 
 
-def test_looking_never_creates_a_file(store):
+def test_looking_creates_nothing(store):
     assert store.state() == "absent"
     assert store.records() == []
-    assert not store.path.exists()
-
-
-def test_created_store_is_ready_and_marked_as_ours(store):
-    store.create()
-    store.create()
-    assert store.state() == "ready"
-    assert store.path.read_bytes()[68:72] == b"NIRI"
-
-
-def test_empty_file_is_as_good_as_none(store):
-    store.path.write_bytes(b"")
+    store.remove(["/data/a_dark.fits"])
     assert store.state() == "absent"
-    assert store.records() == []
+    assert store.path is None or not store.path.exists()
+
+
+def test_created_store_is_ready_and_stays_as_it_is(store):
     store.create()
     assert store.state() == "ready"
+    store.add([record()])
+    store.create()
+    assert len(store.records()) == 1
 
 
 def test_unchanged_record_keeps_its_number_and_a_changed_one_is_replaced(store):
@@ -70,6 +61,20 @@ def test_unchanged_record_keeps_its_number_and_a_changed_one_is_replaced(store):
     (changed,) = store.add([record(md5="1" * 32)])
     assert changed.number == 3
     assert [r.number for r in store.records()] == [2, 3]
+
+
+def test_many_are_registered_at_once_in_their_order(store):
+    store.add([record(f"/data/{n}.fits") for n in range(0, 2500, 100)])
+    wanted = [record(f"/data/{n}.fits", size=n) for n in reversed(range(2500))]
+    added = store.add([*wanted, wanted[0]])
+    assert [(r.path, r.size) for r in added] == [(r.path, r.size) for r in [*wanted, wanted[0]]]
+    numbers = {r.path: r.number for r in added}
+    assert [numbers[f"/data/{n}.fits"] for n in range(0, 2500, 100)] == list(range(1, 26))
+    new = [r.number for r in added[:-1] if r.size % 100]
+    assert new == sorted(new)
+    assert len(store.records()) == 2500
+    store.remove([r.path for r in wanted[:2400]])
+    assert len(store.records()) == 100
 
 
 def test_records_are_selected_by_type_name_and_path(store):
@@ -83,6 +88,7 @@ def test_removed_numbers_are_not_used_again(store):
     store.add([record("/x/a.fits"), record("/y/a.fits")])
     store.remove(["/y/a.fits"])
     assert store.add([record("/z/a.fits")])[0].number == 3
+    assert store.wipe([record("/z/b.fits")])[0].number == 4
 
 
 def test_an_error_within_a_transaction_leaves_everything_as_it_was(store):
@@ -93,7 +99,8 @@ def test_an_error_within_a_transaction_leaves_everything_as_it_was(store):
 
 
 def test_wipe_empties_and_registers_anew_in_one_step(store):
-    store.add([record()])
+    store.wipe([record()])
+    assert [r.path for r in store.records()] == ["/data/a_dark.fits"]
     store.wipe([record("/x/b.fits")])
     assert [r.path for r in store.records()] == ["/x/b.fits"]
     with pytest.raises(StorageError):
@@ -101,139 +108,75 @@ def test_wipe_empties_and_registers_anew_in_one_step(store):
     assert [r.path for r in store.records()] == ["/x/b.fits"]
 
 
-def test_any_character_may_be_part_of_the_path(tmp_path):
-    folder = tmp_path / "a b%20c?d#e&mode=ro é"
-    folder.mkdir()
-    store = Store(str(folder / "x.db"))
+@pytest.mark.parametrize(
+    "statement",
+    [
+        f"UPDATE niripipe_store SET value = '{SCHEMA_VERSION + 1}'",
+        "DROP TABLE niripipe_calibrations",
+        "ALTER TABLE niripipe_calibrations RENAME COLUMN facts TO guesses",
+        "ALTER TABLE niripipe_calibrations ADD COLUMN more INTEGER",
+    ],
+)
+def test_store_of_another_version_is_refused_until_wiped(statement, store):
     store.add([record()])
-    assert len(store.records()) == 1
-    assert sorted(p.name for p in folder.iterdir()) == ["x.db"]
-
-
-def test_last_folder_is_created_but_not_those_above(tmp_path):
-    Store(str(tmp_path / "new" / "x.db")).create()
-    with pytest.raises(StorageError, match="does not exist"):
-        Store(str(tmp_path / "no" / "such" / "x.db")).create()
-    assert not (tmp_path / "no").exists()
-
-
-def foreign_database(path: Path) -> bytes:
-    connection = sqlite3.connect(path)
-    connection.execute("create table diskfile (id integer)")
-    connection.commit()
-    connection.close()
-    return path.read_bytes()
-
-
-def test_database_of_another_program_is_refused_and_left_alone(store):
-    before = foreign_database(store.path)
-    assert store.state() == "foreign"
-    for action in (store.create, store.wipe, store.records, lambda: store.add([record()])):
-        with pytest.raises(StorageError, match=r"another program.*db_dir"):
-            action()
-    assert store.path.read_bytes() == before
-
-
-def test_file_that_is_no_database_is_refused_and_left_alone(store):
-    content = b"SIMPLE  =                    T" * 100
-    store.path.write_bytes(content)
-    for action in (store.create, store.wipe, store.records, store.state):
-        with pytest.raises(StorageError, match="not a calibration store"):
-            action()
-    assert store.path.read_bytes() == content
-
-
-def test_store_of_another_version_is_refused_until_wiped(store):
-    store.add([record()])
-    connection = sqlite3.connect(store.path)
-    connection.execute("update niripipe_store set value = ?", (str(SCHEMA_VERSION + 1),))
-    connection.commit()
-    connection.close()
+    change(store, statement)
     assert store.state() == "outdated"
-    for action in (store.create, store.records):
+    for action in (store.create, store.records, lambda: store.remove(["/data/a_dark.fits"])):
         with pytest.raises(StorageError, match=r"another version.*rebuild"):
             action()
     store.wipe([record()])
+    assert store.state() == "ready"
     assert len(store.records()) == 1
 
 
-def test_damaged_store_is_reported_and_can_be_wiped(store):
-    store.add([record(f"/data/{n}.fits") for n in range(200)])
-    content = bytearray(store.path.read_bytes())
-    content[100:] = os.urandom(len(content) - 100)
-    store.path.write_bytes(content)
-    for action in (store.create, store.records):
-        with pytest.raises(StorageError, match="damaged"):
-            action()
-    store.wipe([record()])
-    assert len(store.records()) == 1
-
-
-def test_truncated_store_is_reported_and_can_be_wiped(store):
-    store.add([record(f"/data/{n}.fits") for n in range(200)])
-    os.truncate(store.path, 5000)
-    with pytest.raises(StorageError):
-        store.records()
+def test_wiping_touches_no_table_but_the_two(store):
+    store.add([record()])
+    change(store, "CREATE TABLE niripipe_night_log (entry TEXT)")
+    change(store, "INSERT INTO niripipe_night_log VALUES ('clear')")
+    change(store, f"UPDATE niripipe_store SET value = '{SCHEMA_VERSION + 1}'")
     store.wipe()
+    # Fails if the table is gone.
+    change(store, "UPDATE niripipe_night_log SET entry = 'cloudy'")
+
+
+def test_damaged_entry_is_a_storage_error_until_wiped(store):
+    store.add([record()])
+    change(store, "UPDATE niripipe_calibrations SET facts = '[1]'")
+    with pytest.raises(StorageError, match=r"damaged.*rebuild"):
+        store.records()
+    assert len(store.wipe([record()])) == 1
+    assert len(store.records()) == 1
+
+
+def test_name_that_no_database_can_hold_is_a_storage_error(store):
+    with pytest.raises(StorageError, match="Rename the file"):
+        store.add([record("/data/\udcff_dark.fits")])
     assert store.records() == []
 
 
-def test_damaged_entry_is_a_storage_error(store):
-    store.add([record()])
-    connection = sqlite3.connect(store.path)
-    connection.execute("update niripipe_calibrations set facts = '[1]'")
-    connection.commit()
-    connection.close()
-    with pytest.raises(StorageError, match=r"damaged.*rebuild"):
-        store.records()
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="the super-user may write anywhere")
-def test_write_protected_store_can_be_read(store):
-    store.add([record()])
-    store.path.chmod(0o444)
-    store.path.parent.chmod(0o555)
-    try:
-        assert len(store.records()) == 1
-        with pytest.raises(StorageError, match="write-protected"):
-            store.add([record("/x/b.fits")])
-    finally:
-        store.path.parent.chmod(0o755)
-
-
-def test_locked_store_says_so(store, monkeypatch):
-    store.create()
-    monkeypatch.setattr("niripipe.cal_service.store._BUSY_SECONDS", 0.1)
-    other = sqlite3.connect(store.path, isolation_level=None)
-    other.execute("BEGIN IMMEDIATE")
-    try:
-        assert store.records() == []
-        with pytest.raises(StorageError, match="locked by another process"):
-            store.add([record()])
-    finally:
-        other.close()
-
-
-def test_unreachable_server_is_a_storage_error_without_the_password():
-    store = Store("nodatabase://me:secret@host/name")
-    with pytest.raises(StorageError) as caught:
-        store.records()
-    assert "secret" not in str(caught.value)
+def test_facts_survive_the_store(store):
+    facts = replace(FLAT, ut_datetime=datetime(2016, 1, 2, 3, 4, 5, 678900), filter_name="H2v=1-0s1&K é 银")
+    store.add([record("/data/é 100% 'a' \"b\" 银.fits", facts=facts)])
+    assert store.records()[0].facts == facts
+    assert store.records()[0].path == "/data/é 100% 'a' \"b\" 银.fits"
 
 
 def test_stores_can_be_sent_to_other_processes(store):
-    assert pickle.loads(pickle.dumps(store)) == store  # noqa: S301
+    store.add([record()])
+    copy = pickle.loads(pickle.dumps(store))  # noqa: S301
+    assert copy == store
+    assert copy.records() == store.records()
 
 
-def test_nothing_stays_open(tmp_path):
-    Store(str(tmp_path / "0.db")).add([record()])
-    before = descriptors()
-    for n in range(100):
-        store = Store(str(tmp_path / f"{n}.db"))
-        store.add([record()])
-        store.records()
-    assert descriptors() == before
-    assert {p.suffix for p in tmp_path.iterdir()} == {".db"}
+def test_locked_store_is_read_but_writers_wait_only_so_long(store, monkeypatch):
+    store.create()
+    monkeypatch.setattr("niripipe.cal_service.sqlite.BUSY_SECONDS", 0.1)
+    monkeypatch.setattr("niripipe.cal_service.postgresql.BUSY_SECONDS", 0.1)
+    with store._transaction(write=True):
+        assert store.records() == []
+        with pytest.raises(StorageError, match="locked by another process"):
+            store.add([record()])
+    assert len(store.add([record()])) == 1
 
 
 def test_threads_can_write_at_once(store):
@@ -242,61 +185,70 @@ def test_threads_can_write_at_once(store):
     assert sorted(r.path for r in store.records()) == sorted(f"/data/{n}.fits" for n in range(20))
 
 
-_WRITER = """
-import sys
+# Processes are forked when everything is imported, and wait for each other: then they all write at once.
+_WRITERS = """
+import os, sys
 from dataclasses import replace
 from datetime import datetime
 from niripipe.cal_service import CalibrationFacts, CalibrationRecord
 from niripipe.cal_service.store import Store
 
-store, who = Store(sys.argv[1]), sys.argv[2]
-print("ready", flush=True)
-sys.stdin.readline()
+store = Store(sys.argv[1])
 record = CalibrationRecord("", "processed_dark", "0" * 32, 1, 1, datetime(2026, 1, 1), CalibrationFacts())
-for n in range(15):
-    store.add([replace(record, path=f"/data/{who}_{n}.fits")])
-    store.add([replace(record, path="/data/shared.fits", md5=who * 32)])
+gate, opener = os.pipe()
+children = []
+for who in range(4):
+    child = os.fork()
+    if child == 0:
+        os.close(opener)
+        os.read(gate, 1)
+        status = 1
+        try:
+            for n in range(8):
+                store.add([replace(record, path=f"/data/{who}_{n}.fits")])
+                store.add([replace(record, path="/data/shared.fits", md5=str(who) * 32)])
+                if n % 3 == 0:
+                    store.remove([f"/data/{who}_{n}.fits"])
+            status = 0
+        finally:
+            os._exit(status)
+    children.append(child)
+os.close(gate)
+os.close(opener)
+sys.exit(any(os.waitpid(child, 0)[1] for child in children))
 """
 
 
 def test_processes_can_create_and_write_one_store_at_once(store):
-    env = {**os.environ, "PYTHONPATH": str(Path(niripipe.errors.__file__).parents[1])}
-    writers = [
-        subprocess.Popen(
-            [sys.executable, "-c", _WRITER, store.location, str(who)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=env,
-        )
-        for who in range(4)
-    ]
-    for writer in writers:
-        assert writer.stdout.readline() == "ready\n"
-    for writer in writers:
-        writer.stdin.write("go\n")
-        writer.stdin.flush()
-    for writer in writers:
-        _, errors = writer.communicate(timeout=120)
-        assert (writer.returncode, errors) == (0, "")
-    paths = [r.path for r in store.records()]
-    expected = [f"/data/{who}_{n}.fits" for who in range(4) for n in range(15)] + ["/data/shared.fits"]
-    assert sorted(paths) == sorted(expected)
+    run_python(_WRITERS, store.location)
+    records = store.records()
+    expected = [f"/data/{who}_{n}.fits" for who in range(4) for n in range(8) if n % 3]
+    assert sorted(r.path for r in records) == sorted([*expected, "/data/shared.fits"])
+    numbers = [r.number for r in records]
+    assert numbers == sorted(set(numbers))
 
 
-def test_tables_can_be_made_on_a_server():
-    from sqlalchemy.dialects import postgresql
-    from sqlalchemy.schema import CreateTable
-
-    from niripipe.cal_service.store import _calibrations
-
-    statement = str(CreateTable(_calibrations).compile(dialect=postgresql.dialect()))
-    assert "number SERIAL" in statement
-    assert "mtime_ns BIGINT" in statement
+def test_location_is_shown_without_password():
+    store = Store("postgresql+psycopg://me:secret@host/name?password=secret&sslpassword=secret")
+    assert store.shown == "postgresql+psycopg://me:***@host/name?password=***&sslpassword=***"
+    assert repr(store) == f"Store('{store.shown}')"
+    assert "secret" not in f"{store!r} {store}"
+    assert repr(Store("/data/cal_manager.db")) == "Store('/data/cal_manager.db')"
 
 
-def test_facts_survive_the_store(store):
-    facts = replace(FLAT, ut_datetime=datetime(2016, 1, 2, 3, 4, 5, 678900), filter_name="H2v=1-0s1&K é")
-    store.add([record(facts=facts)])
-    assert store.records()[0].facts == facts
+@pytest.mark.parametrize("scheme", ["nodatabase", "postgresql+psycopg"])
+def test_unreachable_server_is_a_storage_error_without_the_password(scheme):
+    store = Store(f"{scheme}://me:secret@localhost:1/name?connect_timeout=2")
+    for action in (store.records, store.create, store.state, store.wipe):
+        with pytest.raises(StorageError) as caught:
+            action()
+        assert "secret" not in str(caught.value)
+        assert "***" in caught.value.file
+
+
+def test_error_tells_what_the_database_said(store):
+    store.create()
+    with pytest.raises(StorageError) as caught:
+        store.add([record(md5=None)])
+    assert isinstance(caught.value.__cause__, sa.exc.IntegrityError)
+    assert "md5" in caught.value.found

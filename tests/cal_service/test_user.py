@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from niripipe import astrodata
-from niripipe.cal_service import broken_rules, user_calibrations
+from niripipe.cal_service import broken_rules, choice_warning, facts_of, user_calibrations
 from niripipe.errors import CalibrationError, InputError, ParameterError
 
 
@@ -80,3 +80,34 @@ def test_rules_broken_by_a_choice_are_named(make):
     )
     assert broken_rules(frame, good, "processed_dark") == ()
     assert [v.rule.descriptor for v in broken_rules(frame, other, "processed_dark")] == ["coadds"]
+    facts = facts_of(frame), facts_of(other)
+    assert [str(v) for v in broken_rules(*facts, "processed_dark")] == [
+        str(v) for v in broken_rules(frame, other, "processed_dark")
+    ]
+
+
+def test_choice_that_breaks_rules_is_worth_one_warning_with_all_values(make):
+    frames = [astrodata.open(make(f"N{n}.fits", COADDS=n, EXPTIME=60.002 / n)) for n in (1, 2, 2)]
+    dark = astrodata.open(make("a_dark.fits", "dark", COADDS=2, EXPTIME=60.002, LNRS=1))
+    assert choice_warning(frames[1:], dark, "processed_dark") is None
+    assert choice_warning([], dark, "processed_dark") is None
+    text = choice_warning(frames, dark, "processed_dark")
+    assert text.startswith(
+        "a_dark.fits, chosen by hand, is used although it does not fit 1 of 3 frames (N1.fits): "
+    )
+    assert text.endswith(
+        "coadds is 2, wanted 1 (1 x 60.002 s is not 2 x 30.001 s, whatever the total exposure)"
+    )
+    assert "does not fit N1.fits: coadds" in choice_warning(frames[:1], dark, "processed_dark")
+    many = choice_warning([frames[0]] * 3, facts_of(dark), "processed_dark")
+    assert "3 of 3 frames (N1.fits, ...): " in many
+    with pytest.raises(ParameterError, match="unknown type"):
+        choice_warning(frames, dark, "processed_drak")
+
+
+def test_mask_of_the_archive_may_be_chosen_by_hand(make, make_static_mask):
+    mask = make_static_mask()
+    assert user_calibrations({"bpm": mask}) == {"processed_bpm": mask}
+    frames = [astrodata.open(make("N1.fits")), astrodata.open(make("N2.fits", DATE_OBS="2000-12-01"))]
+    text = choice_warning(frames, astrodata.open(mask), "bpm")
+    assert "1 of 2 frames (N2.fits): ut_datetime is 2001-03-17" in text

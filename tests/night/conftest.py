@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import os
+import signal
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
 from pathlib import Path
@@ -10,9 +12,56 @@ from typing import Any
 
 import pytest
 
-from niripipe import night, simulate
+from niripipe import astrodata, night, simulate
 from niripipe.night import NightPlan, NightResult
 from niripipe.simulate import Effects, Night
+
+
+def same_pixels(ours: str, theirs: str) -> bool:
+    """Whether all planes of two products are equal bit for bit."""
+    a, b = astrodata.open(ours)[0], astrodata.open(theirs)[0]
+    planes = [(getattr(a, name), getattr(b, name)) for name in ("data", "variance", "mask")]
+    return all((x is None and y is None) or x.tobytes() == y.tobytes() for x, y in planes)
+
+
+def same_products(ours: NightResult, theirs: NightResult) -> bool:
+    """Whether two runs made the same files with the same pixels."""
+    names = [[Path(path).name for path in result.products()] for result in (ours, theirs)]
+    return names[0] == names[1] and all(map(same_pixels, ours.products(), theirs.products()))
+
+
+def hidden(folder: Path) -> list[str]:
+    """Unfinished and private files in a folder of products."""
+    return [path.name for path in folder.iterdir() if path.name.startswith(".")]
+
+
+KILLER = """
+import os, signal
+from pathlib import Path
+
+from niripipe.astrodata.fits_write import atomic_file
+
+
+def half_written(p):
+    \"\"\"Die in the middle of writing.\"\"\"
+    p.prepare()
+    if os.getpid() == {pid}:
+        return  # a plan follows the recipe here
+    with atomic_file(Path(p.context.output_dir) / "half.fits") as file:
+        file.write(b"SIMPLE  =")
+        file.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.fixture(scope="session")
+def killer(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A recipe that kills the process that runs it, with a file half written."""
+    if not hasattr(signal, "SIGKILL"):
+        pytest.skip("processes cannot be killed here")
+    path = tmp_path_factory.mktemp("recipe") / "killer.py"
+    path.write_text(KILLER.format(pid=os.getpid()))
+    return f"{path}.half_written"
 
 
 @dataclass

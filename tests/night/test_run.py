@@ -8,30 +8,28 @@ from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPool
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from niripipe import Reduce, astrodata, cal_service, night
 from niripipe.cal_service import CalibrationService, calibration_type, facts_of, rules_for
-from niripipe.errors import AlgorithmError, CalibrationError, DataError, NiripipeError, StorageError
-from niripipe.night import JobStatus, NightPlan, NightResult, Task, TaskResult, run_task
-from niripipe.night import run as run_module
+from niripipe.errors import (
+    AlgorithmError,
+    CalibrationError,
+    DataError,
+    InputError,
+    NiripipeError,
+    ParameterError,
+    StorageError,
+)
+from niripipe.night import JobStatus, NightPlan, NightResult, Task, TaskResult, run_task, steps
 from niripipe.simulate import Night
 
-from .conftest import Folder
+from .conftest import Folder, hidden, same_pixels, same_products
 
 
 @pytest.fixture(scope="module")
 def plan(small_plan: NightPlan) -> NightPlan:
     return small_plan
-
-
-def same_pixels(ours: str, theirs: str) -> bool:
-    a, b = astrodata.open(ours)[0], astrodata.open(theirs)[0]
-    planes = [(getattr(a, name), getattr(b, name)) for name in ("data", "variance", "mask")]
-    return all(
-        (x is None and y is None) or np.array_equal(x, y, equal_nan=x.dtype.kind == "f") for x, y in planes
-    )
 
 
 # ---- a whole night
@@ -104,8 +102,8 @@ def test_a_plan_can_be_run_again_into_the_same_folder(plan: NightPlan, tmp_path:
 # ---- executors
 
 
-def spawned() -> Executor:
-    return ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn"))
+def spawned(processes: int = 2) -> Executor:
+    return ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn"))
 
 
 @pytest.mark.parametrize("make", [lambda: ThreadPoolExecutor(2), spawned], ids=["threads", "processes"])
@@ -116,12 +114,50 @@ def test_an_executor_gives_the_serial_result(
         result = plan.run(tmp_path, executor=executor)
     assert result.ok
     assert [r.name for r in result] == [r.name for r in serial]
-    for ours, theirs in zip(result.products(), serial.products(), strict=True):
-        assert Path(ours).name == Path(theirs).name
-        assert same_pixels(ours, theirs)
+    assert same_products(result, serial)
+    assert hidden(tmp_path) == []
     assert [f.name for f in result.calibrations.list_files()] == [
         f.name for f in serial.calibrations.list_files()
     ]
+
+
+def test_a_broken_pool_is_a_clear_error_for_each_reduction_and_a_new_pool_ends_the_work(
+    small_night: Night, plan: NightPlan, serial: NightResult, tmp_path: Path, killer: str
+) -> None:
+    deadly = night.organise(small_night.folder, recipes={"flat": killer})
+    with spawned(1) as executor:
+        broken = deadly.run(tmp_path, executor=executor)
+    assert broken["flat"].status is JobStatus.FAILED
+    assert "The pool of workers broke before this reduction was done [item: flat H" in broken["flat"].reason
+    assert {r.name for r in broken.skipped} == {"standard FS 17 H", "science SN2014J H"}
+    assert hidden(tmp_path) == []
+    assert not (tmp_path / "half.fits").exists()
+    with ThreadPoolExecutor(2) as executor:
+        assert same_products(plan.run(tmp_path, executor=executor), serial)
+
+
+def test_a_pool_that_is_broken_from_the_start_takes_nothing_with_it(plan: NightPlan, tmp_path: Path) -> None:
+    def useless() -> None:
+        raise ValueError("no licence")
+
+    with ThreadPoolExecutor(1, initializer=useless) as executor:
+        result = plan.run(tmp_path, executor=executor)
+    assert {str(r.status) for r in result} == {"failed", "skipped"}
+    assert "BrokenThreadPool" in result["dark"].reason
+
+
+def test_only_executors_and_clients_are_accepted(plan: NightPlan, tmp_path: Path) -> None:
+    with pytest.raises(ParameterError, match="The executor cannot be used") as caught:
+        plan.run(tmp_path / "out", executor=map)  # type: ignore[arg-type]
+    assert caught.value.expected == "a concurrent.futures.Executor or a distributed.Client"
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_plan_that_lacks_what_a_reduction_needs_is_refused(plan: NightPlan, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="does not come before it") as caught:
+        NightPlan(tuple(job for job in plan if job.kind != "flat")).run(tmp_path / "out")
+    assert (caught.value.item, caught.value.found) == ("standard FS 17 H", "flat H")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_task_uses_no_calibration_that_it_does_not_name(
@@ -194,7 +230,7 @@ class Register:
 @pytest.fixture
 def pretended(monkeypatch: pytest.MonkeyPatch) -> Pretended:
     stand_in = Pretended()
-    monkeypatch.setattr(run_module, "run_task", stand_in)
+    monkeypatch.setattr(steps, "run_task", stand_in)
     return stand_in
 
 
@@ -295,7 +331,7 @@ def test_independent_reductions_run_at_the_same_time(
             meeting.wait()  # breaks unless the other is under way too
         return TaskResult(task.name, (f"{task.output_dir}/{task.name}.fits",), None, None, 0.0)
 
-    monkeypatch.setattr(run_module, "run_task", meet)
+    monkeypatch.setattr(steps, "run_task", meet)
     with ThreadPoolExecutor(4) as executor:
         assert run(big, tmp_path, executor=executor).ok
 

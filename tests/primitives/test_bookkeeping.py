@@ -160,7 +160,7 @@ def test_one_source_frame_serves_all_and_other_lengths_are_refused():
     with pytest.raises(ParameterError):
         b.p.transferAttribute(source="absent", attribute="mask")
     b.p.rejectInputs(stream="other", at_end=1)
-    with pytest.raises(ParameterError, match="2 frames.*expected: 1 or 3"):
+    with pytest.raises(ParameterError, match=r"2 frames.*expected: 1 or 3"):
         b.p.transferAttribute(source="other", attribute="mask")
     b.p.rejectInputs(stream="other", at_end=1)
     b.p.transferAttribute(source="other", attribute="mask")

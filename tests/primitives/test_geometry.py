@@ -33,7 +33,7 @@ def test_a_frame_maps_onto_itself_and_back():
 
 def test_a_frame_without_wcs_is_refused_with_what_to_do():
     frame = make.frame(ext={"CTYPE1": "LINEAR", "CTYPE2": "LINEAR"})
-    with pytest.raises(DataError, match="S0001.*bad_wcs=fix"):
+    with pytest.raises(DataError, match=r"S0001.*bad_wcs=fix"):
         require_wcs(frame)
     with pytest.raises(DataError):
         pixel_mapping(make.frame(), frame)

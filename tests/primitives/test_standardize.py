@@ -1,4 +1,4 @@
-"""Raw frames to frames in electrons: headers, WCS, flags, units, noise and linearity against analytic truth."""
+"""Raw frames to frames in electrons: headers, WCS, flags, units, noise, linearity against analytic truth."""
 
 from __future__ import annotations
 

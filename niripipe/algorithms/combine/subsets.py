@@ -29,7 +29,7 @@ Float32 = NDArray[np.float32]
 Bool = NDArray[np.bool_]
 Subset = tuple[int, ...]
 
-_BLOCK_VALUES = 1 << 19
+_BLOCK_VALUES = 1 << 20
 # Results held at a time: at most so many bytes, and so many subsets.
 _HELD_BYTES, _HELD = 64 << 20, 8
 
@@ -105,7 +105,9 @@ def subset_medians(
     that only depends on whether their number is even. All of this is minima and maxima of whole rows.
     """
     planes = list(data)
-    shape = common_shape(planes, None if variance is None else list(variance), None if mask is None else list(mask))
+    shape = common_shape(
+        planes, None if variance is None else list(variance), None if mask is None else list(mask)
+    )
     wanted = [_checked(subset, len(planes)) for subset in subsets]
     scales, zeros = per_input("scale", scale, len(planes), 1.0), per_input("zero", zero, len(planes), 0.0)
     held = int(np.clip(_HELD_BYTES // (8 * shape[0] * shape[1]), 2, _HELD))
@@ -128,17 +130,21 @@ class _Node:
     first: int
     size: int
     sign: Float32 | None
-    masked: NDArray[np.uint16] | None
+    masked: NDArray[np.unsignedinteger[Any]] | None
     total: Float32 | None
 
 
 @dataclass(frozen=True, slots=True)
 class _Block:
-    """The inputs in some rows: values, variances (0 where masked), and what is masked, if anything is."""
+    """The inputs in some rows: values, variances (0 where masked), and what is masked, if anything is.
+
+    ``nothing`` receives for each subset the pixels in which all of it is masked.
+    """
 
     values: list[Float32]
     variance: list[Float32] | None
     masked: list[Bool | None]
+    nothing: dict[int, NDArray[np.intp]]
 
 
 class _Task:
@@ -162,9 +168,11 @@ class _Task:
         self.mask = None if mask is None or all(m is None for m in mask) else [mask[k] for k in self.members]
         self.scale, self.zero = scale[self.members], zero[self.members]
         self.shape = shape
-        self.out = [np.empty(shape, np.float32) for _ in subsets]
-        self.out_variance = [np.empty(shape, np.float32) for _ in subsets] if variance is not None else None
-        self.left: list[dict[int, _Columns]] = [{} for _ in subsets]
+        self.out: list[Float32] = [np.empty(shape, np.float32) for _ in subsets]
+        self.out_variance: list[Float32] | None = None
+        if variance is not None:
+            self.out_variance = [np.empty(shape, np.float32) for _ in subsets]
+        self.left: dict[int, _Columns] = {}
         factors = [0.0] + [median_variance_factor(n) / n**2 for n in range(1, len(self.members) + 1)]
         self.factors = np.array(factors, np.float32)
 
@@ -172,15 +180,16 @@ class _Task:
         """Find the medians in some rows."""
         with np.errstate(all="ignore"):
             block = self._load(rows)
-            everything = range(len(self.subsets))
-            self._descend(block, self._core(block), everything, rows)
+            self._descend(block, self._core(block), range(len(self.subsets)), rows)
+            if block.nothing:
+                self.left[rows.start] = self._columns(rows, block.nothing)
 
     def results(self) -> Iterator[SubsetMedian]:
         """Give out the results, one after the other, and let go of them."""
         for k, subset in enumerate(self.subsets):
             data, variance = self.out[k], None if self.out_variance is None else self.out_variance[k]
             mask = None if self.mask is None else np.zeros(self.shape, np.uint16)
-            self._finish(self.left[k], subset, data, variance, mask)
+            self._finish(k, subset, data, variance, mask)
             self.out[k] = np.empty(0, np.float32)
             if self.out_variance is not None:
                 self.out_variance[k] = self.out[k]
@@ -214,7 +223,7 @@ class _Task:
             masked.append(worse)
             if variance is not None:
                 variances.append(variance)
-        return _Block(values, variances if self.variance is not None else None, masked)
+        return _Block(values, variances if self.variance is not None else None, masked, {})
 
     def _values(self, k: int, values: NDArray[Any]) -> Float32:
         made: Float32 = np.multiply(values, np.float32(self.scale[k]), dtype=np.float32, casting="unsafe")
@@ -254,13 +263,14 @@ class _Task:
             value, bad = block.values[k], block.masked[k]
             if bad is not None:
                 if sign is None or masked is None:
-                    sign, masked = np.full(bad.shape, np.inf, np.float32), np.zeros(bad.shape, np.uint16)
+                    sign = np.full(bad.shape, np.inf, np.float32)
+                    masked = np.zeros(bad.shape, np.uint8 if len(self.members) < 256 else np.uint16)
                 elif masked is node.masked:
                     sign, masked = sign.copy(), masked.copy()
                 # One more infinity: of either sign in turn.
                 value = np.where(bad, sign, value)
-                np.negative(sign, out=sign, where=bad)
-                masked += bad
+                sign.view(np.uint32)[:] ^= np.left_shift(bad, np.uint32(31), dtype=np.uint32)
+                masked += bad.view(np.uint8)
             entering.append(value)
             if block.variance is not None:
                 if total is None:
@@ -297,50 +307,50 @@ class _Task:
             value = np.where(odd, between, high) if n % 2 else np.where(odd, low, between)
         self.out[k][rows] = value.reshape(-1, self.shape[1])
         if self.out_variance is not None and node.total is not None:
-            factor = self.factors[n] if node.masked is None else self.factors[n - node.masked]
+            factors = self.factors[n::-1]
+            factor = factors[0] if node.masked is None else factors.take(node.masked, mode="clip")
             np.multiply(node.total, factor, out=self.out_variance[k][rows].reshape(-1))
         if node.masked is not None:
             nothing = np.flatnonzero(node.masked == n)
             if nothing.size:
-                self.left[k][rows.start] = self._columns(rows, self.subsets[k], nothing)
+                block.nothing[k] = nothing
 
     # ---- pixels without a clean input
 
-    def _columns(self, rows: slice, subset: Subset, where: NDArray[np.intp]) -> _Columns:
+    def _columns(self, rows: slice, nothing: dict[int, NDArray[np.intp]]) -> _Columns:
         """Keep the inputs of some pixels for `_finish`."""
+        where = np.unique(np.concatenate(list(nothing.values())))
 
-        def cut(sources: Sequence[RowSource | None], members: Subset) -> list[NDArray[Any]]:
-            parts = []
-            for k in members:
-                source = sources[k]
-                none = np.zeros(where.size, np.uint16)
-                parts.append(none if source is None else source[rows].reshape(-1)[where])
-            return parts
+        def cut(source: RowSource | None) -> NDArray[Any]:
+            return np.zeros(where.size, np.uint16) if source is None else source[rows].reshape(-1)[where]
 
-        data = [self._values(k, part) for k, part in zip(subset, cut(self.data, subset), strict=True)]
-        variance = None
+        variance = mask = None
+        data = np.stack([self._values(k, cut(source)) for k, source in enumerate(self.data)])
         if self.variance is not None:
-            parts = cut(self.variance, subset)
-            variance = np.stack([self._variances(k, part) for k, part in zip(subset, parts, strict=True)])
-        mask = None if self.mask is None else np.stack(cut(self.mask, subset)).astype(np.uint16)
-        return _Columns(where + rows.start * self.shape[1], np.stack(data), variance, mask)
+            variance = np.stack([self._variances(k, cut(source)) for k, source in enumerate(self.variance)])
+        if self.mask is not None:
+            mask = np.stack([cut(source).astype(np.uint16) for source in self.mask])
+        used = {k: np.searchsorted(where, pixels) for k, pixels in nothing.items()}
+        return _Columns(where + rows.start * self.shape[1], data, variance, mask, used)
 
     def _finish(
         self,
-        left: dict[int, _Columns],
+        k: int,
         subset: Subset,
         data: Float32,
         variance: Float32 | None,
         mask: NDArray[np.uint16] | None,
     ) -> None:
         """Combine the least bad inputs where there is no clean one."""
-        if not left:
+        parts = [part for _, part in sorted(self.left.items()) if k in part.used]
+        if not parts:
             return
-        parts = [left.pop(start) for start in sorted(left)]
-        where = np.concatenate([part.where for part in parts])
-        values = np.concatenate([part.data for part in parts], axis=1)
-        spread = _joined_columns([part.variance for part in parts])
-        flags = _joined_columns([part.mask for part in parts])
+        members = list(subset)
+        where = np.concatenate([part.where[part.used[k]] for part in parts])
+        cut = [np.ix_(np.array(members), part.used[k]) for part in parts]
+        values = np.concatenate([part.data[ix] for part, ix in zip(parts, cut, strict=True)], axis=1)
+        spread = _cut_columns([part.variance for part in parts], cut)
+        flags = _cut_columns([part.mask for part in parts], cut)
         settings = Settings.checked(
             len(subset), operation="median", reject="none", hsigma=3, lsigma=3, mclip=True, max_iters=None,
             nlow=0, nhigh=0, median_variance="exact", noise=None,
@@ -358,18 +368,22 @@ class _Task:
         data.reshape(-1)[where] = out.data
         if variance is not None:
             variance.reshape(-1)[where] = out.variance
-        if mask is not None:
+        if mask is not None and out.mask is not None:
             mask.reshape(-1)[where] = out.mask
 
 
 @dataclass(frozen=True, slots=True)
 class _Columns:
-    """Inputs of some pixels, ``(n, pixels)`` each, and where the pixels lie in the plane."""
+    """Inputs of some pixels, ``(n, pixels)`` each, and where the pixels lie in the plane.
+
+    ``used`` has the places in these arrays of the pixels that each subset wants.
+    """
 
     where: NDArray[np.intp]
     data: Float32
     variance: Float32 | None
     mask: NDArray[np.uint16] | None
+    used: dict[int, NDArray[np.intp]]
 
 
 def _joined(node: _Node, entering: list[Float32], low: int, high: int) -> list[Float32]:
@@ -400,8 +414,10 @@ def _joined(node: _Node, entering: list[Float32], low: int, high: int) -> list[F
     return rows[low - first : high - first + 1]
 
 
-def _joined_columns(parts: Sequence[NDArray[Any] | None]) -> NDArray[Any] | None:
-    known = [part for part in parts if part is not None]
+def _cut_columns(
+    parts: Sequence[NDArray[Any] | None], cut: Sequence[tuple[NDArray[Any], ...]]
+) -> NDArray[Any] | None:
+    known = [part[ix] for part, ix in zip(parts, cut, strict=True) if part is not None]
     return np.concatenate(known, axis=1) if known else None
 
 

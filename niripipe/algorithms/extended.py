@@ -1,0 +1,209 @@
+"""Light of extended sources in sky frames, found before the sky is made.
+
+Detection looks for what stands out from its surroundings within tens of pixels; the outskirts of a galaxy do
+not, and enter the sky frame as a ghost of the galaxy, which leaves a dark halo after the subtraction. Here
+frames are compared as mosaics of coarse boxes, in which faint light that is wide can be seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from niripipe.errors import AlgorithmError
+
+__all__ = ["BOX", "ExtendedLight", "box_medians", "extended_light", "over_pixels"]
+
+Floats = NDArray[np.floating[Any]]
+Float64 = NDArray[np.float64]
+Bool = NDArray[np.bool_]
+
+BOX = 32
+"""Side of a box, pixels: several widths of a star, and a small part of the galaxies that matter."""
+
+# A box with less than this share of usable pixels has no median worth comparing.
+_ENOUGH = 0.3
+_ROUNDS = 8
+# A region is kept when as many of its boxes exceed the noise of a box this many times, and it reaches as far
+# as the mean of nine boxes exceeds the noise of a box this many times (3.6 deviations of that mean).
+_SEEDS, _SEED, _REACH = 4, 8.0, 1.2
+# Fewer boxes than this show no trend across the frame.
+_LEAST_BOXES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class ExtendedLight:
+    """Where frames show extended light.
+
+    Attributes
+    ----------
+    masks : ndarray of bool, shape (n, by, bx)
+        Boxes of each frame with extended light in them.
+    levels : ndarray of float64, shape (n,)
+        Sky level of each frame in boxes without it, relative to the first frame's.
+    """
+
+    masks: Bool
+    levels: Float64
+
+
+def box_medians(plane: Floats, *flags: NDArray[Any] | None) -> Float64:
+    """Return the medians of the boxes of a frame.
+
+    Parameters
+    ----------
+    plane : ndarray, shape (ny, nx)
+        The frame.
+    *flags : ndarray of the same shape or None
+        Pixels that are not zero in one of them are left out.
+
+    Returns
+    -------
+    ndarray of float64, shape (ny // BOX, nx // BOX)
+        Medians of a quarter of the pixels, evenly spread; NaN where most pixels are left out. What is left
+        over at the upper edges belongs to no box.
+
+    Raises
+    ------
+    AlgorithmError
+        If the frame has no box.
+    """
+    by, bx = (size // BOX for size in plane.shape)
+    if by * bx == 0:
+        raise AlgorithmError("The frame is smaller than a box", found=plane.shape, expected=f">= {BOX}")
+    cut = (slice(0, by * BOX, 2), slice(0, bx * BOX, 2))
+    values = plane[cut].astype(np.float32)
+    bad = ~np.isfinite(values)
+    for one in flags:
+        if one is not None:
+            bad |= one[cut] != 0
+    values[bad] = np.inf
+    half = BOX // 2
+    boxes = values.reshape(by, half, bx, half).transpose(0, 2, 1, 3).reshape(by * bx, half * half)
+    count = half * half - bad.reshape(by, half, bx, half).sum(axis=(1, 3)).ravel()
+    ordered = np.sort(boxes, axis=1)
+    row = np.arange(by * bx)
+    middle = (
+        ordered[row, np.maximum(count - 1, 0) // 2] + ordered[row, np.minimum(count // 2, half * half - 1)]
+    )
+    medians: Float64 = 0.5 * middle.astype(np.float64)
+    medians[count < _ENOUGH * half * half] = np.nan
+    mosaic: Float64 = medians.reshape(by, bx)
+    return mosaic
+
+
+def extended_light(boxes: Sequence[Float64], partners: Sequence[Sequence[int]]) -> ExtendedLight:
+    """Find the extended light in frames that are each other's sky.
+
+    Parameters
+    ----------
+    boxes : sequence of ndarray, shape (by, bx)
+        Box medians of each frame; NaN where unknown.
+    partners : sequence of sequence of int
+        For each frame those that are its sky; none: nothing is found in it.
+
+    Returns
+    -------
+    ExtendedLight
+
+    Notes
+    -----
+    From each frame the median of its partners is subtracted, without the light found so far; what is left
+    beside a plane (skies brighten unevenly) and stands out over a wide area is light of the frame. This is
+    repeated until nothing changes: a galaxy that has moved by less than its size between the frames
+    first hides in its own ghost and then emerges.
+    """
+    values = np.stack([plane.ravel() for plane in boxes])
+    shape = boxes[0].shape
+    known = np.isfinite(values)
+    levels = np.array(
+        [np.median(row[good]) if good.any() else 1.0 for row, good in zip(values, known, strict=True)]
+    )
+    light = np.zeros(values.shape, bool)
+    if values.shape[1] < _LEAST_BOXES or not (levels > 0).all():
+        return ExtendedLight(
+            light.reshape(-1, *shape), levels / levels[0] if levels[0] else np.ones(len(levels))
+        )
+    for _ in range(_ROUNDS):
+        scaled = np.where(known, values / levels[:, None], 0.0)
+        found, steps = np.zeros_like(light), np.ones(len(levels))
+        for k, others in enumerate(partners):
+            if len(others) == 0:
+                continue
+            rest, good = _against(scaled, known, light, k, list(others))
+            quiet = good & ~light[k]
+            if quiet.sum() < _LEAST_BOXES:
+                continue
+            trend, centre, noise = _trend(rest, quiet, shape)
+            steps[k] += centre
+            found[k] = _regions(np.where(good, rest - trend, 0.0), good, noise, shape)
+        levels *= steps
+        if (found == light).all():
+            break
+        light = found
+    return ExtendedLight(light.reshape(-1, *shape), levels / levels[0])
+
+
+def over_pixels(boxes: Bool, shape: tuple[int, ...]) -> Bool:
+    """Return a mask of boxes as a mask of pixels; left-over edges are like the boxes beside them."""
+    rows = np.minimum(np.arange(shape[0]) // BOX, boxes.shape[0] - 1)
+    columns = np.minimum(np.arange(shape[1]) // BOX, boxes.shape[1] - 1)
+    return np.asarray(boxes[rows[:, None], columns])
+
+
+def _against(scaled: Float64, known: Bool, light: Bool, k: int, others: list[int]) -> tuple[Float64, Bool]:
+    """Return what a frame shows beyond the median of its partners, and where that can be told."""
+    use = known[others] & ~light[others]
+    nothing = ~use.any(axis=0)
+    use[:, nothing] = known[others][:, nothing]
+    ordered = np.sort(np.where(use, scaled[others], np.inf), axis=0)
+    count = use.sum(axis=0)
+    column = np.arange(ordered.shape[1])
+    low = ordered[np.maximum(count - 1, 0) // 2, column]
+    high = ordered[np.minimum(count // 2, len(others) - 1), column]
+    good = known[k] & (count > 0)
+    with np.errstate(invalid="ignore"):
+        return np.where(good, scaled[k] - 0.5 * (low + high), 0.0), good
+
+
+def _trend(rest: Float64, quiet: Bool, shape: tuple[int, int]) -> tuple[Float64, float, float]:
+    """Plane through the quiet boxes, its value in the middle, and the noise of a box about it."""
+    y, x = np.mgrid[-1 : 1 : shape[0] * 1j, -1 : 1 : shape[1] * 1j]
+    design = np.column_stack([np.ones(rest.size), x.ravel(), y.ravel()])
+    # Light only adds: the start is the fainter half.
+    kept = quiet & (rest <= np.median(rest[quiet]))
+    level = float(np.median(rest[quiet]))
+    model, noise = np.full(rest.size, level), 0.0
+    for _ in range(6):
+        away = rest - model
+        below = away[quiet & (away < 0)]
+        if below.size == 0:
+            break
+        noise = 1.4826 * float(np.median(-below))
+        kept = quiet & (np.abs(away) <= 2.5 * noise)
+        if kept.sum() < _LEAST_BOXES // 2:
+            break
+        model = design @ np.linalg.lstsq(design[kept], rest[kept], rcond=None)[0]
+    return model, float(np.mean(model)), noise
+
+
+def _regions(rest: Float64, good: Bool, noise: float, shape: tuple[int, int]) -> Bool:
+    """Boxes of wide regions that stand out."""
+    from scipy.ndimage import binary_dilation, label, uniform_filter
+
+    if not noise > 0:
+        return np.zeros(rest.size, bool)
+    plane, weight = rest.reshape(shape), good.reshape(shape).astype(float)
+    share = uniform_filter(weight, 3, mode="nearest")
+    smooth = uniform_filter(plane * weight, 3, mode="nearest") / np.maximum(share, 1e-3)
+    reached, number = label((smooth > _REACH * noise) & (share > 0.2))
+    if number == 0:
+        return np.zeros(rest.size, bool)
+    seeds = np.bincount(reached.ravel(), weights=(plane > _SEED * noise).ravel(), minlength=number + 1)
+    wide = seeds >= _SEEDS
+    wide[0] = False
+    return np.asarray(binary_dilation(wide[reached], np.ones((3, 3), bool)).ravel())

@@ -1,0 +1,156 @@
+"""A calibration store in an SQLite file.
+
+The file is the store's alone and says so in its header; what lacks the mark is never written to, unless it is
+empty. Writers take SQLite's write lock when the transaction begins, not at the first change, so what was read
+within it still holds when it is written.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import sqlalchemy as sa
+from sqlalchemy.pool import NullPool
+
+from niripipe.cal_service.backend import BUSY_SECONDS, STORE_MARK, Owner, Trouble
+from niripipe.cal_service.tables import Layout
+from niripipe.errors import StorageError
+
+__all__ = ["SqliteFile"]
+
+_CHOOSE = "Choose another place with config(db_dir=...)"
+
+
+@dataclass(frozen=True, slots=True)
+class SqliteFile:
+    """The backend for a file; see `niripipe.cal_service.backend.Backend` for its methods.
+
+    Parameters
+    ----------
+    path : Path
+        The file, absolute.
+    """
+
+    path: Path
+
+    def exists(self) -> bool:  # noqa: D102
+        return self.path.exists()
+
+    def prepare(self) -> None:
+        """Create the folder of the file, but not those above."""
+        folder = self.path.parent
+        if folder.is_dir():
+            return
+        if not folder.parent.is_dir():
+            raise StorageError(
+                "the folder for the calibration store does not exist",
+                file=folder,
+                remedy="Create it first, or choose another place with config(db_dir=...)",
+            )
+        try:
+            folder.mkdir(exist_ok=True)
+        except OSError as err:
+            raise StorageError(
+                "the folder for the calibration store cannot be created", file=folder, found=err.strerror
+            ) from err
+
+    def engine(self, *, write: bool) -> sa.Engine:
+        """Return an engine; a reader never creates the file."""
+        return _engine(self.path, "rwc" if write else "rw")
+
+    def begin(self, connection: sa.Connection, *, write: bool) -> None:  # noqa: D102
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+    def layout(self, connection: sa.Connection) -> Layout:  # noqa: D102
+        rows = connection.exec_driver_sql(
+            "SELECT s.name, c.name FROM sqlite_master AS s JOIN pragma_table_info(s.name) AS c"
+            " WHERE s.type IN ('table', 'view')"
+        ).all()
+        return {table: frozenset(c for t, c in rows if t == table) for table in {t for t, _ in rows}}
+
+    def owner(self, connection: sa.Connection, layout: Layout, version: str | None) -> Owner:  # noqa: D102
+        mark = connection.exec_driver_sql("PRAGMA application_id").scalar()
+        if mark == STORE_MARK:
+            return "niripipe"
+        return "another" if mark or layout else "nobody"
+
+    def mark(self, connection: sa.Connection) -> None:  # noqa: D102
+        connection.exec_driver_sql(f"PRAGMA application_id = {STORE_MARK}")
+
+    def trouble(self, error: Exception) -> Trouble:  # noqa: D102
+        code = getattr(error, "sqlite_errorname", "")
+        return next(
+            (trouble for start, trouble in _TROUBLE.items() if code.startswith(start)),
+            Trouble("the calibration store cannot be used", _CHOOSE),
+        )
+
+    def foreign(self) -> Trouble:  # noqa: D102
+        return Trouble("this database belongs to another program and is left alone", _CHOOSE)
+
+    def discard_damaged(self) -> bool:
+        """Delete the file if its header says that it is ours and it fails SQLite's own check."""
+        if not self._is_ours() or self._is_sound():
+            return False
+        try:
+            # The journal first: left behind, it would be played back into the new file.
+            self.path.with_name(self.path.name + "-journal").unlink(missing_ok=True)
+            self.path.unlink()
+        except OSError as err:
+            raise StorageError(
+                "the damaged calibration store cannot be deleted", file=self.path, found=err.strerror
+            ) from err
+        return True
+
+    def _is_ours(self) -> bool:
+        # The mark is read without SQLite, which does not open every damaged file.
+        if not self.path.is_file():
+            return False
+        with self.path.open("rb") as stream:
+            header = stream.read(72)
+        return header.startswith(b"SQLite format 3\0") and header[68:72] == STORE_MARK.to_bytes(4, "big")
+
+    def _is_sound(self) -> bool:
+        try:
+            with self.engine(write=False).connect() as connection:
+                return bool(connection.exec_driver_sql("PRAGMA quick_check(1)").scalar() == "ok")
+        except (sa.exc.SQLAlchemyError, sqlite3.Error):
+            return False
+
+
+# An engine without a pool keeps nothing open, but the statements that it has compiled, which is most of the
+# time that an operation takes.
+@lru_cache(maxsize=16)
+def _engine(path: Path, mode: str) -> sa.Engine:
+    # Opening by URI: any character may be part of the path.
+    address = f"{path.as_uri()}?mode={mode}"
+
+    def connect() -> sqlite3.Connection:
+        return sqlite3.connect(address, uri=True, timeout=BUSY_SECONDS, isolation_level=None)
+
+    return sa.create_engine("sqlite://", creator=connect, poolclass=NullPool)
+
+
+# By the beginning of SQLite's name for what went wrong.
+_TROUBLE = {
+    "SQLITE_BUSY": Trouble(
+        "the calibration store is locked by another process",
+        f"Try again; it was waited for {BUSY_SECONDS:g} s",
+    ),
+    "SQLITE_READONLY": Trouble(
+        "the calibration store is write-protected", "Change its permissions and those of its folder"
+    ),
+    "SQLITE_CORRUPT": Trouble(
+        "the calibration store is damaged", "Recreate it from the calibration files with rebuild()"
+    ),
+    "SQLITE_NOTADB": Trouble(
+        "this file is not a calibration store",
+        f"{_CHOOSE}, or, if it was a store, move it away and rebuild()",
+    ),
+    "SQLITE_FULL": Trouble("the disk is full", "Make room for the calibration store"),
+    "SQLITE_CANTOPEN": Trouble(
+        "the calibration store cannot be opened", "Check that its folder exists and may be written to"
+    ),
+}

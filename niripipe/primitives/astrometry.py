@@ -1,0 +1,384 @@
+"""Primitives that bring in a reference catalogue and fit the world coordinates to it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BeforeValidator
+
+from niripipe.algorithms import register
+from niripipe.algorithms.filter_magnitudes import MISSING, filter_magnitudes
+from niripipe.algorithms.register import Registration, Sources
+from niripipe.astrodata import FAIL, AstroData, with_affine
+from niripipe.errors import InputError
+from niripipe.logutils import get_logger
+from niripipe.primitives import catalogue_client
+from niripipe.primitives.base import Outcome, PrimitivesBase, primitive, skipped
+from niripipe.primitives.geometry import require_wcs
+from niripipe.primitives.params import Field, Params, nearest
+
+__all__ = ["Astrometry"]
+
+log = get_logger(__name__)
+
+Floats = NDArray[np.float64]
+
+_CATALOGUE_ERROR = 0.08
+"""Error of a catalogue position per axis, arcsec: that of 2MASS (Skrutskie et al. 2006, AJ 131, 1163)."""
+
+_TRUNCATED = 4 | 8 | 16
+"""SExtractor's flags: saturated, truncated by the edge, aperture incomplete."""
+
+
+def _source(value: Any) -> Any:
+    """Tell names of catalogues from paths; tables stay as they are."""
+    if value is None or hasattr(value, "colnames"):
+        return value
+    if not isinstance(value, str | Path):
+        raise ValueError("a catalogue's name, a path, an astropy Table, or None")
+    name = str(value).lower()
+    if name in catalogue_client.CATALOGUES:
+        return name
+    # As text: a parameter that is a path names a frame.
+    path = Path(value).expanduser()
+    if not path.is_file():
+        hint = nearest(str(value), catalogue_client.CATALOGUES) or ""
+        raise ValueError(
+            f"neither a file nor one of {', '.join(catalogue_client.CATALOGUES)}. {hint}".rstrip()
+        )
+    return str(path)
+
+
+class AddReferenceCatalogParams(Params):
+    """Parameters of `Astrometry.addReferenceCatalog`."""
+
+    suffix: str | None = Field("_refcatAdded", description="suffix of the file name")
+    source: Annotated[Any, BeforeValidator(_source)] = Field(
+        None,
+        description="a file, an astropy Table, or a catalogue to be asked for over the network: "
+        "2mass, ukidss9, sdss9, gaia3; None: no catalogue, no network",
+    )
+    radius: float = Field(0.033, gt=0, le=5, description="radius around the middle of the frame, degrees")
+    format: str | None = Field(None, description="astropy's name of the file's format; None: find out")
+    server: str = Field(catalogue_client.VIZIER, description="address of a VizieR server")
+    timeout: float = Field(30.0, gt=0, description="seconds that an answer may take")
+    max_rows: int = Field(5000, ge=1, description="sources asked for at most")
+
+    def as_record(self) -> dict[str, Any]:
+        """Return the values in a form that JSON can hold; a table appears by name and length."""
+        record = super().as_record()
+        if hasattr(self.source, "colnames"):
+            name = str(self.source.meta.get("CATALOG", "without name"))
+            record["source"] = f"table {name}, {len(self.source)} rows"
+        return record
+
+
+class DetermineAstrometricSolutionParams(Params):
+    """Parameters of `Astrometry.determineAstrometricSolution`."""
+
+    suffix: str | None = Field("_astrometryCorrected", description="suffix of the file name")
+    initial: float = Field(5.0, ge=1, description="largest error of the WCS, arcsec")
+    final: float = Field(1.0, gt=0, description="largest distance of a matched pair, arcsec")
+    rotate: bool = Field(False, description="allow a rotation")
+    scale: bool = Field(False, description="allow a change of scale")
+    min_sources: int = Field(3, ge=2, description="matched sources without which the WCS is left as it is")
+
+
+class Astrometry(PrimitivesBase):
+    """Reference catalogue and world coordinates."""
+
+    @primitive(stamp="ADDRECAT")
+    def addReferenceCatalog(
+        self, frames: list[AstroData], params: AddReferenceCatalogParams
+    ) -> list[AstroData]:
+        """Attach the sources of a reference catalogue around each frame as the table REFCAT.
+
+        Columns: Id, Cat_Id, RAJ2000, DEJ2000 (degrees; proper motions, where the catalogue has them, are
+        applied up to the time of the frame), magnitudes with errors, and filtermag, filtermag_err in the
+        filter of the frame (-999 where not known). Nothing reaches the network unless a catalogue is named;
+        a server is asked once for all frames of one field. DRAGONS asks for 2MASS by default, around the
+        WCS's reference point, which may lie outside of the frame.
+
+        Raises
+        ------
+        InputError
+            The file cannot be read; or, in mode sq, the server gives no usable answer.
+        DataError
+            The table has no usable positions, or a frame no WCS.
+        """
+        if params.source is None:
+            for frame in frames:
+                self.note(frame, skipped("no source was named"))
+            return frames
+        known: list[tuple[float, float, Any]] = []
+        for frame in frames:
+            ra, dec = _centre(frame)
+            try:
+                table = _covering(known, ra, dec, params)
+            except InputError as error:
+                if self.context.mode == "sq":
+                    raise
+                log.warning("%s: %s", frame.filename, error)
+                self.note(frame, skipped(str(error)))
+                continue
+            table = catalogue_client.near(table, ra, dec, params.radius, frame.ut_datetime())
+            if len(table) == 0:
+                self.note(frame, skipped(f"no catalogue source within {params.radius:g} degrees"))
+                continue
+            _add_filter_magnitudes(table, frame)
+            frame.REFCAT = table
+            log.stdinfo("%s: %d sources of %s", frame.filename, len(table), table.meta["CATALOG"])
+        return frames
+
+    @primitive(stamp="ASTRMTRY", repeatable=True)
+    def determineAstrometricSolution(
+        self, frame: AstroData, params: DetermineAstrometricSolutionParams
+    ) -> Outcome | None:
+        """Fit the WCS to the reference catalogue, and give sources their reference magnitudes.
+
+        The objects of OBJCAT (of many, the brightest) are matched with REFCAT within `initial` of where the
+        WCS puts them. The WCS moves only if at least `min_sources` pairs agree, so many are no accident, and
+        the shift is certain to 0.06 arcsec; one star in the right place proves nothing. Sources within
+        `final` of a reference source get REF_NUMBER, REF_MAG, REF_MAG_ERR, also where the WCS stays as it is.
+
+        The extension gets ASTNUM (pairs), ASTDRA and ASTDDEC (how far the middle of the frame moved, arcsec,
+        RA times cos Dec), ASTRMSRA and ASTRMSDE (scatter of the pairs on each axis, arcsec). Pixels are not
+        touched.
+        """
+        ext = frame[0]
+        missing = _missing(frame)
+        if missing:
+            log.warning("%s: no astrometric solution: %s", frame.filename, missing)
+            return skipped(missing)
+        scale = float(ext.pixel_scale())
+        found = _matched(frame, params, scale)
+        accepted = found.accepted and found.n_matched >= params.min_sources
+        before = _centre(frame)
+        if accepted:
+            matrix, offset = found.matrix()
+            # The registration speaks of arcsec in array order, a WCS of pixels (x, y).
+            ext.wcs = with_affine(ext.wcs, matrix[::-1, ::-1], offset[::-1] / scale)
+            _update_world(frame)
+        residuals = _assign(frame, params.final, scale)
+        if not accepted:
+            reason = _why_left(found, params) + f"; {len(residuals)} sources identified where they are"
+            log.warning("%s: the WCS is left as it is: %s", frame.filename, reason)
+            return skipped(reason)
+        _record(frame, before, residuals)
+        return None
+
+
+def _centre(frame: AstroData) -> tuple[float, float]:
+    ny, nx = frame[0].shape
+    ra, dec = require_wcs(frame).all_pix2world((nx - 1) / 2, (ny - 1) / 2, 0)
+    return float(ra), float(dec)
+
+
+def _covering(
+    known: list[tuple[float, float, Any]], ra: float, dec: float, params: AddReferenceCatalogParams
+) -> Any:
+    """Return a table that covers a field: one got before, or a new one."""
+    for lon, lat, table in known:
+        if np.hypot((lon - ra) * np.cos(np.deg2rad(dec)), lat - dec) <= params.radius:
+            return table
+    table = _obtained(ra, dec, params)
+    known.append((ra, dec, table))
+    return table
+
+
+def _obtained(ra: float, dec: float, params: AddReferenceCatalogParams) -> Any:
+    source = params.source
+    if not isinstance(source, str):
+        return catalogue_client.standard_table(source)
+    if source not in catalogue_client.CATALOGUES:
+        return catalogue_client.read_table(Path(source), params.format)
+    # Twice the radius, so that fields displaced by up to the radius are covered by the same answer.
+    return catalogue_client.cone_search(
+        source,
+        ra,
+        dec,
+        2 * params.radius,
+        server=params.server,
+        timeout=params.timeout,
+        max_rows=params.max_rows,
+    )
+
+
+def _add_filter_magnitudes(table: Any, frame: AstroData) -> None:
+    if "filtermag" not in table.colnames:
+        bands = [name for name in table.colnames if name.endswith("mag") and f"{name}_err" in table.colnames]
+        name = frame.filter_name(pretty=True)
+        magnitudes = {band: np.asarray(table[band]) for band in bands}
+        found = filter_magnitudes(
+            name, magnitudes, {band: np.asarray(table[f"{band}_err"]) for band in bands}
+        )
+        if found is None:
+            log.warning("%s: the catalogue has no magnitudes in %s", frame.filename, name)
+            found = np.full(len(table), MISSING), np.full(len(table), MISSING)
+        table["filtermag"], table["filtermag_err"] = found
+        return
+    if "filtermag_err" not in table.colnames:
+        table["filtermag_err"] = np.full(len(table), np.nan)
+    for column in ("filtermag", "filtermag_err"):
+        table[column] = np.where(np.isfinite(table[column]), table[column], MISSING)
+
+
+def _missing(frame: AstroData) -> str:
+    """Say what is missing for an astrometric solution; nothing if it is all there."""
+    ext = frame[0]
+    if "REFCAT" not in frame.tables:
+        return "there is no reference catalogue; run addReferenceCatalog first"
+    if "OBJCAT" not in ext.exposed or len(ext.OBJCAT) == 0:
+        return "there are no sources; run detectSources first"
+    if ext.wcs is None or ext.pixel_scale() is None:
+        return "the frame has no WCS"
+    return ""
+
+
+def _matched(frame: AstroData, params: DetermineAstrometricSolutionParams, scale: float) -> Registration:
+    """Match objects and catalogue, in arcsec from the first pixel.
+
+    A catalogue's positions are no better for a finer pixel scale, so the limits that decide about the match
+    are angles.
+    """
+    ny, nx = frame[0].shape
+    x, y, flux = _reference(frame)
+    margin = params.initial / scale
+    inside = (x > -margin) & (x < nx - 1 + margin) & (y > -margin) & (y < ny - 1 + margin)
+    x, y, flux = x[inside], y[inside], flux[inside]
+    objects = _objects(frame, max(2 * len(x), min(10, len(frame[0].OBJCAT))), scale)
+    reference = Sources(
+        x * scale,
+        y * scale,
+        flux=_on_scale_of(flux, objects.flux),
+        error=np.full(len(x), _CATALOGUE_ERROR),
+    )
+    return register.match_sources(
+        objects,
+        reference,
+        search_radius=params.initial,
+        match_radius=params.final,
+        min_sources=params.min_sources,
+        rotate=params.rotate,
+        scale=params.scale,
+        centre=(scale * (nx - 1) / 2, scale * (ny - 1) / 2),
+    )
+
+
+def _reference(frame: AstroData) -> tuple[Floats, Floats, Floats]:
+    """Return where the frame's WCS puts the catalogue (0-based pixels), and fluxes on an unknown scale."""
+    table = frame.REFCAT
+    x, y = frame[0].wcs.all_world2pix(
+        np.asarray(table["RAJ2000"], float), np.asarray(table["DEJ2000"], float), 0
+    )
+    magnitude = np.asarray(table["filtermag"], float)
+    if not np.any(magnitude > MISSING):
+        others = [name for name in ("hmag", "kmag", "jmag", "ymag", "zmag", "gmag") if name in table.colnames]
+        magnitude = np.asarray(table[others[0]], float) if others else np.zeros(len(table))
+    usable = np.isfinite(magnitude) & (magnitude > MISSING)
+    faintest = magnitude[usable].max() if usable.any() else 0.0
+    return x, y, 10.0 ** (-0.4 * (np.where(usable, magnitude, faintest) - faintest))
+
+
+def _objects(frame: AstroData, number: int, scale: float) -> Sources:
+    """Return the brightest objects; fainter ones than the catalogue reaches are accidents in waiting."""
+    table = frame[0].OBJCAT
+    flux = np.asarray(table["FLUX_AUTO"], float)
+    order = np.argsort(-np.nan_to_num(flux), kind="stable")[:number]
+    flags, bits = np.asarray(table["FLAGS"], int), np.asarray(table["IMAFLAGS_ISO"], int)
+    x, y = _positions(table)
+    return Sources(
+        x * scale,
+        y * scale,
+        flux=flux,
+        flux_error=np.asarray(table["FLUXERR_AUTO"], float),
+        error=_errors(table) * scale,
+        suspect=(flags & _TRUNCATED != 0) | (bits & int(FAIL) != 0),
+    ).take(order)
+
+
+def _positions(table: Any) -> tuple[Floats, Floats]:
+    """Return 0-based positions, the windowed ones where the catalogue has them."""
+    names = ("XWIN_IMAGE", "YWIN_IMAGE") if "XWIN_IMAGE" in table.colnames else ("X_IMAGE", "Y_IMAGE")
+    x, y = (np.asarray(table[name], float) - 1 for name in names)
+    return x, y
+
+
+def _errors(table: Any) -> Floats:
+    if "ERRWIN_IMAGE" in table.colnames:
+        return np.asarray(table["ERRWIN_IMAGE"], float)
+    sum_of_squares: Floats = np.asarray(table["ERRX2_IMAGE"], float) + np.asarray(table["ERRY2_IMAGE"], float)
+    return np.asarray(np.sqrt(0.5 * sum_of_squares), np.float64)
+
+
+def _on_scale_of(flux: Floats, other: Any) -> Floats:
+    """Scale fluxes so that the medians of the brightest of both lists agree."""
+    number = min(len(flux), len(other), 10)
+    if number == 0:
+        return flux
+    factor = np.median(np.sort(other)[-number:]) / np.median(np.sort(flux)[-number:])
+    return flux * factor if np.isfinite(factor) and factor > 0 else flux
+
+
+def _why_left(found: Registration, params: DetermineAstrometricSolutionParams) -> str:
+    if found.accepted:
+        return f"{found.n_matched} matched sources, at least {params.min_sources} wanted"
+    return found.reason.replace("pixel", "arcsec")
+
+
+def _update_world(frame: AstroData) -> None:
+    catalogue, wcs = frame[0].OBJCAT, frame[0].wcs
+    ra, dec = wcs.all_pix2world(catalogue["X_IMAGE"], catalogue["Y_IMAGE"], 1)
+    catalogue["X_WORLD"], catalogue["Y_WORLD"] = ra, dec
+
+
+def _assign(frame: AstroData, radius: float, scale: float) -> Floats:
+    """Give sources the numbers and magnitudes of their references.
+
+    Returns
+    -------
+    ndarray of float64, shape (n, 2)
+        Catalogue minus source of each pair, arcsec, RA times cos Dec and Dec.
+    """
+    catalogue, table = frame[0].OBJCAT, frame.REFCAT
+    wcs = require_wcs(frame)
+    for name in ("REF_NUMBER", "REF_MAG", "REF_MAG_ERR"):
+        catalogue[name] = np.full(len(catalogue), -999, dtype=catalogue[name].dtype)
+    x, y = _positions(catalogue)
+    lon, lat = np.asarray(table["RAJ2000"], float), np.asarray(table["DEJ2000"], float)
+    ref_x, ref_y = wcs.all_world2pix(lon, lat, 0)
+    here, there = register.pair_sources(x, y, ref_x, ref_y, radius / scale)
+    catalogue["REF_NUMBER"][here] = np.asarray(table["Id"])[there]
+    catalogue["REF_MAG"][here] = np.asarray(table["filtermag"])[there]
+    catalogue["REF_MAG_ERR"][here] = np.asarray(table["filtermag_err"])[there]
+    ra, dec = wcs.all_pix2world(x[here], y[here], 0)
+    return np.column_stack(_apart(lon[there], lat[there], ra, dec))
+
+
+def _apart(lon: Any, lat: Any, ra: Any, dec: Any) -> tuple[Any, Any]:
+    """Return differences of positions, arcsec, RA times cos Dec and Dec."""
+    turn = (np.asarray(lon) - ra + 180.0) % 360.0 - 180.0
+    return 3600 * turn * np.cos(np.deg2rad(dec)), 3600 * (np.asarray(lat) - dec)
+
+
+def _record(frame: AstroData, before: tuple[float, float], residuals: Floats) -> None:
+    hdr = frame[0].hdr
+    dra, ddec = _apart(*_centre(frame), *before)
+    # Two axes, two scatters: the offsets of one say nothing about the other.
+    scatter = residuals.std(axis=0, ddof=1) if len(residuals) > 1 else np.zeros(2)
+    hdr.set("ASTNUM", len(residuals), "Sources identified with the catalogue")
+    hdr.set("ASTDRA", round(float(dra), 4), "Change of RA x cos(Dec) by the catalogue (arcsec)")
+    hdr.set("ASTDDEC", round(float(ddec), 4), "Change of Dec by the catalogue (arcsec)")
+    hdr.set("ASTRMSRA", round(float(scatter[0]), 4), "Scatter in RA x cos(Dec) (arcsec)")
+    hdr.set("ASTRMSDE", round(float(scatter[1]), 4), "Scatter in Dec (arcsec)")
+    log.stdinfo(
+        "%s: WCS moved by %.3f, %.3f arcsec (RA, Dec); %d sources scatter by %.3f, %.3f",
+        frame.filename,
+        dra,
+        ddec,
+        len(residuals),
+        *scatter,
+    )

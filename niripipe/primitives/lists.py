@@ -1,0 +1,224 @@
+"""Primitives that keep lists of frames on disk, so that frames arriving one by one are reduced together."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from niripipe import astrodata
+from niripipe.astrodata import AstroData, utc_now
+from niripipe.errors import NiripipeError, ParameterError, StorageError
+from niripipe.logutils import get_logger
+from niripipe.primitives.base import PrimitivesBase, primitive
+from niripipe.primitives.params import Field, Params
+
+__all__ = ["LIST_FILE", "Lists"]
+
+log = get_logger(__name__)
+
+LIST_FILE = "niripipe_lists.jsonl"
+"""Name of the file in the output folder: one JSON object a line, the last one about a frame counts."""
+
+_DEFAULT_PURPOSE = "list"
+
+
+class AddToListParams(Params):
+    """Parameters of `Lists.addToList`."""
+
+    purpose: str | None = Field(None, description="name of the list; None: 'list'")
+
+
+class GetListParams(Params):
+    """Parameters of `Lists.getList`."""
+
+    purpose: str | None = Field(None, description="name of the list; None: 'list'")
+    max_frames: int | None = Field(None, ge=1, description="only so many frames, those added last")
+
+
+class ShowListParams(Params):
+    """Parameters of `Lists.showList`."""
+
+    purpose: str = Field("all", description="name of the list; all: every list")
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """One frame in one list.
+
+    Attributes
+    ----------
+    purpose, group : str
+        The list: what for, and the frames' common set-up (descriptor ``group_id``).
+    original : str
+        Name of the raw file.
+    file : str
+        Name of the file in the output folder.
+    added : str
+        UTC.
+    """
+
+    purpose: str
+    group: str
+    original: str
+    file: str
+    added: str
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        return self.purpose, self.group, self.original
+
+
+class Lists(PrimitivesBase):
+    """Lists of frames that outlive a reduction, in the output folder.
+
+    A list holds frames of one purpose and one `group_id`. The list's file is only ever appended to, a line at
+    a time, so that several processes may add to it; frames are files ``<root>_<purpose>.fits`` beside it.
+    Removing the files or the list's file forgets the list.
+    """
+
+    @primitive(renames=False)
+    def addToList(self, frames: list[AstroData], params: AddToListParams) -> list[AstroData]:
+        """Write frames with the suffix ``_<purpose>`` and put them on the list of their group.
+
+        A frame that is on the list already is replaced.
+
+        Raises
+        ------
+        ParameterError
+            A purpose that cannot be part of a file name.
+        StorageError
+            The list cannot be written.
+        """
+        purpose = _purpose(params.purpose)
+        entries = []
+        for frame in frames:
+            frame.update_filename(suffix=f"_{purpose}", strip=True)
+            name = str(frame.filename)
+            self.runner.save(frame, self.context.output_dir / name, overwrite=True)
+            entries.append(_Entry(purpose, frame.group_id(), _original(frame), name, utc_now()))
+        _append(self.context.output_dir / LIST_FILE, entries)
+        return frames
+
+    @primitive(renames=False)
+    def getList(self, frames: list[AstroData], params: GetListParams) -> list[AstroData]:
+        """Return all frames on the lists of these frames' groups, in the order in which they were added.
+
+        Frames at hand are kept as they are; the others are opened. A frame whose file has gone, cannot be
+        opened, or is of another group by now is left out with a warning: what an earlier reduction left
+        behind never joins in unnoticed.
+
+        Raises
+        ------
+        ParameterError
+            A purpose that cannot be part of a file name.
+        """
+        purpose = _purpose(params.purpose)
+        groups = {frame.group_id() for frame in frames}
+        at_hand = {_original(frame): frame for frame in frames}
+        entries = [e for e in self._entries() if e.purpose == purpose and e.group in groups]
+        collected, listed = [], set()
+        for entry in entries:
+            listed.add(entry.original)
+            frame = at_hand.get(entry.original) or self._reopened(entry)
+            if frame is not None:
+                collected.append(frame)
+        # Frames that were never added have come last.
+        collected += [frame for frame in frames if _original(frame) not in listed]
+        if params.max_frames is not None:
+            collected = collected[-params.max_frames :]
+        log.stdinfo(
+            "%s: %d frames, %d of them from earlier", purpose, len(collected), _strangers(collected, frames)
+        )
+        return collected
+
+    @primitive(renames=False)
+    def showList(self, frames: list[AstroData], params: ShowListParams) -> list[AstroData]:
+        """Log the frames on the lists of these frames' groups; without frames, on all lists."""
+        groups = {frame.group_id() for frame in frames}
+        for entry in self._entries():
+            if params.purpose in ("all", entry.purpose) and (not groups or entry.group in groups):
+                log.stdinfo("%s: %s (%s)", entry.purpose, entry.file, entry.group)
+        return frames
+
+    def _entries(self) -> list[_Entry]:
+        return _read(self.context.output_dir / LIST_FILE)
+
+    def _reopened(self, entry: _Entry) -> AstroData | None:
+        """Open a listed frame under the name of its raw file; None when it is not that frame any more."""
+        try:
+            frame = astrodata.open(self.context.output_dir / entry.file)
+        except NiripipeError as error:
+            log.warning("%s is on the list %s but cannot be used: %s", entry.file, entry.purpose, error)
+            return None
+        if frame.group_id() != entry.group or _original(frame) != entry.original:
+            log.warning("%s is on the list %s but has become another frame", entry.file, entry.purpose)
+            return None
+        frame.orig_filename = entry.original
+        return frame
+
+
+def _purpose(purpose: str | None) -> str:
+    name = purpose or _DEFAULT_PURPOSE
+    if not re.fullmatch(r"[A-Za-z0-9-]+", name):
+        raise ParameterError(
+            "A purpose is part of a file name", item="purpose", found=name, expected="letters, digits and -"
+        )
+    return name
+
+
+def _original(frame: AstroData) -> str:
+    return str(frame.phu.get("ORIGNAME") or frame.orig_filename or frame.filename)
+
+
+def _strangers(collected: list[AstroData], frames: list[AstroData]) -> int:
+    own = {id(frame) for frame in frames}
+    return sum(id(frame) not in own for frame in collected)
+
+
+def _append(path: Path, entries: Iterable[_Entry]) -> None:
+    text = "".join(json.dumps(asdict(entry), sort_keys=True) + "\n" for entry in entries)
+    if not text:
+        return
+    try:
+        # A single write at the end of the file: lines of two processes do not mix.
+        handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            os.write(handle, text.encode())
+        finally:
+            os.close(handle)
+    except OSError as error:
+        raise StorageError("The list cannot be written", file=path, found=error.strerror) from None
+
+
+def _read(path: Path) -> list[_Entry]:
+    """Return what is on the lists, in the order of the first addition; damaged lines are passed over."""
+    try:
+        lines = path.read_text(errors="replace").splitlines()
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise StorageError("The list cannot be read", file=path, found=error.strerror) from None
+    found: dict[tuple[str, str, str], _Entry] = {}
+    for number, line in enumerate(lines, start=1):
+        entry = _parsed(line)
+        if entry is None:
+            log.warning("%s: line %d is damaged and passed over", path.name, number)
+        else:
+            found[entry.key] = entry
+    return list(found.values())
+
+
+def _parsed(line: str) -> _Entry | None:
+    try:
+        values: Any = json.loads(line)
+        entry = _Entry(**values)
+    except (ValueError, TypeError):
+        return None
+    # A name with a folder in it would open files elsewhere.
+    sound = all(isinstance(value, str) for value in values.values()) and Path(entry.file).name == entry.file
+    return entry if sound else None

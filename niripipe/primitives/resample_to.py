@@ -1,0 +1,392 @@
+"""Moving frames by shifts that the user knows, and putting them on world coordinates that the user gives."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import numpy as np
+from pydantic import BeforeValidator
+
+from niripipe.algorithms.project import project
+from niripipe.algorithms.resample import Affine, Grid, Kernel, Resampled, corners_of, output_grid, resample
+from niripipe.astrodata import AstroData, shifted
+from niripipe.errors import AlgorithmError, DataError, InputError, ParameterError
+from niripipe.primitives.base import PrimitivesBase, primitive
+from niripipe.primitives.geometry import require_wcs
+from niripipe.primitives.params import Field, Params
+
+if TYPE_CHECKING:
+    from astropy.wcs import WCS
+
+__all__ = ["ResampleTo", "Target", "TargetParams", "onto_target", "read_target"]
+
+Shifts = tuple[tuple[float, float], ...]
+
+_LARGEST = 20000
+"""Pixels along a side from which an output is taken for a mistake: 20000 x 20000 is 4 GB a plane and more."""
+
+
+def _shifts(value: Any) -> Any:
+    """Read ``dx,dy:dx,dy:...``, a file with a pair a line, or pairs of numbers."""
+    if value is None or not isinstance(value, str | Path):
+        return value
+    text = str(value).strip()
+    pairs = text.split(":")
+    path = Path(text).expanduser()
+    if not all(re.fullmatch(r"[-+.eE\d\s]+,[-+.eE\d\s]+", pair) for pair in pairs):
+        if not path.is_file():
+            raise ValueError("shifts are written dx,dy or dx1,dy1:dx2,dy2, or stand in a file, a pair a line")
+        lines = (line.partition("#")[0].strip() for line in path.read_text(errors="replace").splitlines())
+        pairs = [line for line in lines if line]
+    try:
+        return tuple(tuple(float(part) for part in re.split(r"[,\s]+", pair.strip())) for pair in pairs)
+    except ValueError:
+        raise ValueError("a shift is a pair of numbers, dx and dy in pixels") from None
+
+
+def _target(value: Any) -> Any:
+    # As text: a parameter that is a path names a frame of the instrument.
+    return str(value) if isinstance(value, Path) else value
+
+
+class TargetParams(Params):
+    """The parameter of a primitive that puts frames on given world coordinates."""
+
+    target_wcs: Annotated[Any, BeforeValidator(_target)] = Field(
+        None, description="world coordinates to use instead: a FITS file, header, WCS or frame, or 'north'"
+    )
+
+    def as_record(self) -> dict[str, Any]:
+        """Return the values in a form that JSON can hold; a header or WCS appears by its numbers."""
+        record = super().as_record()
+        target = self.target_wcs
+        if hasattr(target, "to_header_string"):
+            record["target_wcs"] = " ".join(target.to_header_string().split())
+        elif hasattr(target, "cards"):
+            wanted = ("CTYPE", "CRVAL", "CRPIX", "CD", "PC", "NAXIS")
+            keys = [key for key in target if key.startswith(wanted)]
+            record["target_wcs"] = " ".join(f"{key}={target[key]}" for key in keys)
+        return record
+
+
+class ShiftImagesParams(Params):
+    """Parameters of `ResampleTo.shiftImages`."""
+
+    suffix: str | None = Field("_shift", description="suffix of the file name")
+    shifts: Annotated[Shifts | None, BeforeValidator(_shifts)] = Field(
+        None, description="dx,dy in pixels, one for all frames or one each (dx1,dy1:dx2,dy2), or a file"
+    )
+    interpolant: Literal["nearest", "linear", "poly3", "poly5", "spline3", "spline5"] = Field(
+        "poly3", description="interpolation kernel"
+    )
+    trim_data: bool = Field(False, description="keep the first frame's own pixels instead of the whole field")
+    clean_data: bool = Field(True, description="replace unusable pixels before interpolating")
+    dq_threshold: float | None = Field(
+        None, ge=0, lt=1, description="weight of flagged pixels that flags a new one; None: 0.1"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A grid of pixels on the sky.
+
+    Attributes
+    ----------
+    wcs : astropy.wcs.WCS
+    shape : tuple of int or None
+        (ny, nx); None: as large as the frames need.
+    """
+
+    wcs: WCS
+    shape: tuple[int, int] | None
+
+
+class ResampleTo(PrimitivesBase):
+    """Shifts by hand."""
+
+    @primitive(stamp="SHIFT")
+    def shiftImages(self, frames: list[AstroData], params: ShiftImagesParams) -> list[AstroData]:
+        """Move the content of each frame by (dx, dy) pixels, onto one grid that holds all frames.
+
+        What was at pixel (x, y) is at (x + dx, y + dy) of the grid of the unshifted first frame. The world
+        coordinates move with the pixels: a star keeps its position. A single frame, or `trim_data`, keeps
+        the frame's own size. Whole pixels are copied; otherwise variance and flags follow as in
+        `resampleToCommonFrame`.
+
+        Raises
+        ------
+        ParameterError
+            There are no shifts, or neither one nor as many as frames.
+        """
+        if not frames:
+            return frames
+        shifts = _one_each(params.shifts, len(frames))
+        moves = [Affine.shift(dy, dx) for dx, dy in shifts]
+        if params.trim_data or len(frames) == 1:
+            grid = Grid((0, 0), frames[0][0].shape)
+        else:
+            grid = output_grid(
+                corners_of(frame[0].shape, move) for frame, move in zip(frames, moves, strict=True)
+            )
+        jobs = list(zip(frames, moves, strict=True))
+        self.map(lambda job: _shift(*job, grid, params), jobs)
+        return frames
+
+
+def read_target(source: Any, frames: Sequence[AstroData]) -> Target:
+    """Return the grid that a user's target describes.
+
+    Parameters
+    ----------
+    source : path, FITS header, astropy.wcs.WCS, AstroData or "north"
+        Of a file, the first image with celestial coordinates. Its size (NAXIS1, NAXIS2, or the pixel shape of
+        a WCS) is the size of the output; without one the output is as large as the frames need. ``north``
+        asks for a tangential projection with North up and East left, at the scale of the first frame.
+    frames : sequence of AstroData
+        What is to be put on it.
+
+    Returns
+    -------
+    Target
+
+    Raises
+    ------
+    InputError
+        The target cannot be read, or has no celestial coordinates.
+    """
+    from astropy.io import fits
+    from astropy.wcs import WCS
+
+    if source == "north":
+        return _north_up(frames)
+    if isinstance(source, AstroData):
+        return Target(require_wcs(source), source[0].shape)
+    if isinstance(source, str | Path):
+        return _from_file(Path(source).expanduser())
+    if isinstance(source, fits.Header):
+        return _from_header(source, None)
+    if isinstance(source, WCS):
+        if not source.has_celestial:
+            raise _no_target("a WCS without celestial axes")
+        celestial = source.celestial
+        return Target(celestial, None if source.array_shape is None else _shape(source.array_shape))
+    raise _no_target(type(source).__name__)
+
+
+def onto_target(
+    frames: list[AstroData],
+    target: Target,
+    *,
+    kernel: Kernel,
+    dq_threshold: float | None,
+    clean: bool,
+    conserve: bool,
+    run: Callable[[Callable[[AstroData], None], list[AstroData]], Any],
+) -> list[AstroData]:
+    """Put frames on a grid of pixels on the sky, whatever its projection, scale and reference system.
+
+    Data are interpolated (averaged, where the new pixels are larger), variances propagated with the squares
+    of the same weights, flags and object masks spread, OBJCAT positions moved. JFACTOR and NOISCORR in the
+    extension header are the area of a new pixel in old ones, and the factor by which the variance of a large
+    aperture exceeds the sum of the variances in it.
+
+    Parameters
+    ----------
+    frames : list of AstroData
+        Changed in place.
+    target : Target
+    kernel, dq_threshold, clean, conserve
+        As for `niripipe.algorithms.project.project`.
+    run : callable
+        Applies a function to every frame, for example on threads.
+
+    Returns
+    -------
+    list of AstroData
+        The frames.
+
+    Raises
+    ------
+    DataError
+        A frame has no WCS, or does not reach the target.
+    """
+    wcs, shape = _fitted(target, frames)
+
+    def treat(frame: AstroData) -> None:
+        own = require_wcs(frame)
+        ext = frame[0]
+        try:
+            result = project(
+                ext.read("data"),
+                ext.read("variance"),
+                ext.read("mask"),
+                ext.read("OBJMASK"),
+                to_input=_transform(wcs, own),
+                shape=shape,
+                kernel=kernel,
+                dq_threshold=0.1 if dq_threshold is None else dq_threshold,
+                clean=clean,
+                conserve=conserve,
+            )
+        except AlgorithmError as error:
+            raise DataError(
+                "The frame does not reach the target",
+                file=frame.filename,
+                item="target_wcs",
+                found=error.found,
+                expected="some overlap on the sky",
+            ) from None
+        to_target = _transform(own, wcs)
+        _replace(frame, result, wcs, to_target)
+
+    run(treat, frames)
+    return frames
+
+
+def _one_each(shifts: Shifts | None, number: int) -> Shifts:
+    if shifts is None or len(shifts) not in (1, number):
+        raise ParameterError(
+            "There must be one shift, or one for each frame",
+            item="shiftImages:shifts",
+            found=None if shifts is None else f"{len(shifts)} shifts for {number} frames",
+            expected=f"1 or {number} pairs dx,dy",
+        )
+    return shifts if len(shifts) == number else shifts * number
+
+
+def _shift(frame: AstroData, move: Affine, grid: Grid, params: ShiftImagesParams) -> None:
+    ext = frame[0]
+    back = move.inverse()
+    result = resample(
+        ext.read("data"),
+        ext.read("variance"),
+        ext.read("mask"),
+        ext.read("OBJMASK"),
+        matrix=back.matrix,
+        offset=back.offset,
+        shape=grid.shape,
+        origin=grid.origin,
+        kernel=params.interpolant,
+        dq_threshold=params.dq_threshold,
+        clean=params.clean_data,
+    )
+    dy, dx = move.offset - np.array(grid.origin)
+    wcs = None if ext.wcs is None else shifted(ext.wcs, -float(dx), -float(dy))
+    _replace(frame, result, wcs, lambda y, x: (y + dy, x + dx))
+
+
+def _replace(
+    frame: AstroData, result: Resampled, wcs: WCS | None, to_new: Callable[[Any, Any], tuple[Any, Any]]
+) -> None:
+    """Give a frame its new planes, coordinates, and what in its header depends on them."""
+    ext = frame[0]
+    if "OBJCAT" in ext.exposed and len(ext.OBJCAT):
+        catalogue = ext.OBJCAT
+        for x, y in (("X_IMAGE", "Y_IMAGE"), ("XWIN_IMAGE", "YWIN_IMAGE")):
+            if x in catalogue.colnames:
+                new_y, new_x = to_new(
+                    np.asarray(catalogue[y], float) - 1, np.asarray(catalogue[x], float) - 1
+                )
+                catalogue[x], catalogue[y] = new_x + 1, new_y + 1
+    ext.reset(result.data, mask=result.mask, variance=result.variance)
+    if result.objmask is not None:
+        ext.OBJMASK = result.objmask
+    if wcs is not None:
+        ext.wcs = wcs
+    ny, nx = result.data.shape
+    ext.hdr.set("DATASEC", f"[1:{nx},1:{ny}]", "Section with data")
+    ext.hdr.set("JFACTOR", round(result.jacobian, 9), "Input pixels per output pixel (area)")
+    ext.hdr.set("NOISCORR", round(result.correlation, 5), "Variance of large apertures over sum of VAR")
+    for key in ("FRMNAME", "FRAMEID", "DATATYP"):
+        ext.hdr.remove(key, ignore_missing=True)
+
+
+def _transform(source: WCS, target: WCS) -> Callable[[Any, Any], tuple[Any, Any]]:
+    """Return the mapping of pixels (y, x) through the sky; also between reference systems."""
+    from astropy.wcs.utils import pixel_to_pixel
+
+    def mapping(y: Any, x: Any) -> tuple[Any, Any]:
+        new_x, new_y = pixel_to_pixel(source, target, x, y)
+        return new_y, new_x
+
+    return mapping
+
+
+def _fitted(target: Target, frames: Sequence[AstroData]) -> tuple[WCS, tuple[int, int]]:
+    """Return the target with a size: its own, or that of all frames together."""
+    if target.shape is not None:
+        return target.wcs, target.shape
+    corners = []
+    for frame in frames:
+        points = corners_of(frame[0].shape)
+        y, x = _transform(require_wcs(frame), target.wcs)(points[:, 0], points[:, 1])
+        corners.append(np.stack([y, x], axis=1))
+    if not np.isfinite(np.concatenate(corners)).all():
+        raise InputError("The frames lie outside of the target's projection", item="target_wcs")
+    grid = output_grid(corners)
+    if max(grid.shape) > _LARGEST:
+        raise InputError(
+            "The target would have too many pixels",
+            item="target_wcs",
+            found=grid.shape,
+            expected=f"at most {_LARGEST} pixels along a side",
+            remedy="Give a target with a size (NAXIS1, NAXIS2), or with larger pixels.",
+        )
+    return shifted(target.wcs, grid.origin[1], grid.origin[0]), grid.shape
+
+
+def _north_up(frames: Sequence[AstroData]) -> Target:
+    from astropy.units import arcsec
+    from reproject.mosaicking import find_optimal_celestial_wcs
+
+    fields = [(frame[0].shape, require_wcs(frame)) for frame in frames]
+    scale = frames[0][0].pixel_scale()
+    wcs, shape = find_optimal_celestial_wcs(fields, resolution=None if scale is None else scale * arcsec)
+    return Target(wcs, _shape(shape))
+
+
+def _from_file(path: Path) -> Target:
+    from astropy.io import fits
+
+    problem = "no image with celestial coordinates"
+    try:
+        with fits.open(path, memmap=True) as hdus:
+            for hdu in hdus:
+                if "CTYPE1" in hdu.header:
+                    return _from_header(hdu.header, path)
+    except OSError as error:
+        problem = str(error)
+    raise _no_target(problem, path)
+
+
+def _from_header(header: Any, path: Path | None) -> Target:
+    from astropy.wcs import WCS
+
+    try:
+        wcs = WCS(header)
+        celestial = wcs.celestial if wcs.has_celestial else None
+    except Exception as error:  # whatever a damaged header provokes in the parser
+        raise _no_target(f"{type(error).__name__}: {error}", path) from None
+    if celestial is None:
+        raise _no_target("a header without celestial axes", path)
+    size = header.get("NAXIS1", header.get("ZNAXIS1")), header.get("NAXIS2", header.get("ZNAXIS2"))
+    known = all(isinstance(n, int) and n > 0 for n in size)
+    return Target(celestial, (int(size[1]), int(size[0])) if known else None)
+
+
+def _shape(shape: Sequence[int]) -> tuple[int, int]:
+    return int(shape[-2]), int(shape[-1])
+
+
+def _no_target(found: str, path: Path | None = None) -> InputError:
+    return InputError(
+        "This cannot be used as a target",
+        file=path,
+        item="target_wcs",
+        found=found,
+        expected="a FITS file, a header, a WCS or a frame with celestial coordinates, or 'north'",
+    )

@@ -1,0 +1,441 @@
+"""Making sky frames for many frames at once, and finding how much of a sky is in a frame."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from niripipe.algorithms import background, extended, normalize
+from niripipe.algorithms import sky as sky_algorithm
+from niripipe.algorithms.combine import combine, subset_medians
+from niripipe.astrodata import DQ, AstroData
+from niripipe.errors import AlgorithmError
+from niripipe.logutils import get_logger
+from niripipe.primitives import objmask
+from niripipe.primitives.params import Field
+from niripipe.primitives.stack import SkyCombineParams
+from niripipe.primitives.stacking import Rejection, clipping_limits, section_slices
+
+__all__ = [
+    "BuiltSky",
+    "Match",
+    "Scaling",
+    "SkyBuildParams",
+    "SkyBuilder",
+    "SkyLevel",
+    "level_of",
+    "match_sky",
+]
+
+log = get_logger(__name__)
+
+_OBJECT = 0x8000
+"""Private bit by which the combination avoids objects; it never reaches a frame."""
+_EXTENDED = int(DQ.overlap)
+"""Bit that stands for extended light in a sky. Nothing else sets it before frames are aligned, and unlike
+objects such pixels are used where every sky has them: a small galaxy leaves no hole."""
+
+SkyLevel = Literal["auto", "peak", "median", "faint", "boxes"]
+
+_LEAST_SKY = 0.15
+"""Galaxies are masked in a frame only if more than this part of it remains."""
+_CROWDED = 0.3
+"""When less of the field than this agrees on a sky level, the level is checked against the skies'."""
+
+
+class SkyBuildParams(SkyCombineParams):
+    """Parameters of everything that makes a sky from frames that show sources."""
+
+    mask_extended: bool = Field(
+        True,
+        description="with mask_objects: leave out also what galaxies leave below the detection threshold",
+    )
+
+
+class Scaling(Protocol):
+    """What of the parameters says how a sky is matched to a frame."""
+
+    @property
+    def scale_sky(self) -> bool:
+        """Whether to scale."""
+        ...
+
+    @property
+    def offset_sky(self) -> bool:
+        """Whether to shift."""
+        ...
+
+    @property
+    def level(self) -> SkyLevel:
+        """What the sky level is."""
+        ...
+
+    @property
+    def debug_threshold(self) -> float:
+        """Relative precision of a factor."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltSky:
+    """A sky made of several frames, at the level of the first frame of all.
+
+    Attributes
+    ----------
+    names : tuple of str
+        The frames combined.
+    data, variance, mask : ndarray
+        The planes; the last two may be None.
+    scales, offsets : dict of str to float
+        What each frame was multiplied by, and what was added to it, to bring it to that level.
+    times : dict of str to float
+        When each was taken, s.
+    """
+
+    names: tuple[str, ...]
+    data: NDArray[np.float32]
+    variance: NDArray[np.float32] | None
+    mask: NDArray[np.uint16] | None
+    scales: dict[str, float]
+    offsets: dict[str, float]
+    times: dict[str, float]
+
+    def expected(self, time: float) -> tuple[float, float, float]:
+        """Return factor and constant of this sky at a time, and how far the factor can be trusted.
+
+        Interpolated between the skies before and after it; before the first and after the last the nearest
+        one counts. The error is the rms by which each sky differs from what the others say about it; not
+        finite where there are fewer than three.
+        """
+        when = np.array([self.times[name] for name in self.names])
+        order = np.argsort(when, kind="stable")
+        when = when[order]
+        factors = np.array([1 / self.scales[self.names[k]] for k in order])
+        constants = np.array([-self.offsets[self.names[k]] for k in order])
+        misses = [
+            factors[k] - np.interp(when[k], np.delete(when, k), np.delete(factors, k))
+            for k in range(1, len(when) - 1)
+        ]
+        error = float(np.sqrt(np.mean(np.square(misses)))) if misses else float("inf")
+        return float(np.interp(time, when, factors)), float(np.interp(time, when, constants)), error
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """How much of a sky is in a frame.
+
+    Attributes
+    ----------
+    factor, constant : float
+        ``data - factor * sky - constant``.
+    residual : float or None
+        Level left; None where it cannot be measured.
+    method : str
+        How it was found.
+    warning : str
+        What the user should hear; empty if nothing.
+    """
+
+    factor: float
+    constant: float
+    residual: float | None
+    method: str
+    warning: str = ""
+
+
+class SkyBuilder:
+    """Combines skies; what does not depend on the frame to be corrected is computed once.
+
+    Parameters
+    ----------
+    skies : dict of str to AstroData
+        By name. Not changed. Those that no later sky needs are let go of.
+    partners : mapping of str to sequence of str
+        Which other skies show the sky of a sky.
+    params : SkyBuildParams
+    threads : int
+    """
+
+    def __init__(
+        self,
+        skies: dict[str, AstroData],
+        partners: Mapping[str, Sequence[str]],
+        params: SkyBuildParams,
+        *,
+        threads: int,
+    ) -> None:
+        self.skies = dict(skies)
+        self.params = params
+        self.threads = threads
+        self.names = tuple(skies)
+        self.times = {name: _seconds(frame) for name, frame in skies.items()}
+        self._masks = {name: self._own_mask(frame) for name, frame in skies.items()}
+        self._extended_levels: dict[str, float] | None = None
+        if params.mask_objects and params.mask_extended and len(skies) > 1:
+            self._mask_extended(partners)
+        self.scales, self.offsets = self._normalisation()
+
+    def built(self, subsets: Sequence[tuple[str, ...]]) -> Iterator[BuiltSky]:
+        """Yield the sky made of each subset; put subsets with many names in common next to each other.
+
+        It can be called once: the skies are let go of on the way.
+        """
+        planes = self._medians(subsets) if self._only_medians() else self._plain(subsets)
+        for subset, (data, variance, mask) in zip(subsets, planes, strict=True):
+            _clean_flags(mask)
+            yield BuiltSky(
+                subset, data, variance, mask,
+                {name: self.scales[name] for name in subset},
+                {name: self.offsets[name] for name in subset},
+                {name: self.times[name] for name in subset},
+            )  # fmt: skip
+
+    def _only_medians(self) -> bool:
+        """Whether the combination is one whose work can be shared."""
+        p = self.params
+        trimmed = p.reject_method == "none" or (p.reject_method == "minmax" and p.nlow == p.nhigh)
+        return p.operation == "median" and trimmed
+
+    def _medians(self, subsets: Sequence[tuple[str, ...]]) -> Iterator[tuple[Any, Any, Any]]:
+        place = {name: k for k, name in enumerate(self.names)}
+        last_use = {name: k for k, subset in enumerate(subsets) for name in subset}
+        variance = [frame[0].read("variance") for frame in self.skies.values()]
+        has_variance = all(plane is not None for plane in variance)
+        sources = {
+            name: [_Rows(frame[0].read("data")), _Rows(self._masks[name])]
+            + ([_Rows(plane)] if has_variance else [])
+            for (name, frame), plane in zip(self.skies.items(), variance, strict=True)
+        }
+        del variance
+        self.skies.clear()
+        self._masks.clear()
+        results = subset_medians(
+            [sources[name][0] for name in self.names],
+            [sources[name][2] for name in self.names] if has_variance else None,
+            [sources[name][1] for name in self.names],
+            [[place[name] for name in subset] for subset in subsets],
+            scale=[self.scales[name] for name in self.names],
+            zero=[self.offsets[name] for name in self.names],
+            threads=self.threads,
+        )
+        for k, result in enumerate(results):
+            for name in [name for name in sources if last_use.get(name, -1) <= k]:
+                for source in sources.pop(name):
+                    source.plane = None
+            yield result.data, result.variance, result.mask
+
+    def _plain(self, subsets: Sequence[tuple[str, ...]]) -> Iterator[tuple[Any, Any, Any]]:
+        params = self.params
+        for subset in subsets:
+            exts = [self.skies[name][0] for name in subset]
+            variance = [ext.read("variance") for ext in exts]
+            has_variance = all(plane is not None for plane in variance)
+            rejection: Rejection = params.reject_method
+            if rejection in ("varclip", "noiseclip") and not has_variance:
+                rejection = "minmax"
+            hsigma, lsigma = clipping_limits(params, rejection)
+            made = combine(
+                [ext.read("data") for ext in exts],
+                variance if has_variance else None,
+                [self._masks[name] for name in subset],
+                operation=params.operation,
+                reject=rejection,
+                hsigma=hsigma,
+                lsigma=lsigma,
+                mclip=params.mclip,
+                max_iters=params.max_iters,
+                nlow=params.nlow,
+                nhigh=params.nhigh,
+                scale=[self.scales[name] for name in subset],
+                zero=[self.offsets[name] for name in subset],
+                threads=self.threads,
+            )
+            yield made.data, made.variance if has_variance else None, made.mask
+
+    def _own_mask(self, frame: AstroData) -> NDArray[np.uint16]:
+        """Return the mask of a sky with its objects in the private bit."""
+        mask = frame[0].read("mask") if self.params.apply_dq else None
+        grown = objmask.dilated(frame, self.params.dilation) if self.params.mask_objects else None
+        joined: NDArray[np.uint16] = np.zeros(frame[0].shape, np.uint16) if mask is None else mask
+        if grown is not None:
+            joined = joined | (grown.astype(np.uint16) * np.uint16(_OBJECT))
+        elif self.params.mask_objects:
+            log.warning("%s has no object mask: its objects may show in the sky", frame.filename)
+        return joined
+
+    def _mask_extended(self, partners: Mapping[str, Sequence[str]]) -> None:
+        """Put extended light into the masks, where it is seen."""
+        if min(self.skies[self.names[0]][0].shape) < 4 * extended.BOX:
+            return
+        boxes = [
+            extended.box_medians(self.skies[name][0].read("data"), self._masks[name]) for name in self.names
+        ]
+        place = {name: k for k, name in enumerate(self.names)}
+        others = [[place[p] for p in partners.get(name, ()) if p in place] for name in self.names]
+        light = extended.extended_light(boxes, others)
+        self._extended_levels = dict(zip(self.names, light.levels.tolist(), strict=True))
+        found = 0
+        for name, mask in zip(self.names, light.masks, strict=True):
+            if mask.any():
+                found += 1
+                own = self._masks[name]
+                shown = extended.over_pixels(mask, (own.shape[0], own.shape[1]))
+                self._masks[name] = own | (shown.astype(np.uint16) * np.uint16(_EXTENDED))
+        if found:
+            log.stdinfo(
+                "%d of %d skies show extended light, over up to %.0f %% of the field",
+                found, len(self.names), 100 * light.masks.mean(axis=(1, 2)).max(),
+            )  # fmt: skip
+
+    def _normalisation(self) -> tuple[dict[str, float], dict[str, float]]:
+        """Return factors and offsets that bring every sky to the level of the first."""
+        ones, zeros = dict.fromkeys(self.names, 1.0), dict.fromkeys(self.names, 0.0)
+        if not (self.params.scale or self.params.zero):
+            return ones, zeros
+        planes = [self.skies[name][0].read("data") for name in self.names]
+        where = section_slices(self.params.statsec, planes[0].shape)
+        kind = normalize.scale_factors if self.params.scale else normalize.zero_offsets
+        try:
+            found = kind(planes, list(self._masks.values()), method="reference", section=where)
+        except AlgorithmError:
+            # Objects and galaxies may leave two frames without a pixel in common.
+            if not self.params.scale or self._extended_levels is None:
+                raise
+            return {name: 1 / level for name, level in self._extended_levels.items()}, zeros
+        values = dict(zip(self.names, found.tolist(), strict=True))
+        return (values, zeros) if self.params.scale else (ones, values)
+
+
+def match_sky(frame: AstroData, sky: BuiltSky, params: Scaling) -> Match:
+    """Find by which factor and constant a sky fits a frame.
+
+    Parameters
+    ----------
+    frame : AstroData
+        The frame; its sources are left out where it has an OBJMASK.
+    sky : BuiltSky
+    params : Scaling
+
+    Returns
+    -------
+    Match
+
+    Raises
+    ------
+    AlgorithmError
+        If the frame cannot be measured, or the sky has no level to scale.
+    """
+    ext = frame[0]
+    level = _level_kind(params.level, sky.data.shape)
+    objects = ext.read("OBJMASK")
+    if params.level == "auto" and level == "boxes" and (params.scale_sky or params.offset_sky):
+        objects = _with_extended_light(frame, sky, objects)
+    arguments = (ext.read("data"), sky.data, ext.read("mask"), sky.mask, objects)
+    try:
+        if params.scale_sky:
+            found = sky_algorithm.sky_factor(*arguments, level=level, threshold=params.debug_threshold)
+            return _believed(found, frame, sky, arguments, level)
+        if params.offset_sky:
+            found = sky_algorithm.sky_offset(*arguments, level=level)
+            return Match(1.0, found.value, found.residual, "offset", _doubt(found, "offset"))
+    except AlgorithmError as error:
+        error.file = frame.filename
+        raise
+    factor, constant, _ = sky.expected(_seconds(frame))
+    return Match(factor, constant, _residual(arguments, factor, constant, level), "interpolated")
+
+
+def level_of(frame: AstroData) -> float:
+    """Return the background level of a frame, without its sources where they are known."""
+    ext = frame[0]
+    return background.measure_background(ext.read("data"), ext.read("mask"), ext.read("OBJMASK")).level
+
+
+def _with_extended_light(frame: AstroData, sky: BuiltSky, objects: Any) -> Any:
+    """Return an object mask with the galaxies of a frame in it that detection does not see whole."""
+    ext = frame[0]
+    own = extended.box_medians(ext.read("data"), ext.read("mask"), objects)
+    light = extended.extended_light([own, extended.box_medians(sky.data, sky.mask)], [[1], []]).masks[0]
+    # A galaxy over all of the field is not seen against a sky beside it; nothing would be left to measure.
+    if not light.any() or light.mean() > 1 - _LEAST_SKY:
+        return objects
+    shown = extended.over_pixels(light, sky.data.shape)
+    return shown if objects is None else shown | (objects != 0)
+
+
+def _believed(
+    found: sky_algorithm.SkyMatch,
+    frame: AstroData,
+    sky: BuiltSky,
+    arguments: tuple[Any, ...],
+    level: sky_algorithm.LevelKind,
+) -> Match:
+    """Check a factor against what the skies around it say where extended light may have spoilt it."""
+    expected, constant, error = sky.expected(_seconds(frame))
+    base = float(np.median(sky.data[::16, ::16]))
+    excess = (found.value - expected) * base
+    if found.share >= _CROWDED or constant:
+        return Match(found.value, 0.0, found.residual, "scaled")
+    if np.isfinite(error) and excess > max(3 * error * base, 0.1 * found.std):
+        text = (
+            f"only {100 * found.share:.0f} % of the field agree on a sky level, and it lies "
+            f"{100 * (found.value / expected - 1):.2f} % above that of the skies, which is more than they "
+            f"differ ({100 * error / expected:.2f} %): taken for light of the target, and the level of the "
+            "skies is used (scale_sky=False does so always)"
+        )
+        return Match(expected, 0.0, _residual(arguments, expected, 0.0, level), "interpolated", text)
+    return Match(found.value, 0.0, found.residual, "scaled", _doubt(found, "scale"))
+
+
+def _doubt(found: sky_algorithm.SkyMatch, what: str) -> str:
+    if found.share >= _CROWDED:
+        return ""
+    return (
+        f"only {100 * found.share:.0f} % of the field agree on a sky level: extended light may be "
+        f"subtracted; {what}_sky=False takes the level from the skies"
+    )
+
+
+def _residual(
+    arguments: tuple[Any, ...], factor: float, constant: float, level: sky_algorithm.LevelKind
+) -> float | None:
+    try:
+        return sky_algorithm.sky_residual(*arguments, factor=factor, level=level).residual - constant
+    except AlgorithmError:
+        # A frame all of whose pixels are masked has no level; its subtraction is none the worse.
+        return None
+
+
+def _level_kind(wanted: SkyLevel, shape: tuple[int, ...]) -> sky_algorithm.LevelKind:
+    if wanted != "auto":
+        return wanted
+    return "boxes" if min(shape) >= 8 * extended.BOX else "peak"
+
+
+def _clean_flags(mask: NDArray[np.uint16] | None) -> None:
+    """Turn the private object bit into "no data", and forget brightness: it was another exposure's."""
+    if mask is not None:
+        everywhere_object = mask & np.uint16(_OBJECT) != 0
+        mask &= np.uint16(0xFFFF ^ _OBJECT ^ _EXTENDED ^ int(DQ.non_linear) ^ int(DQ.saturated))
+        mask[everywhere_object] |= np.uint16(DQ.no_data)
+
+
+def _seconds(frame: AstroData) -> float:
+    time = frame.ut_datetime()
+    return float("nan") if time is None else float(time.timestamp())
+
+
+class _Rows:
+    """A plane of a sky that can be let go of when its rows are no longer asked for."""
+
+    def __init__(self, plane: NDArray[Any]) -> None:
+        self.plane: NDArray[Any] | None = plane
+        self.shape: tuple[int, ...] = plane.shape
+
+    def __getitem__(self, rows: slice, /) -> NDArray[Any]:
+        assert self.plane is not None
+        return self.plane[rows]

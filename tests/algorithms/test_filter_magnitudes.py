@@ -1,0 +1,67 @@
+"""Magnitudes in NIRI's filters from those of the catalogues."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from niripipe.algorithms.filter_magnitudes import MISSING, filter_magnitudes
+
+MAGNITUDES = {
+    "jmag": np.array([15.0, 12.0, np.nan, 14.0]),
+    "hmag": np.array([14.4, 11.9, 13.0, 13.5]),
+    "kmag": np.array([14.2, 11.8, 12.9, 13.2]),
+}
+ERRORS = {name: np.full(4, 0.03) for name in MAGNITUDES}
+
+
+@pytest.mark.parametrize(
+    ("name", "band"), [("J", "jmag"), ("H", "hmag"), ("K(short)", "kmag"), ("Ks", "kmag")]
+)
+def test_filters_like_those_of_2mass_take_its_magnitudes(name, band):
+    value, error = filter_magnitudes(name, MAGNITUDES, ERRORS)
+    known = np.isfinite(MAGNITUDES[band])
+    assert np.array_equal(value[known], MAGNITUDES[band][known])
+    assert np.allclose(error[known], 0.03)
+    assert (value[~known] == MISSING).all()
+
+
+def test_kprime_has_a_colour_term_with_its_errors():
+    value, error = filter_magnitudes("K(prime)", MAGNITUDES, ERRORS)
+    assert value[0] == pytest.approx(14.2 - 0.006 + 0.149 * 0.2)
+    term = np.hypot(0.2 * 0.023, 0.149 * 0.03 * np.sqrt(2))
+    assert error[0] == pytest.approx(np.sqrt(0.03**2 + 0.007**2 + term**2))
+
+
+def test_of_two_ways_the_one_with_the_smaller_error_is_taken_star_by_star():
+    errors = ERRORS | {"hmag": np.array([0.03, 0.5, 0.03, 0.03])}
+    value, error = filter_magnitudes("K", MAGNITUDES, errors)
+    by_hk, by_jk = MAGNITUDES["kmag"] - 0.006 - 0.071 * 0.2, MAGNITUDES["kmag"] - 0.003 - 0.026 * 0.2
+    assert value[0] == pytest.approx(by_hk[0])
+    # The second star's H is uncertain, its J is not; the third has no J.
+    assert value[1] == pytest.approx(by_jk[1])
+    assert value[2] == pytest.approx(12.9 - 0.006 - 0.071 * 0.1)
+    assert (error < 0.035).all()
+
+
+def test_a_colour_of_zero_is_no_special_case():
+    same = {name: np.array([12.0]) for name in MAGNITUDES}
+    value, error = filter_magnitudes("K(prime)", same, {name: np.array([0.02]) for name in same})
+    assert value[0] == pytest.approx(11.994)
+    assert np.isfinite(error[0])
+
+
+def test_an_upper_limit_gives_no_magnitude():
+    errors = ERRORS | {"hmag": np.array([np.nan, 0.03, 0.03, 0.03])}
+    value, error = filter_magnitudes("K(prime)", MAGNITUDES, errors)
+    assert value[0] == error[0] == MISSING
+    assert value[1] > 0
+
+
+@pytest.mark.parametrize("name", ["Pa(beta)", "L(prime)", None])
+def test_for_other_filters_there_is_no_way(name):
+    assert filter_magnitudes(name, MAGNITUDES, ERRORS) is None
+
+
+def test_a_catalogue_without_the_bands_gives_none():
+    assert filter_magnitudes("H", {"gmag": np.ones(3)}, {"gmag": np.ones(3)}) is None

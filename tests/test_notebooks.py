@@ -1,0 +1,196 @@
+"""The tutorials: each notebook is what its script gives, and the scripts run as they are."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import struct
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from niripipe import astrodata, simulate
+from niripipe.cal_service import CalibrationService
+from niripipe.simulate import Night
+
+NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
+SCRIPTS = ["extended_source.py", "raw_folder_to_stack.py"]
+
+
+@pytest.fixture(scope="module")
+def pair() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("niripipe_pair_notebooks", NOTEBOOKS / "pair.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_notebook_is_what_its_script_gives(pair: ModuleType, name: str) -> None:
+    pytest.importorskip("jupytext")
+    script = NOTEBOOKS / name
+    stored = script.with_suffix(".ipynb").read_text(encoding="utf-8")
+    assert stored == pair.as_notebook(script), "run `python notebooks/pair.py`"
+    assert pair.as_notebook(script) == pair.as_notebook(script)
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_notebook_is_valid_and_holds_no_outputs(name: str) -> None:
+    notebook = json.loads((NOTEBOOKS / name).with_suffix(".ipynb").read_text(encoding="utf-8"))
+    code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    identifiers = [cell["id"] for cell in notebook["cells"]]
+    assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in code)
+    assert len(set(identifiers)) == len(identifiers) > 10
+    for cell in code:
+        compile("".join(cell["source"]), name, "exec")
+    nbformat = pytest.importorskip("nbformat")
+    nbformat.validate(nbformat.from_dict(notebook))
+
+
+def test_every_script_has_a_notebook(pair: ModuleType) -> None:
+    assert list(pair.SCRIPTS) == SCRIPTS
+    assert sorted(path.name for path in NOTEBOOKS.glob("*.py")) == sorted([*SCRIPTS, "pair.py"])
+
+
+# ---- running them
+
+
+@dataclass
+class Run:
+    """What a script printed, and the folder it worked in."""
+
+    folder: Path
+    printed: str
+    seconds: float
+
+
+@pytest.fixture(scope="module")
+def night(tmp_path_factory: pytest.TempPathFactory) -> Night:
+    return simulate.night(
+        tmp_path_factory.mktemp("raw"), seed=5, size=256, n_flat=4, n_dark=4, n_short_dark=4, n_standard=4
+    )
+
+
+def run(name: str, night: Night, folder: Path) -> Run:
+    """Run a script as a user would, with warnings as errors and without a display."""
+    pytest.importorskip("matplotlib")
+    env = {key: value for key, value in os.environ.items() if key not in ("DISPLAY", "MPLBACKEND")}
+    env |= {"MPLCONFIGDIR": str(folder / "matplotlib"), "HOME": str(folder)}
+    started = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-W", "error", str(NOTEBOOKS / name), str(night.folder)],
+        cwd=folder,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return Run(folder, done.stdout, time.monotonic() - started)
+
+
+@pytest.fixture(scope="module")
+def tutorial(night: Night, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return run("extended_source.py", night, tmp_path_factory.mktemp("tutorial"))
+
+
+@pytest.fixture(scope="module")
+def sorted_folder(night: Night, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return run("raw_folder_to_stack.py", night, tmp_path_factory.mktemp("folder"))
+
+
+def picture_size(path: Path) -> tuple[int, int]:
+    content = path.read_bytes()
+    assert content.startswith(b"\x89PNG\r\n\x1a\n")
+    width, height = struct.unpack(">II", content[16:24])
+    return width, height
+
+
+def number(pattern: str, text: str) -> float:
+    found = re.search(pattern, text)
+    assert found is not None, f"{pattern} not in:\n{text}"
+    return float(found[1])
+
+
+def check_science(night: Night, stack: Path, frames: int) -> None:
+    assert astrodata.open(stack).phu["NCOMBINE"] == frames
+    score = simulate.score(night, stack)
+    assert score.flux_ratio_snr100 == pytest.approx(1, abs=0.02)
+    assert score.astrom_rms_pix < 0.06
+    assert score.pull == pytest.approx(1, abs=0.1)
+    assert score.cr_left <= 0.05
+
+
+def test_the_tutorial_leaves_products_and_a_picture(tutorial: Run, night: Night) -> None:
+    work = tutorial.folder / "niripipe_tutorial"
+    assert {path.name for path in (work / "products").iterdir()} == {
+        f"{night.darks[0].stem}_dark.fits",
+        f"{night.of_kind('flat_on')[0].stem}_bpm.fits",
+        f"{night.of_kind('flat_on')[0].stem}_flat.fits",
+        "N20160102S0271_image.fits",
+        "N20160102S0296_image.fits",
+    }
+    check_science(night, work / "products" / "N20160102S0271_image.fits", 4)
+    width, height = picture_size(work / "before_after.png")
+    assert 900 < width < 1400
+    assert 900 < height < 1400
+    assert (work / "niri_tutorial.log").stat().st_size > 1000
+
+
+def test_the_summary_of_the_tutorial_is_right(tutorial: Run, night: Night) -> None:
+    text = tutorial.printed
+    assert f"{len(night.files)} raw frames in {night.folder}" in text
+    for label, count in (
+        ("20 s darks", len(night.darks)),
+        ("1 s darks", len(night.short_darks)),
+        ("flats", len(night.flats)),
+        ("standard star", 4),
+        ("target and sky", len(night.target) + len(night.sky)),
+    ):
+        assert re.search(rf"^ *{label}: {count}$", text, re.M), label
+    steps = [
+        float(found) for found in re.findall(r"_(?:dark|bpm|flat|image)\.fits +(\d+\.\d+) s$", text, re.M)
+    ]
+    assert len(steps) == 5
+    assert 0 < sum(steps) < number(r"all in (\d+\.\d) s", text) + 0.1 <= tutorial.seconds + 0.2
+    assert "truth" not in text
+
+
+def test_nothing_is_written_beside_the_folder_of_the_tutorial(tutorial: Run, sorted_folder: Run) -> None:
+    for done, name in ((tutorial, "niripipe_tutorial"), (sorted_folder, "niripipe_folder")):
+        left = {path.name for path in done.folder.iterdir()} - {"matplotlib", ".cache", ".astropy"}
+        assert left == {name}
+
+
+def test_an_unsorted_folder_becomes_products_and_a_picture(sorted_folder: Run, night: Night) -> None:
+    work = sorted_folder.folder / "niripipe_folder"
+    products = sorted(path.name for path in (work / "products").glob("*.fits"))
+    assert len(products) == 5
+    check_science(night, work / "products" / "N20160102S0271_image.fits", 4)
+    service = CalibrationService()
+    service.config(db_dir=work / "products")
+    assert len(service.list_files()) == 3
+    width, height = picture_size(work / "products.png")
+    assert 1200 < width < 1600
+    assert 700 < height < 1000
+
+
+def test_the_page_of_an_unsorted_folder_says_what_is_done_and_why(sorted_folder: Run, night: Night) -> None:
+    text = sorted_folder.printed
+    assert f"5 reductions of {len(night.files)} raw frames; no files are left out" in text
+    assert "5 of 5 reductions done" in text
+    assert "processed_dark for N20160102S0270.fits in this night: 1 candidate, 1 usable" in text
+    assert "resampleToCommonFrame" in text
+    for name in (sorted_folder.folder / "niripipe_folder" / "products").glob("*.fits"):
+        assert f"  {name.name}\n" in text
+    assert 0 < number(r"all in (\d+\.\d) s", text) <= sorted_folder.seconds + 0.1
