@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from niripipe.errors import NiripipeError, ParameterError
 from niripipe.logutils import get_logger
 from niripipe.night.jobs import Job
+from niripipe.night.result import JobResult
 from niripipe.night.steps import Terms, do_job, failure, skipped, slim
 
 if TYPE_CHECKING:
@@ -142,34 +143,31 @@ def _run_graph(
             futures[job.name], numbers[future.key] = future, number
         for future in sys.modules["distributed"].as_completed(list(futures.values())):
             number = numbers[future.key]
-            error = _error(graph[number], future)
-            if error is None:
-                record.add(future.result())
+            outcome = _outcome(graph[number], future)
+            if isinstance(outcome, Exception):
+                failed[number] = outcome
             else:
-                failed[number] = error
+                record.add(outcome)
     except BaseException:
         client.cancel(list(futures.values()))
         raise
     return failed
 
 
-def _error(job: Job, future: Any) -> Exception | None:
+def _outcome(job: Job, future: Any) -> JobResult | Exception:
     if future.status in _GONE:
         return _lost(job, f"its state is {future.status}", _GONE_REMEDY)
     try:
-        error = future.exception()
-    except CancelledError as cancelled:
-        error = cancelled
-    if type(error).__name__ == "KilledWorker":
-        times = error.allowed_failures + 1
-        return _lost(
-            job,
-            f"{times} worker{'s' * (times != 1)} lost, the last at {error.last_worker.address}",
-            "Workers are often killed for want of memory: give them more, or start fewer.",
-        )
-    if error is None or isinstance(error, Exception):
-        return error
-    raise error
+        result: JobResult = future.result()
+    except CancelledError as error:
+        return _lost(job, str(error), _GONE_REMEDY)
+    except Exception as error:
+        if type(error).__name__ != "KilledWorker":
+            return error
+        found = f"all workers that tried were lost ({getattr(error, 'allowed_failures', 0) + 1})"
+        remedy = "Workers are often killed for want of memory: give them more, or start fewer."
+        return _lost(job, found, remedy)
+    return result
 
 
 def _lost(job: Job, found: str, remedy: str) -> NiripipeError:

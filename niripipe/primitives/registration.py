@@ -34,6 +34,8 @@ _VERIFIED = 0.2
 """Telescope offsets are believed when they are this good, pixels: what may be wrong with a shift."""
 _UNEVEN = 0.15
 """Distance (pixels) of two kinds of centre of a bright star beyond which it is no evidence by itself."""
+_EDGE = 12.0
+"""A star nearer to the edge (pixels) may be cut in one of two frames."""
 _TURNED = 0.1
 """Frames whose position angles differ by more (degrees) are not compared pixel by pixel."""
 
@@ -242,18 +244,43 @@ def _matched(
     to_frame = pixel_mapping(reference, frame)
     here, there = _sources(frame, params.cull_sources), _sources(reference, params.cull_sources)
     y, x = to_frame(there.y, there.x)
+    there = replace(there, x=x, y=y)
     scale = frame[0].pixel_scale()
     ny, nx = frame[0].shape
-    return register.match_sources(
-        here,
-        replace(there, x=x, y=y),
-        search_radius=reach / scale,
-        match_radius=params.match_radius / scale,
-        min_sources=min_sources,
-        rotate=params.rotate,
-        scale=params.scale,
-        centre=((nx - 1) / 2, (ny - 1) / 2),
-    )
+
+    def match(own: register.Sources, other: register.Sources) -> Registration:
+        return register.match_sources(
+            own,
+            other,
+            search_radius=reach / scale,
+            match_radius=params.match_radius / scale,
+            min_sources=min_sources,
+            rotate=params.rotate,
+            scale=params.scale,
+            centre=((nx - 1) / 2, (ny - 1) / 2),
+        )
+
+    found = match(here, there)
+    if found.accepted:
+        return found
+    # A star cut by the edge of one of the two may be what spoils a match of a few.
+    back = to_frame.inverse()
+    y_there, x_there = back(here.y, here.x)
+    inside_both = _inside(here.x, here.y, frame) & _inside(x_there, y_there, reference)
+    y_own, x_own = back(there.y, there.x)
+    both = _inside(there.x, there.y, frame) & _inside(x_own, y_own, reference)
+    clean = match(_clean(here, inside_both), _clean(there, both))
+    return clean if clean.accepted else found
+
+
+def _inside(x: NDArray[Any], y: NDArray[Any], frame: AstroData) -> NDArray[np.bool_]:
+    ny, nx = frame[0].shape
+    inside: NDArray[np.bool_] = (x > _EDGE) & (x < nx - 1 - _EDGE) & (y > _EDGE) & (y < ny - 1 - _EDGE)
+    return inside
+
+
+def _clean(sources: register.Sources, which: NDArray[np.bool_]) -> register.Sources:
+    return sources.take(which if sources.suspect is None else which & ~sources.suspect)
 
 
 def _correlated(
@@ -291,7 +318,20 @@ def _correlated(
     except AlgorithmError as error:
         return _no_correlation(centre, str(error))
     rest = carried - centre - step
-    return replace(found, dx=found.dx + float(rest[1]), dy=found.dy + float(rest[0]))
+    found = replace(found, dx=found.dx + float(rest[1]), dy=found.dy + float(rest[0]))
+    return _checked(found, frame, reference) if found.accepted else found
+
+
+def _checked(found: Registration, frame: AstroData, reference: AstroData) -> Registration:
+    """Refuse a correlation that the bright sources of the two frames contradict."""
+    matrix, offset = found.matrix()
+    seen = _seen(frame, reference, with_affine(frame[0].wcs, matrix[::-1, ::-1], offset[::-1]))
+    problem = ""
+    if seen.expected and not seen.found:
+        problem = f"none of {seen.expected} bright sources is where it puts them"
+    elif seen.found and seen.distance > _VERIFIED / 2 + 2 * seen.error:
+        problem = f"the {seen.found} bright sources in common are {seen.distance:.2f} pixel off"
+    return replace(found, accepted=False, reason=f"{problem}: {found.reason}") if problem else found
 
 
 def _cut_mask(frame: AstroData, cut: tuple[slice, ...]) -> NDArray[Any] | None:

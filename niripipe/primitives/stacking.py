@@ -36,8 +36,9 @@ REJECTION_HELP = (
 
 MEASURED = (
     "MEANFWHM", "MEANELLP", "FWHMSTD", "FWHMZEN", "IQNUM", "IQBAND", "STREHL", "STREHLSD", "STREHLN",
-    "SKYLEVEL", "BGMAG", "BGMAGERR", "BGBAND", "CLOUDEXT", "CCBAND", "MEANZP", "MEANZPER", "MEANZPSD", "ZPNUM",
-    "PHOTZP", "SKYNUM", "SKYSCALE", "SKYRESID", "ALGNMETH", "ALGNNUM", "ALGNRMS",
+    "SKYLEVEL", "BGMAG", "BGMAGERR", "BGBAND", "CLOUDEXT", "CCBAND", "MEANZP", "MEANZPER", "MEANZPSD",
+    "ZPNUM", "PHOTZP", "SKYNUM", "SKYSCALE", "SKYRESID", "ALGNMETH", "ALGNNUM", "ALGNRMS", "ALGNERR",
+    "ALGNREF",
 )  # fmt: skip
 """Keywords of what was measured on a single frame."""
 
@@ -100,8 +101,9 @@ def stack(frames: list[AstroData], params: CombineParams, *, threads: int) -> As
     -------
     AstroData
         With headers and WCS of the first frame, keywords that say what went in, the provenance of all
-        inputs, and the planes that the inputs allow; aligned frames get COVERAGE, the number of frames
-        used in each pixel. A single frame is returned as a copy with the same keywords.
+        inputs, and the planes that the inputs allow; aligned frames give COVERAGE and EXPOSURE, number and
+        exposure time (s) of the frames used in each pixel. A single frame is returned as a copy with the
+        same keywords.
 
     Raises
     ------
@@ -184,14 +186,23 @@ def _combine_planes(frames: list[AstroData], result: AstroData, params: CombineP
         nlow=params.nlow,
         nhigh=params.nhigh,
         threads=threads,
+        exposures=_exposures(frames),
         **_normalisation(data, mask, params),
     )
     ext = result[0]
     ext.reset(combined.data, mask=combined.mask, variance=combined.variance)
-    if all("ALIGN" in frame.phu for frame in frames):
+    if combined.exposure is not None:
         ext.COVERAGE = combined.count
+        ext.EXPOSURE = combined.exposure
     if params.save_rejection_map:
         ext.REJMAP = (len(frames) - combined.count.astype(np.int16)).astype(np.int16)
+
+
+def _exposures(frames: list[AstroData]) -> list[float] | None:
+    """Return the exposure times (s) of frames of a field, before any scaling; None for calibrations."""
+    if not all("ALIGN" in frame.phu for frame in frames):
+        return None
+    return [float(frame.phu.get("ORIGTEXP", frame.exposure_time()) or 0.0) for frame in frames]
 
 
 def _rejection(params: CombineParams, has_variance: bool) -> Rejection:
@@ -241,6 +252,7 @@ def _describe(frames: list[AstroData], result: AstroData) -> None:
     if correlations:
         hdr.set("NOISCORR", round(float(np.mean(correlations)), 5))
     _join_sky_tables(frames, result)
+    _tabulate_alignment(frames, result)
 
 
 def _known(values: Iterable[float | None]) -> list[float]:
@@ -254,3 +266,22 @@ def _join_sky_tables(frames: list[AstroData], result: AstroData) -> None:
         from astropy.table import vstack
 
         result.SKYTABLE = vstack(tables, metadata_conflicts="silent")
+
+
+def _tabulate_alignment(frames: list[AstroData], result: AstroData) -> None:
+    """Keep for every frame how it was aligned."""
+    rows = [
+        (
+            str(frame.phu.get("ORIGNAME") or frame.filename),
+            str(frame.phu["ALGNMETH"]),
+            int(frame.phu.get("ALGNNUM", 0)),
+            float(frame.phu.get("ALGNRMS", math.nan)),
+            float(frame.phu.get("ALGNERR", math.nan)),
+        )
+        for frame in frames
+        if "ALGNMETH" in frame.phu
+    ]
+    if rows:
+        from astropy.table import Table
+
+        result.ALIGNMENT = Table(rows=rows, names=("IMAGE", "METHOD", "PAIRS", "RMS", "ERROR"))

@@ -521,3 +521,21 @@ def test_a_processed_dark_agrees_with_that_of_dragons_to_the_last_bit(shared: An
     assert (dark.data == peer["dark_sci"]).all()
     assert (dark.variance == peer["dark_var"]).all()
     assert (dark.mask == peer["dark_dq"]).all()
+
+
+def test_the_exposure_is_that_of_the_inputs_used():
+    data = [np.full((4, 4), value, np.float32) for value in (1, 2, 3)]
+    variance = [np.ones((4, 4), np.float32)] * 3
+    mask = [np.zeros((4, 4), np.uint16) for _ in range(3)]
+    mask[1][0, 0] = 1
+    data[2][1, 1] = 1e5
+    for reject in ("none", "noiseclip"):
+        made = combine(data, variance, mask, reject=reject, exposures=[10.0, 20.0, 40.0])
+        assert made.exposure is not None
+        assert made.exposure[3, 3] == 70
+        assert made.exposure[0, 0] == 50
+        assert made.exposure[1, 1] == (70 if reject == "none" else 30)
+    trimmed = combine(data, variance, mask, reject="minmax", nhigh=1, exposures=[10.0, 20.0, 40.0])
+    assert trimmed.exposure is not None
+    assert trimmed.exposure[3, 3] == 30
+    assert combine(data).exposure is None

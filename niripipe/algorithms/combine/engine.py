@@ -64,6 +64,8 @@ class Combined:
     rejected : ndarray like `count`, or None
         Number of usable inputs that were rejected as outliers, if asked for. DRAGONS's rejection map, which
         counts the inputs left out by data quality too, is the number of inputs less `count`.
+    exposure : ndarray of float32, or None
+        Sum of the exposures of the inputs used, if they were given.
     """
 
     data: Float32
@@ -71,6 +73,7 @@ class Combined:
     mask: NDArray[np.uint16] | None
     count: NDArray[np.unsignedinteger[Any]]
     rejected: NDArray[np.unsignedinteger[Any]] | None
+    exposure: Float32 | None = None
 
 
 def combine(
@@ -92,6 +95,7 @@ def combine(
     median_variance: MedianVariance = "exact",
     threads: int = 1,
     rejection_map: bool = False,
+    exposures: Sequence[float] | None = None,
     rows_per_block: int | None = None,
 ) -> Combined:
     """Combine planes of one shape, pixel by pixel.
@@ -141,6 +145,8 @@ def combine(
         Number of threads.
     rejection_map : bool
         Return the number of rejected inputs too.
+    exposures : sequence of float, optional
+        Exposure time of each input; their sum over the inputs used in a pixel is returned.
     rows_per_block : int, optional
         Rows to work on at a time; chosen to suit the cache by default.
 
@@ -171,7 +177,7 @@ def combine(
         median_variance=median_variance,
         noise=noise,
     )
-    task = _Task(settings, list(data), variance, mask, scale, zero, rejection_map)
+    task = _Task(settings, list(data), variance, mask, scale, zero, rejection_map, exposures)
     if rows_per_block is None:
         rows_per_block = _rows_that_fit(len(data), task.shape[1], 8 * HALO if reject == "noiseclip" else 4)
     map_blocks(task.run, task.shape[0], rows_per_block=rows_per_block, threads=threads)
@@ -190,6 +196,7 @@ class _Task:
         scale: Sequence[float] | NDArray[np.floating] | None,
         zero: Sequence[float] | NDArray[np.floating] | None,
         rejection_map: bool,
+        exposures: Sequence[float] | None,
     ) -> None:
         self.settings = settings
         self.data = data
@@ -209,7 +216,9 @@ class _Task:
             None if self.mask is None else np.empty(self.shape, np.uint16),
             np.empty(self.shape, counter),
             np.zeros(self.shape, counter) if rejection_map else None,
+            None if exposures is None else np.empty(self.shape, np.float32),
         )
+        self.exposures = None if exposures is None else per_input("exposures", exposures, len(data), 0.0)
         self._local = threading.local()
 
     def run(self, rows: slice) -> None:
@@ -238,6 +247,7 @@ class _Task:
                 kept,
                 self.settings,
                 _rows(self.result, rows),
+                self.exposures,
             )
 
     def _load(
@@ -275,6 +285,7 @@ def _combine_block(
     kept: Bool | None,
     settings: Settings,
     out: Combined,
+    exposures: NDArray[np.float64] | None,
 ) -> None:
     """Combine ``(n, pixels)``; most pixels are plain, and only the others need the careful way."""
     median = None
@@ -304,13 +315,17 @@ def _combine_block(
     out.count[:] = len(data) - rejected
     if out.rejected is not None:
         out.rejected[:] = rejected
+    if out.exposure is not None and exposures is not None:
+        out.exposure[:] = exposures.sum()
+        # Which of the inputs was rejected has to be known.
+        special |= rejected > 0
     where = np.flatnonzero(special)
     if where.size < special.size:
         value, spread = reduce_all(data, variance, median, settings)
         out.data[:] = value
         out.variance[:] = spread
     if where.size:
-        combine_special(data, variance, mask, kept, settings, out, where)
+        combine_special(data, variance, mask, kept, settings, out, where, exposures)
 
 
 def combine_special(
@@ -321,6 +336,7 @@ def combine_special(
     settings: Settings,
     out: Combined,
     where: NDArray[np.intp],
+    exposures: NDArray[np.float64] | None = None,
 ) -> None:
     """Combine the pixels of a block at the indices `where`, with everything that can be wrong with them."""
     data = data.take(where, axis=1)
@@ -339,6 +355,8 @@ def combine_special(
     out.data[where] = value
     out.variance[where] = spread
     out.count[where] = count
+    if out.exposure is not None and exposures is not None:
+        out.exposure[where] = exposures @ used
     if out.rejected is not None:
         out.rejected[where] = np.count_nonzero(usable, axis=0) - count
     if mask is not None:
@@ -401,6 +419,7 @@ def _rows(result: Combined, rows: slice) -> Combined:
         None if result.mask is None else result.mask[rows].reshape(-1),
         result.count[rows].reshape(-1),
         None if result.rejected is None else result.rejected[rows].reshape(-1),
+        None if result.exposure is None else result.exposure[rows].reshape(-1),
     )
 
 
