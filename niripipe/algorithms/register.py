@@ -689,7 +689,7 @@ def _few(
         rest = np.delete(flux, used)
         if rest.size and rest.max() > 0.3 * flux[used].min():
             return "not enough sources: others nearly as bright as the pair"
-    if i.size == 2 and best.rms > 0.15:
+    if i.size == 2 and best.rms > 0.1:
         return "not enough sources: the two disagree"
     if best.error > _MAX_ERROR:
         return f"not enough sources: standard error {best.error:.3f} pixel"

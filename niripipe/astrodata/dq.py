@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import IntFlag
+from typing import Any
 
 __all__ = ["DQ", "FAIL", "NOT_SIGNAL"]
 
@@ -36,6 +37,11 @@ class DQ(IntFlag):
     """All bits except those that strong signal causes (65529): for masking where bright sources must stay."""
     max = 65535
     """All sixteen bits."""
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **settings: Any) -> Any:
+        # An exact int takes the type of the array beside it; numpy would take a flag for int64.
+        plain = (int(value) if isinstance(value, DQ) else value for value in inputs)
+        return getattr(ufunc, method)(*plain, **settings)
 
 
 FAIL = DQ.fail

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib.util
 
+import numpy as np
 import pytest
 
 from niripipe.astrodata import DQ, FAIL, NOT_SIGNAL
@@ -32,3 +33,13 @@ def test_the_algorithms_use_the_same_bits() -> None:
         ("NOT_SIGNAL", DQ.not_signal),
     ):
         assert getattr(bits, name) == value
+
+
+def test_flags_go_with_masks_as_they_are():
+    mask = np.zeros(4, np.uint16)
+    mask[1:] |= DQ.no_data
+    mask |= DQ.bad_pixel
+    assert mask.tolist() == [1, 17, 17, 17]
+    assert (mask & DQ.fail).dtype == np.uint16
+    assert (DQ.no_data & mask).dtype == np.uint16
+    assert DQ.no_data | DQ.bad_pixel == 17
