@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import weakref
@@ -348,7 +349,9 @@ class Bookkeeping(PrimitivesBase):
         if known is not None:
             return known
         try:
-            folder = Path(tempfile.mkdtemp(prefix=".niripipe-scratch-", dir=self.context.output_dir))
+            folder = Path(
+                tempfile.mkdtemp(prefix=f".niripipe-scratch-{os.getpid()}-", dir=self.context.output_dir)
+            )
         except OSError as error:
             raise StorageError(
                 "There can be no folder for pixels", file=self.context.output_dir, found=error.strerror
