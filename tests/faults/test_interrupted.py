@@ -6,6 +6,7 @@ import errno
 import os
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -22,19 +23,24 @@ def everything(*folders: Path) -> list[str]:
     return sorted(str(p) for folder in folders for p in folder.rglob("*"))
 
 
-@pytest.fixture
-def _disk_full(darks: list[Path]) -> Iterator[None]:
-    """No file may grow beyond 10 kB, as on a disk that fills while a product is written."""
+@contextmanager
+def disk_full() -> Iterator[None]:
+    """No file may grow beyond 10 kB, as on a disk that fills while a product is written.
+
+    The limit holds for the whole process, also for the file that a test run is logged to: it is lifted
+    before the test ends.
+    """
     resource = pytest.importorskip("resource")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10000, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-@pytest.mark.usefixtures("_disk_full")
 def test_a_disk_that_fills_while_a_product_is_written_leaves_no_file(darks, out):
-    with pytest.raises(StorageError, match=r"N20160102S0020_dark\.fits.*space"):
+    with disk_full(), pytest.raises(StorageError, match=r"N20160102S0020_dark\.fits.*space"):
         Reduce(darks, output_dir=out).runr()
     assert everything(out) == []
 
