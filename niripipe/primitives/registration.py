@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from niripipe.algorithms import register
 from niripipe.algorithms.register import Registration
 from niripipe.astrodata import FAIL, AstroData, shifted, with_affine
 from niripipe.errors import AlgorithmError
+from niripipe.instruments import AstroDataNiri, pointing
 from niripipe.logutils import get_logger
 from niripipe.primitives.geometry import pixel_mapping, require_wcs
 from niripipe.primitives.params import Field, Params
@@ -412,12 +413,23 @@ class _Offsets:
 
 def _by_offsets(frame: AstroData, reference: AstroData) -> _Offsets:
     """Return the reference's WCS moved by the difference of the telescope offsets; else the header's own."""
-    here, there = ((f[0].detector_x_offset(), f[0].detector_y_offset()) for f in (frame, reference))
+    here, there = _moved_by(frame), _moved_by(reference)
     turned = (frame.position_angle() or 0.0) - (reference.position_angle() or 0.0)
-    if None in (*here, *there) or abs(turned) > _TURNED:
+    if here is None or there is None or abs(turned) > _TURNED:
         return _Offsets(frame[0].wcs, "header WCS", "the WCS in its header")
     wcs = shifted(require_wcs(reference), there[0] - here[0], there[1] - here[1])
     return _Offsets(wcs, "offsets", "telescope offsets")
+
+
+def _moved_by(frame: AstroData) -> tuple[float, float] | None:
+    """By how much the telescope's offset moved the sources of a frame, (x, y) in pixels."""
+    niri = cast(AstroDataNiri, frame)
+    offset, scale = pointing.sky_offset(niri), frame[0].pixel_scale()
+    if offset is None or scale is None:
+        return None
+    p, q = offset
+    mirrored = pointing.is_mirrored(niri.port(), niri.is_ao())
+    return (-p if mirrored else p) / scale, -q / scale
 
 
 def _pointing_errors(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 import pytest
 from astropy.wcs import WCS
@@ -190,9 +192,6 @@ def test_offsets_are_believed_as_far_as_the_other_frames_say():
     good = Field(8, 15, (4.0, 5.5))
     for k in range(5):
         good.expose(rms=0.005, stars=[] if k == 3 else None, scale=1.0)
-    # Cloud: the frame shows nothing, so that nothing contradicts; sources are hidden from the check.
-    for ad in good.frames:
-        ad[0].variance = np.full(SHAPE, 100.0, np.float32)
     good.align()
     assert good.methods()[3] == "set aside"
     assert "bright sources" in good.reason(3)
@@ -207,25 +206,31 @@ def test_offsets_are_believed_as_far_as_the_other_frames_say():
     assert spread == pytest.approx(np.sqrt(np.mean(np.square(errors))), abs=0.05)
 
 
-def test_a_frame_that_shows_nothing_of_a_faint_field_is_aligned_by_good_offsets():
-    field = Field(10, 8, (3.35, 3.45))
+@pytest.mark.parametrize(("rms", "method"), [(0.005, "offsets"), (0.1, "set aside")])
+def test_a_frame_beside_the_stars_is_aligned_by_offsets_that_were_good_in_the_others(rms, method):
+    field = Field(10, 12, (4.0, 5.5))
+    # All stars in the right half (East is left), which the fourth frame does not show.
+    step = make.SCALE / 3600 / np.cos(np.deg2rad(make.DEC))
+    field.stars = [(make.RA - abs(ra - make.RA) - 15 * step, dec, flux) for ra, dec, flux in field.stars]
     for k in range(5):
-        field.expose(rms=0.002, scale=0.05 if k == 3 else 1.0, sigma=1.5)
+        field.expose(rms=rms, **({"POFFSET": 20.0} if k == 3 else {}))
     field.align()
-    if field.methods()[3] == "offsets":
-        assert "in 4 other frames" in field.reason(3) or "in 3 other frames" in field.reason(3)
-        assert field.frames[3].phu["ALGNERR"] < 0.2
+    assert field.methods()[3] == method
+    if method == "offsets":
+        assert "pixel in 3 other frames" in field.reason(3)
+        assert 0 < field.frames[3].phu["ALGNERR"] < 0.15
+        assert field.wrong(3, 0) < 0.2
+    else:
+        assert "wrong by" in field.reason(3)
 
 
 def test_a_blank_field_is_aligned_by_offsets_with_a_warning(caplog):
     field = Field(11, 0)
     for _ in range(3):
         field.expose()
-    import logging
-
-    logging.getLogger("niripipe").propagate = True
     with caplog.at_level(logging.WARNING, logger="niripipe"):
         field.align()
+    assert caplog.text.count("aligned by telescope offsets, unchecked") == 2
     assert field.methods() == ["reference", "offsets", "offsets"]
     assert "unchecked" in field.reason(1)
     assert "ALGNERR" not in field.frames[1].phu

@@ -239,6 +239,32 @@ def test_a_voltage_written_as_text_is_read_and_a_contradiction_is_recorded():
     assert ad[0].hdr["SATLEVEL"] == int(280000 / 12.3)
 
 
+@pytest.mark.parametrize(
+    "keywords", [{"A_VDET": None, "VDET": None}, {"A_VDET": -1.0}, {"A_VDET": "broken", "VDET": "broken"}]
+)
+def test_an_unknown_well_is_treated_as_far_as_possible(keywords):
+    b = make.bench([frame(quiet(keywords=keywords))])
+    b.p.prepare()
+    b.p.addDQ(static_bpm=None)
+    b.p.ADUToElectrons()
+    b.p.nonlinearityCorrect()
+    ad = b.main[0]
+    assert ad.well_depth_setting() == "Unknown"
+    assert "SATLEVEL" not in ad[0].hdr
+    assert not ad[0].mask.any()
+    assert "Unknown well" in ad.history[-1].reason
+    assert "LINCORR" not in ad.phu
+
+
+def test_an_unknown_read_mode_is_not_linearised():
+    b = make.bench([frame(quiet(keywords={"LNRS": 4, "NDAVGS": 3}))])
+    b.p.prepare()
+    b.p.nonlinearityCorrect()
+    assert b.main[0].read_mode() == "Unknown"
+    assert b.main[0][0].hdr["RDNOISE"] == 35.0
+    assert b.main[0].history[-1].status == "SKIPPED"
+
+
 @pytest.mark.parametrize("third", ["pupil38_G5207", "Pupil38_G5207", "pup38_G5207", "PUPIL38_G5207", "open"])
 @pytest.mark.parametrize("first", ["H2v=1-0S1_G0216", "H2v=1-0s1_G0216"])
 def test_filters_are_recognised_in_every_spelling(first, third):
