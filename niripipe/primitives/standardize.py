@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import Any, Literal, cast
 
@@ -64,7 +65,23 @@ class PrepareParams(ValidateDataParams, StandardizeWCSParams):
     suffix: str | None = Field("_prepared", description="suffix of the file name")
 
 
-class AddDQParams(Params):
+class LatencyParams(Params):
+    """What decides whether a pixel still glows."""
+
+    non_linear: bool = Field(False, description="flag latency also after non-linear pixels")
+    time: float = Field(120.0, ge=0, description="how long persistence lasts at most, s")
+    decay: float | None = Field(
+        None, gt=0, description="e-folding time of the afterglow, s; None: all of it lasts for `time`"
+    )
+    residual: float = Field(
+        0.01,
+        gt=0,
+        le=1,
+        description="afterglow right after the exposure, part of saturation; with `decay`",
+    )
+
+
+class AddDQParams(LatencyParams):
     """Parameters of `Standardize.addDQ`."""
 
     suffix: str | None = Field("_dqAdded", description="suffix of the file name")
@@ -73,18 +90,14 @@ class AddDQParams(Params):
     )
     user_bpm: FrameOrPath = Field(None, description="a further bad pixel mask, joined with the static one")
     latency: bool = Field(False, description="flag pixels that were saturated shortly before")
-    non_linear: bool = Field(False, description="flag latency also after non-linear pixels")
-    time: float = Field(120.0, ge=0, description="how long persistence lasts, s")
     add_illum_mask: bool = Field(False, description="flag what an illumination mask covers")
     illum_mask: FrameOrPath = Field(None, description="the illumination mask")
 
 
-class AddLatencyToDQParams(Params):
+class AddLatencyToDQParams(LatencyParams):
     """Parameters of `Standardize.addLatencyToDQ`."""
 
     suffix: str | None = Field("_latencyAdded", description="suffix of the file name")
-    non_linear: bool = Field(False, description="flag latency also after non-linear pixels")
-    time: float = Field(120.0, ge=0, description="how long persistence lasts, s")
 
 
 class AddIllumMaskToDQParams(Params):
@@ -217,7 +230,7 @@ class Standardize(PrimitivesBase):
                 log.stdinfo("no bad pixel mask is applied: %s", book.reasons["processed_bpm"])
         self.map(lambda frame: self._add_dq(frame, params), frames)
         if params.latency:
-            _add_latency(frames, seconds=params.time, non_linear=params.non_linear)
+            _add_latency(frames, params)
         if params.add_illum_mask:
             for frame in frames:
                 self._add_illumination(frame, params.illum_mask)
@@ -226,7 +239,7 @@ class Standardize(PrimitivesBase):
     @primitive
     def addLatencyToDQ(self, frames: list[AstroData], params: AddLatencyToDQParams) -> list[AstroData]:
         """Flag (bit 8) pixels that were saturated in a frame that ended less than `time` before."""
-        _add_latency(frames, seconds=params.time, non_linear=params.non_linear)
+        _add_latency(frames, params)
         return frames
 
     @primitive(stamp="ADILLMSK")
@@ -504,24 +517,35 @@ def _fixed(frame: AstroData, done: str, keyword: str = "") -> Outcome:
     return Outcome(Status.DONE, done)
 
 
-def _add_latency(frames: list[AstroData], *, seconds: float, non_linear: bool) -> None:
-    """Flag in each frame what was saturated in a frame that started less than `seconds` before.
+def _add_latency(frames: list[AstroData], params: LatencyParams) -> None:
+    """Flag in each frame what was saturated in a frame that started less than `time` before.
 
-    The exposure right before counts from its end, so that long exposures have an afterglow too.
+    The exposure right before counts from its end, so that long exposures have an afterglow too. With
+    `decay` the afterglow falls off from the end of the earlier exposure, ``residual exp(-t / decay)`` of
+    the saturation level, and only counts as long as it stands out of the noise of the frame.
     """
     dated = [(frame.ut_datetime(), frame) for frame in frames if frame[0].read("mask") is not None]
     dated = sorted((pair for pair in dated if pair[0] is not None), key=lambda pair: pair[0])
     # Only flags set before this loop are propagated, so persistence does not chain; and detector defects,
     # which look saturated in every frame, leave no afterglow.
-    wanted = bits.SATURATED | (bits.NON_LINEAR if non_linear else 0)
+    wanted = bits.SATURATED | (bits.NON_LINEAR if params.non_linear else 0)
     latent = [dq.where_flagged(frame[0].read("mask"), wanted, ignore=bits.BAD) for _, frame in dated]
     for i, (start, frame) in enumerate(dated):
         for j, (earlier_start, earlier) in enumerate(dated[:i]):
-            gap = (start - earlier_start).total_seconds()
-            if j == i - 1:
-                gap -= earlier.exposure_time() or 0.0
-            if 0 <= gap < seconds and len(latent[j]):
+            since_start = (start - earlier_start).total_seconds()
+            since_end = max(since_start - (earlier.exposure_time() or 0.0), 0.0)
+            gap = since_end if j == i - 1 else since_start
+            if gap < params.time and len(latent[j]) and _still_glows(frame, earlier, since_end, params):
                 _flag_latency(frame, earlier, latent[j])
+
+
+def _still_glows(frame: AstroData, earlier: AstroData, since: float, params: LatencyParams) -> bool:
+    """Return whether the afterglow of a saturated pixel exceeds the read noise of a frame."""
+    level = earlier[0].saturation_level()
+    if params.decay is None or level is None:
+        return True
+    glow = params.residual * float(level) * math.exp(-since / params.decay)
+    return glow > float(frame[0].read_noise()) / float(frame[0].gain())
 
 
 def _flag_latency(frame: AstroData, earlier: AstroData, pixels: NDArray[np.intp]) -> None:

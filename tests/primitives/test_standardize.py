@@ -315,6 +315,14 @@ def test_how_long_persistence_lasts_can_be_set():
     assert _latent([0, 100], time=60)[0][1] == 0
 
 
+def test_a_decaying_afterglow_counts_until_it_is_lost_in_the_read_noise():
+    # 1 % of 16260 ADU falls below 35 / 12.3 ADU after 20 ln(162.6 / 2.85) = 81 s.
+    assert _latent([0, 90], decay=20)[0][1] == DQ.cosmic_ray
+    assert _latent([0, 92], decay=20)[0][1] == 0
+    assert _latent([0, 92], decay=20, residual=0.02)[0][1] == DQ.cosmic_ray
+    assert _latent([0, 92], decay=20, residual=0.02, time=60)[0][1] == 0
+
+
 def test_detector_defects_leave_no_persistence():
     pixels = np.full(make.SHAPE, 100.0)
     pixels[2, 3] = 30000
