@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from niripipe import astrodata
+from niripipe.cal_service import CalReturn
 from niripipe.errors import CalibrationError, DataError, InputError
 from niripipe.primitives.calibrations import CalibrationBook, FoundCalibration, clipped
 
@@ -22,7 +23,7 @@ class Service:
 
     def get_calibrations(self, frames, caltype, procmode=None):
         self.asked.append((frames[0].filename, caltype, procmode))
-        return {self.path: "my store"}
+        return CalReturn([self.path], ["my store"], [[]])
 
 
 @pytest.fixture
