@@ -45,7 +45,10 @@ class Params(BaseModel):
     since parameters also arrive from text files.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+    # Models are many and a run uses few of them: each is built when it is first used.
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", arbitrary_types_allowed=True, defer_build=True
+    )
 
     @model_validator(mode="before")
     @classmethod
