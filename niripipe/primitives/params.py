@@ -46,9 +46,7 @@ class Params(BaseModel):
     """
 
     # Models are many and a run uses few of them: each is built when it is first used.
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", arbitrary_types_allowed=True, defer_build=True
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True, defer_build=True)
 
     @model_validator(mode="before")
     @classmethod
