@@ -49,9 +49,15 @@ class Assassin(threading.Thread):
         self.seen: list[int] = []
         self.over = threading.Event()
 
+    def _notes(self) -> list[Path]:
+        try:
+            return list(self.folder.glob(f".niripipe-night-*/{self.number}@*"))
+        except FileNotFoundError:  # the night ended, and its folder is gone while it is listed
+            return []
+
     def run(self) -> None:
         while not self.over.wait(0.005):
-            for note in self.folder.glob(f".niripipe-night-*/{self.number}@*"):
+            for note in self._notes():
                 process = int(note.name.removesuffix(".done").split("@")[2])
                 if process in self.seen:
                     continue
