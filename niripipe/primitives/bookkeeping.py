@@ -189,6 +189,21 @@ class Bookkeeping(PrimitivesBase):
         return frames + [frame.copy() if params.copy_frames else frame for frame in other]
 
     @primitive
+    def mergeInputs(self, frames: list[AstroData], params: NoParams) -> list[AstroData]:
+        """Put the extensions of all frames, in their order, into one frame.
+
+        The result has the primary header, the name and the frame tables of the first frame; each
+        extension keeps its planes, header, WCS and tables. Nothing is changed in the inputs.
+        """
+        if len(frames) < 2:
+            return frames
+        merged = frames[0].copy()
+        for frame in frames[1:]:
+            for extension in frame.copy():
+                merged.append(extension)
+        return [merged]
+
+    @primitive
     def transferAttribute(self, frames: list[AstroData], params: TransferAttributeParams) -> list[AstroData]:
         """Copy a plane, the WCS or a table from the frames of another stream.
 

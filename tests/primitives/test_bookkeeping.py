@@ -129,6 +129,32 @@ def test_appending_a_stream_that_does_not_exist_changes_nothing():
     assert numbers(b.main) == [1, 2, 3]
 
 
+def test_merged_frames_keep_all_extensions_in_order_and_the_name_of_the_first():
+    inputs = three()
+    for i, ad in enumerate(inputs):
+        ad[0].mask = np.full(make.SHAPE, i, np.uint16)
+        ad[0].hdr["WHICH"] = i
+    b = make.bench(inputs)
+    name = b.main[0].filename
+    b.p.copyInputs(outstream="other")
+    b.p.mergeInputs()
+    (merged,) = b.main
+    assert merged.filename == name
+    assert [ext.hdr["WHICH"] for ext in merged] == [0, 1, 2]
+    assert [ext.mask[0, 0] for ext in merged] == [0, 1, 2]
+    assert [ext.data[0, 0] for ext in merged] == [1, 2, 3]
+    merged[1].data[:] = 9
+    assert b.p.streams["other"][1][0].data[0, 0] == 2
+    assert [len(ad) for ad in b.p.streams["other"]] == [1, 1, 1]
+
+
+def test_a_single_frame_is_merged_into_itself():
+    b = make.bench(three()[:1])
+    frame = b.main[0]
+    b.p.mergeInputs()
+    assert b.main == [frame]
+
+
 @pytest.mark.parametrize("attribute", ["mask", "variance", "OBJMASK", "OBJCAT", "SKYTABLE"])
 def test_planes_and_tables_are_copied_from_another_stream(attribute):
     b = make.bench(three())
