@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from niripipe.algorithms.background import measure_background
 from niripipe.algorithms.bits import BAD, COSMIC_RAY, NO_DATA, NON_LINEAR
+from niripipe.algorithms.gaussian import SIGMA_TO_FWHM
 from niripipe.algorithms.morphology import dilate
 from niripipe.errors import DataError, ParameterError
 
@@ -283,7 +284,7 @@ def _sharpest(fwhm: float) -> float:
 
     It is least for a source on the corner of four pixels, two of which are taken along each axis.
     """
-    sigma = fwhm / 2.3548200450309493
+    sigma = fwhm / SIGMA_TO_FWHM
     edges = [0.5 * (1 + erf(place / (sigma * sqrt(2)))) for place in (-2, -1, 0, 1)]
     outer, inner, other = edges[1] - edges[0], edges[2] - edges[1], edges[3] - edges[2]
     profile = np.array([outer, inner, other])

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from niripipe.algorithms.bits import BAD, COSMIC_RAY, NO_DATA, SATURATED, UNILLUMINATED
+from niripipe.algorithms.gaussian import SIGMA_TO_FWHM
 from niripipe.algorithms.profile import measure_profiles, stamp_half_size
 from niripipe.algorithms.resample import replace_bad_pixels
 from niripipe.errors import AlgorithmError, ParameterError
@@ -31,7 +32,6 @@ PixelToWorld = Callable[[Floats, Floats], tuple[Floats, Floats]]
 
 _MISSING = -999.0
 _KERNEL = np.array([[1, 2, 1], [2, 4, 2], [1, 2, 1]], dtype=np.float32)
-_SIGMA_TO_FWHM = 2.3548200450309493
 # Bits whose pixels must not make or shape a source. Saturated pixels belong to stars and stay.
 _NOT_SKY = BAD | COSMIC_RAY | NO_DATA | UNILLUMINATED
 
@@ -584,11 +584,11 @@ def _windowed(
     """
     import sep
 
-    sigma = np.clip(catalogue["FWHM_IMAGE"].astype(np.float64), 1.0, 15.0) / _SIGMA_TO_FWHM
+    sigma = np.clip(catalogue["FWHM_IMAGE"].astype(np.float64), 1.0, 15.0) / SIGMA_TO_FWHM
     if np.isfinite(width):
         # Widths of faint stars are noisy; the stars' common one serves every source that may be a star.
-        alike = np.abs(np.log(sigma * _SIGMA_TO_FWHM / width)) < 0.5
-        sigma = np.where(alike, width / _SIGMA_TO_FWHM, sigma)
+        alike = np.abs(np.log(sigma * SIGMA_TO_FWHM / width)) < 0.5
+        sigma = np.where(alike, width / SIGMA_TO_FWHM, sigma)
     x0, y0 = objects["x"].astype(np.float64), objects["y"].astype(np.float64)
     x, y, _ = sep.winpos(plane, x0, y0, sigma, mask=hidden, subpix=5)
     # An iteration that ran away to a neighbour ends far from the barycentre.

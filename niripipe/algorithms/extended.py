@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from niripipe.algorithms.gaussian import MAD_TO_SIGMA
 from niripipe.errors import AlgorithmError
 
 __all__ = ["BOX", "ExtendedLight", "box_medians", "extended_light", "over_pixels"]
@@ -183,7 +184,7 @@ def _trend(rest: Float64, quiet: Bool, shape: tuple[int, int]) -> tuple[Float64,
         below = away[quiet & (away < 0)]
         if below.size == 0:
             break
-        noise = 1.4826 * float(np.median(-below))
+        noise = MAD_TO_SIGMA * float(np.median(-below))
         kept = quiet & (np.abs(away) <= 2.5 * noise)
         if kept.sum() < _LEAST_BOXES // 2:
             break

@@ -14,25 +14,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from niripipe.algorithms.bits import BAD, COSMIC_RAY, NO_DATA
+from niripipe.algorithms.bits import NO_DATA
 from niripipe.algorithms.parallel import map_blocks
 from niripipe.algorithms.resample import (
-    KERNELS,
+    REPLACED,
+    TAPS,
     Kernel,
     Resampled,
     Transform,
+    check_arguments,
     kernel_weights,
     replace_bad_pixels,
 )
-from niripipe.errors import AlgorithmError, ParameterError
+from niripipe.errors import AlgorithmError
 
 __all__ = ["project"]
 
 Floats = NDArray[np.floating[Any]]
 Plane = NDArray[np.float32]
 
-_TAPS = {"nearest": 1, "linear": 2, "poly3": 4, "poly5": 6, "spline3": 4, "spline5": 6}
-_REPLACED = BAD | COSMIC_RAY | NO_DATA
 # Distance of the points at which the mapping is evaluated, pixels. Between them a cubic spline leaves errors
 # of 1e-6 pixel for projections of the sky over the field of a camera.
 _LATTICE = 32
@@ -94,7 +94,7 @@ def project(
     AlgorithmError
         For planes of different shapes, or a mapping that nowhere reaches the frame.
     """
-    _check(data, (variance, mask, objmask), kernel, dq_threshold, shape)
+    check_arguments(data, (variance, mask, objmask), kernel, dq_threshold, shape)
     mapping = _Mapping(to_input, shape, data.shape)
     data, variance, flags = _prepared(data, variance, mask, clean)
     out = np.zeros(shape, np.float32)
@@ -104,7 +104,7 @@ def project(
     squares, number = np.zeros(shape[0]), np.zeros(shape[0])
     bits = [1 << k for k in range(16) if np.any(flags & (1 << k))]
     points = max(1, int(np.ceil(_DENSITY * mapping.size))) if mapping.size > _COARSE else 1
-    taps = 2 if points > 1 else _TAPS[kernel]
+    taps = 2 if points > 1 else TAPS[kernel]
     rows_per_block = max(1, _BLOCK_WEIGHTS // (shape[1] * (points * taps) ** 2))
 
     def block(rows: slice) -> None:
@@ -235,7 +235,7 @@ def _prepared(
     if variance is not None:
         finite &= np.isfinite(variance)
     flags[~finite] |= NO_DATA
-    bad = ((flags & _REPLACED) != 0) if clean else ~finite
+    bad = ((flags & REPLACED) != 0) if clean else ~finite
     data = data.astype(np.float32)
     planes = [data] if variance is None else [data, variance.astype(np.float32)]
     if clean:
@@ -244,19 +244,3 @@ def _prepared(
         for plane in planes:
             plane[bad] = 0
     return data, None if variance is None else planes[1], flags
-
-
-def _check(
-    data: Plane, others: tuple[Any, ...], kernel: str, threshold: float, shape: tuple[int, int]
-) -> None:
-    if kernel not in KERNELS:
-        raise ParameterError("Unknown kernel", item="kernel", found=kernel, expected=", ".join(KERNELS))
-    if not 0 <= threshold < 1:
-        raise ParameterError(
-            "Not a usable threshold", item="dq_threshold", found=threshold, expected="[0, 1)"
-        )
-    if min(shape) < 1:
-        raise ParameterError("The output has no pixels", item="shape", found=shape)
-    for plane in others:
-        if plane is not None and plane.shape != data.shape:
-            raise AlgorithmError("The planes differ in shape", found=plane.shape, expected=data.shape)

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from niripipe.algorithms.gaussian import MAD_TO_SIGMA, RAYLEIGH_MEDIAN, robust_sigma
 from niripipe.errors import AlgorithmError, ParameterError
 
 __all__ = ["Registration", "Sources", "cross_correlation_shift", "match_sources", "pair_sources"]
@@ -521,8 +522,8 @@ def _agreeing(rx: Floats, ry: Floats, weight: Floats, extra: float) -> NDArray[n
     if rx.size < 3:
         return np.ones(rx.size, bool)
     distance = np.hypot(rx - np.median(rx), ry - np.median(ry))
-    # Robust deviation per axis: the median of a Rayleigh distribution is 1.1774 deviations.
-    spread = float(np.median(distance)) / 1.1774
+    # Robust deviation per axis.
+    spread = float(np.median(distance)) / RAYLEIGH_MEDIAN
     limit = 3.5 * np.sqrt(2.0) * np.maximum(np.sqrt(1 / weight), min(spread, 1.0)) + 2 * _FLOOR
     keep = distance <= limit
     return keep if keep.sum() >= 2 else np.ones(rx.size, bool)
@@ -557,7 +558,7 @@ def _unexplained(rx: Floats, ry: Floats, variance: Floats) -> float:
     """Variance per axis that the pairs scatter beyond their errors."""
     if rx.size < 3:
         return 0.0
-    scatter = (np.median(np.hypot(rx, ry)) / 1.1774) ** 2
+    scatter = (np.median(np.hypot(rx, ry)) / RAYLEIGH_MEDIAN) ** 2
     return float(max(0.0, scatter - np.median(variance)))
 
 
@@ -760,7 +761,7 @@ def _power(spectrum: NDArray[Any], plane: Floats, smooth: Floats, shape: tuple[i
     used = plane[plane != 0]
     if used.size == 0:
         return 0.0
-    deviation = 1.4826 * float(np.median(np.abs(used[:: max(1, used.size // 65536)])))
+    deviation = MAD_TO_SIGMA * float(np.median(np.abs(used[:: max(1, used.size // 65536)])))
     return float(total - deviation**2 * used.size / (4 * np.pi * _SMOOTHING**2))
 
 
@@ -788,7 +789,7 @@ def _prominence(surface: Floats, py: int, px: int, radius: int = 12) -> tuple[fl
     rest = surface[(y - py) ** 2 + (x - px) ** 2 > radius**2]
     if rest.size == 0:
         return 0.0, float("inf")
-    deviation = 1.4826 * float(np.median(np.abs(rest - np.median(rest))))
+    deviation = robust_sigma(rest)
     return (float(surface[py, px] - rest.max()) / deviation if deviation > 0 else 0.0), deviation
 
 

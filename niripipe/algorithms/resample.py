@@ -23,11 +23,14 @@ from niripipe.errors import AlgorithmError, ParameterError
 
 __all__ = [
     "KERNELS",
+    "REPLACED",
+    "TAPS",
     "Affine",
     "Grid",
     "Kernel",
     "Resampled",
     "affine_approximation",
+    "check_arguments",
     "corners_of",
     "kernel_weights",
     "output_grid",
@@ -43,10 +46,10 @@ Transform = Callable[[Floats, Floats], tuple[Floats, Floats]]
 Position = NDArray[np.floating[Any]] | NDArray[np.signedinteger[Any]] | float
 
 # Number of samples per axis; the splines, of endless reach, are judged by the polynomials of the same order.
-_TAPS = {"nearest": 1, "linear": 2, "poly3": 4, "poly5": 6, "spline3": 4, "spline5": 6}
+TAPS = {"nearest": 1, "linear": 2, "poly3": 4, "poly5": 6, "spline3": 4, "spline5": 6}
 KERNELS: tuple[Kernel, ...] = ("nearest", "linear", "poly3", "poly5", "spline3", "spline5")
 # Bits whose pixels hold no information about the sky; a saturated pixel still says "at least this bright".
-_REPLACED = BAD | COSMIC_RAY | NO_DATA
+REPLACED = BAD | COSMIC_RAY | NO_DATA
 # Mappings that differ by less than this many pixels anywhere on the frame are the same mapping: 1 % of the
 # best centring of a star.
 _SAME = 1e-3
@@ -209,13 +212,13 @@ def resample(
     """
     dragons = rules == "dragons"
     threshold = (0.001 if dragons else 0.1) if dq_threshold is None else dq_threshold
-    _check(data, (variance, mask, objmask), kernel, threshold, shape)
+    check_arguments(data, (variance, mask, objmask), kernel, threshold, shape)
     mapping = Affine(np.asarray(matrix, dtype=np.float64), np.asarray(offset, dtype=np.float64))
     mapping.inverse()
     mapping = Affine.shift(*origin).then(mapping)
     jacobian = float(abs(np.linalg.det(mapping.matrix)))
 
-    job = _Job(mapping, data.shape, shape, _TAPS[kernel], kernel.startswith("spline"), dragons, threads)
+    job = _Job(mapping, data.shape, shape, TAPS[kernel], kernel.startswith("spline"), dragons, threads)
     flags = np.zeros(data.shape, dtype=np.uint16) if mask is None else mask
     data, variance, flags = _prepare(
         data, variance, flags, job, clean=not dragons if clean is None else clean
@@ -395,13 +398,14 @@ def replace_bad_pixels(planes: Sequence[Plane], bad: NDArray[np.bool_], *, reach
         plane.ravel()[todo] = 0
 
 
-def _check(
+def check_arguments(
     data: Plane,
     others: Sequence[NDArray[Any] | None],
     kernel: str,
     threshold: float,
     shape: tuple[int, int],
 ) -> None:
+    """Refuse what no resampling can be done with: kernel, threshold of flags, output shape, planes."""
     if kernel not in KERNELS:
         raise ParameterError("Unknown kernel", item="kernel", found=kernel, expected=", ".join(KERNELS))
     if not 0 <= threshold < 1:
@@ -423,7 +427,7 @@ def _prepare(
     if variance is not None:
         finite &= np.isfinite(variance)
     whole = bool(finite.all())
-    bad = (flags & _REPLACED) != 0 if clean else np.zeros(0, dtype=bool)
+    bad = (flags & REPLACED) != 0 if clean else np.zeros(0, dtype=bool)
     if not whole:
         flags = np.where(finite, flags, flags | np.uint16(NO_DATA))
         bad = bad | ~finite if clean else ~finite

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from niripipe.algorithms.background import Background, lattice, level_of, measure_background, strided_level
+from niripipe.algorithms.gaussian import MEDIAN_ERROR
 from niripipe.errors import AlgorithmError, ParameterError
 
 __all__ = ["SkyMatch", "sky_factor", "sky_offset", "sky_residual"]
@@ -316,7 +317,7 @@ def _box_level(values: Floats) -> Background:
     """Mean of the boxes that agree with each other, starting from the faintest; ``n`` counts their pixels."""
     boxes = _measured(values)
     level, std = _faintest(boxes)
-    noise = 1.2533 * std / float(np.sqrt(np.median(boxes.number)))
+    noise = MEDIAN_ERROR * std / float(np.sqrt(np.median(boxes.number)))
     for _ in range(20):
         below = boxes.median[boxes.median < level]
         # Structure of the sky itself shows on the faint side, where there is no light of sources.
@@ -355,7 +356,7 @@ def _faintest(boxes: _Boxes) -> tuple[float, float]:
 
     order = np.argsort(boxes.median, kind="stable")[: max(5, int(_FAINT_SHARE * boxes.median.size))]
     std = float(np.median(boxes.spread[order]))
-    noise = 1.2533 * std / float(np.sqrt(np.median(boxes.number[order])))
+    noise = MEDIAN_ERROR * std / float(np.sqrt(np.median(boxes.number[order])))
     # Blom's expected order statistics of as many equals as there are boxes.
     ranks = np.arange(1, order.size + 1)
     expected = ndtri((ranks - 0.375) / (boxes.median.size + 0.25))

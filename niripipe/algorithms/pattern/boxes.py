@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from niripipe.algorithms.gaussian import MEDIAN_ERROR, robust_sigma
 from niripipe.algorithms.pattern.levels import level_and_report
 from niripipe.algorithms.pattern.quadrants import (
     Clean,
@@ -16,9 +17,9 @@ from niripipe.algorithms.pattern.quadrants import (
     Finding,
     Tiles,
     at_least,
+    check_choice,
     check_planes,
     corners_of,
-    robust_sigma,
     source_boxes,
     untouched,
     usable_pixels,
@@ -40,8 +41,6 @@ _ROUNDS = 15
 # Fitting n free numbers to N pixels of noise lowers their variance by n/N (by twice that for the best of all
 # possible boxes). A pattern must do more than this many times as well.
 _OVERFIT = 4.0
-# Variance of a median over that of a mean, pi / 2.
-_MEDIAN_VARIANCE = 1.5708
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +165,8 @@ def clean_readout(
     `niripipe.algorithms.pattern.levels`.
     """
     check_planes(data, mask, objmask)
-    _check(clean, pattern_x_size, pattern_y_size)
+    check_choice(clean)
+    _check(pattern_x_size, pattern_y_size)
     at_least(
         {
             "hsigma": (hsigma, 0),
@@ -207,9 +207,7 @@ def clean_readout(
     )
 
 
-def _check(clean: str, width: int, height: int) -> None:
-    if clean not in ("skip", "default", "force"):
-        raise ParameterError("Unknown choice", item="clean", found=clean, expected="skip, default or force")
+def _check(width: int, height: int) -> None:
     for name, value in (("pattern_x_size", width), ("pattern_y_size", height)):
         if value < 1 or value & (value - 1) or (name == "pattern_x_size" and value < 2):
             raise ParameterError(
@@ -389,7 +387,7 @@ def _zone_strength(
         if not measured.any():
             continue
         values = product[measured] / weight[measured]
-        errors = _MEDIAN_VARIANCE * sample.sigma**2 / weight[measured]
+        errors = MEDIAN_ERROR**2 * sample.sigma**2 / weight[measured]
         common = float(np.median(values))
         # Rows get their own strength to the degree that they differ by more than their errors (a shrinkage
         # estimator).

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from niripipe.algorithms.gaussian import robust_sigma
 from niripipe.algorithms.pattern.levels import level_and_report
 from niripipe.algorithms.pattern.quadrants import (
     Clean,
@@ -16,9 +17,9 @@ from niripipe.algorithms.pattern.quadrants import (
     Finding,
     Tiles,
     at_least,
+    check_choice,
     check_planes,
     corners_of,
-    robust_sigma,
     source_boxes,
     untouched,
     usable_pixels,
@@ -174,7 +175,8 @@ def clean_fft_readout(
     levelled as in `clean_readout`.
     """
     check_planes(data, mask, objmask)
-    _check(clean, win_size, periodicity)
+    check_choice(clean)
+    _check(win_size, periodicity)
     at_least({"sigma_fact": (sigma_fact, 0), "l2thres": (l2thres, 0)})
     at_least({"smoothing_extent": (smoothing_extent, 1), "pad_rows": (pad_rows, 0)})
     if not pat_thres < 1:
@@ -211,9 +213,7 @@ def clean_fft_readout(
     )
 
 
-def _check(clean: str, window: int, periodicity: float) -> None:
-    if clean not in ("skip", "default", "force"):
-        raise ParameterError("Unknown choice", item="clean", found=clean, expected="skip, default or force")
+def _check(window: int, periodicity: float) -> None:
     if window < 3 or window % 2 == 0:
         raise ParameterError(
             "The window must have a middle", item="win_size", found=window, expected="an odd number, >= 3"

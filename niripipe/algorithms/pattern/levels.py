@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from niripipe.algorithms.gaussian import MEDIAN_ERROR, robust_sigma
 from niripipe.algorithms.pattern.quadrants import (
     Cleaned,
     Corner,
     Finding,
     Quadrant,
     masked_median,
-    robust_sigma,
 )
 from niripipe.algorithms.pattern.zones import Range, complement
 
@@ -26,8 +26,6 @@ Flags = NDArray[np.bool_]
 
 # A step is removed only when it is this many times its own error.
 _SIGNIFICANT = 4.0
-# Ratio of the standard error of a median to that of a mean, sqrt(pi / 2).
-_MEDIAN_ERROR = 1.2533
 # Error assumed for a step without scatter, so that noise-free data get a finite weight.
 _NO_ERROR = 1e-6
 
@@ -243,7 +241,7 @@ def level_quadrants(
 
 
 def _median_error(values: Float32) -> float:
-    return _MEDIAN_ERROR * robust_sigma(values) / float(np.sqrt(values.size))
+    return MEDIAN_ERROR * robust_sigma(values) / float(np.sqrt(values.size))
 
 
 def _part(data: Float32, good: Flags, row: int, count: int) -> Float32:

@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from niripipe.algorithms.gaussian import robust_sigma
 from niripipe.algorithms.sorting import sort_rows
 from niripipe.errors import DataError, ParameterError
 
@@ -19,10 +20,10 @@ __all__ = [
     "Quadrant",
     "Tiles",
     "at_least",
+    "check_choice",
     "check_planes",
     "corners_of",
     "masked_median",
-    "robust_sigma",
     "source_boxes",
     "untouched",
     "usable_pixels",
@@ -187,6 +188,12 @@ class Tiles:
         return (total / np.maximum(count, 1)).astype(np.float32), count >= max(1.0, least * size)
 
 
+def check_choice(clean: str) -> None:
+    """Refuse what is none of `Clean`."""
+    if clean not in ("skip", "default", "force"):
+        raise ParameterError("Unknown choice", item="clean", found=clean, expected="skip, default or force")
+
+
 def check_planes(data: Floats, mask: Integers | None, objmask: Integers | None) -> None:
     """Raise DataError unless the planes are images of one shape, at least 2 x 2 pixels."""
     if data.ndim != 2 or min(data.shape) < 2:
@@ -269,14 +276,6 @@ def masked_median(values: Float32, good: Flags) -> Float32:
     high = np.take_along_axis(ordered, np.minimum(count // 2, len(values) - 1)[None], axis=0)[0]
     median = np.where(count > 0, np.float32(0.5) * (low + high), np.float32(np.nan))
     return median.astype(np.float32, copy=False)
-
-
-def robust_sigma(values: Floats) -> float:
-    """Estimate the standard deviation from the median absolute deviation; 0 of no values."""
-    if values.size == 0:
-        return 0.0
-    # 1 / Phi^-1(3/4), the ratio for a normal distribution.
-    return 1.482602218505602 * float(np.median(np.abs(values - np.median(values))))
 
 
 def _filled(values: Float32) -> Float32:
