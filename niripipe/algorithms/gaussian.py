@@ -16,11 +16,12 @@ MAD_TO_SIGMA: Final = 1.482602218505602
 MEDIAN_ERROR: Final = math.sqrt(math.pi / 2)
 """Standard error of a median over that of a mean."""
 
-RAYLEIGH_MEDIAN: Final = math.sqrt(2 * math.log(2))
-"""Median distance from the centre of a round distribution in two dimensions, over its deviation per axis."""
+RAYLEIGH_MEDIAN: Final = 1.1774
+"""Median distance from the centre of a round distribution in two dimensions, over its deviation per axis:
+sqrt(2 ln 2), to four decimals."""
 
-SIGMA_TO_FWHM: Final = 2 * RAYLEIGH_MEDIAN
-"""Full width at half maximum over standard deviation."""
+SIGMA_TO_FWHM: Final = 2.3548200450309493
+"""Full width at half maximum over standard deviation, sqrt(8 ln 2)."""
 
 
 def robust_sigma(values: NDArray[np.floating[Any]]) -> float:
