@@ -38,6 +38,7 @@ __all__ = [
     "applicable_types",
     "assess",
     "calibration_type",
+    "full_type",
     "rules_for",
 ]
 
@@ -199,6 +200,11 @@ def calibration_type(tags: frozenset[str] | set[str]) -> str | None:
     return None
 
 
+def full_type(caltype: str) -> str:
+    """Return the full name of a type of calibration: `bpm` is short for `processed_bpm`."""
+    return "processed_bpm" if caltype == "bpm" else caltype
+
+
 def rules_for(caltype: str) -> AssociationRules:
     """Return the rules of a type of calibration.
 
@@ -207,7 +213,7 @@ def rules_for(caltype: str) -> AssociationRules:
     ParameterError
         The type is unknown.
     """
-    found = ASSOCIATION_RULES.get("processed_bpm" if caltype == "bpm" else caltype)
+    found = ASSOCIATION_RULES.get(full_type(caltype))
     if found is None:
         raise ParameterError(
             "unknown type of calibration",

@@ -17,7 +17,7 @@ from niripipe.cal_service.config import StoreLocation, find_store, store_file
 from niripipe.cal_service.explain import Candidate, Explanation
 from niripipe.cal_service.facts import CalibrationFacts, facts_of
 from niripipe.cal_service.records import CalibrationRecord, FileList, absolute, read_record
-from niripipe.cal_service.rules import PROCESSED_TYPES, Assessment, assess, rules_for
+from niripipe.cal_service.rules import PROCESSED_TYPES, Assessment, assess, full_type, rules_for
 from niripipe.errors import CalibrationError, InputError, NiripipeError, ParameterError, StorageError
 from niripipe.logutils import get_logger
 
@@ -538,7 +538,7 @@ def _candidates(ranked: Iterable[tuple[CalibrationRecord, Assessment]]) -> list[
 
 def _checked_type(caltype: str) -> str:
     """Return the full name of a type of calibration that a store can hold."""
-    full = "processed_bpm" if caltype == "bpm" else caltype
+    full = full_type(caltype)
     if full not in PROCESSED_TYPES:
         raise ParameterError(
             "unknown type of calibration",

@@ -11,7 +11,14 @@ from niripipe import astrodata
 from niripipe.astrodata import AstroData
 from niripipe.cal_service.facts import CalibrationFacts, facts_of
 from niripipe.cal_service.records import absolute
-from niripipe.cal_service.rules import PROCESSED_TYPES, Verdict, assess, calibration_type, rules_for
+from niripipe.cal_service.rules import (
+    PROCESSED_TYPES,
+    Verdict,
+    assess,
+    calibration_type,
+    full_type,
+    rules_for,
+)
 from niripipe.errors import CalibrationError, InputError, ParameterError
 
 __all__ = ["broken_rules", "choice_warning", "user_calibrations"]
@@ -145,7 +152,7 @@ def _pairs(value: Any) -> list[tuple[Any, Any]]:
 
 
 def _full_name(key: Any) -> str:
-    caltype = "processed_bpm" if key == "bpm" else key
+    caltype = full_type(key)
     if caltype not in PROCESSED_TYPES:
         raise ParameterError(
             "unknown type of calibration", item="ucals", found=key, expected=", ".join(PROCESSED_TYPES)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from niripipe import astrodata
 from niripipe.cal_service import CalibrationService, Explanation
+from niripipe.cal_service.rules import full_type
 from niripipe.errors import InputError, NiripipeError, ParameterError
 from niripipe.inspection import Table
 from niripipe.inspection.recipes import planned
@@ -90,7 +91,7 @@ class NightPlan:
             There is no such reduction, or it needs no calibration of this type.
         """
         job = self.job(name)
-        wanted = "processed_bpm" if caltype == "bpm" else caltype
+        wanted = full_type(caltype)
         if (job.name, wanted) not in self.explanations:
             types = [kind for owner, kind in self.explanations if owner == job.name]
             raise InputError(

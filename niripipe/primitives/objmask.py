@@ -7,7 +7,10 @@ import numpy as np
 from niripipe.algorithms import morphology
 from niripipe.astrodata import DQ, AstroData
 
-__all__ = ["add_to_mask", "dilate", "dilated"]
+__all__ = ["OBJECT_BIT", "add_to_mask", "dilate", "dilated"]
+
+OBJECT_BIT = np.uint16(0x8000)
+"""Private bit by which combinations avoid objects; it never reaches a frame."""
 
 
 def dilated(frame: AstroData, radius: float) -> np.ndarray | None:

@@ -9,15 +9,13 @@ import numpy as np
 from niripipe.astrodata import DQ, AstroData
 from niripipe.logutils import get_logger
 from niripipe.primitives.base import PrimitivesBase, primitive
+from niripipe.primitives.objmask import OBJECT_BIT
 from niripipe.primitives.params import Field
 from niripipe.primitives.stacking import REJECTION_HELP, Rejection, ScaledCombineParams, stack
 
 __all__ = ["SkyFlat"]
 
 log = get_logger(__name__)
-
-_OBJECT = 0x8000
-"""Private bit by which the combination avoids objects; it never reaches a product."""
 
 
 class StackSkyFlatsParams(ScaledCombineParams):
@@ -56,8 +54,8 @@ class SkyFlat(PrimitivesBase):
         ext = result[0]
         mask = ext.mask
         if mask is not None:
-            hidden = mask & np.uint16(_OBJECT) != 0
-            mask &= np.uint16(0xFFFF ^ _OBJECT)
+            hidden = mask & OBJECT_BIT != 0
+            mask &= ~OBJECT_BIT
             mask[hidden] |= np.uint16(DQ.no_data)
             ext.mask = mask
             number = int(np.count_nonzero(hidden))
@@ -75,6 +73,6 @@ def _with_objects(frame: AstroData) -> AstroData:
     objects, mask = ext.read("OBJMASK"), ext.read("mask")
     joined = np.zeros(ext.shape, np.uint16) if mask is None else mask.copy()
     if objects is not None:
-        joined[objects != 0] |= np.uint16(_OBJECT)
+        joined[objects != 0] |= OBJECT_BIT
     ext.mask = joined
     return copy

@@ -18,7 +18,7 @@ from niripipe.logutils import get_logger
 from niripipe.primitives import objmask
 from niripipe.primitives.params import Field
 from niripipe.primitives.stack import SkyCombineParams
-from niripipe.primitives.stacking import Rejection, clipping_limits, section_slices
+from niripipe.primitives.stacking import Rejection, combination_settings, section_slices
 
 __all__ = [
     "BuiltSky",
@@ -33,8 +33,6 @@ __all__ = [
 
 log = get_logger(__name__)
 
-_OBJECT = 0x8000
-"""Private bit by which the combination avoids objects; it never reaches a frame."""
 _EXTENDED = int(DQ.overlap)
 """Bit that stands for extended light in a sky. Nothing else sets it before frames are aligned, and unlike
 objects such pixels are used where every sky has them: a small galaxy leaves no hole."""
@@ -237,19 +235,11 @@ class SkyBuilder:
             rejection: Rejection = params.reject_method
             if rejection in ("varclip", "noiseclip") and not has_variance:
                 rejection = "minmax"
-            hsigma, lsigma = clipping_limits(params, rejection)
             made = combine(
                 [ext.read("data") for ext in exts],
                 variance if has_variance else None,
                 [self._masks[name] for name in subset],
-                operation=params.operation,
-                reject=rejection,
-                hsigma=hsigma,
-                lsigma=lsigma,
-                mclip=params.mclip,
-                max_iters=params.max_iters,
-                nlow=params.nlow,
-                nhigh=params.nhigh,
+                **combination_settings(params, rejection),
                 scale=[self.scales[name] for name in subset],
                 zero=[self.offsets[name] for name in subset],
                 threads=self.threads,
@@ -262,7 +252,7 @@ class SkyBuilder:
         grown = objmask.dilated(frame, self.params.dilation) if self.params.mask_objects else None
         joined: NDArray[np.uint16] = np.zeros(frame[0].shape, np.uint16) if mask is None else mask
         if grown is not None:
-            joined = joined | (grown.astype(np.uint16) * np.uint16(_OBJECT))
+            joined = joined | (grown.astype(np.uint16) * objmask.OBJECT_BIT)
         elif self.params.mask_objects:
             log.warning("%s has no object mask: its objects may show in the sky", frame.filename)
         return joined
@@ -419,8 +409,8 @@ def _level_kind(wanted: SkyLevel, shape: tuple[int, ...]) -> sky_algorithm.Level
 def _clean_flags(mask: NDArray[np.uint16] | None) -> None:
     """Turn the private object bit into "no data", and forget brightness: it was another exposure's."""
     if mask is not None:
-        everywhere_object = mask & np.uint16(_OBJECT) != 0
-        mask &= np.uint16(0xFFFF ^ _OBJECT ^ _EXTENDED ^ int(DQ.non_linear) ^ int(DQ.saturated))
+        everywhere_object = mask & objmask.OBJECT_BIT != 0
+        mask &= ~(objmask.OBJECT_BIT | np.uint16(_EXTENDED | DQ.non_linear | DQ.saturated))
         mask[everywhere_object] |= np.uint16(DQ.no_data)
 
 

@@ -20,7 +20,7 @@ __all__ = [
     "CombineParams",
     "Rejection",
     "ScaledCombineParams",
-    "clipping_limits",
+    "combination_settings",
     "section_slices",
     "stack",
 ]
@@ -75,15 +75,23 @@ class ScaledCombineParams(CombineParams):
     separate_ext: bool = Field(True, description="scale extensions separately; NIRI has one")
 
 
-def clipping_limits(params: CombineParams, rejection: Rejection) -> tuple[float, float]:
-    """Return the upper and lower limit of a rejection, in sigma.
+def combination_settings(params: CombineParams, rejection: Rejection) -> dict[str, Any]:
+    """Return how frames are combined, as keywords of `niripipe.algorithms.combine.combine`.
 
     The noise model knows the scatter, so that its limit can be wide enough to leave nearly all good
     pixels; the scatter of a few inputs is known badly, and 3 is the limit of DRAGONS.
     """
     default = 4.0 if rejection == "noiseclip" else 3.0
-    high, low = params.hsigma, params.lsigma
-    return default if high is None else high, default if low is None else low
+    return {
+        "operation": params.operation,
+        "reject": rejection,
+        "hsigma": default if params.hsigma is None else params.hsigma,
+        "lsigma": default if params.lsigma is None else params.lsigma,
+        "mclip": params.mclip,
+        "max_iters": params.max_iters,
+        "nlow": params.nlow,
+        "nhigh": params.nhigh,
+    }
 
 
 def stack(frames: list[AstroData], params: CombineParams, *, threads: int) -> AstroData:
@@ -172,19 +180,11 @@ def _combine_planes(frames: list[AstroData], result: AstroData, params: CombineP
         mask = None
     data = [ext.rows("data") for ext in exts]
     rejection = _rejection(params, variance is not None)
-    hsigma, lsigma = clipping_limits(params, rejection)
     combined = engine.combine(
         data,
         variance,
         mask,
-        operation=params.operation,
-        reject=rejection,
-        hsigma=hsigma,
-        lsigma=lsigma,
-        mclip=params.mclip,
-        max_iters=params.max_iters,
-        nlow=params.nlow,
-        nhigh=params.nhigh,
+        **combination_settings(params, rejection),
         threads=threads,
         exposures=_exposures(frames),
         **_normalisation(data, mask, params),

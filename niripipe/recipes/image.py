@@ -104,8 +104,13 @@ def _correct(p: Any) -> None:
 
 
 def _subtract_sky(p: Any) -> None:
-    """Two passes: find the objects in quickly sky-subtracted sky frames, then subtract the masked sky."""
+    """Find out which frames show the sky, and subtract it."""
     p.separateSky()
+    _subtract_masked_sky(p)
+
+
+def _subtract_masked_sky(p: Any) -> None:
+    """Two passes: find the objects in quickly sky-subtracted sky frames, then subtract the masked sky."""
     p.associateSky(stream="sky")
     p.skyCorrect(instream="sky", mask_objects=False, outstream="skysub")
     p.detectSources(stream="skysub")
@@ -121,14 +126,7 @@ def _first_pass(p: Any) -> None:
     p.copyInputs(outstream="flat_corrected")
     p.separateSky()
     p.requireSameInputs(source="sky")
-    p.associateSky(stream="sky")
-    p.skyCorrect(instream="sky", mask_objects=False, outstream="skysub")
-    p.detectSources(stream="skysub")
-    p.transferAttribute(stream="sky", source="skysub", attribute="OBJMASK")
-    p.clearStream(stream="skysub")
-    p.associateSky()
-    p.skyCorrect(mask_objects=True)
-    p.clearStream(stream="sky")
+    _subtract_masked_sky(p)
     p.detectSources()
     p.adjustWCSToReference()
     # Frames that could not be aligned are set aside here as well.
