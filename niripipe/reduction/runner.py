@@ -17,7 +17,7 @@ from niripipe.errors import AlgorithmError, DataError, NiripipeError
 from niripipe.logutils import get_logger
 from niripipe.primitives.base import DONE, Outcome, Primitive, PrimitivesBase, Status, skipped
 from niripipe.primitives.params import Resolved, resolve
-from niripipe.reduction.memory import FrameStore, return_freed_memory
+from niripipe.reduction.memory import FrameStore
 from niripipe.reduction.progress import NO_PROGRESS, Progress
 from niripipe.reduction.report import DroppedFrame, RunReport, Step
 
@@ -220,8 +220,6 @@ class RecipeRunner:
             step.outcomes[str(frame.orig_filename or frame.filename)] = outcome
             _record(frame, primitive, resolved, outcome, (started, stopped), owner.context.software)
         self._save_all()
-        # Each thread has its own store of freed memory; without this a run holds a third more than it uses.
-        return_freed_memory()
         step.seconds = time.perf_counter() - clock
         log.fullinfo("%s: %s, %.3f s", primitive.name, step.summary(), step.seconds)
         return outputs

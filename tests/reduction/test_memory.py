@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import platform
+import resource
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -138,6 +141,22 @@ def test_a_scratch_folder_that_cannot_be_made_is_named(tmp_path):
 def test_memory_in_use_is_known_and_freed_memory_can_be_returned():
     assert resident_bytes() > 10**6
     assert return_freed_memory() in (True, False)
+
+
+@pytest.mark.skipif(sys.platform != "linux" or platform.libc_ver()[0] != "glibc", reason="only glibc keeps any")
+def test_memory_of_planes_is_kept_for_new_ones_within_a_block_and_given_back_at_its_end():
+    def make_and_free() -> int:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for plane in [np.ones((1024, 1024), np.float32) for _ in range(8)]:
+            plane *= 2
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    with FrameStore(None):
+        make_and_free()
+        held = resident_bytes()
+        # A page is 4 kB: eight planes that come anew from the system are 8192 of them, or a few huge ones.
+        assert make_and_free() < 100
+    assert resident_bytes() < held - 20 * 2**20
 
 
 @pytest.fixture(scope="module")
