@@ -28,8 +28,8 @@ class WatchedHeader(fits.Header):  # type: ignore[misc]  # astropy carries no ty
 
     _revision = 0
     _exposed = False
+    # Values that were parsed before; an instance gets a dict of its own at its first change or look-up.
     _values: dict[str, Any] | None = None
-    _values_revision = -1
 
     @property
     def cards(self) -> Any:
@@ -49,32 +49,49 @@ class WatchedHeader(fits.Header):  # type: ignore[misc]  # astropy carries no ty
         return self._revision
 
     def value(self, key: str) -> Any:
-        """Return the usable value of a keyword, or None; parsed once as long as the header is unchanged."""
-        if self._exposed:
+        """Return the usable value of a keyword, or None; parsed once as long as nobody changes it."""
+        if self._exposed or not _is_plain(key):
             return _usable_value(self, key)
-        if self._values is None or self._values_revision != self._revision:
-            self._values, self._values_revision = {}, self._revision
+        if self._values is None:
+            self._values = {}
         values = self._values
         if key not in values:
             values[key] = _usable_value(self, key)
         return values[key]
 
+    def _forget(self, what: object) -> None:
+        """Forget the values that a change of a card, named by itself or its keyword, may concern."""
+        if self._values:
+            key = what[0] if isinstance(what, tuple) and what else getattr(what, "keyword", what)
+            if isinstance(key, str) and _is_plain(key.upper()):
+                self._values.pop(key.upper(), None)
+            else:
+                self._values.clear()
+
+
+def _is_plain(key: str) -> bool:
+    """Return whether a keyword has one spelling and stands for one card."""
+    return len(key) <= 8 and key.isupper() and not {" ", "."}.intersection(key)
+
 
 def _counting(name: str) -> Callable[..., Any]:
     original = getattr(fits.Header, name)
+    names_card = name in _NAMING_ONE_CARD
 
     @wraps(original)
     def method(self: WatchedHeader, *args: Any, **kwargs: Any) -> Any:
         self._revision += 1
+        self._forget(args[0] if names_card and args else None)
         return original(self, *args, **kwargs)
 
     return method
 
 
 # All public ways of changing a header; those built upon others count twice, which does no harm.
+_NAMING_ONE_CARD = frozenset({"__setitem__", "__delitem__", "set", "append", "remove", "pop", "setdefault"})
 for _name in (
-    "__setitem__", "__delitem__", "__iadd__", "set", "append", "extend", "insert", "remove", "update", "pop",
-    "popitem", "setdefault", "clear", "strip", "rename_keyword", "add_history", "add_comment", "add_blank",
+    *_NAMING_ONE_CARD, "__iadd__", "extend", "insert", "update", "popitem", "clear", "strip",
+    "rename_keyword", "add_history", "add_comment", "add_blank",
 ):  # fmt: skip
     setattr(WatchedHeader, _name, _counting(_name))
 

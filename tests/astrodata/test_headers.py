@@ -5,6 +5,8 @@ import pickle
 
 import pytest
 from astropy.io import fits
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from niripipe.astrodata.headers import HeaderManager, WatchedHeader, header_value
 
@@ -67,3 +69,41 @@ def test_a_watched_header_survives_copies_and_pickling() -> None:
         twin["A"] = 2
         assert twin.state != state
         assert header["A"] == 1
+
+
+KEYS = st.sampled_from(["A", "B", "LONGKEY1", "a", "HIERARCH LONG NAME"])
+CHANGES = {
+    "set": lambda header, key, other, n: header.set(key, n),
+    "set_by_name": lambda header, key, other, n: header.set(keyword=key, value=n),
+    "item": lambda header, key, other, n: header.__setitem__(key, (n, "comment")),
+    "index": lambda header, key, other, n: header.__setitem__(0, n),
+    "delete": lambda header, key, other, n: header.__delitem__(key) if key in header else None,
+    "remove": lambda header, key, other, n: header.remove(key, ignore_missing=True, remove_all=True),
+    "pop": lambda header, key, other, n: header.pop(key, None),
+    "default": lambda header, key, other, n: header.setdefault(key, n),
+    "append": lambda header, key, other, n: header.append((key, n)),
+    "append_card": lambda header, key, other, n: header.append(fits.Card(key, n)),
+    "insert": lambda header, key, other, n: header.insert(0, (key, n)),
+    "extend": lambda header, key, other, n: header.extend([(key, n)], update=True),
+    "update": lambda header, key, other, n: header.update({key: n}),
+    "rename": lambda header, key, other, n: (
+        header.rename_keyword(key, other, force=True)
+        if key in header and other.upper() not in header
+        else None
+    ),
+    "add": lambda header, key, other, n: header.__iadd__([(key, n)]),
+    "clear": lambda header, key, other, n: (header.clear(), header.set("Z", n)),
+}
+
+
+@settings(max_examples=300)
+@given(st.lists(st.tuples(st.sampled_from(sorted(CHANGES)), KEYS, KEYS, st.integers(0, 99)), max_size=8))
+@pytest.mark.filterwarnings("ignore::astropy.utils.exceptions.AstropyUserWarning")
+def test_a_remembered_value_is_what_the_header_says_now_whatever_was_changed(changes) -> None:
+    header = WatchedHeader([("Z", 0), ("A", 1), ("B", 2)])
+    keys = ["Z", "A", "a", "B", "LONGKEY1", "LONG NAME", "HIERARCH LONG NAME"]
+    for name, key, other, number in changes:
+        for asked in keys:
+            header.value(asked)
+        CHANGES[name](header, key, other, number)
+        assert [header.value(asked) for asked in keys] == [header.get(asked) for asked in keys]
