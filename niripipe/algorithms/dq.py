@@ -116,36 +116,53 @@ def where_flagged(mask: Mask, wanted: int, *, ignore: int = 0) -> NDArray[np.int
 def _flag_holes(
     mask: Mask, rows: NDArray[np.intp], columns: NDArray[np.intp], saturated: Bool, largest: int
 ) -> None:
-    from scipy import ndimage
-
     patch = _patches(rows, columns, mask.shape)
     size = np.bincount(patch)
     n = len(size)
-    top, left = np.full(n, mask.shape[0]), np.full(n, mask.shape[1])
-    bottom, right = np.zeros(n, int), np.zeros(n, int)
-    np.minimum.at(top, patch, rows)
-    np.maximum.at(bottom, patch, rows)
-    np.minimum.at(left, patch, columns)
-    np.maximum.at(right, patch, columns)
+    # Pixels come in image order: the first of a patch is in its top row, the last in its bottom row.
+    order = np.argsort(patch, kind="stable")
+    start = np.concatenate([[0], np.cumsum(size)])
+    top, bottom = rows[order[start[:-1]]], rows[order[start[1:] - 1]]
+    left = np.minimum.reduceat(columns[order], start[:-1])
+    right = np.maximum.reduceat(columns[order], start[:-1])
     height, width = bottom - top + 1, right - left + 1
     holds_saturated = np.bincount(patch, weights=saturated) > 0
     # The smallest patch that surrounds a pixel has four, in a box of three by three.
     candidates = holds_saturated & (size >= 4) & (height >= 3) & (width >= 3) & (height * width <= largest)
-    # Full boxes have no holes.
-    candidates &= size < height * width
-    if not candidates.any():
-        return
-    order = np.argsort(patch, kind="stable")
-    start = np.concatenate([[0], np.cumsum(size)])
+    # A row of a patch that runs through a hole has a gap.
+    gap = (np.diff(rows[order]) == 0) & (np.diff(patch[order]) == 0) & (np.diff(columns[order]) > 1)
+    candidates &= np.bincount(patch[order[1:]][gap], minlength=n) > 0
     for index in np.flatnonzero(candidates):
         members = order[start[index] : start[index + 1]]
         own = np.zeros((height[index], width[index]), bool)
         own[rows[members] - top[index], columns[members] - left[index]] = True
-        holes = ndimage.binary_fill_holes(own) & ~own
+        holes = _surrounded(own)
         if holes.any():
             box = mask[top[index] : bottom[index] + 1, left[index] : right[index] + 1]
             # Pixels of another patch inside this one keep the flag they have.
             box[holes & (box & np.uint16(bits.NON_LINEAR | bits.SATURATED) == 0)] |= np.uint16(bits.SATURATED)
+
+
+def _surrounded(wall: Bool) -> Bool:
+    """Return the pixels outside a wall from which no path of pixels that share sides leads to the border.
+
+    Done here because the box of a source is small: walking inwards takes as many steps as it is wide,
+    less than a call of an image library that has to be imported first.
+    """
+    open_ = np.pad(~wall, 1, constant_values=True)
+    outside = np.zeros_like(open_)
+    outside[[0, -1]] = outside[:, [0, -1]] = True
+    reached = 0
+    while (count := int(np.count_nonzero(outside))) > reached:
+        reached = count
+        beside = outside.copy()
+        beside[1:] |= outside[:-1]
+        beside[:-1] |= outside[1:]
+        beside[:, 1:] |= outside[:, :-1]
+        beside[:, :-1] |= outside[:, 1:]
+        outside = beside & open_
+    surrounded: Bool = (open_ & ~outside)[1:-1, 1:-1]
+    return surrounded
 
 
 def _patches(rows: NDArray[np.intp], columns: NDArray[np.intp], shape: tuple[int, ...]) -> NDArray[np.intp]:
@@ -157,9 +174,6 @@ def _patches(rows: NDArray[np.intp], columns: NDArray[np.intp], shape: tuple[int
         flagged[rows, columns] = True
         labels, _ = ndimage.label(flagged, np.ones((3, 3), bool))
         return np.asarray(labels[rows, columns], np.intp) - 1
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
     # A column of room at either side keeps the ends of rows apart.
     width = shape[1] + 2
     position = rows * width + columns
@@ -170,7 +184,13 @@ def _patches(rows: NDArray[np.intp], columns: NDArray[np.intp], shape: tuple[int
         touching = position[found] == position + step
         first.append(index[touching])
         second.append(found[touching])
-    ends = np.concatenate(first), np.concatenate(second)
-    graph = coo_array((np.ones(ends[0].size, np.int8), ends), shape=(index.size, index.size))
-    _, patch = connected_components(graph, directed=False)
-    return np.asarray(patch, np.intp)
+    here, there = np.concatenate(first), np.concatenate(second)
+    # Every pixel takes the least number among its neighbours', and that which this number took in turn.
+    patch = index.copy()
+    while (patch[here] != patch[there]).any():
+        least = np.minimum(patch[here], patch[there])
+        np.minimum.at(patch, patch[here], least)
+        np.minimum.at(patch, patch[there], least)
+        while (patch[patch] != patch).any():
+            patch = patch[patch]
+    return np.unique(patch, return_inverse=True)[1]

@@ -332,6 +332,11 @@ class AstroData:
         self._only("wcs").wcs = wcs
 
     @property
+    def linear_wcs(self) -> Any:
+        """The numbers of the linear part of `wcs`, `LinearTerms` or None; cheaper than `wcs`."""
+        return self._each(lambda extension: extension.linear_wcs)
+
+    @property
     def wcs_origin(self) -> Any:
         """Where the WCS came from: ``extension``, ``primary``, ``set`` or ``none``."""
         return self._each(lambda extension: extension.wcs_origin)

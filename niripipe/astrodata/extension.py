@@ -315,6 +315,15 @@ class Extension:
         self._wcs.set(wcs)
 
     @property
+    def linear_wcs(self) -> wcs_module.LinearTerms | None:
+        """The numbers of the linear part of `wcs`, or None; cheap while `wcs` itself is not in use."""
+        if not self._wcs.is_built:
+            terms = wcs_module.linear_terms(self.hdr)
+            if terms is not None:
+                return terms
+        return wcs_module.terms_of(self.wcs)
+
+    @property
     def wcs_origin(self) -> str:
         """Where the WCS came from: ``extension``, ``primary``, ``set``, or ``none``."""
         _ = self.wcs

@@ -12,7 +12,7 @@ import re
 import threading
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -26,9 +26,12 @@ if TYPE_CHECKING:
 __all__ = [
     "LARGEST_SCALE",
     "SMALLEST_SCALE",
+    "LinearTerms",
     "from_header",
+    "linear_terms",
     "pixel_scale",
     "shifted",
+    "terms_of",
     "to_cards",
     "with_affine",
     "write_to_header",
@@ -44,6 +47,7 @@ LARGEST_SCALE = 60.0
 _LARGEST_CONDITION = 100.0
 _CELESTIAL = re.compile(r"(RA--|DEC-|GLON|GLAT|ELON|ELAT)-([A-Z]{3})(-SIP)?")
 _LONGITUDES = ("RA--", "GLON", "ELON")
+_PAIRS = ({"RA--", "DEC-"}, {"GLON", "GLAT"}, {"ELON", "ELAT"})
 _DISTORTION_KEYS = ("A_ORDER", "B_ORDER", "PV2_1", "PV1_1", "D2IMDIS1", "CPDIS1")
 _OLD_CARDS = re.compile(r"(PC|CD)\d_\d|PC\d{6}|CDELT\d|CROTA\d|LONPOLE|LATPOLE|WCSDIM|WCSAXES|FITS-WCS")
 _KEYS = ("CTYPE1", "CTYPE2", "CRVAL1", "CRVAL2", "CRPIX1", "CRPIX2")
@@ -58,6 +62,30 @@ class WcsReading:
 
     wcs: WCS | None
     problem: str = ""
+
+
+class LinearTerms(NamedTuple):
+    """The numbers of a linear WCS.
+
+    Attributes
+    ----------
+    crpix : tuple of float
+        Reference pixel (x, y), 1-based.
+    crval : tuple of float
+        Longitude and latitude of the reference pixel, degrees.
+    cd : tuple of float
+        CD1_1, CD1_2, CD2_1, CD2_2 in degrees per pixel.
+    """
+
+    crpix: tuple[float, float]
+    crval: tuple[float, float]
+    cd: tuple[float, float, float, float]
+
+
+class _Solution(NamedTuple):
+    ctypes: list[str]
+    terms: LinearTerms
+    distorted: bool
 
 
 def from_header(header: Any) -> WcsReading:
@@ -75,24 +103,34 @@ def from_header(header: Any) -> WcsReading:
         The WCS; or None and the reason: not celestial, an element missing or not finite, a singular
         matrix, a pixel scale outside `SMALLEST_SCALE` to `LARGEST_SCALE`, a declination beyond a pole.
     """
-    ctypes = [str(header_value(header, f"CTYPE{i}", "")).strip().upper() for i in (1, 2)]
-    problem = _ctype_problem(ctypes)
-    if problem:
-        return WcsReading(None, problem)
-    values = {key: _float(header, key) for key in _KEYS[2:]}
-    bad = [key for key, value in values.items() if value is None or not math.isfinite(value)]
-    if bad:
-        return WcsReading(None, f"{', '.join(bad)} missing or not a finite number")
-    matrix = _matrix(header)
-    problem = _matrix_problem(matrix)
-    latitude = values["CRVAL1"] if ctypes[1][:4] in _LONGITUDES else values["CRVAL2"]
-    if not problem and abs(latitude or 0.0) > 90:
-        problem = f"the reference point has latitude {latitude:g}"
-    if problem or matrix is None:
-        return WcsReading(None, problem)
-    if any(key in header for key in _DISTORTION_KEYS):
-        return _full(header)
-    return WcsReading(_linear(header, ctypes, values, matrix))
+    solution = _solution(header)
+    if isinstance(solution, str):
+        return WcsReading(None, solution)
+    return _full(header) if solution.distorted else WcsReading(_linear(header, solution))
+
+
+def linear_terms(header: Any) -> LinearTerms | None:
+    """Return the numbers of the WCS that `from_header` would build, without building it.
+
+    Returns
+    -------
+    LinearTerms or None
+        None where there is no WCS to build, or it is more than these numbers: with distortions, or
+        with other axes than right ascension and declination, in this order.
+    """
+    solution = _solution(header)
+    if isinstance(solution, str) or solution.distorted or not solution.ctypes[0].startswith("RA--"):
+        return None
+    return solution.terms
+
+
+def terms_of(wcs: WCS | None) -> LinearTerms | None:
+    """Return the linear part of a WCS; None if it has no celestial axes."""
+    if wcs is None or not wcs.has_celestial:
+        return None
+    celestial = wcs.celestial
+    (a, b), (c, d) = celestial.pixel_scale_matrix.tolist()
+    return LinearTerms(tuple(celestial.wcs.crpix.tolist()), tuple(celestial.wcs.crval.tolist()), (a, b, c, d))
 
 
 def pixel_scale(wcs: WCS) -> float:
@@ -221,7 +259,7 @@ def _ctype_problem(ctypes: list[str]) -> str:
     matches = [_CELESTIAL.fullmatch(ctype) for ctype in ctypes]
     if not all(matches):
         return f"CTYPE {ctypes[0]!r}, {ctypes[1]!r} are not celestial axes"
-    if sum(ctype[:4] in _LONGITUDES for ctype in ctypes) != 1:
+    if {ctype[:4] for ctype in ctypes} not in _PAIRS:
         return f"CTYPE {ctypes[0]!r}, {ctypes[1]!r} are not a longitude and a latitude"
     return ""
 
@@ -257,22 +295,42 @@ def _matrix_problem(matrix: NDArray[np.float64] | None) -> str:
     return ""
 
 
-def _linear(
-    header: Any, ctypes: list[str], values: dict[str, float | None], matrix: NDArray[np.float64]
-) -> WCS:
+def _solution(header: Any) -> _Solution | str:
+    """Return what a header says about its WCS, or why that cannot be true."""
+    ctypes = [str(header_value(header, f"CTYPE{i}", "")).strip().upper() for i in (1, 2)]
+    problem = _ctype_problem(ctypes)
+    if problem:
+        return problem
+    values = {key: _float(header, key) for key in _KEYS[2:]}
+    bad = [key for key, value in values.items() if value is None or not math.isfinite(value)]
+    if bad:
+        return f"{', '.join(bad)} missing or not a finite number"
+    x, y, first, second = (float(values[key] or 0.0) for key in ("CRPIX1", "CRPIX2", "CRVAL1", "CRVAL2"))
+    matrix = _matrix(header)
+    problem = _matrix_problem(matrix)
+    latitude = first if ctypes[1][:4] in _LONGITUDES else second
+    if not problem and abs(latitude) > 90:
+        problem = f"the reference point has latitude {latitude:g}"
+    if problem or matrix is None:
+        return problem
+    (a, b), (c, d) = matrix.tolist()
+    terms = LinearTerms((x, y), (first, second), (a, b, c, d))
+    return _Solution(ctypes, terms, any(key in header for key in _DISTORTION_KEYS))
+
+
+def _linear(header: Any, solution: _Solution) -> WCS:
     from astropy.wcs import WCS
 
     wcs = WCS(naxis=2)
     w = wcs.wcs
-    w.ctype, w.cunit = ctypes, ["deg", "deg"]
-    w.crpix = [values["CRPIX1"], values["CRPIX2"]]
-    w.crval = [values["CRVAL1"], values["CRVAL2"]]
-    w.cd = matrix
+    w.ctype, w.cunit = solution.ctypes, ["deg", "deg"]
+    w.crpix, w.crval = solution.terms.crpix, solution.terms.crval
+    w.cd = np.reshape(solution.terms.cd, (2, 2))
     for key, name in (("LONPOLE", "lonpole"), ("LATPOLE", "latpole")):
         pole = _float(header, key) if key in header else None
         if pole is not None:
             setattr(w, name, pole)
-    if ctypes[0].startswith(("RA", "DEC")):
+    if solution.ctypes[0].startswith(("RA", "DEC")):
         w.radesys, equinox = _frame(header)
         if equinox is not None:
             w.equinox = equinox

@@ -753,7 +753,8 @@ class AstroDataGemini(AstroData):
 
     def _linear_wcs(self) -> list[pointing.LinearWcs | None]:
         extensions = [self] if self.is_single else list(self)
-        return [pointing.LinearWcs.from_wcs(extension.wcs) for extension in extensions]
+        found = [extension.linear_wcs for extension in extensions]
+        return [None if terms is None else pointing.LinearWcs(*terms) for terms in found]
 
     def _wcs_reference(self) -> tuple[float | None, float | None]:
         first = next(iter(self._linear_wcs()), None)

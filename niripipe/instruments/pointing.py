@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from niripipe.astrodata.wcs import LinearTerms
 from niripipe.errors import DataError
 from niripipe.instruments.headers import Header, get_float, get_text
 from niripipe.instruments.tables import niri_tables
@@ -46,33 +47,10 @@ __all__ = [
 ]
 
 
-class LinearWcs(NamedTuple):
-    """A tangent-plane WCS as numbers.
+class LinearWcs(LinearTerms):
+    """A tangent-plane WCS as numbers, and what follows from them."""
 
-    Attributes
-    ----------
-    crpix : tuple of float
-        Reference pixel (x, y), 1-based.
-    crval : tuple of float
-        RA and Dec of the reference pixel, degrees.
-    cd : tuple of float
-        CD1_1, CD1_2, CD2_1, CD2_2 in degrees per pixel.
-    """
-
-    crpix: tuple[float, float]
-    crval: tuple[float, float]
-    cd: tuple[float, float, float, float]
-
-    @classmethod
-    def from_wcs(cls, wcs: WCS | None) -> LinearWcs | None:
-        """Take the linear part of a WCS; None if it has no celestial axes."""
-        if wcs is None or not wcs.has_celestial:
-            return None
-        celestial = wcs.celestial
-        (a, b), (c, d) = celestial.pixel_scale_matrix.tolist()
-        x, y = celestial.wcs.crpix.tolist()
-        ra, dec = celestial.wcs.crval.tolist()
-        return cls((x, y), (ra, dec), (a, b, c, d))
+    __slots__ = ()
 
     @property
     def scale(self) -> float:

@@ -372,7 +372,7 @@ class Standardize(PrimitivesBase):
 
 def _validate(frame: AstroData, params: ValidateDataParams) -> None:
     _is_niri_image(frame)
-    if params.require_wcs and frame[0].wcs is None and not frame.tags & _WITHOUT_WCS:
+    if params.require_wcs and not frame.tags & _WITHOUT_WCS and frame[0].wcs is None:
         raise DataError(
             "The frame has no usable WCS, and its header does not allow one to be built",
             file=frame.filename,

@@ -34,7 +34,8 @@ _LEAST = 48 * 2**20
 # Options of mallopt, numbered as in glibc's malloc.h.
 _ALLOCATION = {
     -8: 1,  # M_ARENA_MAX: pools of freed memory
-    -3: 32 * 2**20,  # M_MMAP_THRESHOLD: blocks from this size on never enter a pool; the most that glibc takes
+    -3: 32
+    * 2**20,  # M_MMAP_THRESHOLD: blocks from this size on never enter a pool; the most that glibc takes
     -1: 2**30,  # M_TRIM_THRESHOLD: bytes that a pool may keep
 }
 

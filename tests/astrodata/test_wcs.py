@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from niripipe import astrodata
 from niripipe.astrodata import pixel_scale, shifted, with_affine
-from niripipe.astrodata.wcs import from_header, to_cards, write_to_header
+from niripipe.astrodata.wcs import from_header, terms_of, to_cards, write_to_header
 from niripipe.errors import InputError
 
 from .conftest import SHAPE, WCS_CARDS
@@ -56,6 +56,7 @@ def test_cdelt_with_pc_or_rotation_is_understood() -> None:
         ({"CTYPE1": None}, "celestial"),
         ({"CTYPE1": "LINEAR", "CTYPE2": "LINEAR"}, "celestial"),
         ({"CTYPE2": "RA---TAN"}, "longitude"),
+        ({"CTYPE2": "GLAT-TAN"}, "longitude"),
         ({"CRVAL1": None}, "CRVAL1"),
         ({"CRPIX2": "x"}, "CRPIX2"),
         ({"CRVAL2": 91.0}, "latitude"),
@@ -70,6 +71,13 @@ def test_nonsense_is_refused_with_the_reason(changes: dict[str, Any], problem: s
     reading = from_header(_header(**changes))
     assert reading.wcs is None
     assert problem in reading.problem
+
+
+def _swapped() -> dict[str, Any]:
+    rows = {"1": "2", "2": "1"}
+    cards = {k: v for k, v in WCS_CARDS.items() if k.startswith(("CRPIX", "CUNIT"))}
+    cards |= {f"CRVAL{rows[i]}": WCS_CARDS[f"CRVAL{i}"] for i in rows}
+    return cards | {f"CD{rows[i]}_{j}": WCS_CARDS[f"CD{i}_{j}"] for i in rows for j in rows}
 
 
 def _data_set(ext: dict[str, Any], phu: dict[str, Any]) -> astrodata.AstroData:
@@ -87,6 +95,34 @@ def test_the_primary_copy_is_used_where_the_extension_is_broken() -> None:
     nothing = _data_set(broken, {})
     assert (nothing[0].wcs, nothing[0].wcs_origin) == (None, "none")
     assert fallback.copy()[0].wcs_origin == "primary"
+
+
+@pytest.mark.parametrize(
+    ("ext", "phu"),
+    [
+        (WCS_CARDS, {}),
+        (WCS_CARDS | {"CD1_1": -3.25e-55}, WCS_CARDS),
+        ({"CTYPE1": "DEC--TAN", "CTYPE2": "RA---TAN", **_swapped()}, {}),
+        ({}, {}),
+    ],
+    ids=["extension", "primary", "swapped axes", "none"],
+)
+def test_the_numbers_of_a_wcs_are_those_of_its_object(ext: dict[str, Any], phu: dict[str, Any]) -> None:
+    ad = _data_set(ext, phu)
+    before = ad[0].linear_wcs
+    assert before == terms_of(ad[0].wcs)
+    assert (before is None) == (not ext)
+
+
+def test_the_numbers_of_a_wcs_follow_what_is_done_to_it() -> None:
+    ad = _data_set(WCS_CARDS, {})
+    old = ad[0].linear_wcs
+    ad[0].hdr["CRPIX1"] = old.crpix[0] + 5
+    assert ad[0].linear_wcs.crpix == (old.crpix[0] + 5, old.crpix[1])
+    ad[0].wcs.wcs.crpix = [1.0, 2.0]
+    assert ad[0].linear_wcs.crpix == (1.0, 2.0)
+    ad[0].wcs = None
+    assert ad[0].linear_wcs is None
 
 
 def test_real_headers_with_known_faults_are_judged_rightly(shared: Path) -> None:

@@ -143,7 +143,9 @@ def test_memory_in_use_is_known_and_freed_memory_can_be_returned():
     assert return_freed_memory() in (True, False)
 
 
-@pytest.mark.skipif(sys.platform != "linux" or platform.libc_ver()[0] != "glibc", reason="only glibc keeps any")
+@pytest.mark.skipif(
+    sys.platform != "linux" or platform.libc_ver()[0] != "glibc", reason="only glibc keeps any"
+)
 def test_memory_of_planes_is_kept_for_new_ones_within_a_block_and_given_back_at_its_end():
     def make_and_free() -> int:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
