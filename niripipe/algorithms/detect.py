@@ -4,15 +4,15 @@ The steps are SExtractor's (Bertin & Arnouts 1996, A&AS 117, 393), through the l
 its algorithms; the catalogue has the columns of the OBJCAT tables of DRAGONS.
 
 `sep` keeps Python's interpreter lock while it works and has process-wide limits for its buffers. Detection
-may therefore be called from several threads, but they take turns; the limits are changed under a lock and
-put back.
+may be called from several threads, but in `sep` they take turns, a good half of the time; the limits are
+changed under a lock and put back.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -108,6 +108,7 @@ def detect_sources(
     pixel_scale: float | None = None,
     seeing: float | None = None,
     pix2world: PixelToWorld | None = None,
+    measure: bool = True,
 ) -> Detection:
     """Detect and measure the sources of a frame.
 
@@ -144,6 +145,9 @@ def detect_sources(
     pix2world : callable, optional
         Takes 0-based arrays x and y, returns longitude and latitude in degrees, for the WORLD columns.
         Without it they are NaN.
+    measure : bool
+        Whether the sources are measured. Without it there is the object mask only, and the catalogue is
+        empty.
 
     Returns
     -------
@@ -189,6 +193,8 @@ def detect_sources(
     objects = objects[keep]
     if len(objects) == 0:
         return empty
+    if not measure:
+        return replace(empty, objmask=objmask)
 
     catalogue = _catalogue(objects, flagged[keep], union[keep])
     _photometry(catalogue, objects, plane, segments, hidden, variance, background.rms, gain, phot_min_radius)

@@ -160,8 +160,6 @@ class Primitive:
         Whether the frame's name gets the `suffix` parameter when the step was done.
     repeatable : bool
         Whether a primitive that treats frames one by one may treat a frame again that carries its stamp.
-    threaded : bool
-        Whether treating several frames at a time is of use.
     """
 
     def __init__(
@@ -171,13 +169,11 @@ class Primitive:
         *,
         renames: bool = True,
         repeatable: bool = False,
-        threaded: bool = True,
     ) -> None:
         self.function = function
         self.stamp = stamp
         self.renames = renames
         self.repeatable = repeatable
-        self.threaded = threaded
         self.name = function.__name__
         self.__doc__ = function.__doc__
         self.__name__ = function.__name__
@@ -269,7 +265,7 @@ def primitive(
     stamp : str, optional
         PHU time-stamp keyword of the step.
     **settings : bool
-        `renames`, `repeatable` and `threaded` of `Primitive`.
+        `renames` and `repeatable` of `Primitive`.
 
     Returns
     -------

@@ -30,6 +30,7 @@ class DetectSourcesParams(Params):
     phot_min_radius: float = Field(3.5, ge=1, description="smallest scaled radius of the Kron aperture")
     back_size: int = Field(32, ge=1, description="mesh of the background, pixels")
     back_filtersize: int = Field(8, ge=1, description="median filter of the background, meshes")
+    catalogue: bool = Field(True, description="measure the sources; without it there is only their mask")
 
 
 class DilateObjectMaskParams(Params):
@@ -61,24 +62,22 @@ class TransferObjectMaskParams(Params):
 class Sources(PrimitivesBase):
     """Source detection and object masks."""
 
-    # sep keeps the interpreter lock while it works, so threads would only cost memory.
-    @primitive(stamp="DETECSRC", repeatable=True, threaded=False)
+    @primitive(stamp="DETECSRC", repeatable=True)
     def detectSources(self, frame: AstroData, params: DetectSourcesParams) -> None:
         """Find the sources of a frame and measure them: OBJCAT (table) and OBJMASK (1 in a source).
 
         Thresholds refer to one background rms of the whole frame. Positions in OBJCAT are 1-based;
         X_IMAGE, Y_IMAGE are barycentres, XWIN_IMAGE, YWIN_IMAGE the more precise windowed positions.
-        Data, variance and mask are not changed.
+        Data, variance and mask are not changed. With ``catalogue=False`` an older OBJCAT, which would not
+        belong to the new mask, is removed.
 
         Raises
         ------
         AlgorithmError
             The frame has no usable pixel, or more sources than can be separated.
         """
-        from astropy.table import Table
-
         ext = frame[0]
-        wcs = ext.wcs
+        wcs = ext.wcs if params.catalogue else None
         found = detect.detect_sources(
             ext.read("data"),
             ext.read("mask") if params.mask else None,
@@ -93,9 +92,15 @@ class Sources(PrimitivesBase):
             gain=float(ext.gain()),
             pix2world=None if wcs is None else lambda x, y: wcs.all_pix2world(x, y, 0),
             pixel_scale=ext.pixel_scale(),
+            measure=params.catalogue,
         )
         ext.OBJMASK = found.objmask
-        ext.OBJCAT = Table(found.catalogue)
+        if params.catalogue:
+            from astropy.table import Table
+
+            ext.OBJCAT = Table(found.catalogue)
+        elif "OBJCAT" in ext.tables:
+            del ext.OBJCAT
         frame.phu.remove("DLOBJMSK", ignore_missing=True)
 
     @primitive

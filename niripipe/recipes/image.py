@@ -57,7 +57,7 @@ def makeSkyFlat(p: Any) -> None:
     p.thresholdFlatfield(stream="fastsky")
     p.flatCorrect(flat=p.streams["fastsky"][0], outstream="flattened")
     p.clearStream(stream="fastsky")
-    p.detectSources(stream="flattened")
+    p.detectSources(stream="flattened", catalogue=False)
     p.dilateObjectMask(dilation=10, stream="flattened")
     p.transferAttribute(source="flattened", attribute="OBJMASK")
     p.clearStream(stream="flattened")
@@ -113,7 +113,7 @@ def _subtract_masked_sky(p: Any) -> None:
     """Two passes: find the objects in quickly sky-subtracted sky frames, then subtract the masked sky."""
     p.associateSky(stream="sky")
     p.skyCorrect(instream="sky", mask_objects=False, outstream="skysub")
-    p.detectSources(stream="skysub")
+    p.detectSources(stream="skysub", catalogue=False)
     p.transferAttribute(stream="sky", source="skysub", attribute="OBJMASK")
     p.clearStream(stream="skysub")
     p.associateSky()

@@ -254,7 +254,7 @@ class RecipeRunner:
                     self.progress.update(primitive.name, passed, len(frames))
 
         kept = []
-        results = self.map(treat, frames) if primitive.threaded else self._one_by_one(treat, frames)
+        results = self.map(treat, frames)
         for frame, result in zip(frames, results, strict=True):
             if isinstance(result, Outcome):
                 self.note(frame, result)
