@@ -8,7 +8,7 @@ compared with one plane, which takes a time proportional to the number of frames
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,10 +19,25 @@ __all__ = ["Method", "masked_median", "scale_factors", "zero_offsets"]
 
 Float32 = NDArray[np.float32]
 Bool = NDArray[np.bool_]
-Flags = Sequence[NDArray[Any] | None]
 Section = tuple[slice, slice]
 Method = Literal["pairwise", "reference"]
 Kind = Literal["scale", "zero"]
+
+
+class PlaneSource(Protocol):
+    """A plane that gives a part of itself on demand: an array, or something that reads it from a file."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """``(ny, nx)``."""
+        ...
+
+    def __getitem__(self, section: Section, /) -> NDArray[Any]:
+        """Return some rows and columns."""
+        ...
+
+
+Flags = Sequence[PlaneSource | None]
 
 _MANY = 50000
 _SAMPLE = 10000
@@ -60,7 +75,7 @@ def masked_median(values: NDArray[np.floating], good: Bool | None = None) -> flo
 
 
 def scale_factors(
-    data: Sequence[Float32] | NDArray[np.float32],
+    data: Sequence[PlaneSource] | NDArray[np.float32],
     masks: Flags | None = None,
     *,
     method: Method = "pairwise",
@@ -81,7 +96,8 @@ def scale_factors(
     Parameters
     ----------
     data : sequence of ndarray of float32
-        N planes ``(ny, nx)``. Pixels that are not finite do not count.
+        N planes ``(ny, nx)``. Pixels that are not finite do not count. Planes and masks may be read on
+        demand: the method "reference" looks at one after the other.
     masks : sequence of ndarray or None, optional
         N masks; pixels with any flag do not count.
     method : {"pairwise", "reference"}
@@ -113,7 +129,7 @@ def scale_factors(
 
 
 def zero_offsets(
-    data: Sequence[Float32] | NDArray[np.float32],
+    data: Sequence[PlaneSource] | NDArray[np.float32],
     masks: Flags | None = None,
     *,
     method: Method = "pairwise",
@@ -163,7 +179,7 @@ def _near_middle(values: NDArray[np.floating]) -> tuple[NDArray[np.floating], in
 
 def _solve_all(
     kind: Kind,
-    data: Sequence[Float32] | NDArray[np.float32],
+    data: Sequence[PlaneSource] | NDArray[np.float32],
     masks: Flags | None,
     objects: Flags | None,
     section: Section | None,
@@ -177,28 +193,32 @@ def _solve_all(
             raise ParameterError(
                 "one mask a frame is needed", item=name, found=len(flags), expected=len(data)
             )
-    cut = section or (slice(None), slice(None))
-    planes = [np.asarray(plane[cut], np.float32) for plane in data]
-    if reference is not None:
-        planes.append(np.asarray(reference[cut], np.float32))
-    shapes = [plane.shape for plane in planes]
+    shapes = [plane.shape for plane in (*data, *([] if reference is None else [reference]))]
     if len(set(shapes)) > 1:
         raise DataError("planes to compare must have the same shape", found=shapes)
+    cut = section or (slice(None), slice(None))
 
-    def good(index: int) -> Bool:
+    def plane(index: int) -> Float32:
+        return np.asarray(data[index][cut], np.float32)
+
+    def good(index: int, values: Float32) -> Bool:
         flags = [None if some is None else some[index] for some in (masks, objects)]
-        return _good(planes[index], [None if one is None else one[cut] for one in flags])
+        return _good(values, [None if one is None else one[cut] for one in flags])
 
     if method == "pairwise":
-        return _pairwise(kind, planes[: len(data)], [good(index) for index in range(len(data))])
+        planes = [plane(index) for index in range(len(data))]
+        return _pairwise(kind, planes, [good(index, values) for index, values in enumerate(planes)])
     if method != "reference":
         raise ParameterError("unknown method", item="method", found=method, expected="pairwise or reference")
     # The first frame is compared with itself too; that gives exactly 0.
-    common = planes[-1] if reference is not None else planes[0]
-    allowed = np.isfinite(common) if reference is not None else good(0)
-    return np.array(
-        [_against(kind, planes[index], common, good(index) & allowed, index) for index in range(len(data))]
-    )
+    common = plane(0) if reference is None else np.asarray(reference[cut], np.float32)
+    allowed = good(0, common) if reference is None else np.isfinite(common)
+
+    def compared(index: int) -> float:
+        values = plane(index)
+        return _against(kind, values, common, good(index, values) & allowed, index)
+
+    return np.array([compared(index) for index in range(len(data))])
 
 
 def _against(kind: Kind, plane: Float32, reference: Float32, both: Bool, index: int) -> float:

@@ -315,14 +315,17 @@ class _Scratch:
         first, last, _ = rows.indices(self.shape[0])
         per_row = int(np.prod(self.shape[1:], dtype=np.intp))
         try:
-            flat = np.fromfile(
-                self.path,
-                dtype=self.dtype,
-                count=(last - first) * per_row,
-                offset=first * per_row * self.dtype.itemsize,
-            )
-            return flat.reshape(last - first, *self.shape[1:])
-        except (OSError, ValueError) as error:
+            block = np.empty((last - first, *self.shape[1:]), self.dtype)
+            wanted = block.reshape(-1).view(np.uint8)
+            with self.path.open("rb", buffering=0) as file:
+                file.seek(first * per_row * self.dtype.itemsize)
+                while len(wanted):
+                    got = file.readinto(wanted.data)
+                    if not got:
+                        raise OSError("the file has become shorter")
+                    wanted = wanted[got:]
+            return block
+        except OSError as error:
             raise StorageError(
                 "a plane in the scratch folder cannot be read back",
                 file=self.path,

@@ -146,6 +146,9 @@ class Runner(Protocol):
     def save(self, frame: AstroData, path: Path, *, overwrite: bool) -> None:
         """Write a frame when the running primitive has ended and its history is complete."""
 
+    def keep(self, frames: Iterable[AstroData]) -> None:
+        """Count frames that are in no stream to the memory that the reduction may use, while they exist."""
+
 
 class Primitive:
     """A primitive as an attribute of its class; calling it on an instance runs it through the runner.
@@ -316,6 +319,10 @@ class PrimitivesBase:
     def map(self, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
         """Apply a function to independent items, on as many threads as the reduction has."""
         return self.runner.map(function, list(items))
+
+    def keep(self, frames: Iterable[AstroData]) -> None:
+        """Let frames that are in no stream wait on disk as well when memory is limited."""
+        self.runner.keep(frames)
 
     def note(self, frame: AstroData, outcome: Outcome) -> None:
         """Record for a frame that the running primitive did something else than DONE."""

@@ -239,6 +239,7 @@ class Sky(PrimitivesBase):
             return frames
         needed = {name for names in users for name in names}
         skies = {name: sky for name, sky in skies.items() if name in needed}
+        self.keep(skies.values())
         partners = {name: _partners(name, sky, users) for name, sky in skies.items()}
         builder = SkyBuilder(skies, partners, params, threads=self.context.threads)
         del skies

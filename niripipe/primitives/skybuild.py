@@ -172,6 +172,7 @@ class SkyBuilder:
         self.names = tuple(skies)
         self.times = {name: _seconds(frame) for name, frame in skies.items()}
         self._masks = {name: self._own_mask(frame) for name, frame in skies.items()}
+        self._data = {name: _Plane(frame, "data") for name, frame in skies.items()}
         self._extended_levels: dict[str, float] | None = None
         if params.mask_objects and params.mask_extended and len(skies) > 1:
             self._mask_extended(partners)
@@ -201,20 +202,16 @@ class SkyBuilder:
     def _medians(self, subsets: Sequence[tuple[str, ...]]) -> Iterator[tuple[Any, Any, Any]]:
         place = {name: k for k, name in enumerate(self.names)}
         last_use = {name: k for k, subset in enumerate(subsets) for name in subset}
-        variance = [frame[0].read("variance") for frame in self.skies.values()]
-        has_variance = all(plane is not None for plane in variance)
-        sources = {
-            name: [_Rows(frame[0].read("data")), _Rows(self._masks[name])]
-            + ([_Rows(plane)] if has_variance else [])
-            for (name, frame), plane in zip(self.skies.items(), variance, strict=True)
+        variance = self._variance(self.names)
+        sources: dict[str, list[_Plane | _Mask]] = {
+            name: [self._data[name], self._masks[name], *([variance[k]] if variance else [])]
+            for k, name in enumerate(self.names)
         }
-        del variance
         self.skies.clear()
-        self._masks.clear()
         results = subset_medians(
-            [sources[name][0] for name in self.names],
-            [sources[name][2] for name in self.names] if has_variance else None,
-            [sources[name][1] for name in self.names],
+            list(self._data.values()),
+            variance,
+            list(self._masks.values()),
             [[place[name] for name in subset] for subset in subsets],
             scale=[self.scales[name] for name in self.names],
             zero=[self.offsets[name] for name in self.names],
@@ -223,47 +220,50 @@ class SkyBuilder:
         for k, result in enumerate(results):
             for name in [name for name in sources if last_use.get(name, -1) <= k]:
                 for source in sources.pop(name):
-                    source.plane = None
+                    source.release()
             yield result.data, result.variance, result.mask
 
     def _plain(self, subsets: Sequence[tuple[str, ...]]) -> Iterator[tuple[Any, Any, Any]]:
         params = self.params
         for subset in subsets:
-            exts = [self.skies[name][0] for name in subset]
-            variance = [ext.read("variance") for ext in exts]
-            has_variance = all(plane is not None for plane in variance)
+            variance = self._variance(subset)
             rejection: Rejection = params.reject_method
-            if rejection in ("varclip", "noiseclip") and not has_variance:
+            if rejection in ("varclip", "noiseclip") and variance is None:
                 rejection = "minmax"
             made = combine(
-                [ext.read("data") for ext in exts],
-                variance if has_variance else None,
+                [self._data[name] for name in subset],
+                variance,
                 [self._masks[name] for name in subset],
                 **combination_settings(params, rejection),
                 scale=[self.scales[name] for name in subset],
                 zero=[self.offsets[name] for name in subset],
                 threads=self.threads,
             )
-            yield made.data, made.variance if has_variance else None, made.mask
+            yield made.data, made.variance if variance else None, made.mask
 
-    def _own_mask(self, frame: AstroData) -> NDArray[np.uint16]:
+    def _variance(self, names: Sequence[str]) -> list[_Plane] | None:
+        """Return the variances of some skies, or None where one of them has none."""
+        frames = [self.skies[name] for name in names]
+        if any(frame[0].rows("variance") is None for frame in frames):
+            return None
+        return [_Plane(frame, "variance") for frame in frames]
+
+    def _own_mask(self, frame: AstroData) -> _Mask:
         """Return the mask of a sky with its objects in the private bit."""
-        mask = frame[0].read("mask") if self.params.apply_dq else None
-        grown = objmask.dilated(frame, self.params.dilation) if self.params.mask_objects else None
-        joined: NDArray[np.uint16] = np.zeros(frame[0].shape, np.uint16) if mask is None else mask
-        if grown is not None:
-            joined = joined | (grown.astype(np.uint16) * objmask.OBJECT_BIT)
-        elif self.params.mask_objects:
-            log.warning("%s has no object mask: its objects may show in the sky", frame.filename)
-        return joined
+        mask = _Mask(frame, with_flags=self.params.apply_dq)
+        if self.params.mask_objects:
+            grown = objmask.dilated(frame, self.params.dilation)
+            if grown is None:
+                log.warning("%s has no object mask: its objects may show in the sky", frame.filename)
+            else:
+                mask.add(int(objmask.OBJECT_BIT), grown)
+        return mask
 
     def _mask_extended(self, partners: Mapping[str, Sequence[str]]) -> None:
         """Put extended light into the masks, where it is seen."""
         if min(self.skies[self.names[0]][0].shape) < 4 * extended.BOX:
             return
-        boxes = [
-            extended.box_medians(self.skies[name][0].read("data"), self._masks[name]) for name in self.names
-        ]
+        boxes = [extended.box_medians(self._data[name][:], self._masks[name][:]) for name in self.names]
         place = {name: k for k, name in enumerate(self.names)}
         others = [[place[p] for p in partners.get(name, ()) if p in place] for name in self.names]
         light = extended.extended_light(boxes, others)
@@ -273,8 +273,7 @@ class SkyBuilder:
             if mask.any():
                 found += 1
                 own = self._masks[name]
-                shown = extended.over_pixels(mask, (own.shape[0], own.shape[1]))
-                self._masks[name] = own | (shown.astype(np.uint16) * np.uint16(_EXTENDED))
+                own.add(_EXTENDED, extended.over_pixels(mask, own.shape))
         if found:
             log.stdinfo(
                 "%d of %d skies show extended light, over up to %.0f %% of the field",
@@ -286,11 +285,12 @@ class SkyBuilder:
         ones, zeros = dict.fromkeys(self.names, 1.0), dict.fromkeys(self.names, 0.0)
         if not (self.params.scale or self.params.zero):
             return ones, zeros
-        planes = [self.skies[name][0].read("data") for name in self.names]
-        where = section_slices(self.params.statsec, planes[0].shape)
+        where = section_slices(self.params.statsec, self._data[self.names[0]].shape)
         kind = normalize.scale_factors if self.params.scale else normalize.zero_offsets
         try:
-            found = kind(planes, list(self._masks.values()), method="reference", section=where)
+            found = kind(
+                list(self._data.values()), list(self._masks.values()), method="reference", section=where
+            )
         except AlgorithmError:
             # Objects and galaxies may leave two frames without a pixel in common.
             if not self.params.scale or self._extended_levels is None:
@@ -419,13 +419,59 @@ def _seconds(frame: AstroData) -> float:
     return float("nan") if time is None else float(time.timestamp())
 
 
-class _Rows:
-    """A plane of a sky that can be let go of when its rows are no longer asked for."""
+class _Source:
+    """A plane of a sky, read piece by piece from wherever it is, so that many skies need no memory.
 
-    def __init__(self, plane: NDArray[Any]) -> None:
-        self.plane: NDArray[Any] | None = plane
-        self.shape: tuple[int, ...] = plane.shape
+    What waits in the scratch folder of the reduction stays there. Once released it cannot be read, and
+    keeps nothing alive.
+    """
 
-    def __getitem__(self, rows: slice, /) -> NDArray[Any]:
-        assert self.plane is not None
-        return self.plane[rows]
+    def __init__(self, frame: AstroData) -> None:
+        # The frame as a whole, which the reduction may move to the scratch folder as long as it exists.
+        self._frame: AstroData | None = frame
+        self.shape: tuple[int, int] = frame[0].shape
+
+    def release(self) -> None:
+        """Let go of the sky."""
+        self._frame = None
+
+    def _rows(self, name: str, rows: slice) -> NDArray[Any] | None:
+        assert self._frame is not None
+        source = self._frame[0].rows(name)
+        return None if source is None else source[rows]
+
+
+class _Plane(_Source):
+    """Data or variance."""
+
+    def __init__(self, frame: AstroData, name: str) -> None:
+        super().__init__(frame)
+        self._name = name
+
+    def __getitem__(self, key: slice | tuple[slice, slice], /) -> NDArray[Any]:
+        rows, columns = key if isinstance(key, tuple) else (key, slice(None))
+        found = self._rows(self._name, rows)
+        assert found is not None
+        return found[:, columns]
+
+
+class _Mask(_Source):
+    """The data quality of a sky, and what is left out of it for the time being, a bit a pixel."""
+
+    def __init__(self, frame: AstroData, *, with_flags: bool) -> None:
+        super().__init__(frame)
+        self._with_flags = with_flags
+        self._added: list[tuple[np.uint16, NDArray[np.uint8]]] = []
+
+    def add(self, flag: int, where: NDArray[np.bool_]) -> None:
+        """Set a bit of the mask where something is true."""
+        self._added.append((np.uint16(flag), np.packbits(where, axis=1)))
+
+    def __getitem__(self, key: slice | tuple[slice, slice], /) -> NDArray[np.uint16]:
+        rows, columns = key if isinstance(key, tuple) else (key, slice(None))
+        flags = self._rows("mask", rows) if self._with_flags else None
+        height = len(range(*rows.indices(self.shape[0])))
+        mask = np.zeros((height, self.shape[1]), np.uint16) if flags is None else flags.copy()
+        for flag, packed in self._added:
+            mask |= np.unpackbits(packed[rows], axis=1, count=self.shape[1]) * flag
+        return mask[:, columns]

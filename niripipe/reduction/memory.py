@@ -8,6 +8,7 @@ import shutil
 import sys
 import tempfile
 import threading
+import weakref
 from collections.abc import Iterable
 from os import PathLike
 from pathlib import Path
@@ -24,18 +25,19 @@ log = get_logger(__name__)
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
 
-_WORKING_SHARE = 0.35
+_WORKING_SHARE = 0.3
 """Part of the limit that is kept free for what an algorithm needs beside the frames themselves."""
 
 _LEAST = 48 * 2**20
 """Frames of at least this many bytes stay in memory whatever the limit: a few full frames with all planes."""
 
+_ELSEWHERE = 150 * 10**6
+"""What a process is taken to use beside the frames where the system does not say."""
 
 # Options of mallopt, numbered as in glibc's malloc.h.
 _ALLOCATION = {
     -8: 1,  # M_ARENA_MAX: pools of freed memory
-    -3: 32
-    * 2**20,  # M_MMAP_THRESHOLD: blocks from this size on never enter a pool; the most that glibc takes
+    -3: 2**25,  # M_MMAP_THRESHOLD: blocks from this size on enter no pool; the most that glibc takes
     -1: 2**30,  # M_TRIM_THRESHOLD: bytes that a pool may keep
 }
 
@@ -90,10 +92,11 @@ class FrameStore:
         self._where = folder
         self._scratch: Path | None = None
         self._lock = threading.Lock()
-        # Frames in the order of their last use, the latest at the end.
-        self._frames: dict[int, AstroData] = {}
+        # Frames in the order of their last use, the latest at the end. It keeps none of them alive.
+        self._frames: weakref.WeakValueDictionary[int, AstroData] = weakref.WeakValueDictionary()
         self._busy: set[int] = set()
-        self.budget = self._plane_budget()
+        if limit is not None and self.budget(0) <= _LEAST:
+            log.warning("the memory limit of %d MB is less than a reduction needs at all", limit // 10**6)
 
     def __enter__(self) -> Self:
         keep_freed_memory()
@@ -117,7 +120,14 @@ class FrameStore:
         with self._lock:
             present = {id(frame): frame for frame in frames}
             kept = {key: frame for key, frame in self._frames.items() if key in present}
-            self._frames = {**kept, **present}
+            self._frames = weakref.WeakValueDictionary({**kept, **present})
+
+    def add(self, frames: Iterable[AstroData]) -> None:
+        """Take more frames under control, for as long as they exist or until the next `watch`."""
+        if self.limit is None:
+            return
+        with self._lock:
+            self._frames.update({id(frame): frame for frame in frames})
 
     def begin(self, item: object) -> None:
         """Note that a frame is being worked on: it stays in memory."""
@@ -136,27 +146,31 @@ class FrameStore:
 
     def settle(self) -> None:
         """Move the frames that were not used for the longest time to disk until the rest fits."""
-        if self.limit is None or self.budget is None:
+        if self.limit is None:
             return
         with self._lock:
             sizes = {key: _nbytes(frame) for key, frame in self._frames.items()}
             total = sum(sizes.values())
-            if total <= self.budget:
+            if total <= self.budget(total):
                 return
+            return_freed_memory()
+            budget = self.budget(total)
             for key, frame in list(self._frames.items()):
-                if total > self.budget and key not in self._busy and sizes[key]:
+                if total > budget and key not in self._busy and sizes[key]:
                     total -= sum(extension.park(self._folder()) for extension in frame.extensions)
-        return_freed_memory()
+            return_freed_memory()
 
-    def _plane_budget(self) -> int | None:
+    def budget(self, planes: int) -> int:
+        """Return how many bytes the planes of frames may occupy, now that they occupy so many.
+
+        What the process uses beside them is measured, because it grows with the libraries and the
+        results that a reduction comes to need.
+        """
         if self.limit is None:
-            return None
-        budget = int(self.limit * (1 - _WORKING_SHARE)) - resident_bytes()
-        if budget < _LEAST:
-            log.warning(
-                "the memory limit of %d MB is less than a reduction needs at all", self.limit // 10**6
-            )
-        return max(budget, _LEAST)
+            return planes
+        used = resident_bytes()
+        elsewhere = max(used - planes, 0) if used else _ELSEWHERE
+        return max(int(self.limit * (1 - _WORKING_SHARE)) - elsewhere, _LEAST)
 
     def _folder(self) -> Path:
         if self._scratch is None:
@@ -202,7 +216,8 @@ def keep_freed_memory() -> bool:
     library = _c_library()
     if library is None or not hasattr(library, "mallopt"):
         return False
-    return all([library.mallopt(option, value) for option, value in _ALLOCATION.items()])
+    taken = [library.mallopt(option, value) for option, value in _ALLOCATION.items()]
+    return all(taken)
 
 
 def return_freed_memory() -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -215,6 +215,9 @@ class _Notes:
         return [function(item) for item in items]
 
     def note(self, frame: AstroData, outcome: Outcome) -> None:
+        pass
+
+    def keep(self, frames: Iterable[AstroData]) -> None:
         pass
 
     def drop(self, frame: AstroData, reason: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -169,6 +169,10 @@ class RecipeRunner:
     def save(self, frame: AstroData, path: Path, *, overwrite: bool) -> None:
         """Write a frame when the running primitive has ended and its history is complete."""
         self._to_save.append((frame, path, overwrite))
+
+    def keep(self, frames: Iterable[AstroData]) -> None:
+        """Count frames that are in no stream to the memory that the reduction may use, while they exist."""
+        self.store.add(frames)
 
     def drop(self, frame: AstroData, reason: str) -> None:
         """Say in the report and the log that the running primitive leaves a frame out."""

@@ -52,7 +52,7 @@ def _frame(value: float):
 
 def _store(tmp_path: Path, budget: int) -> FrameStore:
     store = FrameStore(10**9, tmp_path)
-    store.budget = budget
+    store.budget = lambda planes: budget
     return store
 
 
