@@ -355,7 +355,7 @@ class _Walk:
 
 
 def _record(path: Path, index: int, text: bytes, position: int) -> HduRecord:
-    header = WatchedHeader.fromstring(text.translate(_PRINTABLE).decode("ascii"))
+    header = WatchedHeader.from_text(text.translate(_PRINTABLE).decode("ascii"))
     shape = _shape(path, index, header)
     bitpix = _integer(path, index, header, "BITPIX")
     if bitpix not in _BITPIX:

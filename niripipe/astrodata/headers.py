@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import wraps
 from typing import Any
@@ -30,6 +31,20 @@ class WatchedHeader(fits.Header):  # type: ignore[misc]  # astropy carries no ty
     _exposed = False
     # Values that were parsed before; an instance gets a dict of its own at its first change or look-up.
     _values: dict[str, Any] | None = None
+    # The cards as they were in the file, without those that were changed since.
+    _as_read: dict[str, str] | None = None
+    _is_as_read = False
+
+    @classmethod
+    def from_text(cls, text: str) -> WatchedHeader:
+        """Return the header that the text of its cards, 80 characters each, makes."""
+        header: WatchedHeader = cls.fromstring(text)
+        cards = [text[start : start + 80] for start in range(0, len(text), 80)]
+        if not any(card.startswith("CONTINUE") for card in cards):
+            # Of several cards with one keyword the first counts.
+            header._as_read = {card[:8].rstrip(): card[10:] for card in reversed(cards) if card[8:10] == "= "}
+            header._is_as_read = True
+        return header
 
     @property
     def cards(self) -> Any:
@@ -56,17 +71,48 @@ class WatchedHeader(fits.Header):  # type: ignore[misc]  # astropy carries no ty
             self._values = {}
         values = self._values
         if key not in values:
-            values[key] = _usable_value(self, key)
+            text = None if self._as_read is None else self._as_read.get(key)
+            if text is not None:
+                value = _standard_value(text)
+            else:
+                value = None if self._is_as_read and key not in _COMMENTARY else _UNUSUAL
+            values[key] = _usable_value(self, key) if value is _UNUSUAL else value
         return values[key]
 
     def _forget(self, what: object) -> None:
         """Forget the values that a change of a card, named by itself or its keyword, may concern."""
-        if self._values:
+        self._is_as_read = False
+        if self._values or self._as_read:
             key = what[0] if isinstance(what, tuple) and what else getattr(what, "keyword", what)
-            if isinstance(key, str) and _is_plain(key.upper()):
-                self._values.pop(key.upper(), None)
-            else:
-                self._values.clear()
+            for known in (self._values, self._as_read):
+                if known and isinstance(key, str) and _is_plain(key.upper()):
+                    known.pop(key.upper(), None)
+                elif known:
+                    known.clear()
+
+
+_UNUSUAL = object()
+_COMMENTARY = ("COMMENT", "HISTORY")
+_STANDARD_CARD = re.compile(
+    r" *(?:(?P<text>'(?:[^':]|:(?! ))*')|(?P<flag>[TF])|(?P<whole>[+-]?[1-9]\d{0,14}|0)"
+    r"|(?P<real>[+-]?\d+\.\d*(?:E[+-]?\d+)?)) *(?:/.*)?"
+)
+"""A value in a form that needs no thought. Text with a colon and a space may be a record of its own."""
+
+
+def _standard_value(text: str) -> Any:
+    """Return the value that a card states in the usual form, behind its equals sign.
+
+    Raw headers have 150 cards, and what they say is asked for in every step; astropy's general way takes
+    ten times as long. Anything that is not in the fixed forms of the standard is left to it.
+    """
+    match = _STANDARD_CARD.fullmatch(text)
+    if match is None:
+        return _UNUSUAL
+    kind, found = str(match.lastgroup), match[str(match.lastgroup)]
+    if kind == "text":
+        return found[1:-1].rstrip()
+    return found == "T" if kind == "flag" else int(found) if kind == "whole" else float(found)
 
 
 def _is_plain(key: str) -> bool:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from pathlib import Path
 
 import pytest
 from astropy.io import fits
@@ -105,5 +106,59 @@ def test_a_remembered_value_is_what_the_header_says_now_whatever_was_changed(cha
     for name, key, other, number in changes:
         for asked in keys:
             header.value(asked)
+        CHANGES[name](header, key, other, number)
+        assert [header.value(asked) for asked in keys] == [header.get(asked) for asked in keys]
+
+
+_CARDS = [
+    "A       =                    1 / whole",
+    "B       =                  1.5 / real",
+    "LONGKEY1= 'text    '           / trailing blanks",
+    "TIME    = '01:02:03.4'         / colons",
+    "QUOTED  = 'it''s / not'        / slash inside",
+    "RECORD  = 'AXIS.1: 2'          / record-valued",
+    "FLAG    =                    T / yes",
+    "NOTHING =                      / undefined",
+    "BROKEN  = 'no end",
+    "LOWER   =               1.5e-3 / unusual",
+    "ZEROS   =                  007 / unusual",
+    "EXP     =            -1.5E-003 / exponent",
+    "BARE    =                   1. / no decimals",
+    "A       =                    2 / again",
+    "COMMENT words",
+    "HISTORY = 'not a value'",
+]
+
+
+def _as_text(*cards: str) -> str:
+    return "".join(card.ljust(80) for card in cards)
+
+
+def _compare_with_astropy(text: str) -> None:
+    header, plain = WatchedHeader.from_text(text), fits.Header.fromstring(text)
+    for key in {*plain, "MISSING"} - {"", "COMMENT", "HISTORY"}:
+        ours, theirs = header.value(key), header_value(plain, key)
+        assert (ours, type(ours)) == (theirs, type(theirs)), (key, ours, theirs)
+
+
+@pytest.mark.parametrize(
+    "cards", [_CARDS, ["LONG    = 'start&'", "CONTINUE  'end'", "A       =  3"]], ids=["forms", "long text"]
+)
+def test_values_read_from_the_text_of_cards_are_those_of_astropy(cards: list[str]) -> None:
+    _compare_with_astropy(_as_text(*cards))
+
+
+def test_values_of_real_headers_are_those_of_astropy(shared: Path) -> None:
+    for path in sorted((shared / "headers").glob("*.hdr")):
+        _compare_with_astropy(_as_text(*path.read_text(errors="replace").splitlines()))
+
+
+@settings(max_examples=200)
+@given(st.lists(st.tuples(st.sampled_from(sorted(CHANGES)), KEYS, KEYS, st.integers(0, 99)), max_size=4))
+@pytest.mark.filterwarnings("ignore::astropy.utils.exceptions.AstropyUserWarning")
+def test_changes_of_a_header_that_was_read_are_seen(changes) -> None:
+    header = WatchedHeader.from_text(_as_text(*_CARDS[:3]))
+    keys = ["A", "B", "LONGKEY1", "LONG NAME", "Z"]
+    for name, key, other, number in changes:
         CHANGES[name](header, key, other, number)
         assert [header.value(asked) for asked in keys] == [header.get(asked) for asked in keys]
