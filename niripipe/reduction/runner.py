@@ -224,6 +224,8 @@ class RecipeRunner:
             step.outcomes[str(frame.orig_filename or frame.filename)] = outcome
             _record(frame, primitive, resolved, outcome, (started, stopped), owner.context.software)
         self._save_all()
+        # The next step hardly ever wants the same calibrations, and frames are large.
+        owner.context.calibrations.release()
         step.seconds = time.perf_counter() - clock
         log.fullinfo("%s: %s, %.3f s", primitive.name, step.summary(), step.seconds)
         return outputs
