@@ -1,6 +1,9 @@
 """Time the rows of the benchmark and compare them with DRAGONS.
 
 Usage: ``python benchmarks/run.py [ROW ...] [--repeat N] [--nights FOLDER]``.
+
+Each row is a process of its own. What is compared is what was measured of DRAGONS: the work after the
+imports, or, for importing and for the tutorial as a whole, the process from its start.
 """
 
 from __future__ import annotations
@@ -22,6 +25,8 @@ HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
 
 SCIENCE_SIZES = (5, 10, 20, 40)
+LIMITED_SIZES = (25, 50, 100)
+LIMIT = "500 MB"
 
 
 @dataclass(frozen=True)
@@ -32,21 +37,31 @@ class Row:
     work: str
     night: dict[str, int]
     row: str
+    whole: bool = False
+    limit: str = ""
 
 
 ROWS = (
-    Row("import", "import niripipe", {}, "import"),
+    Row("import", "import niripipe", {}, "import", whole=True),
+    Row("names", "import Reduce, dataselect, CalibrationService, logutils", {}, "names"),
     Row("select", "select over 55 files, 4 expressions", {}, "select"),
     Row("dark", "dark of 10", {}, "dark"),
     Row("bpm", "bad pixel mask of 30", {}, "bpm"),
     Row("flat", "flat of 20", {}, "flat"),
-    Row("tutorial", "tutorial night, 55 frames, six reductions", {}, "tutorial"),
+    Row("tutorial", "tutorial night, 55 frames, import included", {}, "tutorial", whole=True),
     *(
         Row(f"science_{n}", f"science, {n} target + {n} sky", {"n_target": n, "n_sky": n}, "science")
         for n in SCIENCE_SIZES
     ),
     Row("dithered_23", "23 frames dithered on source", {"n_target": 23, "n_sky": 0}, "science"),
-)
+    *(
+        Row(
+            f"limited_{n}", f"science, {n} target + {n} sky, max_memory {LIMIT}",
+            {"n_target": n, "n_sky": n}, "science", limit=LIMIT,
+        )
+        for n in LIMITED_SIZES
+    ),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -97,10 +112,10 @@ def measure(row: Row, night: Path, repeat: int, dragons: dict[str, dict[str, flo
     """Run a row several times, after one run that is not counted."""
     runs = []
     for _ in range(repeat + 1):
-        command = [sys.executable, str(HERE / "rows.py"), row.row, str(night)]
+        command = [sys.executable, str(HERE / "rows.py"), row.row, str(night), *filter(None, [row.limit])]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
         runs.append(json.loads(done.stdout.splitlines()[-1]))
-    seconds = [run["seconds"] for run in runs[1:]]
+    seconds = [run["process" if row.whole else "work"] for run in runs[1:]]
     peer = dragons.get(row.name, {})
     return Figure(
         name=row.name,
@@ -114,12 +129,12 @@ def measure(row: Row, night: Path, repeat: int, dragons: dict[str, dict[str, flo
     )
 
 
-def exponent(figures: list[Figure], value: str) -> float | None:
-    """Return b of ``value ~ N**b`` over the science rows, by least squares in the logarithms."""
+def exponent(figures: list[Figure], family: str, value: str) -> float | None:
+    """Return b of ``value ~ N**b`` over the rows of a family, by least squares in the logarithms."""
     points = [
-        (math.log(int(figure.name.removeprefix("science_"))), math.log(getattr(figure, value)))
+        (math.log(int(figure.name.removeprefix(family))), math.log(getattr(figure, value)))
         for figure in figures
-        if figure.name.startswith("science_")
+        if figure.name.startswith(family)
     ]
     if len(points) < 2:
         return None
@@ -145,10 +160,11 @@ def table(figures: list[Figure]) -> str:
             "" if f.smaller is None else f"{f.smaller:.2f}",
         ]
         lines.append("| " + " | ".join(cells) + " |")
-    for value, name in (("seconds", "time"), ("megabytes", "memory")):
-        found = exponent(figures, value)
-        if found is not None:
-            lines.append(f"\nScaling of {name} with the number of frames: N^{found:.2f}")
+    for family, where in (("science_", "without a limit"), ("limited_", f"with max_memory {LIMIT}")):
+        for value, name in (("seconds", "time"), ("megabytes", "memory")):
+            found = exponent(figures, family, value)
+            if found is not None:
+                lines.append(f"\nScaling of {name} with the number of frames N, {where}: N^{found:.2f}")
     return "\n".join(lines)
 
 
@@ -171,7 +187,9 @@ def plot(figures: list[Figure], path: Path) -> None:
     import matplotlib.pyplot as plt
 
     names = [figure.work for figure in figures]
-    figure, axes = plt.subplots(figsize=(8, 0.45 * len(names) + 1.2), layout="constrained")
+    figure, (axes, scaling) = plt.subplots(
+        1, 2, figsize=(13, 0.4 * len(names) + 1.6), layout="constrained", width_ratios=(3, 2)
+    )
     places = range(len(names))
     axes.barh([p + 0.2 for p in places], [f.seconds for f in figures], 0.4, label="niripipe")
     axes.barh(
@@ -179,9 +197,19 @@ def plot(figures: list[Figure], path: Path) -> None:
     )
     axes.set_yticks(list(places), names)
     axes.set_xscale("log")
-    axes.set_xlabel("seconds, whole process")
+    axes.set_xlabel("seconds")
     axes.legend()
+    for family, label in (("science_", "no limit"), ("limited_", f"max_memory {LIMIT}")):
+        rows = [f for f in figures if f.name.startswith(family)]
+        frames = [2 * int(f.name.removeprefix(family)) for f in rows]
+        (line,) = scaling.loglog(frames, [f.seconds for f in rows], "o-", label=f"s, {label}")
+        scaling.loglog(
+            frames, [f.megabytes for f in rows], "s:", color=line.get_color(), label=f"MB, {label}"
+        )
+    scaling.set_xlabel("science frames")
+    scaling.legend()
     figure.savefig(path, dpi=110)
+    plt.close(figure)
 
 
 def main() -> None:

@@ -233,14 +233,23 @@ def _image(name: str, version: int, array: NDArray[Any], header: Any) -> _Hdu:
 def _global_table(ad: AstroData, name: str) -> _Hdu:
     if name not in ("HISTORY", "PROVENANCE"):
         return _table(name, None, ad._parts.tables[name].read())
-    from astropy.io import fits
-
+    # Columns of text alone need no library to lay them out, and astropy's takes its time to be imported.
     rows = ad._parts.records.rows(name)
-    columns = [
-        fits.Column(name=column, format=f"{rows.dtype[column].itemsize}A", array=rows[column])
-        for column in rows.dtype.names
+    columns = [(column, rows.dtype[column].itemsize) for column in rows.dtype.names or ()]
+    mandatory: list[tuple[str, Any, str]] = [
+        ("XTENSION", "BINTABLE", "Binary table extension"),
+        ("BITPIX", 8, "Array data type"),
+        ("NAXIS", 2, "Number of axes"),
+        ("NAXIS1", rows.dtype.itemsize, "Bytes of a row"),
+        ("NAXIS2", len(rows), "Number of rows"),
+        ("PCOUNT", 0, "No extra parameters"),
+        ("GCOUNT", 1, "One group"),
+        ("TFIELDS", len(columns), "Number of columns"),
     ]
-    return _from_astropy(fits.BinTableHDU.from_columns(columns), name, None, {})
+    for i, (column, width) in enumerate(columns, start=1):
+        mandatory += [(f"TTYPE{i}", column, "Name of the column"), (f"TFORM{i}", f"{width}A", "Characters")]
+    named: list[tuple[str, Any, str]] = [("EXTNAME", name, "Name of the extension")]
+    return _Hdu(mandatory, WatchedHeader(), rows.tobytes(), named)
 
 
 def _table(name: str, version: int | None, table: Any) -> _Hdu:
