@@ -15,10 +15,8 @@ OBJECT_BIT = np.uint16(0x8000)
 
 def dilated(frame: AstroData, radius: float) -> np.ndarray | None:
     """Return a frame's object mask grown by a disc, as booleans, or None when the frame has none."""
-    mask = frame[0].read("OBJMASK")
-    if mask is None:
-        return None
-    return morphology.dilate(mask, radius)
+    mask = frame[0].rows("OBJMASK")
+    return None if mask is None else morphology.dilate(mask[:], radius)
 
 
 def dilate(frame: AstroData, radius: float) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal, cast
 
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from niripipe.algorithms import bits, dq, linearity, noise
-from niripipe.astrodata import DQ, AstroData, add_provenance, file_md5
+from niripipe.astrodata import DQ, AstroData, Section, add_provenance, file_md5
 from niripipe.errors import DataError
 from niripipe.instruments import AstroDataNiri, pointing
 from niripipe.logutils import get_logger
@@ -230,7 +231,7 @@ class Standardize(PrimitivesBase):
                 log.stdinfo("no bad pixel mask is applied: %s", book.reasons["processed_bpm"])
         self.map(lambda frame: self._add_dq(frame, params), frames)
         if params.latency:
-            _add_latency(frames, params)
+            _add_latency(frames, params, self.map)
         if params.add_illum_mask:
             for frame in frames:
                 self._add_illumination(frame, params.illum_mask)
@@ -239,7 +240,7 @@ class Standardize(PrimitivesBase):
     @primitive
     def addLatencyToDQ(self, frames: list[AstroData], params: AddLatencyToDQParams) -> list[AstroData]:
         """Flag (bit 8) pixels that were saturated in a frame that ended less than `time` before."""
-        _add_latency(frames, params)
+        _add_latency(frames, params, self.map)
         return frames
 
     @primitive(stamp="ADILLMSK")
@@ -517,26 +518,39 @@ def _fixed(frame: AstroData, done: str, keyword: str = "") -> Outcome:
     return Outcome(Status.DONE, done)
 
 
-def _add_latency(frames: list[AstroData], params: LatencyParams) -> None:
+def _add_latency(
+    frames: list[AstroData], params: LatencyParams, each: Callable[[Callable[[Any], None], list[Any]], Any]
+) -> None:
     """Flag in each frame what was saturated in a frame that started less than `time` before.
 
     The exposure right before counts from its end, so that long exposures have an afterglow too. With
     `decay` the afterglow falls off from the end of the earlier exposure, ``residual exp(-t / decay)`` of
     the saturation level, and only counts as long as it stands out of the noise of the frame.
     """
-    dated = [(frame.ut_datetime(), frame) for frame in frames if frame[0].read("mask") is not None]
+    dated = [(frame.ut_datetime(), frame) for frame in frames if frame[0].rows("mask") is not None]
     dated = sorted((pair for pair in dated if pair[0] is not None), key=lambda pair: pair[0])
     # Only flags set before this loop are propagated, so persistence does not chain; and detector defects,
     # which look saturated in every frame, leave no afterglow.
     wanted = bits.SATURATED | (bits.NON_LINEAR if params.non_linear else 0)
-    latent = [dq.where_flagged(frame[0].read("mask"), wanted, ignore=bits.BAD) for _, frame in dated]
+    # Read from where they are: many frames need not be in memory at once.
+    # Read from where they are: many frames need not be in memory at once.
+    latent = [dq.where_flagged(frame[0].rows("mask")[:], wanted, ignore=bits.BAD) for _, frame in dated]
+    exposures = [frame.exposure_time() or 0.0 for _, frame in dated]
+    glowing = []
     for i, (start, frame) in enumerate(dated):
-        for j, (earlier_start, earlier) in enumerate(dated[:i]):
+        earlier_ones = []
+        for j in reversed(range(i)):
+            earlier_start, earlier = dated[j]
             since_start = (start - earlier_start).total_seconds()
-            since_end = max(since_start - (earlier.exposure_time() or 0.0), 0.0)
+            since_end = max(since_start - exposures[j], 0.0)
+            if since_start >= params.time and j < i - 1:
+                break
             gap = since_end if j == i - 1 else since_start
             if gap < params.time and len(latent[j]) and _still_glows(frame, earlier, since_end, params):
-                _flag_latency(frame, earlier, latent[j])
+                earlier_ones.append((earlier[0].detector_section(), latent[j]))
+        if earlier_ones:
+            glowing.append((frame, earlier_ones))
+    each(lambda job: _flag_latency(*job), glowing)
 
 
 def _still_glows(frame: AstroData, earlier: AstroData, since: float, params: LatencyParams) -> bool:
@@ -548,13 +562,13 @@ def _still_glows(frame: AstroData, earlier: AstroData, since: float, params: Lat
     return glow > float(frame[0].read_noise()) / float(frame[0].gain())
 
 
-def _flag_latency(frame: AstroData, earlier: AstroData, pixels: NDArray[np.intp]) -> None:
-    """Set bit 8 at the detector pixels that were bright in an earlier frame."""
+def _flag_latency(frame: AstroData, earlier: list[tuple[Section, NDArray[np.intp]]]) -> None:
+    """Set bit 8 at the detector pixels that were bright in earlier frames."""
     ext = frame[0]
-    here, there = ext.detector_section(), earlier[0].detector_section()
-    y, x = pixels[:, 0] + there.y1 - here.y1, pixels[:, 1] + there.x1 - here.x1
-    ny, nx = ext.shape
-    inside = (y >= 0) & (y < ny) & (x >= 0) & (x < nx)
-    mask = ext.mask
-    mask[y[inside], x[inside]] |= np.uint16(DQ.cosmic_ray)
+    here, (ny, nx) = ext.detector_section(), ext.shape
+    mask = ext.read("mask").copy()
+    for there, pixels in earlier:
+        y, x = pixels[:, 0] + there.y1 - here.y1, pixels[:, 1] + there.x1 - here.x1
+        inside = (y >= 0) & (y < ny) & (x >= 0) & (x < nx)
+        mask[y[inside], x[inside]] |= np.uint16(DQ.cosmic_ray)
     ext.mask = mask

@@ -25,11 +25,16 @@ log = get_logger(__name__)
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
 
-_WORKING_SHARE = 0.3
-"""Part of the limit that is kept free for what an algorithm needs beside the frames themselves."""
+_WORKING = 240 * 10**6
+"""Bytes kept free for what an algorithm needs beside the frames: eight skies, and blocks of rows of all
+frames for each thread. It does not grow with the number of frames."""
 
 _LEAST = 48 * 2**20
 """Frames of at least this many bytes stay in memory whatever the limit: a few full frames with all planes."""
+
+_LOOK_AROUND = 2
+"""All frames are looked at once in so many times that one was worked on: each time would cost the square of
+their number."""
 
 _ELSEWHERE = 150 * 10**6
 """What a process is taken to use beside the frames where the system does not say."""
@@ -73,7 +78,12 @@ class FrameStore:
     The folder is private, made when it is first needed, and gone when the block ends, also after an
     error or an interrupt. Values are moved bit for bit, so results do not depend on the limit.
     Within the block the process keeps the memory of freed planes for new ones (`keep_freed_memory`); it
-    is given back when the block ends, and when frames are moved to the scratch folder.
+    is given back when the block ends, and with a limit before each step.
+
+    Attributes
+    ----------
+    budget : int
+        Bytes that the planes of frames may occupy; meaningless without a limit.
 
     Parameters
     ----------
@@ -95,7 +105,11 @@ class FrameStore:
         # Frames in the order of their last use, the latest at the end. It keeps none of them alive.
         self._frames: weakref.WeakValueDictionary[int, AstroData] = weakref.WeakValueDictionary()
         self._busy: set[int] = set()
-        if limit is not None and self.budget(0) <= _LEAST:
+        # Bytes in memory when last looked at. Frames share planes: work on one may load those of another.
+        self._sizes: dict[int, int] = {}
+        self._settled = 0
+        self.budget = self._budget(0)
+        if limit is not None and self.budget <= _LEAST:
             log.warning("the memory limit of %d MB is less than a reduction needs at all", limit // 10**6)
 
     def __enter__(self) -> Self:
@@ -121,27 +135,35 @@ class FrameStore:
             present = {id(frame): frame for frame in frames}
             kept = {key: frame for key, frame in self._frames.items() if key in present}
             self._frames = weakref.WeakValueDictionary({**kept, **present})
+            self._sizes = {key: _nbytes(frame) for key, frame in present.items()}
+            return_freed_memory()
+            self.budget = self._budget(sum(self._sizes.values()))
 
     def add(self, frames: Iterable[AstroData]) -> None:
         """Take more frames under control, for as long as they exist or until the next `watch`."""
         if self.limit is None:
             return
         with self._lock:
-            self._frames.update({id(frame): frame for frame in frames})
+            for frame in frames:
+                self._frames[id(frame)] = frame
+                self._sizes[id(frame)] = _nbytes(frame)
 
     def begin(self, item: object) -> None:
-        """Note that a frame is being worked on: it stays in memory."""
-        if self.limit is not None and isinstance(item, AstroData):
+        """Note that a frame, alone or in a tuple, is being worked on: it stays in memory."""
+        if self.limit is not None:
             with self._lock:
-                self._busy.add(id(item))
-                self._frames.pop(id(item), None)
-                self._frames[id(item)] = item
+                for frame in _frames_in(item):
+                    self._busy.add(id(frame))
+                    self._frames.pop(id(frame), None)
+                    self._frames[id(frame)] = frame
 
     def end(self, item: object) -> None:
         """Note that the work on a frame is done, and make room."""
         if self.limit is not None:
             with self._lock:
-                self._busy.discard(id(item))
+                for frame in _frames_in(item):
+                    self._busy.discard(id(frame))
+                    self._sizes[id(frame)] = _nbytes(frame)
             self.settle()
 
     def settle(self) -> None:
@@ -149,28 +171,28 @@ class FrameStore:
         if self.limit is None:
             return
         with self._lock:
-            sizes = {key: _nbytes(frame) for key, frame in self._frames.items()}
-            total = sum(sizes.values())
-            if total <= self.budget(total):
-                return
-            return_freed_memory()
-            budget = self.budget(total)
+            self._settled += 1
+            if self._settled % _LOOK_AROUND == 0:
+                self._sizes = {key: _nbytes(frame) for key, frame in self._frames.items()}
+            total = sum(self._sizes.values())
             for key, frame in list(self._frames.items()):
-                if total > budget and key not in self._busy and sizes[key]:
+                if total <= self.budget:
+                    return
+                if key not in self._busy and self._sizes.get(key):
                     total -= sum(extension.park(self._folder()) for extension in frame.extensions)
-            return_freed_memory()
+                    self._sizes[key] = _nbytes(frame)
 
-    def budget(self, planes: int) -> int:
+    def _budget(self, planes: int) -> int:
         """Return how many bytes the planes of frames may occupy, now that they occupy so many.
 
-        What the process uses beside them is measured, because it grows with the libraries and the
-        results that a reduction comes to need.
+        What the process uses beside them is measured anew before each step, because it grows with the
+        libraries and the results that a reduction comes to need.
         """
         if self.limit is None:
-            return planes
+            return 0
         used = resident_bytes()
         elsewhere = max(used - planes, 0) if used else _ELSEWHERE
-        return max(int(self.limit * (1 - _WORKING_SHARE)) - elsewhere, _LEAST)
+        return max(self.limit - _WORKING - elsewhere, _LEAST)
 
     def _folder(self) -> Path:
         if self._scratch is None:
@@ -242,6 +264,10 @@ def _c_library() -> ctypes.CDLL | None:
         return ctypes.CDLL(None)
     except OSError:
         return None
+
+
+def _frames_in(item: object) -> list[AstroData]:
+    return [part for part in (item if isinstance(item, tuple) else (item,)) if isinstance(part, AstroData)]
 
 
 def _nbytes(frame: AstroData) -> int:

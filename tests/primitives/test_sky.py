@@ -309,3 +309,17 @@ def test_backgrounds_are_brought_to_the_first_frames_or_to_zero(remove, level):
     for ad in b.main:
         assert np.median(ad[0].data) == pytest.approx(level, abs=1)
         assert ad[0].hdr["SKYLEVEL"] == pytest.approx(level, abs=1)
+
+
+@pytest.mark.parametrize("given", [{}, {"operation": "mean", "nlow": 0, "nhigh": 1}, {"scale": False}])
+def test_skies_that_wait_on_disk_stay_there_and_give_the_same(tmp_path, given):
+    whole, parked = sky_bench(noise=2.0), sky_bench(noise=2.0)
+    whole.p.skyCorrect(**given)
+    waiting = parked.p.streams["sky"] = [sky.copy() for sky in parked.p.streams["sky"]]
+    for sky in waiting:
+        sky.park(tmp_path)
+    assert sum(sky.nbytes for sky in waiting) == 0
+    parked.p.skyCorrect(**given)
+    assert sum(sky.nbytes for sky in waiting) == 0
+    for name in ("data", "variance", "mask"):
+        np.testing.assert_array_equal(whole.main[0][0].read(name), parked.main[0][0].read(name))

@@ -52,7 +52,7 @@ def _frame(value: float):
 
 def _store(tmp_path: Path, budget: int) -> FrameStore:
     store = FrameStore(10**9, tmp_path)
-    store.budget = lambda planes: budget
+    store._budget = lambda planes: budget
     return store
 
 
@@ -76,6 +76,35 @@ def test_a_frame_at_work_stays(tmp_path):
         store.begin(frames[1])
         store.settle()
         assert [frame.nbytes > 0 for frame in frames] == [False, True, False]
+
+
+def test_frames_in_no_stream_count_too_as_long_as_they_exist(tmp_path):
+    stream, other, gone = _frame(0), _frame(1), _frame(2)
+    with _store(tmp_path, 0) as store:
+        store.watch([stream])
+        store.add([other, gone])
+        del gone
+        store.settle()
+        assert (stream.nbytes, other.nbytes) == (0, 0)
+        # One file a plane of the frames that still exist.
+        (folder,) = tmp_path.iterdir()
+        assert len(list(folder.iterdir())) == 2 * 3
+
+
+def test_what_the_process_uses_beside_the_frames_leaves_less_for_them(tmp_path, monkeypatch):
+    store = FrameStore(10**9, tmp_path)
+    frame = _frame(0)
+
+    def room(used: int) -> int:
+        monkeypatch.setattr(memory, "resident_bytes", lambda: used)
+        store.watch([frame])
+        return store.budget
+
+    assert room(10**8) - room(3 * 10**8) == 2 * 10**8
+    assert 5 * 10**8 < room(10**8) < 9 * 10**8
+    # Where the system does not say, something is assumed, and a few frames always fit.
+    assert 0 < room(0) < 10**9
+    assert room(10**12) > 4 * 10**7
 
 
 def test_rows_come_from_disk_without_loading_the_plane(tmp_path):
