@@ -33,8 +33,7 @@ _LEAST = 48 * 2**20
 """Frames of at least this many bytes stay in memory whatever the limit: a few full frames with all planes."""
 
 _LOOK_AROUND = 2
-"""All frames are looked at once in so many times that one was worked on: each time would cost the square of
-their number."""
+"""After how many frames that were worked on all are looked at again, which takes 10 microseconds for each."""
 
 _ELSEWHERE = 150 * 10**6
 """What a process is taken to use beside the frames where the system does not say."""
@@ -80,17 +79,17 @@ class FrameStore:
     Within the block the process keeps the memory of freed planes for new ones (`keep_freed_memory`); it
     is given back when the block ends, and with a limit before each step.
 
-    Attributes
-    ----------
-    budget : int
-        Bytes that the planes of frames may occupy; meaningless without a limit.
-
     Parameters
     ----------
     limit : int or None
         Bytes that the whole process may use; None for no limit.
     folder : path-like, optional
         Where the scratch folder is made; the system's folder for temporary files by default.
+
+    Attributes
+    ----------
+    budget : int
+        Bytes that the planes of frames may occupy; meaningless without a limit.
 
     Notes
     -----
