@@ -435,6 +435,13 @@ class _Source:
         """Let go of the sky."""
         self._frame = None
 
+    def __getitem__(self, key: slice | tuple[slice, slice], /) -> NDArray[Any]:
+        rows, columns = key if isinstance(key, tuple) else (key, slice(None))
+        return self._read(rows)[:, columns]
+
+    def _read(self, rows: slice) -> NDArray[Any]:
+        raise NotImplementedError
+
     def _rows(self, name: str, rows: slice) -> NDArray[Any] | None:
         assert self._frame is not None
         source = self._frame[0].rows(name)
@@ -448,11 +455,10 @@ class _Plane(_Source):
         super().__init__(frame)
         self._name = name
 
-    def __getitem__(self, key: slice | tuple[slice, slice], /) -> NDArray[Any]:
-        rows, columns = key if isinstance(key, tuple) else (key, slice(None))
+    def _read(self, rows: slice) -> NDArray[Any]:
         found = self._rows(self._name, rows)
         assert found is not None
-        return found[:, columns]
+        return found
 
 
 class _Mask(_Source):
@@ -467,11 +473,10 @@ class _Mask(_Source):
         """Set a bit of the mask where something is true."""
         self._added.append((np.uint16(flag), np.packbits(where, axis=1)))
 
-    def __getitem__(self, key: slice | tuple[slice, slice], /) -> NDArray[np.uint16]:
-        rows, columns = key if isinstance(key, tuple) else (key, slice(None))
+    def _read(self, rows: slice) -> NDArray[np.uint16]:
         flags = self._rows("mask", rows) if self._with_flags else None
         height = len(range(*rows.indices(self.shape[0])))
         mask = np.zeros((height, self.shape[1]), np.uint16) if flags is None else flags.copy()
         for flag, packed in self._added:
             mask |= np.unpackbits(packed[rows], axis=1, count=self.shape[1]) * flag
-        return mask[:, columns]
+        return mask

@@ -533,7 +533,6 @@ def _add_latency(
     # which look saturated in every frame, leave no afterglow.
     wanted = bits.SATURATED | (bits.NON_LINEAR if params.non_linear else 0)
     # Read from where they are: many frames need not be in memory at once.
-    # Read from where they are: many frames need not be in memory at once.
     latent = [dq.where_flagged(frame[0].rows("mask")[:], wanted, ignore=bits.BAD) for _, frame in dated]
     exposures = [frame.exposure_time() or 0.0 for _, frame in dated]
     glowing = []

@@ -10,12 +10,7 @@ blocked_tags = frozenset({"CAL"})
 
 def reduce(p: Any) -> None:
     """Measure a frame, and stack it with those of its observation that came before (``_stack``)."""
-    p.prepare()
-    p.addDQ()
-    p.ADUToElectrons()
-    p.addVAR(poisson_noise=True, read_noise=True)
-    p.nonlinearityCorrect()
-    p.darkCorrect()
+    _to_dark_corrected(p)
     p.flatCorrect()
     p.detectSources()
     p.measureIQ(display=True)
@@ -42,12 +37,7 @@ def reduce(p: Any) -> None:
 
 def makeSkyFlat(p: Any) -> None:
     """Make a flat (``_qa_flat``) of dithered frames of the sky, leaving out the objects in them."""
-    p.prepare()
-    p.addDQ()
-    p.ADUToElectrons()
-    p.addVAR(poisson_noise=True, read_noise=True)
-    p.nonlinearityCorrect()
-    p.darkCorrect()
+    _to_dark_corrected(p)
     p.addToList(purpose="forSkyFlat")
     p.getList(purpose="forSkyFlat")
     p.scaleByIntensity(outstream="fastsky")
@@ -65,6 +55,16 @@ def makeSkyFlat(p: Any) -> None:
     p.normalizeFlat()
     p.thresholdFlatfield()
     p.storeProcessedFlat(force=True)
+
+
+def _to_dark_corrected(p: Any) -> None:
+    """Raw frames to linear, dark-subtracted electrons; the first frame stays, it may be all there is yet."""
+    p.prepare()
+    p.addDQ()
+    p.ADUToElectrons()
+    p.addVAR(poisson_noise=True, read_noise=True)
+    p.nonlinearityCorrect()
+    p.darkCorrect()
 
 
 def _measure(p: Any, **names: Any) -> None:
