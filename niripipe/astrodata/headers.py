@@ -29,7 +29,7 @@ class WatchedHeader(fits.Header):  # type: ignore[misc]  # astropy carries no ty
 
     _revision = 0
     _exposed = False
-    # Values that were parsed before; an instance gets a dict of its own at its first change or look-up.
+    # Values that were parsed before; an instance gets a dict of its own at its first look-up.
     _values: dict[str, Any] | None = None
     # The cards as they were in the file, without those that were changed since.
     _as_read: dict[str, str] | None = None

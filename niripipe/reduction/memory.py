@@ -222,8 +222,8 @@ def keep_freed_memory() -> bool:
     """Let the C library keep freed image planes for the next ones, in one pool for all threads.
 
     Without this the C library of Linux hands every freed plane back at once and asks for it again, page
-    by page, when the next one is made: a third of the time of a reduction. And each thread has a pool
-    of its own, which together hold more than is in use. Elsewhere nothing is done.
+    by page, when the next one is made: a third of the time that a reduction spends in the system. And each
+    thread has a pool of its own, which together hold more than is in use. Elsewhere nothing is done.
 
     Returns
     -------
