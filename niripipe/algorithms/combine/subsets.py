@@ -2,13 +2,15 @@
 
 The sky of a frame is the median of the other frames around it, so that neighbouring frames have nearly the
 same sky inputs. Sorting them anew for each frame makes a night cost the square of its length; here what
-several subsets have in common is sorted once, and each subset only adds what is its own.
+several subsets have in common is sorted once, and each subset only adds what is its own, and takes out what
+it does not have of the run of planes that it spans.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -32,6 +34,10 @@ Subset = tuple[int, ...]
 _BLOCK_VALUES = 1 << 20
 # Results held at a time: at most so many bytes, and so many subsets.
 _HELD_BYTES, _HELD = 64 << 20, 8
+# Taking a value out costs about as much as two insertions into a shared part of the tree save.
+_MOST_GAPS = 4
+# Up to this share of masked pixels in a block, it is quicker to do them again than to heed masks everywhere.
+_FEW = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +106,12 @@ def subset_medians(
 
     Of all inputs in the order of their values only those near the middle can become a median. A
     common core is sorted by a network that keeps these; then, going down a binary tree of the subsets, inputs
-    are inserted that the two halves do not share, ``v_k := max(v_(k-1), min(v_k, x))``. An input that must
-    not be used takes part as an infinity, in turn positive and negative, so that the median stays at a rank
-    that only depends on whether their number is even. All of this is minima and maxima of whole rows.
+    are inserted that the two halves do not share, ``v_k := max(v_(k-1), min(v_k, x))``. A frame is rarely
+    among its own skies: a subset that lacks few planes of the run from its first to its last one is
+    treated as that run, of which the values x of those planes are taken out in the end,
+    ``v_k`` becoming ``v_(k+1)`` from x on. An input that must not be used takes part as an infinity, in turn
+    positive and negative, so that the median stays at a rank that only depends on whether their number is
+    even. All of this is minima, maxima and choices of whole rows.
     """
     planes = list(data)
     shape = common_shape(
@@ -138,13 +147,33 @@ class _Node:
 class _Block:
     """The inputs in some rows: values, variances (0 where masked), and what is masked, if anything is.
 
-    ``nothing`` receives for each subset the pixels in which all of it is masked.
+    ``where`` are the pixels of the rows that the block has, when these are not all. ``nothing`` receives for
+    each subset those in which all of it is masked.
     """
 
     values: list[Float32]
     variance: list[Float32] | None
     masked: list[Bool | None]
+    where: NDArray[np.intp] | None
     nothing: dict[int, NDArray[np.intp]]
+
+    def parts(self) -> list[_Block]:
+        """Part a block with few masked pixels: all of it as if there were none, then those pixels again."""
+        anywhere = None
+        for bad in self.masked:
+            if bad is not None:
+                anywhere = bad.copy() if anywhere is None else np.logical_or(anywhere, bad, out=anywhere)
+        if anywhere is None or np.count_nonzero(anywhere) > _FEW * anywhere.size:
+            return [self]
+        where = np.flatnonzero(anywhere)
+        few = _Block(
+            [value[where] for value in self.values],
+            None if self.variance is None else [variance[where] for variance in self.variance],
+            [None if bad is None else bad[where] for bad in self.masked],
+            where,
+            self.nothing,
+        )
+        return [replace(self, masked=[None] * len(self.masked)), few]
 
 
 class _Task:
@@ -163,6 +192,8 @@ class _Task:
         self.members = sorted(set().union(*subsets))
         place = {member: k for k, member in enumerate(self.members)}
         self.subsets = [tuple(place[member] for member in subset) for subset in subsets]
+        self.gaps = [_gaps(subset) for subset in self.subsets]
+        self.runs = [frozenset(s).union(gaps) for s, gaps in zip(self.subsets, self.gaps, strict=True)]
         self.data = [data[k] for k in self.members]
         self.variance = None if variance is None else [variance[k] for k in self.members]
         self.mask = None if mask is None or all(m is None for m in mask) else [mask[k] for k in self.members]
@@ -180,7 +211,8 @@ class _Task:
         """Find the medians in some rows."""
         with np.errstate(all="ignore"):
             block = self._load(rows)
-            self._descend(block, self._core(block), range(len(self.subsets)), rows)
+            for part in block.parts():
+                self._descend(part, self._core(part), range(len(self.subsets)), rows)
             if block.nothing:
                 self.left[rows.start] = self._columns(rows, block.nothing)
 
@@ -223,7 +255,7 @@ class _Task:
             masked.append(worse)
             if variance is not None:
                 variances.append(variance)
-        return _Block(values, variances if self.variance is not None else None, masked, {})
+        return _Block(values, variances if self.variance is not None else None, masked, None, {})
 
     def _values(self, k: int, values: NDArray[Any]) -> Float32:
         made: Float32 = np.multiply(values, np.float32(self.scale[k]), dtype=np.float32, casting="unsafe")
@@ -239,18 +271,19 @@ class _Task:
     def _core(self, block: _Block) -> _Node:
         """Sort what all subsets share."""
         empty = _Node([], 0, 0, None, None, None)
-        shared = sorted(set.intersection(*(set(subset) for subset in self.subsets)))
+        shared = sorted(frozenset.intersection(*self.runs))
         return self._extended(block, empty, shared, range(len(self.subsets)))
 
     def _descend(self, block: _Block, node: _Node, which: range, rows: slice) -> None:
         """Go down to each subset, adding what the subsets of a half share."""
         if len(which) == 1:
-            self._leaf(block, node, which[0], rows)
+            k = which[0]
+            self._leaf(block, self._reduced(block, node, self.gaps[k]), k, rows)
             return
         middle = len(which) // 2
         for half in (which[:middle], which[middle:]):
-            shared = set.intersection(*(set(self.subsets[k]) for k in half))
-            above = set.intersection(*(set(self.subsets[k]) for k in which))
+            shared = frozenset.intersection(*(self.runs[k] for k in half))
+            above = frozenset.intersection(*(self.runs[k] for k in which))
             self._descend(block, self._extended(block, node, sorted(shared - above), half), half, rows)
 
     def _extended(self, block: _Block, node: _Node, new: list[int], which: range) -> _Node:
@@ -269,7 +302,7 @@ class _Task:
                     sign, masked = sign.copy(), masked.copy()
                 # One more infinity: of either sign in turn.
                 value = np.where(bad, sign, value)
-                sign.view(np.uint32)[:] ^= np.left_shift(bad, np.uint32(31), dtype=np.uint32)
+                _turn(sign, bad)
                 masked += bad.view(np.uint8)
             entering.append(value)
             if block.variance is not None:
@@ -284,11 +317,27 @@ class _Task:
         rows = _joined(node, entering, low, high)
         return _Node(rows, low, size, sign, masked, total)
 
+    def _reduced(self, block: _Block, node: _Node, gone: Subset) -> _Node:
+        """Return a node without some of its inputs."""
+        rows, sign, masked, total = node.rows, node.sign, node.masked, node.total
+        for k in gone:
+            value, bad = block.values[k], block.masked[k]
+            if bad is not None:
+                assert sign is not None and masked is not None
+                # The infinity that came last goes first, whichever input it stood for.
+                value = np.where(bad, -sign, value)
+                sign, masked = sign.copy(), masked - bad.view(np.uint8)
+                _turn(sign, bad)
+            rows = [_beside(low, high, value) for low, high in pairwise(rows)]
+            if block.variance is not None:
+                total = np.subtract(total, block.variance[k])
+        return _Node(rows, node.first, node.size - len(gone), sign, masked, total)
+
     def _ranks(self, which: range, size: int) -> tuple[int, int]:
         """Lowest and highest rank, of `size` inputs, that may yet become a median of these subsets."""
-        lengths = [len(self.subsets[k]) for k in which]
-        low = min((n - 2) // 2 - (n - size) for n in lengths)
-        high = max((n - 2) // 2 + 1 for n in lengths)
+        lengths = [(len(self.subsets[k]), len(self.gaps[k])) for k in which]
+        low = min((n - 2) // 2 - (n + gaps - size) for n, gaps in lengths)
+        high = max((n - 2) // 2 + 1 + gaps for n, gaps in lengths)
         return max(low, 0), min(high, size - 1)
 
     def _leaf(self, block: _Block, node: _Node, k: int, rows: slice) -> None:
@@ -305,15 +354,20 @@ class _Task:
             between = (low + high) * np.float32(0.5)
             odd = node.sign < 0
             value = np.where(odd, between, high) if n % 2 else np.where(odd, low, between)
-        self.out[k][rows] = value.reshape(-1, self.shape[1])
+        place = slice(None) if block.where is None else block.where
+        self.out[k][rows].reshape(-1)[place] = value
         if self.out_variance is not None and node.total is not None:
             factors = self.factors[n::-1]
             factor = factors[0] if node.masked is None else factors.take(node.masked, mode="clip")
-            np.multiply(node.total, factor, out=self.out_variance[k][rows].reshape(-1))
+            variance = self.out_variance[k][rows].reshape(-1)
+            if block.where is None:
+                np.multiply(node.total, factor, out=variance)
+            else:
+                variance[block.where] = node.total * factor
         if node.masked is not None:
             nothing = np.flatnonzero(node.masked == n)
             if nothing.size:
-                block.nothing[k] = nothing
+                block.nothing[k] = nothing if block.where is None else block.where[nothing]
 
     # ---- pixels without a clean input
 
@@ -384,6 +438,31 @@ class _Columns:
     variance: Float32 | None
     mask: NDArray[np.uint16] | None
     used: dict[int, NDArray[np.intp]]
+
+
+def _gaps(subset: Subset) -> Subset:
+    """Return what a subset lacks of the run from its first to its last member, unless that is too much."""
+    missing = sorted(set(range(min(subset), max(subset) + 1)).difference(subset))
+    return tuple(missing) if len(missing) <= min(_MOST_GAPS, len(subset) // 2) else ()
+
+
+def _beside(low: Float32, high: Float32, value: Float32) -> Float32:
+    """Return the upper of two neighbouring ranks where the value taken out lies below them, else the lower.
+
+    The value is a rank itself, never between the two: limited to them it is one of them, and what is wanted
+    is the other. Exclusive-or finds that in full vector speed, which a choice by condition does not have.
+    """
+    result = np.maximum(low, value)
+    np.minimum(result, high, out=result)
+    bits = result.view(np.uint32)
+    bits ^= low.view(np.uint32)
+    bits ^= high.view(np.uint32)
+    return result
+
+
+def _turn(sign: Float32, where: Bool) -> None:
+    """Change the sign of some values, in place."""
+    sign.view(np.uint32)[:] ^= np.left_shift(where, np.uint32(31), dtype=np.uint32)
 
 
 def _joined(node: _Node, entering: list[Float32], low: int, high: int) -> list[Float32]:
