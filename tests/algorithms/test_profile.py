@@ -40,3 +40,29 @@ def test_the_stamp_size_follows_seeing_and_scale():
     assert stamp_half_size(0.117, 0.7) == 10
     assert stamp_half_size(0.0219, 0.7) == 38
     assert stamp_half_size(0.0219, None) == 22
+
+
+def test_each_of_many_sources_is_measured_as_if_it_were_alone():
+    rng = np.random.default_rng(1)
+    image = rng.normal(0, 2, (300, 300)).astype(np.float32)
+    x, y = rng.uniform(5, 295, (2, 400))
+    x[7] = np.nan
+    flux, sigma = rng.uniform(2e3, 1e5, x.size), rng.uniform(1.5, 3.5, x.size)
+    for k in range(0, x.size, 20):
+        image += (flux[k] / (2 * np.pi * sigma[k] ** 2) / 1000) * star(x[k], y[k], sigma[k], 300)
+    peak = np.ones(x.size)
+    together = measure_profiles(image, x, y, 0.0, flux, peak)
+    assert together.fwhm[7] == -999
+    for k in range(0, x.size, 3):
+        alone = measure_profiles(image, x[k : k + 1], y[k : k + 1], 0.0, flux[k : k + 1], peak[:1])
+        for name in ("fwhm", "ee50", "peak", "core"):
+            assert getattr(alone, name)[0] == getattr(together, name)[k]
+
+
+def test_half_of_the_light_is_found_far_from_the_centre_as_well():
+    y, x = np.mgrid[:61, :61]
+    ring = (np.abs(np.hypot(x - 30, y - 30) - 8) < 0.6).astype(float)
+    result = measure_profiles(
+        ring, np.array([30.0]), np.array([30.0]), 0.0, np.array([ring.sum()]), np.ones(1)
+    )
+    assert result.ee50[0] == pytest.approx(16, abs=1)
