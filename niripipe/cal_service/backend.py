@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    import sqlalchemy as sa
-
     from niripipe.cal_service.tables import Layout
 
-__all__ = ["BUSY_SECONDS", "STORE_MARK", "Backend", "Owner", "Trouble"]
+__all__ = ["BUSY_SECONDS", "STORE_MARK", "Backend", "Connection", "Dialect", "Owner", "Trouble"]
 
 Owner = Literal["nobody", "niripipe", "another"]
 """Whose tables are there, as far as it matters to a store."""
@@ -35,12 +35,67 @@ class Trouble(NamedTuple):
     remedy: str
 
 
+class Dialect(NamedTuple):
+    """How a kind of database writes what is not written the same in all.
+
+    Attributes
+    ----------
+    value : str
+        What stands in a statement for a value.
+    number : str
+        Type of a key that the database counts up, never using a number twice.
+    time : str
+        Type of a date and time without time zone.
+    """
+
+    value: str
+    number: str
+    time: str
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """A connection in a transaction; statements are written with ``?`` for values, whatever the database.
+
+    Parameters
+    ----------
+    driver : object
+        Connection of the driver, as in PEP 249; it also has `execute`, as `sqlite3` and psycopg do.
+    dialect : Dialect
+        Of the database.
+    """
+
+    driver: Any
+    dialect: Dialect
+
+    def rows(self, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Run a query and return what it finds."""
+        found: list[tuple[Any, ...]] = self.driver.execute(self._translated(statement), values).fetchall()
+        return found
+
+    def execute(self, statement: str, values: Sequence[Any] = ()) -> None:
+        """Run a statement that finds nothing."""
+        self.driver.execute(self._translated(statement), values)
+
+    def execute_many(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
+        """Run a statement with the values of each row."""
+        if rows:
+            self.driver.cursor().executemany(self._translated(statement), rows)
+
+    def _translated(self, statement: str) -> str:
+        return statement.replace("?", self.dialect.value)
+
+
 class Backend(Protocol):
     """One kind of database."""
 
     @property
     def path(self) -> Path | None:
         """The file of the store; None for a server."""
+
+    @property
+    def dialect(self) -> Dialect:
+        """How its statements are written."""
 
     def exists(self) -> bool:
         """Return whether there is something to connect to; a server is found out about by connecting."""
@@ -54,23 +109,23 @@ class Backend(Protocol):
             It cannot be made.
         """
 
-    def engine(self, *, write: bool) -> sa.Engine:
-        """Return an engine that keeps no connection open."""
+    def connect(self, *, write: bool) -> Any:
+        """Return a new connection of the driver: as a context manager it ends the transaction."""
 
-    def begin(self, connection: sa.Connection, *, write: bool) -> None:
+    def begin(self, connection: Connection, *, write: bool) -> None:
         """Begin a transaction; a writer then has the store for itself, but for readers."""
 
-    def layout(self, connection: sa.Connection) -> Layout:
+    def layout(self, connection: Connection) -> Layout:
         """Return the tables that are there and may matter to a store."""
 
-    def owner(self, connection: sa.Connection, layout: Layout, version: str | None) -> Owner:
+    def owner(self, connection: Connection, layout: Layout, version: str | None) -> Owner:
         """Return whose they are; `version` is what a table about the store says, if there is one."""
 
-    def mark(self, connection: sa.Connection) -> None:
+    def mark(self, connection: Connection) -> None:
         """Note that the tables, just created, are ours."""
 
-    def trouble(self, error: Exception) -> Trouble:
-        """Return what an error of the database means."""
+    def trouble(self, error: Exception) -> Trouble | None:
+        """Return what an error of the database means; None if it is another error."""
 
     def foreign(self) -> Trouble:
         """Return what to say when another program's tables are in the way."""

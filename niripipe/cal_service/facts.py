@@ -125,11 +125,16 @@ class CalibrationFacts:
         try:
             return cls(**_from_plain(json.loads(text)))
         except (TypeError, ValueError, KeyError) as err:
-            raise StorageError(
-                "an entry of the calibration store is damaged",
-                found=text[:80],
-                remedy="Recreate the store from the calibration files with rebuild()",
-            ) from err
+            raise damaged_entry(text) from err
+
+
+def damaged_entry(found: object) -> StorageError:
+    """Return the error for what is found in a store where something else was written."""
+    return StorageError(
+        "an entry of the calibration store is damaged",
+        found=str(found)[:80],
+        remedy="Recreate the store from the calibration files with rebuild()",
+    )
 
 
 def facts_of(ad: AstroData) -> CalibrationFacts:

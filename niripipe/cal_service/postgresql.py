@@ -12,34 +12,34 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar
-
-import sqlalchemy as sa
-from sqlalchemy.pool import NullPool
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from niripipe.cal_service import tables
-from niripipe.cal_service.backend import BUSY_SECONDS, STORE_MARK, Owner, Trouble
+from niripipe.cal_service.backend import BUSY_SECONDS, STORE_MARK, Connection, Dialect, Owner, Trouble
 from niripipe.cal_service.tables import Layout
+from niripipe.cal_service.urls import connection_options
+
+if TYPE_CHECKING:
+    import psycopg
 
 __all__ = ["PostgresServer"]
 
 _DEFAULTS = {
     "application_name": "niripipe",
     "client_encoding": "utf8",
-    "connect_timeout": 10,
+    "connect_timeout": "10",
 }
 """Options of libpq, unless the URL has them: who asks, in which encoding, and seconds until giving up."""
 
-_OUR_TABLES = sa.text(
+_OUR_TABLES = (
     "SELECT c.relname, a.attname FROM pg_catalog.pg_class AS c"
     " LEFT JOIN pg_catalog.pg_attribute AS a"
     " ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped"
     # Tables, views, materialised views, foreign and partitioned tables, but no indexes or sequences.
     " WHERE c.relkind IN ('r', 'v', 'm', 'f', 'p') AND pg_catalog.pg_table_is_visible(c.oid)"
-    " AND c.relname IN :names"
-).bindparams(sa.bindparam("names", expanding=True))
+    " AND c.relname IN (?, ?)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +54,7 @@ class PostgresServer:
 
     url: str
     path: ClassVar[Path | None] = None
+    dialect: ClassVar[Dialect] = Dialect("%s", "SERIAL NOT NULL PRIMARY KEY", "TIMESTAMP")
 
     def exists(self) -> bool:  # noqa: D102
         return True
@@ -61,36 +62,51 @@ class PostgresServer:
     def prepare(self) -> None:
         """Do nothing: databases and schemas are made by whoever runs the server."""
 
-    def engine(self, *, write: bool) -> sa.Engine:  # noqa: D102
-        return _engine(self.url)
+    def connect(self, *, write: bool) -> psycopg.Connection[tuple[Any, ...]]:  # noqa: D102
+        import psycopg
+        from psycopg.conninfo import make_conninfo
 
-    def begin(self, connection: sa.Connection, *, write: bool) -> None:  # noqa: D102
-        connection.exec_driver_sql(f"SET LOCAL lock_timeout = {round(1000 * BUSY_SECONDS)}")
+        options = make_conninfo(**{**_DEFAULTS, **connection_options(self.url)})
+        # Connections live for one transaction: statements prepared on the server would not be used again,
+        # and a pool of connections between us and the server may not know them.
+        connection = psycopg.connect(options, prepare_threshold=None)
+        connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
+        return connection
+
+    def begin(self, connection: Connection, *, write: bool) -> None:  # noqa: D102
+        connection.execute(f"SET LOCAL lock_timeout = {round(1000 * BUSY_SECONDS)}")
         if write:
-            connection.exec_driver_sql(f"SELECT pg_catalog.pg_advisory_xact_lock({STORE_MARK})")
+            connection.execute(f"SELECT pg_catalog.pg_advisory_xact_lock({STORE_MARK})")
 
-    def layout(self, connection: sa.Connection) -> Layout:  # noqa: D102
+    def layout(self, connection: Connection) -> Layout:  # noqa: D102
         columns: dict[str, set[str]] = defaultdict(set)
-        for table, column in connection.execute(_OUR_TABLES, {"names": sorted(tables.LAYOUT)}):
+        for table, column in connection.rows(_OUR_TABLES, sorted(tables.LAYOUT)):
             columns[table].add(column)
         return {table: frozenset(names) for table, names in columns.items()}
 
-    def owner(self, connection: sa.Connection, layout: Layout, version: str | None) -> Owner:
+    def owner(self, connection: Connection, layout: Layout, version: str | None) -> Owner:
         """Return whose the tables of our names are: ours, if the one about the store is as we make it."""
         if not layout:
             return "nobody"
         return "another" if version is None else "niripipe"
 
-    def mark(self, connection: sa.Connection) -> None:
+    def mark(self, connection: Connection) -> None:
         """Do nothing: the table about the store is the mark."""
 
-    def trouble(self, error: Exception) -> Trouble:  # noqa: D102
+    def trouble(self, error: Exception) -> Trouble | None:  # noqa: D102
         if isinstance(error, ImportError):
             return _NO_DRIVER
-        state = getattr(error, "sqlstate", None)
+        if isinstance(error, ValueError):
+            # The URL cannot be understood.
+            return _OTHER
+        import psycopg
+
+        if not isinstance(error, psycopg.Error):
+            return None
+        state = error.sqlstate
         if state is None:
             # Only refusals by the server itself have a number; without one there was no connection.
-            return _NO_CONNECTION if type(error).__name__ == "OperationalError" else _OTHER
+            return _NO_CONNECTION if isinstance(error, psycopg.OperationalError) else _OTHER
         return next((trouble for start, trouble in _TROUBLE.items() if state.startswith(start)), _OTHER)
 
     def foreign(self) -> Trouble:  # noqa: D102
@@ -103,24 +119,6 @@ class PostgresServer:
     def discard_damaged(self) -> bool:
         """Do nothing: repairing a database is for whoever runs the server."""
         return False
-
-
-# An engine without a pool keeps nothing open, but what it learnt about the server and the statements that it
-# has compiled, which is most of the time that an operation takes.
-@lru_cache(maxsize=16)
-def _engine(address: str) -> sa.Engine:
-    url = sa.make_url(address)
-    options: dict[str, Any] = {name: value for name, value in _DEFAULTS.items() if name not in url.query}
-    # Connections live for one transaction: statements prepared on the server would not be used again, and a
-    # pool of connections between us and the server may not know them.
-    options["prepare_threshold"] = None
-    return sa.create_engine(
-        url,
-        connect_args=options,
-        isolation_level="READ COMMITTED",
-        poolclass=NullPool,
-        use_native_hstore=False,
-    )
 
 
 _OTHER = Trouble("the calibration store cannot be used", "Check the location given to config()")

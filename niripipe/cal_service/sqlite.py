@@ -8,14 +8,12 @@ within it still holds when it is written.
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
+from typing import ClassVar
 
-import sqlalchemy as sa
-from sqlalchemy.pool import NullPool
-
-from niripipe.cal_service.backend import BUSY_SECONDS, STORE_MARK, Owner, Trouble
+from niripipe.cal_service.backend import BUSY_SECONDS, STORE_MARK, Connection, Dialect, Owner, Trouble
 from niripipe.cal_service.tables import Layout
 from niripipe.errors import StorageError
 
@@ -35,6 +33,7 @@ class SqliteFile:
     """
 
     path: Path
+    dialect: ClassVar[Dialect] = Dialect("?", "INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT", "DATETIME")
 
     def exists(self) -> bool:  # noqa: D102
         return self.path.exists()
@@ -57,30 +56,34 @@ class SqliteFile:
                 "the folder for the calibration store cannot be created", file=folder, found=err.strerror
             ) from err
 
-    def engine(self, *, write: bool) -> sa.Engine:
-        """Return an engine; a reader never creates the file."""
-        return _engine(self.path, "rwc" if write else "rw")
+    def connect(self, *, write: bool) -> sqlite3.Connection:
+        """Return a new connection; a reader never creates the file."""
+        # Opening by URI: any character may be part of the path.
+        address = f"{self.path.as_uri()}?mode={'rwc' if write else 'rw'}"
+        return sqlite3.connect(address, uri=True, timeout=BUSY_SECONDS, isolation_level=None)
 
-    def begin(self, connection: sa.Connection, *, write: bool) -> None:  # noqa: D102
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+    def begin(self, connection: Connection, *, write: bool) -> None:  # noqa: D102
+        connection.execute("BEGIN IMMEDIATE" if write else "BEGIN")
 
-    def layout(self, connection: sa.Connection) -> Layout:  # noqa: D102
-        rows = connection.exec_driver_sql(
+    def layout(self, connection: Connection) -> Layout:  # noqa: D102
+        rows = connection.rows(
             "SELECT s.name, c.name FROM sqlite_master AS s JOIN pragma_table_info(s.name) AS c"
             " WHERE s.type IN ('table', 'view')"
-        ).all()
+        )
         return {table: frozenset(c for t, c in rows if t == table) for table in {t for t, _ in rows}}
 
-    def owner(self, connection: sa.Connection, layout: Layout, version: str | None) -> Owner:  # noqa: D102
-        mark = connection.exec_driver_sql("PRAGMA application_id").scalar()
+    def owner(self, connection: Connection, layout: Layout, version: str | None) -> Owner:  # noqa: D102
+        ((mark,),) = connection.rows("PRAGMA application_id")
         if mark == STORE_MARK:
             return "niripipe"
         return "another" if mark or layout else "nobody"
 
-    def mark(self, connection: sa.Connection) -> None:  # noqa: D102
-        connection.exec_driver_sql(f"PRAGMA application_id = {STORE_MARK}")
+    def mark(self, connection: Connection) -> None:  # noqa: D102
+        connection.execute(f"PRAGMA application_id = {STORE_MARK}")
 
-    def trouble(self, error: Exception) -> Trouble:  # noqa: D102
+    def trouble(self, error: Exception) -> Trouble | None:  # noqa: D102
+        if not isinstance(error, sqlite3.Error):
+            return None
         code = getattr(error, "sqlite_errorname", "")
         return next(
             (trouble for start, trouble in _TROUBLE.items() if code.startswith(start)),
@@ -114,23 +117,10 @@ class SqliteFile:
 
     def _is_sound(self) -> bool:
         try:
-            with self.engine(write=False).connect() as connection:
-                return bool(connection.exec_driver_sql("PRAGMA quick_check(1)").scalar() == "ok")
-        except (sa.exc.SQLAlchemyError, sqlite3.Error):
+            with closing(self.connect(write=False)) as connection:
+                return bool(connection.execute("PRAGMA quick_check(1)").fetchone() == ("ok",))
+        except sqlite3.Error:
             return False
-
-
-# An engine without a pool keeps nothing open, but the statements that it has compiled, which is most of the
-# time that an operation takes.
-@lru_cache(maxsize=16)
-def _engine(path: Path, mode: str) -> sa.Engine:
-    # Opening by URI: any character may be part of the path.
-    address = f"{path.as_uri()}?mode={mode}"
-
-    def connect() -> sqlite3.Connection:
-        return sqlite3.connect(address, uri=True, timeout=BUSY_SECONDS, isolation_level=None)
-
-    return sa.create_engine("sqlite://", creator=connect, poolclass=NullPool)
 
 
 # By the beginning of SQLite's name for what went wrong.

@@ -8,18 +8,15 @@ it is written.
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import shorten
 from typing import Literal
 
-import sqlalchemy as sa
-
 from niripipe.cal_service import tables
-from niripipe.cal_service.backend import Backend
+from niripipe.cal_service.backend import Backend, Connection, Trouble
 from niripipe.cal_service.postgresql import PostgresServer
 from niripipe.cal_service.records import CalibrationRecord
 from niripipe.cal_service.sqlite import SqliteFile
@@ -32,6 +29,8 @@ StoreState = Literal["absent", "ready", "foreign", "outdated"]
 
 # Servers quote whole statements and rows.
 _FOUND_LENGTH = 240
+
+_BAD_NAME = Trouble("a name cannot be written to the calibration store", "Rename the file")
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -165,13 +164,18 @@ class Store:
         return PostgresServer(self.location) if is_url(self.location) else SqliteFile(Path(self.location))
 
     @contextmanager
-    def _transaction(self, *, write: bool = False) -> Iterator[sa.Connection]:
+    def _transaction(self, *, write: bool = False) -> Iterator[Connection]:
+        backend = self._backend
         try:
-            with self._backend.engine(write=write).begin() as connection:
-                self._backend.begin(connection, write=write)
+            with closing(backend.connect(write=write)) as driver, driver:
+                connection = Connection(driver, backend.dialect)
+                backend.begin(connection, write=write)
                 yield connection
-        except (sa.exc.SQLAlchemyError, sqlite3.Error, ImportError, UnicodeError) as err:
-            raise self._error(err) from err
+        except Exception as err:
+            trouble = _BAD_NAME if isinstance(err, UnicodeError) else backend.trouble(err)
+            if trouble is None:
+                raise
+            raise self._error(trouble, err) from err
 
     def _rewrite(self, records: Sequence[CalibrationRecord]) -> list[CalibrationRecord]:
         self._backend.prepare()
@@ -187,17 +191,17 @@ class Store:
                 self._create(connection)
             return tables.add(connection, records)
 
-    def _create(self, connection: sa.Connection) -> None:
+    def _create(self, connection: Connection) -> None:
         tables.create_all(connection)
         self._backend.mark(connection)
 
-    def _usable(self, connection: sa.Connection) -> bool:
+    def _usable(self, connection: Connection) -> bool:
         state = self._state(connection)
         if state in ("foreign", "outdated"):
             raise self._unusable(state)
         return state == "ready"
 
-    def _state(self, connection: sa.Connection) -> StoreState:
+    def _state(self, connection: Connection) -> StoreState:
         layout = self._backend.layout(connection)
         about = layout.get(tables.ABOUT)
         version = tables.version(connection) if about == tables.LAYOUT[tables.ABOUT] else None
@@ -218,10 +222,6 @@ class Store:
             remedy="Recreate it from the calibration files with rebuild()",
         )
 
-    def _error(self, err: Exception) -> StorageError:
-        cause = getattr(err, "orig", None) or err
-        problem, remedy = self._backend.trouble(cause)
-        if isinstance(cause, UnicodeError):
-            problem, remedy = "a name cannot be written to the calibration store", "Rename the file"
-        found = shorten(shown(str(cause)), _FOUND_LENGTH) or type(cause).__name__
-        return StorageError(problem, file=self.shown, found=found, remedy=remedy)
+    def _error(self, trouble: Trouble, err: Exception) -> StorageError:
+        found = shorten(shown(str(err)), _FOUND_LENGTH) or type(err).__name__
+        return StorageError(trouble.problem, file=self.shown, found=found, remedy=trouble.remedy)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import sqlalchemy as sa
-
-from niripipe.cal_service.facts import CalibrationFacts
+from niripipe.cal_service.facts import CalibrationFacts, damaged_entry
 from niripipe.cal_service.records import CalibrationRecord
+
+if TYPE_CHECKING:
+    from niripipe.cal_service.backend import Connection
 
 __all__ = [
     "ABOUT",
@@ -33,62 +35,80 @@ SCHEMA_VERSION = 1
 # A statement takes no more values than this: databases have limits, the lowest of them 32766.
 _AT_ONCE = 1000
 
-_metadata = sa.MetaData()
-_about = sa.Table(
-    "niripipe_store",
-    _metadata,
-    sa.Column("item", sa.String(40), primary_key=True),
-    sa.Column("value", sa.String(200), nullable=False),
-)
-_calibrations = sa.Table(
-    "niripipe_calibrations",
-    _metadata,
-    sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),
-    sa.Column("path", sa.Text, nullable=False, unique=True),
-    sa.Column("name", sa.Text, nullable=False, index=True),
-    sa.Column("caltype", sa.String(40), nullable=False, index=True),
-    sa.Column("md5", sa.String(32), nullable=False),
-    sa.Column("size", sa.BigInteger, nullable=False),
-    sa.Column("mtime_ns", sa.BigInteger, nullable=False),
-    sa.Column("registered", sa.DateTime, nullable=False),
-    sa.Column("facts", sa.Text, nullable=False),
-    # Numbers are never used twice, so that the larger one is always the later one.
-    sqlite_autoincrement=True,
-)
-
-ABOUT = _about.name
+ABOUT = "niripipe_store"
 """The table that says that the others are ours, and of which version."""
 
+_CALIBRATIONS = "niripipe_calibrations"
+
+
+class _Row(NamedTuple):
+    """A calibration as it is read; the names are those of the columns."""
+
+    number: int
+    path: str
+    name: str
+    caltype: str
+    md5: str
+    size: int
+    mtime_ns: int
+    registered: Any
+    facts: str
+
+
 LAYOUT: Layout = MappingProxyType(
-    {table.name: frozenset(table.columns.keys()) for table in (_about, _calibrations)}
+    {ABOUT: frozenset({"item", "value"}), _CALIBRATIONS: frozenset(_Row._fields)}
 )
 """What a store consists of."""
 
+_CREATE = (
+    f"CREATE TABLE {ABOUT} (item VARCHAR(40) NOT NULL PRIMARY KEY, value VARCHAR(200) NOT NULL)",
+    # Numbers are never used twice, so that the larger one is always the later one.
+    f"""CREATE TABLE {_CALIBRATIONS} (
+        number {{number}},
+        path TEXT NOT NULL UNIQUE,
+        name TEXT NOT NULL,
+        caltype VARCHAR(40) NOT NULL,
+        md5 VARCHAR(32) NOT NULL,
+        size BIGINT NOT NULL,
+        mtime_ns BIGINT NOT NULL,
+        registered {{time}} NOT NULL,
+        facts TEXT NOT NULL
+    )""",
+    f"CREATE INDEX ix_{_CALIBRATIONS}_name ON {_CALIBRATIONS} (name)",
+    f"CREATE INDEX ix_{_CALIBRATIONS}_caltype ON {_CALIBRATIONS} (caltype)",
+)
+_SELECT = f"SELECT {', '.join(_Row._fields)} FROM {_CALIBRATIONS}"
+_INSERT = (
+    f"INSERT INTO {_CALIBRATIONS} (path, name, caltype, md5, size, mtime_ns, registered, facts)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+)
 
-def version(connection: sa.Connection) -> str | None:
+
+def version(connection: Connection) -> str | None:
     """Return the version of the layout that the store says it has."""
-    query = sa.select(_about.c.value).where(_about.c.item == "version")
-    value: str | None = connection.execute(query).scalar()
-    return value
+    rows = connection.rows(f"SELECT value FROM {ABOUT} WHERE item = 'version'")
+    return rows[0][0] if rows else None
 
 
-def create_all(connection: sa.Connection) -> None:
+def create_all(connection: Connection) -> None:
     """Create the tables."""
-    _metadata.create_all(connection)
-    connection.execute(sa.insert(_about).values(item="version", value=str(SCHEMA_VERSION)))
+    for statement in _CREATE:
+        connection.execute(statement.format(**connection.dialect._asdict()))
+    connection.execute(f"INSERT INTO {ABOUT} (item, value) VALUES ('version', ?)", [str(SCHEMA_VERSION)])
 
 
-def drop_all(connection: sa.Connection) -> None:
+def drop_all(connection: Connection) -> None:
     """Delete the tables with all they hold; no other table is touched."""
-    _metadata.drop_all(connection)
+    for table in LAYOUT:
+        connection.execute(f"DROP TABLE IF EXISTS {table}")
 
 
-def clear(connection: sa.Connection) -> None:
+def clear(connection: Connection) -> None:
     """Forget all calibrations; their numbers are not used again."""
-    connection.execute(sa.delete(_calibrations))
+    connection.execute(f"DELETE FROM {_CALIBRATIONS}")
 
 
-def add(connection: sa.Connection, records: Sequence[CalibrationRecord]) -> list[CalibrationRecord]:
+def add(connection: Connection, records: Sequence[CalibrationRecord]) -> list[CalibrationRecord]:
     """Register calibrations and return them with their numbers; what is unchanged keeps its number.
 
     The statements are few, whatever the number of calibrations: on a server each costs a round trip.
@@ -96,71 +116,88 @@ def add(connection: sa.Connection, records: Sequence[CalibrationRecord]) -> list
     wanted = {record.path: record for record in records}
     there = _rows(connection, wanted)
     same = {path for path, row in there.items() if _is_same(row, wanted[path])}
-    touched = [path for path in same if _stamp(there[path]) != _stamp(wanted[path])]
-    if touched:
-        stamps = [dict(zip(("to_size", "to_mtime"), _stamp(wanted[p]), strict=True), at=p) for p in touched]
-        update = sa.update(_calibrations).where(_calibrations.c.path == sa.bindparam("at"))
-        update = update.values(size=sa.bindparam("to_size"), mtime_ns=sa.bindparam("to_mtime"))
-        connection.execute(update, stamps)
+    connection.execute_many(
+        f"UPDATE {_CALIBRATIONS} SET size = ?, mtime_ns = ? WHERE path = ?",
+        [(*_stamp(wanted[p]), p) for p in same if _stamp(there[p]) != _stamp(wanted[p])],
+    )
     remove(connection, there.keys() - same)
-    new = [_values(record) for path, record in wanted.items() if path not in same]
-    if new:
-        connection.execute(sa.insert(_calibrations), new)
+    connection.execute_many(_INSERT, [_values(record) for path, record in wanted.items() if path not in same])
     there = _rows(connection, wanted)
     return [_record(there[record.path]) for record in records]
 
 
-def remove(connection: sa.Connection, paths: Iterable[str]) -> None:
+def remove(connection: Connection, paths: Iterable[str]) -> None:
     """Forget the calibrations with these paths."""
-    for some in _batches(paths):
-        connection.execute(sa.delete(_calibrations).where(_calibrations.c.path.in_(some)))
+    for some, is_one_of_them in _batches(paths):
+        connection.execute(f"DELETE FROM {_CALIBRATIONS} WHERE path {is_one_of_them}", some)
 
 
-def select(connection: sa.Connection, **wanted: str | None) -> list[CalibrationRecord]:
+def select(connection: Connection, **wanted: str | None) -> list[CalibrationRecord]:
     """Return the calibrations whose columns have these values, in the order of registration."""
-    query = sa.select(_calibrations).order_by(_calibrations.c.number)
-    for column, value in wanted.items():
-        if value is not None:
-            query = query.where(_calibrations.c[column] == value)
-    return [_record(row) for row in connection.execute(query)]
+    values = {column: value for column, value in wanted.items() if value is not None}
+    conditions = " AND ".join(f"{column} = ?" for column in values)
+    where = f" WHERE {conditions}" if values else ""
+    rows = connection.rows(f"{_SELECT}{where} ORDER BY number", [*values.values()])
+    return [_record(_Row(*row)) for row in rows]
 
 
-def _rows(connection: sa.Connection, paths: Iterable[str]) -> dict[str, sa.Row[Any]]:
+def _rows(connection: Connection, paths: Iterable[str]) -> dict[str, _Row]:
     return {
         row.path: row
-        for some in _batches(paths)
-        for row in connection.execute(sa.select(_calibrations).where(_calibrations.c.path.in_(some)))
+        for some, is_one_of_them in _batches(paths)
+        for row in map(_Row._make, connection.rows(f"{_SELECT} WHERE path {is_one_of_them}", some))
     }
 
 
-def _batches(values: Iterable[str]) -> Iterator[list[str]]:
+def _batches(values: Iterable[str]) -> Iterator[tuple[list[str], str]]:
+    """Yield some values at a time, with the condition that a column has one of them."""
     everything = list(values)
     for start in range(0, len(everything), _AT_ONCE):
-        yield everything[start : start + _AT_ONCE]
+        some = everything[start : start + _AT_ONCE]
+        yield some, f"IN ({', '.join('?' * len(some))})"
 
 
-def _is_same(row: sa.Row[Any], record: CalibrationRecord) -> bool:
+def _is_same(row: _Row, record: CalibrationRecord) -> bool:
     known = (row.caltype, row.md5, row.facts)
-    return bool(known == (record.caltype, record.md5, record.facts.to_json()))
+    return known == (record.caltype, record.md5, record.facts.to_json())
 
 
-def _stamp(entry: Any) -> tuple[int, int]:
+def _stamp(entry: _Row | CalibrationRecord) -> tuple[int, int]:
     return entry.size, entry.mtime_ns
 
 
-def _values(record: CalibrationRecord) -> dict[str, Any]:
-    values = {name: getattr(record, name) for name in LAYOUT[_calibrations.name] - {"number", "facts"}}
-    return {**values, "facts": record.facts.to_json()}
+def _values(record: CalibrationRecord) -> tuple[str | int, ...]:
+    return (
+        record.path,
+        record.name,
+        record.caltype,
+        record.md5,
+        record.size,
+        record.mtime_ns,
+        # As text, which a server understands as a time; microseconds always, so that all look the same.
+        record.registered.isoformat(" ", "microseconds"),
+        record.facts.to_json(),
+    )
 
 
-def _record(row: sa.Row[Any]) -> CalibrationRecord:
+def _record(row: _Row) -> CalibrationRecord:
     return CalibrationRecord(
         path=row.path,
         caltype=row.caltype,
         md5=row.md5,
         size=row.size,
         mtime_ns=row.mtime_ns,
-        registered=row.registered,
+        registered=_time(row.registered),
         facts=CalibrationFacts.from_json(row.facts),
         number=row.number,
     )
+
+
+def _time(value: Any) -> datetime:
+    # A server returns a time, SQLite the text that it was given, or whatever was put in its place.
+    if isinstance(value, datetime):
+        return value
+    try:
+        return datetime.fromisoformat(value)
+    except (TypeError, ValueError) as err:
+        raise damaged_entry(value) from err

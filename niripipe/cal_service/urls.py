@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import re
+from urllib.parse import parse_qsl, unquote
 
 from niripipe.errors import InputError
 
-__all__ = ["checked_url", "is_url", "shown"]
+__all__ = ["checked_url", "connection_options", "is_url", "shown"]
 
 _SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")
 _SCHEME = "postgresql+psycopg"
 _EXPECTED = f"{_SCHEME}://user@host:5432/database"
 
+# The groups are named as libpq names the options; an address with colons (IPv6) is in brackets.
+_PARTS = re.compile(
+    rf"(?:{'|'.join(map(re.escape, _SCHEMES))})://"
+    r"(?:(?P<user>[^:/]*)(?::(?P<password>[^@]*))?@)?"
+    r"(?P<host>\[[^]/?]+\]|[^:/?]+)?(?::(?P<port>\d*))?"
+    r"(?:/(?P<dbname>[^?]*))?"
+    r"(?:\?(?P<query>.*))?"
+)
 _USER = re.compile(r"(://)(\S*)(?=@)")
 _SECRET = re.compile(r"([\w.]*(?:password|secret)=)[^&\s'\"]*", re.IGNORECASE)
 
@@ -46,13 +55,32 @@ def checked_url(text: str) -> str:
             expected=f"{_EXPECTED}, or the path of an SQLite file",
         )
     url = f"{_SCHEME}://{rest}"
-    fault = _fault(url)
-    if fault is not None:
-        # Without the cause: the text of the library's error may hold the URL.
+    try:
+        connection_options(url)
+    except ValueError as err:
         raise InputError(
-            f"the URL of the calibration store {fault}", item="db_dir", found=shown(url), expected=_EXPECTED
-        )
+            f"the URL of the calibration store {err}", item="db_dir", found=shown(url), expected=_EXPECTED
+        ) from None
     return url
+
+
+def connection_options(url: str) -> dict[str, str]:
+    """Return what a URL says as options of libpq, the library of PostgreSQL that makes connections.
+
+    Raises
+    ------
+    ValueError
+        It is not the URL of a PostgreSQL database; the message says what is wrong, but does not repeat it.
+    """
+    match = _PARTS.fullmatch(url)
+    if match is None:
+        raise ValueError("cannot be understood")
+    parts = {name: unquote(part) for name, part in match.groupdict().items() if part and name != "query"}
+    if "host" in parts:
+        parts["host"] = parts["host"].strip("[]")
+    if "@" in parts.get("host", "") + parts.get("dbname", ""):
+        raise ValueError("has an @ too many: in user and password it is written as %40")
+    return {**parts, **dict(parse_qsl(match["query"] or ""))}
 
 
 def shown(text: str) -> str:
@@ -67,16 +95,3 @@ def shown(text: str) -> str:
 def _without_password(match: re.Match[str]) -> str:
     user, colon, _ = match[2].partition(":")
     return f"{match[1]}{user}{':***' if colon else ''}"
-
-
-def _fault(url: str) -> str | None:
-    from sqlalchemy import make_url
-    from sqlalchemy.exc import ArgumentError
-
-    try:
-        parts = make_url(url)
-    except (ArgumentError, ValueError):
-        return "cannot be understood"
-    if "@" in (parts.host or "") or "@" in (parts.database or ""):
-        return "has an @ too many: in user and password it is written as %40"
-    return None

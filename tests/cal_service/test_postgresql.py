@@ -6,6 +6,7 @@ from itertools import count
 
 import pytest
 
+from niripipe.cal_service.backend import Connection
 from niripipe.cal_service.postgresql import PostgresServer
 from niripipe.cal_service.store import Store
 from niripipe.errors import StorageError
@@ -153,7 +154,7 @@ def test_wrong_password_is_refused_and_no_password_shown(store, guest):
     privileges = "SELECT ON niripipe_store, niripipe_calibrations"
     with pytest.raises(StorageError, match=r"no connection.*authentication failed.*\.pgpass") as caught:
         guest(privileges, password="wrong-s3cret").records()
-    assert "s3cret" not in f"{caught.value} {caught.value.__cause__} {caught.value.__cause__.orig}"
+    assert "s3cret" not in f"{caught.value} {caught.value.__cause__}"
     right = guest(privileges)
     assert len(right.records()) == 1
     assert "s3cret" not in f"{right!r} {right.shown}"
@@ -181,11 +182,11 @@ def test_lost_connection_is_a_storage_error_and_the_next_one_works(postgresql, s
 
     def lose() -> None:
         with store._transaction(write=True) as connection:
-            pid = connection.exec_driver_sql("SELECT pg_backend_pid()").scalar()
+            ((pid,),) = connection.rows("SELECT pg_backend_pid()")
             postgresql.execute(f"SELECT pg_terminate_backend({pid})")
             while postgresql.execute(f"SELECT pid FROM pg_stat_activity WHERE pid = {pid}"):
                 time.sleep(0.01)
-            connection.exec_driver_sql("SELECT 1")
+            connection.execute("SELECT 1")
 
     with pytest.raises(StorageError, match="no connection"):
         lose()
@@ -194,20 +195,66 @@ def test_lost_connection_is_a_storage_error_and_the_next_one_works(postgresql, s
 
 def test_writer_that_dies_leaves_no_lock_and_no_traces(postgresql, store):
     store.create()
-    connection = PostgresServer(store.location).engine(write=True).connect()
-    PostgresServer(store.location).begin(connection, write=True)
-    connection.exec_driver_sql("DELETE FROM niripipe_store")
-    connection.invalidate()
-    connection.close()
+    server = PostgresServer(store.location)
+    driver = server.connect(write=True)
+    server.begin(Connection(driver, server.dialect), write=True)
+    driver.execute("DELETE FROM niripipe_store")
+    driver.close()
     assert len(store.add([record()])) == 1
 
 
 def test_the_urls_own_options_win(postgresql, place):
-    server = PostgresServer(f"{place}&application_name=team")
-    with server.engine(write=False).connect() as connection:
-        assert connection.exec_driver_sql("SHOW application_name").scalar() == "team"
-    with PostgresServer(place).engine(write=False).connect() as connection:
-        assert connection.exec_driver_sql("SHOW application_name").scalar() == "niripipe"
+    for url, name in ((f"{place}&application_name=team", "team"), (place, "niripipe")):
+        with PostgresServer(url).connect(write=False) as connection:
+            assert connection.execute("SHOW application_name").fetchone() == (name,)
+
+
+_MADE_BEFORE = """
+CREATE TABLE niripipe_store (item VARCHAR(40) NOT NULL, value VARCHAR(200) NOT NULL, PRIMARY KEY (item));
+CREATE TABLE niripipe_calibrations (
+    number SERIAL NOT NULL,
+    path TEXT NOT NULL,
+    name TEXT NOT NULL,
+    caltype VARCHAR(40) NOT NULL,
+    md5 VARCHAR(32) NOT NULL,
+    size BIGINT NOT NULL,
+    mtime_ns BIGINT NOT NULL,
+    registered TIMESTAMP WITHOUT TIME ZONE NOT NULL,
+    facts TEXT NOT NULL,
+    PRIMARY KEY (number),
+    UNIQUE (path)
+);
+CREATE INDEX ix_niripipe_calibrations_name ON niripipe_calibrations (name);
+CREATE INDEX ix_niripipe_calibrations_caltype ON niripipe_calibrations (caltype);
+INSERT INTO niripipe_store VALUES ('version', '1');
+"""
+
+
+def test_tables_are_what_they_always_were(postgresql, store, place):
+    """The names and types of columns, constraints, indexes and the sequence, as in tables made before."""
+
+    def description(where: str) -> list[tuple]:
+        schema = where.rpartition("%3D")[2]
+        columns = (
+            "SELECT table_name, ordinal_position, column_name, data_type, character_maximum_length,"
+            " is_nullable, column_default FROM information_schema.columns"
+            f" WHERE table_schema = '{schema}' ORDER BY 1, 2"
+        )
+        others = (
+            "SELECT relname, relkind FROM pg_class"
+            f" WHERE relnamespace = '{schema}'::regnamespace ORDER BY relname"
+        )
+        return postgresql.execute(columns, where) + postgresql.execute(others, where)
+
+    before = postgresql.new_place()
+    postgresql.execute(_MADE_BEFORE, before)
+    store.create()
+    assert description(place) == description(before)
+    old = Store(before)
+    assert old.state() == "ready"
+    assert old.add([record(), record("/x/b.fits")]) == old.records()
+    (when,) = postgresql.execute("SELECT DISTINCT registered FROM niripipe_calibrations", before)
+    assert when == (record().registered,)
 
 
 def test_nothing_stays_open_after_errors_either(postgresql, store):

@@ -4,11 +4,14 @@ import os
 import sqlite3
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
+from niripipe.cal_service import CalibrationFacts
 from niripipe.cal_service.store import Store
 from niripipe.errors import StorageError
 
@@ -23,6 +26,94 @@ def store(tmp_path: Path) -> Store:
 def test_created_file_is_marked_as_ours(store):
     store.create()
     assert store.path.read_bytes()[68:72] == b"NIRI"
+
+
+_FACTS = (
+    '{"camera": null, "coadds": null, "data_label": null, "data_section": null, "detector_binning": null, '
+    '"detector_section": null, "disperser": null, "exposure_time": null, "filename": "", '
+    '"filter_name": null, "focal_plane_mask": null, "gcal_lamp": null, "instrument": null, "object": null, '
+    '"observation_class": null, "processing_mode": null, "program_id": null, "qa_state": null, '
+    '"read_mode": null, "tags": [], "uses_lamp_flats": null, "ut_datetime": null, '
+    '"well_depth_setting": null}'
+)
+_MADE_BEFORE = f"""
+CREATE TABLE niripipe_store (
+    item VARCHAR(40) NOT NULL,
+    value VARCHAR(200) NOT NULL,
+    PRIMARY KEY (item)
+);
+CREATE TABLE niripipe_calibrations (
+    number INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+    path TEXT NOT NULL,
+    name TEXT NOT NULL,
+    caltype VARCHAR(40) NOT NULL,
+    md5 VARCHAR(32) NOT NULL,
+    size BIGINT NOT NULL,
+    mtime_ns BIGINT NOT NULL,
+    registered DATETIME NOT NULL,
+    facts TEXT NOT NULL,
+    UNIQUE (path)
+);
+CREATE INDEX ix_niripipe_calibrations_caltype ON niripipe_calibrations (caltype);
+CREATE INDEX ix_niripipe_calibrations_name ON niripipe_calibrations (name);
+INSERT INTO niripipe_store VALUES ('version', '1');
+INSERT INTO niripipe_calibrations VALUES (1, '/data/a.fits', 'a.fits', 'processed_dark',
+ '00000000000000000000000000000000', 2880, 1700000000123456789, '2026-01-01 00:00:00.000000', '{_FACTS}');
+INSERT INTO niripipe_calibrations VALUES (2, '/data/é.fits', 'é.fits', 'processed_dark',
+ '11111111111111111111111111111111', 2880, 1700000000123456789, '2026-01-01 02:03:04.005678', '{_FACTS}');
+PRAGMA application_id = 1313428041;
+"""
+_FIRST = record("/data/a.fits", registered=datetime(2026, 1, 1), facts=CalibrationFacts(), number=1)
+_SECOND = replace(
+    _FIRST, path="/data/é.fits", md5="1" * 32, registered=datetime(2026, 1, 1, 2, 3, 4, 5678), number=2
+)
+
+
+def made_before(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(_MADE_BEFORE)
+
+
+def test_file_made_before_is_read_and_written(store):
+    made_before(store.path)
+    assert store.state() == "ready"
+    assert store.records() == [_FIRST, _SECOND]
+    assert store.add([_SECOND, replace(_FIRST, md5="2" * 32)])[1].number == 3
+    store.remove([_SECOND.path])
+    assert [(r.path, r.number) for r in store.records()] == [("/data/a.fits", 3)]
+
+
+def test_file_is_what_it_always_was(store, tmp_path):
+    """The columns, indexes and values, and how each value is stored, as in a file made before."""
+
+    def content(path: Path) -> list[list[tuple]]:
+        queries = [
+            "SELECT s.name, c.* FROM sqlite_master s, pragma_table_info(s.name) c"
+            " WHERE s.type = 'table' ORDER BY 1, 2",
+            "SELECT name, tbl_name, sql FROM sqlite_master WHERE type = 'index' ORDER BY 1",
+            "SELECT * FROM sqlite_sequence",
+            "SELECT * FROM niripipe_store",
+            "SELECT *, typeof(registered) FROM niripipe_calibrations",
+            "PRAGMA application_id",
+            "PRAGMA user_version",
+        ]
+        with closing(sqlite3.connect(path)) as connection:
+            return [connection.execute(query).fetchall() for query in queries]
+
+    made_before(tmp_path / "before.db")
+    store.add([_FIRST, _SECOND])
+    assert content(store.path) == content(tmp_path / "before.db")
+
+
+@pytest.mark.parametrize("value", ["'yesterday'", "12"])
+def test_damaged_time_is_a_storage_error_until_wiped(value, store):
+    store.add([record()])
+    with closing(sqlite3.connect(store.path)) as connection, connection:
+        connection.execute(f"UPDATE niripipe_calibrations SET registered = {value}")
+    with pytest.raises(StorageError, match=r"damaged.*rebuild"):
+        store.records()
+    store.wipe([record()])
+    assert len(store.records()) == 1
 
 
 def test_empty_file_is_as_good_as_none(store):

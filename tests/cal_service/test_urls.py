@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from niripipe.cal_service import find_store
 from niripipe.cal_service.config import store_file
-from niripipe.cal_service.urls import checked_url, shown
+from niripipe.cal_service.urls import checked_url, connection_options, shown
 from niripipe.errors import InputError
 
 
@@ -31,6 +31,30 @@ def test_what_postgresql_has_defaults_for_may_be_left_out(url):
 
 
 @pytest.mark.parametrize(
+    ("rest", "expected"),
+    [
+        ("", {}),
+        ("host", {"host": "host"}),
+        (
+            "m%C3%A9:p%40s%2Fs@host:5433/my%20name",
+            {"user": "mé", "password": "p@s/s", "host": "host", "port": "5433", "dbname": "my name"},
+        ),
+        ("me:a?b/c:d#e@host:/", {"user": "me", "password": "a?b/c:d#e", "host": "host"}),
+        ("[::1]:5432/name", {"host": "::1", "port": "5432", "dbname": "name"}),
+        ("[fe80::1]?sslmode=require", {"host": "fe80::1", "sslmode": "require"}),
+        (
+            "@/name?host=/tmp/sockets&port=5433&options=-csearch_path%3Dteam",
+            {"dbname": "name", "host": "/tmp/sockets", "port": "5433", "options": "-csearch_path=team"},
+        ),
+        ("/name?host=@abstract", {"host": "@abstract", "dbname": "name"}),
+        ("host/name?host=other&user=", {"host": "other", "dbname": "name"}),
+    ],
+)
+def test_urls_are_read_as_options_of_a_connection(rest, expected):
+    assert connection_options(f"postgresql+psycopg://{rest}") == expected
+
+
+@pytest.mark.parametrize(
     ("url", "message"),
     [
         ("mysql://me:secret@host/name", r"of this kind.*found: mysql://;.*postgresql\+psycopg://"),
@@ -38,6 +62,7 @@ def test_what_postgresql_has_defaults_for_may_be_left_out(url):
         ("sqlite://", "of this kind"),
         ("https://archive.gemini.edu", "of this kind"),
         ("postgresql://me:secret@host:port/name", "cannot be understood"),
+        ("postgresql://me:secret@[::1/name", "cannot be understood"),
         ("postgresql://me:sec@ret@host/name", "%40"),
         ("postgresql://me/x:secret@host/name", "%40"),
     ],
