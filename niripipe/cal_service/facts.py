@@ -14,7 +14,7 @@ from niripipe.errors import NiripipeError, StorageError
 if TYPE_CHECKING:
     from niripipe.astrodata import AstroData
 
-__all__ = ["CalibrationFacts", "SectionLimits", "facts_of"]
+__all__ = ["CalibrationFacts", "SectionLimits", "damaged_entry", "facts_of"]
 
 SectionLimits = tuple[int, int, int, int]
 
