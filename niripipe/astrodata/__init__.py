@@ -26,7 +26,8 @@ from niripipe.astrodata.provenance import (
 )
 from niripipe.astrodata.section import Section
 from niripipe.astrodata.tags import TagSet, astro_data_tag
-from niripipe.astrodata.wcs import pixel_scale, shifted, with_affine
+from niripipe.astrodata.tangent import TangentPlane
+from niripipe.astrodata.wcs import SkyMapping, pixel_scale, shifted, with_affine
 
 __all__ = [
     "DQ",
@@ -39,7 +40,9 @@ __all__ = [
     "MissingFileError",
     "ProvenanceRecord",
     "Section",
+    "SkyMapping",
     "TagSet",
+    "TangentPlane",
     "add_history",
     "add_provenance",
     "astro_data_descriptor",

@@ -7,6 +7,7 @@ result has none. Masks are combined by bitwise OR. Everything is float32.
 from __future__ import annotations
 
 import numbers
+from copy import deepcopy
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -115,10 +116,10 @@ def combine(operation: Operation, left: Extension, right: _Operand, *, in_place:
     if (
         isinstance(right, Extension)
         and "CTYPE1" not in left.hdr
-        and left.wcs is None
-        and right.wcs is not None
+        and left.sky_mapping is None
+        and right.sky_mapping is not None
     ):
-        target.wcs = right.wcs.deepcopy()
+        target.sky_mapping = deepcopy(right.sky_mapping)
     return target
 
 

@@ -332,6 +332,15 @@ class AstroData:
         self._only("wcs").wcs = wcs
 
     @property
+    def sky_mapping(self) -> Any:
+        """World coordinates, `TangentPlane`, `astropy.wcs.WCS` or None; cheaper than `wcs`."""
+        return self._each(lambda extension: extension.sky_mapping)
+
+    @sky_mapping.setter
+    def sky_mapping(self, mapping: Any) -> None:
+        self._only("sky_mapping").sky_mapping = mapping
+
+    @property
     def linear_wcs(self) -> Any:
         """The numbers of the linear part of `wcs`, `LinearTerms` or None; cheaper than `wcs`."""
         return self._each(lambda extension: extension.linear_wcs)
@@ -553,14 +562,15 @@ class AstroData:
             A plane is not usable, or the shapes differ.
         """
         extension = self._only("reset")
-        source = _as_extension(data, None) if hasattr(data, "mask") and hasattr(data, "wcs") else None
+        is_whole = isinstance(data, AstroData | Extension) or hasattr(data, "uncertainty")
+        source = _as_extension(data, None) if is_whole else None
         if source is not None:
             data = source.read("data")
             mask = source.read("mask") if mask is _UNSET else mask
             variance = source.read("variance") if variance is _UNSET else variance
         extension.reset(data, None if mask is _UNSET else mask, None if variance is _UNSET else variance)
-        if source is not None and source.wcs is not None:
-            extension.wcs = source.wcs
+        if source is not None and source.sky_mapping is not None:
+            extension.sky_mapping = source.sky_mapping
 
     def operate(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
         """Replace data, and mask and variance where present, by ``func(array, *args, **kwargs)``."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -14,6 +15,7 @@ from niripipe.astrodata import wcs as wcs_module
 from niripipe.astrodata.headers import WatchedHeader, drop_structure, watched
 from niripipe.astrodata.planes import ArrayPlane, Held
 from niripipe.astrodata.section import Section
+from niripipe.astrodata.tangent import TangentPlane
 from niripipe.errors import InputError
 
 if TYPE_CHECKING:
@@ -295,10 +297,7 @@ class Extension:
     @property
     def wcs(self) -> WCS | None:
         """World coordinates, or None; built on first use. Changes made to the object are written."""
-        state = self._wcs
-        if not state.is_built:
-            state.build(self.hdr, self._phu)
-        return state.wcs
+        return self._wcs_state().expose()
 
     @wcs.setter
     def wcs(self, wcs: WCS | None) -> None:
@@ -315,25 +314,40 @@ class Extension:
         self._wcs.set(wcs)
 
     @property
+    def sky_mapping(self) -> wcs_module.SkyMapping | None:
+        """World coordinates as the cheapest object that has them, or None.
+
+        A `TangentPlane`, which cannot be changed, where the header says no more than that; else, and once
+        `wcs` was asked for or set, the object of `wcs`. Both have `all_pix2world` and `all_world2pix`.
+        Either can be assigned.
+        """
+        return self._wcs_state().mapping
+
+    @sky_mapping.setter
+    def sky_mapping(self, mapping: wcs_module.SkyMapping | None) -> None:
+        if isinstance(mapping, TangentPlane):
+            self._wcs.set(mapping)
+        else:
+            self.wcs = mapping
+
+    @property
     def linear_wcs(self) -> wcs_module.LinearTerms | None:
         """The numbers of the linear part of `wcs`, or None; cheap while `wcs` itself is not in use."""
         if not self._wcs.is_built:
             terms = wcs_module.linear_terms(self.hdr)
             if terms is not None:
                 return terms
-        return wcs_module.terms_of(self.wcs)
+        return wcs_module.terms_of(self.sky_mapping)
 
     @property
     def wcs_origin(self) -> str:
         """Where the WCS came from: ``extension``, ``primary``, ``set``, or ``none``."""
-        _ = self.wcs
-        return self._wcs.origin
+        return self._wcs_state().origin
 
     @property
     def wcs_problem(self) -> str:
         """Why the extension's own header was not used for the WCS; empty if it was."""
-        _ = self.wcs
-        return self._wcs.problem
+        return self._wcs_state().problem
 
     # ---- whole extensions
 
@@ -379,15 +393,15 @@ class Extension:
         """
         self.check_section(section)
         old_shape, cut = self.shape, section.as_slice()
-        wcs = self.wcs
+        mapping = self.sky_mapping
         groups: tuple[dict[str, Any], ...] = (self._planes, self._extras)
         for group in groups:
             for name, plane in group.items():
                 if isinstance(plane, ArrayPlane) and plane.shape == old_shape:
                     group[name] = ArrayPlane(plane.read()[cut].copy())
-        if wcs is not None:
-            self._wcs.set(wcs_module.shifted(wcs, section.x1, section.y1))
-            wcs_module.write_to_header(self._wcs.wcs, self.hdr)
+        if mapping is not None:
+            self._wcs.set(wcs_module.shifted(mapping, section.x1, section.y1))
+            wcs_module.write_to_header(self._wcs.mapping, self.hdr)
         self._follow_data()
 
     def check_section(self, section: Section) -> None:
@@ -409,8 +423,14 @@ class Extension:
         """Return the header as it is to be written: a copy, its WCS cards rewritten only if it changed."""
         header = self.hdr.copy()
         if self._wcs.is_changed:
-            wcs_module.write_to_header(self._wcs.wcs, header)
+            wcs_module.write_to_header(self._wcs.mapping, header)
         return header
+
+    def _wcs_state(self) -> _WcsState:
+        """Return the state of the WCS, which has been read from the header if nobody set it."""
+        if not self._wcs.is_built:
+            self._wcs.build(self.hdr, self._phu)
+        return self._wcs
 
     def _arrays(self) -> Iterator[ArrayPlane]:
         yield from self._planes.values()
@@ -458,10 +478,10 @@ class Extension:
 class _WcsState:
     """The WCS of an extension, where it came from, and whether it still is what the header says."""
 
-    __slots__ = ("as_in_header", "is_built", "origin", "problem", "wcs")
+    __slots__ = ("as_in_header", "is_built", "mapping", "origin", "problem")
 
     def __init__(self) -> None:
-        self.wcs: WCS | None = None
+        self.mapping: wcs_module.SkyMapping | None = None
         self.is_built = False
         self.origin = "none"
         self.problem = ""
@@ -470,32 +490,39 @@ class _WcsState:
     def build(self, header: Any, phu: Any) -> None:
         reading = wcs_module.from_header(header)
         self.origin = "extension"
-        if reading.wcs is None:
+        if reading.mapping is None:
             self.problem = reading.problem
             self.origin = "primary"
             reading = wcs_module.from_header(phu) if phu is not None else reading
-            if reading.wcs is None:
+            if reading.mapping is None:
                 self.origin = "none"
-        self.wcs = reading.wcs
-        self.as_in_header = None if self.wcs is None else wcs_module.signature(self.wcs)
+        self.mapping = reading.mapping
+        self.as_in_header = None if self.mapping is None else wcs_module.signature(self.mapping)
         self.is_built = True
 
-    def set(self, wcs: WCS | None) -> None:
-        self.wcs, self.is_built, self.problem = wcs, True, ""
-        self.origin = "none" if wcs is None else "set"
-        self.as_in_header = ("removed",) if wcs is None else None
+    def expose(self) -> WCS | None:
+        """Return the WCS as an object that the caller may change, and keep that object."""
+        if self.mapping is not None:
+            self.mapping = wcs_module.to_astropy(self.mapping)
+        return self.mapping
+
+    def set(self, mapping: wcs_module.SkyMapping | None) -> None:
+        self.mapping, self.is_built, self.problem = mapping, True, ""
+        self.origin = "none" if mapping is None else "set"
+        self.as_in_header = ("removed",) if mapping is None else None
 
     @property
     def is_changed(self) -> bool:
         if not self.is_built:
             return False
-        now = None if self.wcs is None else wcs_module.signature(self.wcs)
+        now = None if self.mapping is None else wcs_module.signature(self.mapping)
         return now != self.as_in_header
 
     def copy(self) -> _WcsState:
         twin = _WcsState()
         if self.is_built:
-            twin.wcs = None if self.wcs is None else self.wcs.deepcopy()
+            # A plane cannot be changed and may be shared.
+            twin.mapping = self.mapping if isinstance(self.mapping, TangentPlane) else deepcopy(self.mapping)
             twin.is_built, twin.origin, twin.problem = True, self.origin, self.problem
             twin.as_in_header = self.as_in_header
         return twin

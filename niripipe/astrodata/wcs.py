@@ -1,7 +1,8 @@
-"""World coordinates: from header cards to `astropy.wcs.WCS` with sanity checks, and back.
+"""World coordinates: from header cards to a mapping to the sky with sanity checks, and back.
 
-Only two celestial axes are handled. A WCS is built directly from the few keywords that define it, which
-is faster than letting the header be parsed again and leaves nothing to warn about.
+Only two celestial axes are handled. The mapping is a `TangentPlane` where that says it all, as in every frame
+of the instrument, else an `astropy.wcs.WCS`. Either is built directly from the few keywords that define it,
+which is faster than letting the header be parsed again and leaves nothing to warn about.
 """
 
 from __future__ import annotations
@@ -11,13 +12,14 @@ import math
 import re
 import threading
 import warnings
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from niripipe.astrodata.headers import header_value
+from niripipe.astrodata.tangent import TangentPlane
 from niripipe.errors import InputError
 
 if TYPE_CHECKING:
@@ -27,15 +29,22 @@ __all__ = [
     "LARGEST_SCALE",
     "SMALLEST_SCALE",
     "LinearTerms",
+    "SkyMapping",
     "from_header",
     "linear_terms",
     "pixel_scale",
     "shifted",
     "terms_of",
+    "to_astropy",
     "to_cards",
     "with_affine",
     "write_to_header",
 ]
+
+SkyMapping: TypeAlias = "TangentPlane | WCS"
+"""What converts pixels to celestial positions and back: `all_pix2world`, `all_world2pix`."""
+
+_Mapping = TypeVar("_Mapping", TangentPlane, "WCS")
 
 SMALLEST_SCALE = 1e-4
 """Smallest pixel scale that is believed, arcsec/pixel."""
@@ -46,6 +55,7 @@ LARGEST_SCALE = 60.0
 # Ratio of the singular values of the CD matrix beyond which one axis has collapsed. Detectors have 1.
 _LARGEST_CONDITION = 100.0
 _CELESTIAL = re.compile(r"(RA--|DEC-|GLON|GLAT|ELON|ELAT)-([A-Z]{3})(-SIP)?")
+_TANGENT = ("RA---TAN", "DEC--TAN")
 _LONGITUDES = ("RA--", "GLON", "ELON")
 _PAIRS = ({"RA--", "DEC-"}, {"GLON", "GLAT"}, {"ELON", "ELAT"})
 _DISTORTION_KEYS = ("A_ORDER", "B_ORDER", "PV2_1", "PV1_1", "D2IMDIS1", "CPDIS1")
@@ -58,10 +68,15 @@ _warnings_lock = threading.Lock()
 
 @dataclass(frozen=True, slots=True)
 class WcsReading:
-    """What a header says: a WCS, or why there is none."""
+    """What a header says: a mapping to the sky, or why there is none."""
 
-    wcs: WCS | None
+    mapping: SkyMapping | None
     problem: str = ""
+
+    @property
+    def wcs(self) -> WCS | None:
+        """The mapping as an `astropy.wcs.WCS`."""
+        return None if self.mapping is None else to_astropy(self.mapping)
 
 
 class LinearTerms(NamedTuple):
@@ -89,7 +104,7 @@ class _Solution(NamedTuple):
 
 
 def from_header(header: Any) -> WcsReading:
-    """Build the WCS of a header and check that it can be true.
+    """Build the mapping to the sky that a header describes, and check that it can be true.
 
     Parameters
     ----------
@@ -100,13 +115,15 @@ def from_header(header: Any) -> WcsReading:
     Returns
     -------
     WcsReading
-        The WCS; or None and the reason: not celestial, an element missing or not finite, a singular
+        The mapping; or None and the reason: not celestial, an element missing or not finite, a singular
         matrix, a pixel scale outside `SMALLEST_SCALE` to `LARGEST_SCALE`, a declination beyond a pole.
     """
     solution = _solution(header)
     if isinstance(solution, str):
         return WcsReading(None, solution)
-    return _full(header) if solution.distorted else WcsReading(_linear(header, solution))
+    if solution.distorted:
+        return _full(header)
+    return WcsReading(_tangent(header, solution) or _linear(header, solution))
 
 
 def linear_terms(header: Any) -> LinearTerms | None:
@@ -124,8 +141,10 @@ def linear_terms(header: Any) -> LinearTerms | None:
     return solution.terms
 
 
-def terms_of(wcs: WCS | None) -> LinearTerms | None:
+def terms_of(wcs: SkyMapping | None) -> LinearTerms | None:
     """Return the linear part of a WCS; None if it has no celestial axes."""
+    if isinstance(wcs, TangentPlane):
+        return LinearTerms(wcs.crpix, wcs.crval, wcs.cd)
     if wcs is None or not wcs.has_celestial:
         return None
     celestial = wcs.celestial
@@ -133,32 +152,47 @@ def terms_of(wcs: WCS | None) -> LinearTerms | None:
     return LinearTerms(tuple(celestial.wcs.crpix.tolist()), tuple(celestial.wcs.crval.tolist()), (a, b, c, d))
 
 
-def pixel_scale(wcs: WCS) -> float:
+def to_astropy(mapping: SkyMapping) -> WCS:
+    """Return a mapping to the sky as an `astropy.wcs.WCS`: a new one, or itself if it is one."""
+    if not isinstance(mapping, TangentPlane):
+        return mapping
+    terms = LinearTerms(mapping.crpix, mapping.crval, mapping.cd)
+    return _astropy_wcs(list(_TANGENT), terms, {"radesys": mapping.radesys, "equinox": mapping.equinox})
+
+
+def pixel_scale(wcs: SkyMapping) -> float:
     """Return the pixel scale, 3600 sqrt(|det CD|), in arcsec/pixel."""
     return 3600.0 * math.sqrt(abs(float(np.linalg.det(wcs.pixel_scale_matrix))))
 
 
-def shifted(wcs: WCS, dx: float, dy: float) -> WCS:
+def shifted(wcs: _Mapping, dx: float, dy: float) -> _Mapping:
     """Return the WCS of an image whose pixel (x, y) is pixel (x + dx, y + dy) of the old one.
 
     Parameters
     ----------
-    wcs : astropy.wcs.WCS
+    wcs : TangentPlane or astropy.wcs.WCS
         WCS of the old image; it is not changed.
     dx, dy : float
         Old position of the new origin, pixels.
+
+    Returns
+    -------
+    TangentPlane or astropy.wcs.WCS
+        As `wcs`.
     """
+    if isinstance(wcs, TangentPlane):
+        return replace(wcs, crpix=(wcs.crpix[0] - dx, wcs.crpix[1] - dy))
     new = copy.deepcopy(wcs)
     _move(new, dx, dy)
     return new
 
 
-def with_affine(wcs: WCS, matrix: ArrayLike, offset: ArrayLike) -> WCS:
+def with_affine(wcs: _Mapping, matrix: ArrayLike, offset: ArrayLike) -> _Mapping:
     """Return the WCS of an image whose pixel p shows what pixel p' = M p + o of the old one shows.
 
     Parameters
     ----------
-    wcs : astropy.wcs.WCS
+    wcs : TangentPlane or astropy.wcs.WCS
         WCS of the old image, without distortions; it is not changed.
     matrix : array_like
         M, 2 x 2, for column vectors (x, y).
@@ -167,8 +201,8 @@ def with_affine(wcs: WCS, matrix: ArrayLike, offset: ArrayLike) -> WCS:
 
     Returns
     -------
-    astropy.wcs.WCS
-        With CD' = CD M, and CRPIX' so that M CRPIX' + o = CRPIX (0-based).
+    TangentPlane or astropy.wcs.WCS
+        As `wcs`, with CD' = CD M, and CRPIX' so that M CRPIX' + o = CRPIX (0-based).
 
     Raises
     ------
@@ -185,50 +219,51 @@ def with_affine(wcs: WCS, matrix: ArrayLike, offset: ArrayLike) -> WCS:
         )
     if wcs.has_distortion:
         raise InputError("an affine mapping cannot be put into a WCS with distortions")
-    new = copy.deepcopy(wcs)
     cd = np.asarray(wcs.pixel_scale_matrix) @ m
-    crpix = np.linalg.solve(m, np.asarray(wcs.wcs.crpix) - 1.0 - o) + 1.0
+    crpix = np.linalg.solve(m, np.asarray(_description(wcs).crpix) - 1.0 - o) + 1.0
+    if isinstance(wcs, TangentPlane):
+        (x, y), ((a, b), (c, d)) = crpix.tolist(), cd.tolist()
+        return replace(wcs, crpix=(x, y), cd=(a, b, c, d))
+    new = copy.deepcopy(wcs)
     _set_cd(new, cd)
     new.wcs.crpix = crpix
     new.wcs.set()
     return new
 
 
-def to_cards(wcs: WCS) -> list[tuple[str, Any, str]]:
+def to_cards(wcs: SkyMapping) -> list[tuple[str, Any, str]]:
     """Return the header cards of a WCS as (keyword, value, comment).
 
     Notes
     -----
     A WCS with distortions gives the cards that astropy writes for it.
     """
-    if wcs.has_distortion:
+    if not isinstance(wcs, TangentPlane) and wcs.has_distortion:
         return [(c.keyword, c.value, c.comment) for c in wcs.to_header(relax=True).cards]
-    cd = np.asarray(wcs.pixel_scale_matrix)
-    w = wcs.wcs
+    what = _description(wcs)
     cards: list[tuple[str, Any, str]] = []
     for i in (0, 1):
         cards += [
-            (f"CTYPE{i + 1}", str(w.ctype[i]), "Coordinate and projection"),
-            (f"CRPIX{i + 1}", float(w.crpix[i]), "[pixel] Reference pixel"),
-            (f"CRVAL{i + 1}", float(w.crval[i]), "[deg] Coordinate at the reference pixel"),
+            (f"CTYPE{i + 1}", what.ctypes[i], "Coordinate and projection"),
+            (f"CRPIX{i + 1}", what.crpix[i], "[pixel] Reference pixel"),
+            (f"CRVAL{i + 1}", what.crval[i], "[deg] Coordinate at the reference pixel"),
             (f"CUNIT{i + 1}", "deg", "Unit of the coordinate"),
         ]
-    cards += [
-        (f"CD{i}_{j}", float(cd[i - 1, j - 1]), "[deg/pixel] Matrix element") for i in (1, 2) for j in (1, 2)
-    ]
-    if w.radesys:
-        cards.append(("RADESYS", str(w.radesys), "Reference frame"))
-    if math.isfinite(w.equinox):
-        cards.append(("EQUINOX", float(w.equinox), "[yr] Equinox"))
+    names = ("CD1_1", "CD1_2", "CD2_1", "CD2_2")
+    cards += [(name, value, "[deg/pixel] Matrix element") for name, value in zip(names, what.cd, strict=True)]
+    if what.radesys:
+        cards.append(("RADESYS", what.radesys, "Reference frame"))
+    if math.isfinite(what.equinox):
+        cards.append(("EQUINOX", what.equinox, "[yr] Equinox"))
     return cards
 
 
-def write_to_header(wcs: WCS | None, header: Any) -> None:
+def write_to_header(wcs: SkyMapping | None, header: Any) -> None:
     """Put a WCS into a header; present cards keep their place and comment. None removes the WCS.
 
     Parameters
     ----------
-    wcs : astropy.wcs.WCS or None
+    wcs : TangentPlane, astropy.wcs.WCS or None
         The WCS.
     header : astropy.io.fits.Header
         Changed in place. Other ways of saying the same (PC, CDELT, CROTA) are removed.
@@ -244,11 +279,35 @@ def write_to_header(wcs: WCS | None, header: Any) -> None:
             header.set(key, value, comment)
 
 
-def signature(wcs: WCS) -> tuple[Any, ...]:
-    """Return the numbers that define a WCS, to see whether it changed."""
+def signature(wcs: SkyMapping) -> tuple[Any, ...]:
+    """Return what defines a WCS, to see whether it changed; the same for a plane and its astropy object."""
+    what = _description(wcs)
+    return (*what[:-1], repr(what.equinox), wcs.has_distortion)
+
+
+class _Description(NamedTuple):
+    """What is written of a WCS."""
+
+    ctypes: tuple[str, str]
+    crpix: tuple[float, float]
+    crval: tuple[float, float]
+    cd: tuple[float, float, float, float]
+    radesys: str
+    equinox: float
+
+
+def _description(wcs: SkyMapping) -> _Description:
+    if isinstance(wcs, TangentPlane):
+        return _Description(_TANGENT, wcs.crpix, wcs.crval, wcs.cd, wcs.radesys, wcs.equinox)
     w = wcs.wcs
-    numbers: NDArray[Any] = np.concatenate([w.crpix, w.crval, np.ravel(wcs.pixel_scale_matrix)])
-    return (*numbers.tolist(), *w.ctype, w.radesys, repr(w.equinox), wcs.has_distortion)
+    return _Description(
+        (str(w.ctype[0]), str(w.ctype[1])),
+        tuple(w.crpix.tolist()),
+        tuple(w.crval.tolist()),
+        tuple(np.ravel(wcs.pixel_scale_matrix).tolist()),
+        str(w.radesys),
+        float(w.equinox),
+    )
 
 
 def _is_wcs_card(key: str) -> bool:
@@ -318,33 +377,47 @@ def _solution(header: Any) -> _Solution | str:
     return _Solution(ctypes, terms, any(key in header for key in _DISTORTION_KEYS))
 
 
+def _tangent(header: Any, solution: _Solution) -> TangentPlane | None:
+    """Return the mapping of a header if it is a tangent plane; LATPOLE has no meaning there."""
+    terms = solution.terms
+    default_pole = 180.0 if terms.crval[1] < 90 else 0.0
+    if (
+        tuple(solution.ctypes) != _TANGENT
+        or abs(terms.crval[0]) > 360
+        or ("LONPOLE" in header and _float(header, "LONPOLE") not in (None, default_pole))
+    ):
+        return None
+    return TangentPlane(*terms, **_frame(header))
+
+
 def _linear(header: Any, solution: _Solution) -> WCS:
+    poles = {name: _float(header, name.upper()) for name in ("lonpole", "latpole") if name.upper() in header}
+    frame = _frame(header) if solution.ctypes[0].startswith(("RA", "DEC")) else {}
+    return _astropy_wcs(solution.ctypes, solution.terms, poles | frame)
+
+
+def _astropy_wcs(ctypes: list[str], terms: LinearTerms, others: dict[str, Any]) -> WCS:
     from astropy.wcs import WCS
 
     wcs = WCS(naxis=2)
     w = wcs.wcs
-    w.ctype, w.cunit = solution.ctypes, ["deg", "deg"]
-    w.crpix, w.crval = solution.terms.crpix, solution.terms.crval
-    w.cd = np.reshape(solution.terms.cd, (2, 2))
-    for key, name in (("LONPOLE", "lonpole"), ("LATPOLE", "latpole")):
-        pole = _float(header, key) if key in header else None
-        if pole is not None:
-            setattr(w, name, pole)
-    if solution.ctypes[0].startswith(("RA", "DEC")):
-        w.radesys, equinox = _frame(header)
-        if equinox is not None:
-            w.equinox = equinox
+    w.ctype, w.cunit = ctypes, ["deg", "deg"]
+    w.crpix, w.crval, w.cd = terms.crpix, terms.crval, np.reshape(terms.cd, (2, 2))
+    for name, value in others.items():
+        if value is not None:
+            setattr(w, name, value)
     w.set()
     return wcs
 
 
-def _frame(header: Any) -> tuple[str, float | None]:
+def _frame(header: Any) -> dict[str, Any]:
     name = header_value(header, "RADESYS", header_value(header, "RADECSYS", ""))
     frame = str(name).strip().upper() or "FK5"
     if frame == "ICRS":
-        return frame, None
+        return {"radesys": frame, "equinox": math.nan}
     equinox = _float(header, "EQUINOX", 0.0) or 0.0
-    return frame, equinox if equinox > 0 else (1950.0 if frame.startswith("FK4") else 2000.0)
+    default = 1950.0 if frame.startswith("FK4") else 2000.0
+    return {"radesys": frame, "equinox": equinox if equinox > 0 else default}
 
 
 def _full(header: Any) -> WcsReading:

@@ -17,14 +17,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from niripipe.astrodata import TangentPlane
 from niripipe.astrodata.wcs import LinearTerms
 from niripipe.errors import DataError
 from niripipe.instruments.headers import Header, get_float, get_text
 from niripipe.instruments.tables import niri_tables
 
 if TYPE_CHECKING:
-    from astropy.wcs import WCS
-
     from niripipe.instruments.niri import AstroDataNiri
 
 __all__ = [
@@ -79,20 +78,9 @@ class LinearWcs(LinearTerms):
         limit = niri_tables().pointing.max_distortion
         return skew < limit and abs(first / second - 1.0) < limit
 
-    def to_wcs(self) -> WCS:
-        """Return it as an `astropy.wcs.WCS` (TAN, FK5, equinox 2000, as NIRI's headers mean)."""
-        from astropy.wcs import WCS
-
-        wcs = WCS(naxis=2)
-        wcs.wcs.ctype = ["RA---TAN", "DEC--TAN"]
-        wcs.wcs.cunit = ["deg", "deg"]
-        wcs.wcs.crpix = self.crpix
-        wcs.wcs.crval = self.crval
-        wcs.wcs.cd = np.reshape(self.cd, (2, 2))
-        wcs.wcs.radesys = "FK5"
-        wcs.wcs.equinox = 2000.0
-        wcs.wcs.set()
-        return wcs
+    def to_plane(self) -> TangentPlane:
+        """Return it as a mapping to the sky (FK5, equinox 2000, as NIRI's headers mean)."""
+        return TangentPlane(*self)
 
 
 class HeaderWcs(NamedTuple):
@@ -405,7 +393,7 @@ def wcs_is_consistent(ad: AstroDataNiri, limit_arcsec: float | None = None) -> b
     return apparent is not None and angular_separation(ra, dec, *apparent) <= limit
 
 
-def wcs_from_pointing(ad: AstroDataNiri) -> WCS:
+def wcs_from_pointing(ad: AstroDataNiri) -> TangentPlane:
     """Build the WCS of a frame from target, offsets, position angle, camera and port.
 
     Parameters
@@ -415,8 +403,8 @@ def wcs_from_pointing(ad: AstroDataNiri) -> WCS:
 
     Returns
     -------
-    astropy.wcs.WCS
-        TAN, FK5 J2000: CRVAL is `expected_position` (the target itself where offsets are not recorded), the
+    TangentPlane
+        FK5 J2000: CRVAL is `expected_position` (the target itself where offsets are not recorded), the
         scale the nominal one of the camera, parity and orientation as in `cd_matrix`. CRPIX is the header's
         if it lies within the array, else the array's centre.
 
@@ -445,7 +433,7 @@ def wcs_from_pointing(ad: AstroDataNiri) -> WCS:
     scale = camera.scale_ao if ad.is_ao() else camera.scale
     matrix = cd_matrix(scale, angle, mirrored=is_mirrored(ad.port(), ad.is_ao()))
     cd = (float(matrix[0, 0]), float(matrix[0, 1]), float(matrix[1, 0]), float(matrix[1, 1]))
-    return LinearWcs(_reference_pixel(ad, shape), crval, cd).to_wcs()
+    return LinearWcs(_reference_pixel(ad, shape), crval, cd).to_plane()
 
 
 def _expected(ad: AstroDataNiri, *, apparent: bool) -> tuple[float, float] | None:

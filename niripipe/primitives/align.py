@@ -13,7 +13,7 @@ from niripipe.astrodata import AstroData, shifted
 from niripipe.errors import DataError
 from niripipe.logutils import get_logger
 from niripipe.primitives.base import Outcome, PrimitivesBase, Status, not_needed, primitive
-from niripipe.primitives.geometry import pixel_mapping, require_wcs
+from niripipe.primitives.geometry import pixel_mapping, require_sky_mapping
 from niripipe.primitives.params import Field, FrameOrPath, Params
 from niripipe.primitives.registration import AdjustWCSToReferenceParams, align_frames
 from niripipe.primitives.resample_to import TargetParams, onto_target, read_target
@@ -138,7 +138,7 @@ class Align(PrimitivesBase):
         reference = frames[0] if given is None else self.context.calibrations.opened(given)
         to_frames = [pixel_mapping(reference, frame) for frame in frames]
         grid = _common_grid(reference, frames, to_frames, trim=params.trim_data or given is not None)
-        wcs = shifted(require_wcs(reference), grid.origin[1], grid.origin[0])
+        wcs = shifted(require_sky_mapping(reference), grid.origin[1], grid.origin[0])
         jobs = list(zip(frames, to_frames, strict=True))
         self.map(lambda job: _resample(*job, grid, wcs, params), jobs)
         return frames
@@ -275,7 +275,7 @@ def _resample(
     ext.reset(result.data, mask=result.mask, variance=result.variance)
     if result.objmask is not None:
         ext.OBJMASK = result.objmask
-    ext.wcs = wcs
+    ext.sky_mapping = wcs
     ny, nx = grid.shape
     ext.hdr.set("DATASEC", f"[1:{nx},1:{ny}]", "Section with data")
     ext.hdr.set("JFACTOR", round(result.jacobian, 9), "Input pixels per output pixel (area)")

@@ -17,7 +17,7 @@ from niripipe.errors import InputError
 from niripipe.logutils import get_logger
 from niripipe.primitives import catalogue_client
 from niripipe.primitives.base import Outcome, PrimitivesBase, primitive, skipped
-from niripipe.primitives.geometry import require_wcs
+from niripipe.primitives.geometry import require_sky_mapping
 from niripipe.primitives.params import Field, Params, nearest
 
 __all__ = ["Astrometry"]
@@ -160,7 +160,7 @@ class Astrometry(PrimitivesBase):
         if accepted:
             matrix, offset = found.matrix()
             # The registration speaks of arcsec in array order, a WCS of pixels (x, y).
-            ext.wcs = with_affine(ext.wcs, matrix[::-1, ::-1], offset[::-1] / scale)
+            ext.sky_mapping = with_affine(ext.sky_mapping, matrix[::-1, ::-1], offset[::-1] / scale)
             _update_world(frame)
         residuals = _assign(frame, params.final, scale)
         if not accepted:
@@ -173,7 +173,7 @@ class Astrometry(PrimitivesBase):
 
 def _centre(frame: AstroData) -> tuple[float, float]:
     ny, nx = frame[0].shape
-    ra, dec = require_wcs(frame).all_pix2world((nx - 1) / 2, (ny - 1) / 2, 0)
+    ra, dec = require_sky_mapping(frame).all_pix2world((nx - 1) / 2, (ny - 1) / 2, 0)
     return float(ra), float(dec)
 
 
@@ -233,7 +233,7 @@ def _missing(frame: AstroData) -> str:
         return "there is no reference catalogue; run addReferenceCatalog first"
     if "OBJCAT" not in ext.exposed or len(ext.OBJCAT) == 0:
         return "there are no sources; run detectSources first"
-    if ext.wcs is None or ext.pixel_scale() is None:
+    if ext.sky_mapping is None or ext.pixel_scale() is None:
         return "the frame has no WCS"
     return ""
 
@@ -271,7 +271,7 @@ def _matched(frame: AstroData, params: DetermineAstrometricSolutionParams, scale
 def _reference(frame: AstroData) -> tuple[Floats, Floats, Floats]:
     """Return where the frame's WCS puts the catalogue (0-based pixels), and fluxes on an unknown scale."""
     table = frame.REFCAT
-    x, y = frame[0].wcs.all_world2pix(
+    x, y = frame[0].sky_mapping.all_world2pix(
         np.asarray(table["RAJ2000"], float), np.asarray(table["DEJ2000"], float), 0
     )
     magnitude = np.asarray(table["filtermag"], float)
@@ -330,7 +330,7 @@ def _why_left(found: Registration, params: DetermineAstrometricSolutionParams) -
 
 
 def _update_world(frame: AstroData) -> None:
-    catalogue, wcs = frame[0].OBJCAT, frame[0].wcs
+    catalogue, wcs = frame[0].OBJCAT, frame[0].sky_mapping
     ra, dec = wcs.all_pix2world(catalogue["X_IMAGE"], catalogue["Y_IMAGE"], 1)
     catalogue["X_WORLD"], catalogue["Y_WORLD"] = ra, dec
 
@@ -344,7 +344,7 @@ def _assign(frame: AstroData, radius: float, scale: float) -> Floats:
         Catalogue minus source of each pair, arcsec, RA times cos Dec and Dec.
     """
     catalogue, table = frame[0].OBJCAT, frame.REFCAT
-    wcs = require_wcs(frame)
+    wcs = require_sky_mapping(frame)
     for name in ("REF_NUMBER", "REF_MAG", "REF_MAG_ERR"):
         catalogue[name] = np.full(len(catalogue), -999, dtype=catalogue[name].dtype)
     x, y = _positions(catalogue)

@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 import weakref
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -412,9 +413,11 @@ def _named(frames: list[AstroData], names: tuple[str, ...]) -> list[AstroData]:
 
 def _transfer(frame: AstroData, source: AstroData, attribute: str) -> None:
     ext, other = frame[0], source[0]
-    if attribute in ("data", "mask", "variance", "wcs"):
+    if attribute == "wcs":
+        ext.sky_mapping = deepcopy(other.sky_mapping)
+    elif attribute in ("data", "mask", "variance"):
         value = getattr(other, attribute)
-        setattr(ext, attribute, value if value is None or attribute == "wcs" else value.copy())
+        setattr(ext, attribute, None if value is None else value.copy())
     elif attribute in source.tables:
         setattr(frame, attribute, getattr(source, attribute).copy())
     elif attribute in other.exposed:

@@ -162,7 +162,7 @@ def _require_aligned(frames: list[AstroData]) -> None:
                 expected=f"{shape} as {first.filename}",
                 remedy="Run resampleToCommonFrame first.",
             )
-        if first[0].wcs is None or frame[0].wcs is None:
+        if first[0].sky_mapping is None or frame[0].sky_mapping is None:
             continue
         mapping = pixel_mapping(first, frame)
         y, x = np.array([0, 0, shape[0] - 1, shape[0] - 1]), np.array([0, shape[1] - 1, 0, shape[1] - 1])

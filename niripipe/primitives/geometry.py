@@ -8,34 +8,46 @@ import numpy as np
 from numpy.typing import NDArray
 
 from niripipe.algorithms.resample import Affine, affine_approximation
-from niripipe.astrodata import AstroData
+from niripipe.astrodata import AstroData, SkyMapping
 from niripipe.errors import DataError
 
 if TYPE_CHECKING:
     from astropy.wcs import WCS
 
-__all__ = ["pixel_mapping", "require_wcs"]
+__all__ = ["pixel_mapping", "require_sky_mapping", "require_wcs"]
 
 Floats = NDArray[np.floating[Any]]
 
 
-def require_wcs(frame: AstroData) -> WCS:
-    """Return the WCS of a frame.
+def require_sky_mapping(frame: AstroData) -> SkyMapping:
+    """Return the mapping of a frame's pixels to the sky (`Extension.sky_mapping`).
 
     Raises
     ------
     DataError
         The frame has none.
     """
-    wcs = frame[0].wcs
-    if wcs is None:
+    mapping: SkyMapping | None = frame[0].sky_mapping
+    if mapping is None:
         raise DataError(
             "The frame has no WCS",
             file=frame.filename,
             found=frame[0].wcs_problem,
             remedy="Run standardizeWCS with bad_wcs=fix, or repair the header.",
         )
-    return wcs
+    return mapping
+
+
+def require_wcs(frame: AstroData) -> WCS:
+    """Return the WCS of a frame as an object of astropy, for what needs more than positions.
+
+    Raises
+    ------
+    DataError
+        The frame has none.
+    """
+    require_sky_mapping(frame)
+    return frame[0].wcs
 
 
 def pixel_mapping(source: AstroData, target: AstroData) -> Affine:
@@ -56,7 +68,7 @@ def pixel_mapping(source: AstroData, target: AstroData) -> Affine:
     DataError
         A frame has no WCS.
     """
-    first, second = require_wcs(source), require_wcs(target)
+    first, second = require_sky_mapping(source), require_sky_mapping(target)
 
     def mapping(y: Floats, x: Floats) -> tuple[Floats, Floats]:
         ra, dec = first.all_pix2world(x, y, 0)

@@ -15,7 +15,7 @@ from niripipe.astrodata import FAIL, AstroData, shifted, with_affine
 from niripipe.errors import AlgorithmError
 from niripipe.instruments import AstroDataNiri, pointing
 from niripipe.logutils import get_logger
-from niripipe.primitives.geometry import pixel_mapping, require_wcs
+from niripipe.primitives.geometry import pixel_mapping, require_sky_mapping
 from niripipe.primitives.params import Field, Params
 
 __all__ = ["AdjustWCSToReferenceParams", "Verdict", "align_frames"]
@@ -129,8 +129,8 @@ def align_frames(frames: list[AstroData], params: AdjustWCSToReferenceParams, ru
         A frame has no WCS.
     """
     for frame in frames:
-        require_wcs(frame)
-    first_wcs = frames[0][0].wcs
+        require_sky_mapping(frame)
+    first_wcs = frames[0][0].sky_mapping
     if params.method == "offsets":
         reference = frames[0]
         found: list[Registration | None] = [None] * len(frames)
@@ -141,7 +141,7 @@ def align_frames(frames: list[AstroData], params: AdjustWCSToReferenceParams, ru
         if result is not None and result.accepted:
             matrix, offset = result.matrix()
             # The registration speaks in array order, a WCS in (x, y).
-            frame[0].wcs = with_affine(frame[0].wcs, matrix[::-1, ::-1], offset[::-1])
+            frame[0].sky_mapping = with_affine(frame[0].sky_mapping, matrix[::-1, ::-1], offset[::-1])
     errors = _pointing_errors(frames, reference, found, offset_wcs)
     verdicts = [
         _verdict(frame, reference, result, offset_wcs[id(frame)], errors, params)
@@ -208,8 +208,9 @@ def _anchor(frames: list[AstroData], first_wcs: Any) -> None:
     moved = frames[0].copy()
     for frame in frames[1:]:
         mapping = pixel_mapping(frame, moved)
-        frame[0].wcs = with_affine(first_wcs, mapping.matrix[::-1, ::-1], np.asarray(mapping.offset)[::-1])
-    frames[0][0].wcs = first_wcs
+        matrix, offset = np.asarray(mapping.matrix), np.asarray(mapping.offset)
+        frame[0].sky_mapping = with_affine(first_wcs, matrix[::-1, ::-1], offset[::-1])
+    frames[0][0].sky_mapping = first_wcs
 
 
 # ---- one frame
@@ -326,7 +327,7 @@ def _correlated(
 def _checked(found: Registration, frame: AstroData, reference: AstroData) -> Registration:
     """Refuse a correlation that the bright sources of the two frames contradict."""
     matrix, offset = found.matrix()
-    seen = _seen(frame, reference, with_affine(frame[0].wcs, matrix[::-1, ::-1], offset[::-1]))
+    seen = _seen(frame, reference, with_affine(frame[0].sky_mapping, matrix[::-1, ::-1], offset[::-1]))
     problem = ""
     if seen.expected and not seen.found:
         problem = f"none of {seen.expected} bright sources is where it puts them"
@@ -416,8 +417,8 @@ def _by_offsets(frame: AstroData, reference: AstroData) -> _Offsets:
     here, there = _moved_by(frame), _moved_by(reference)
     turned = (frame.position_angle() or 0.0) - (reference.position_angle() or 0.0)
     if here is None or there is None or abs(turned) > _TURNED:
-        return _Offsets(frame[0].wcs, "header WCS", "the WCS in its header")
-    wcs = shifted(require_wcs(reference), there[0] - here[0], there[1] - here[1])
+        return _Offsets(frame[0].sky_mapping, "header WCS", "the WCS in its header")
+    wcs = shifted(require_sky_mapping(reference), there[0] - here[0], there[1] - here[1])
     return _Offsets(wcs, "offsets", "telescope offsets")
 
 
@@ -445,7 +446,7 @@ def _pointing_errors(
             continue
         ny, nx = frame[0].shape
         x, y = (nx - 1) / 2, (ny - 1) / 2
-        sky = frame[0].wcs.all_pix2world(x, y, 0)
+        sky = frame[0].sky_mapping.all_pix2world(x, y, 0)
         there = offsets[id(frame)].wcs.all_world2pix(*sky, 0)
         errors.append([float(there[0]) - x, float(there[1]) - y])
     return np.array(errors, float).reshape(-1, 2)
@@ -466,7 +467,7 @@ def _verdict(
         rms = result.rms if np.isfinite(result.rms) else 0.0
         return Verdict(result.method, result.n_matched, rms, result.error, result.reason)
     if params.method == "offsets":
-        frame[0].wcs = offsets.wcs
+        frame[0].sky_mapping = offsets.wcs
         return Verdict(offsets.method, reason=f"{offsets.words}, as was asked for")
     reason = "" if result is None else result.reason
     if params.fallback != "offsets":
@@ -477,7 +478,7 @@ def _verdict(
             "set aside",
             reason=f"it could not be aligned ({reason}), and {offsets.words} cannot help: {problem}",
         )
-    frame[0].wcs = offsets.wcs
+    frame[0].sky_mapping = offsets.wcs
     return Verdict(offsets.method, error=error, reason=f"{offsets.words}, {trust} ({reason})")
 
 
@@ -523,7 +524,7 @@ class _Seen:
 def _seen(frame: AstroData, reference: AstroData, wcs: Any) -> _Seen:
     here, there = _sources(frame, False), _sources(reference, False)
     if there.flux is not None and len(there):
-        ra, dec = reference[0].wcs.all_pix2world(there.x, there.y, 0)
+        ra, dec = reference[0].sky_mapping.all_pix2world(there.x, there.y, 0)
         x, y = wcs.all_world2pix(ra, dec, 0)
         there = replace(there, x=np.asarray(x), y=np.asarray(y))
     reach = max(4.0, 2.0 / frame[0].pixel_scale())
@@ -538,7 +539,7 @@ def _seen(frame: AstroData, reference: AstroData, wcs: Any) -> _Seen:
         if one is here:
             # Only where the reference looked, too.
             ra, dec = wcs.all_pix2world(one.x, one.y, 0)
-            rx, ry = reference[0].wcs.all_world2pix(ra, dec, 0)
+            rx, ry = reference[0].sky_mapping.all_world2pix(ra, dec, 0)
             ny, nx = reference[0].shape
             inside &= (rx > reach) & (rx < nx - 1 - reach) & (ry > reach) & (ry < ny - 1 - reach)
         bright = inside & (one.flux > _BRIGHT * one.flux_error)
@@ -567,7 +568,7 @@ def _update_world(frame: AstroData) -> None:
     ext = frame[0]
     if "OBJCAT" in ext.exposed and len(ext.OBJCAT):
         catalogue = ext.OBJCAT
-        ra, dec = ext.wcs.all_pix2world(catalogue["X_IMAGE"], catalogue["Y_IMAGE"], 1)
+        ra, dec = ext.sky_mapping.all_pix2world(catalogue["X_IMAGE"], catalogue["Y_IMAGE"], 1)
         catalogue["X_WORLD"], catalogue["Y_WORLD"] = ra, dec
 
 

@@ -13,7 +13,7 @@ from pydantic import BeforeValidator
 
 from niripipe.algorithms.project import project
 from niripipe.algorithms.resample import Affine, Grid, Kernel, Resampled, corners_of, output_grid, resample
-from niripipe.astrodata import AstroData, shifted
+from niripipe.astrodata import AstroData, SkyMapping, shifted
 from niripipe.errors import AlgorithmError, DataError, InputError, ParameterError
 from niripipe.primitives.base import PrimitivesBase, primitive
 from niripipe.primitives.geometry import require_wcs
@@ -275,12 +275,13 @@ def _shift(frame: AstroData, move: Affine, grid: Grid, params: ShiftImagesParams
         clean=params.clean_data,
     )
     dy, dx = move.offset - np.array(grid.origin)
-    wcs = None if ext.wcs is None else shifted(ext.wcs, -float(dx), -float(dy))
+    old = ext.sky_mapping
+    wcs = None if old is None else shifted(old, -float(dx), -float(dy))
     _replace(frame, result, wcs, lambda y, x: (y + dy, x + dx))
 
 
 def _replace(
-    frame: AstroData, result: Resampled, wcs: WCS | None, to_new: Callable[[Any, Any], tuple[Any, Any]]
+    frame: AstroData, result: Resampled, wcs: SkyMapping | None, to_new: Callable[[Any, Any], tuple[Any, Any]]
 ) -> None:
     """Give a frame its new planes, coordinates, and what in its header depends on them."""
     ext = frame[0]
@@ -296,7 +297,7 @@ def _replace(
     if result.objmask is not None:
         ext.OBJMASK = result.objmask
     if wcs is not None:
-        ext.wcs = wcs
+        ext.sky_mapping = wcs
     ny, nx = result.data.shape
     ext.hdr.set("DATASEC", f"[1:{nx},1:{ny}]", "Section with data")
     ext.hdr.set("JFACTOR", round(result.jacobian, 9), "Input pixels per output pixel (area)")

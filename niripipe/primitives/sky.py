@@ -15,7 +15,7 @@ from niripipe.astrodata import AstroData
 from niripipe.errors import DataError, ParameterError
 from niripipe.logutils import get_logger
 from niripipe.primitives.base import Outcome, PrimitivesBase, Status, not_needed, primitive, skipped
-from niripipe.primitives.geometry import require_wcs
+from niripipe.primitives.geometry import require_sky_mapping
 from niripipe.primitives.params import Field, NameList, Params
 from niripipe.primitives.skybuild import BuiltSky, SkyBuilder, SkyBuildParams, SkyLevel, level_of, match_sky
 
@@ -528,13 +528,13 @@ def _configuration(frame: AstroData) -> tuple[Any, ...]:
 def _pointing(frame: AstroData) -> tuple[float, float]:
     """Return the sky position (ra, dec) of the middle of a frame, degrees."""
     ny, nx = frame[0].shape
-    ra, dec = require_wcs(frame).all_pix2world(nx // 2 - 0.5, ny // 2 - 0.5, 0)
+    ra, dec = require_sky_mapping(frame).all_pix2world(nx // 2 - 0.5, ny // 2 - 0.5, 0)
     return float(ra), float(dec)
 
 
 def _overlap(a: AstroData, b: AstroData, fraction: float) -> bool:
     """Return whether the middle of one frame lies in that part of the other's field."""
     ny, nx = a[0].shape
-    ra, dec = require_wcs(a).all_pix2world((nx - 1) / 2, (ny - 1) / 2, 0)
-    x, y = require_wcs(b).all_world2pix(ra, dec, 0)
+    ra, dec = require_sky_mapping(a).all_pix2world((nx - 1) / 2, (ny - 1) / 2, 0)
+    x, y = require_sky_mapping(b).all_world2pix(ra, dec, 0)
     return grouping.fields_overlap((float(y), float(x)), (ny, nx), fraction)

@@ -77,7 +77,7 @@ class Sources(PrimitivesBase):
             The frame has no usable pixel, or more sources than can be separated.
         """
         ext = frame[0]
-        wcs = ext.wcs if params.catalogue else None
+        sky = ext.sky_mapping if params.catalogue else None
         found = detect.detect_sources(
             ext.read("data"),
             ext.read("mask") if params.mask else None,
@@ -90,7 +90,7 @@ class Sources(PrimitivesBase):
             back_filtersize=params.back_filtersize,
             bad_bits=params.replace_flags,
             gain=float(ext.gain()),
-            pix2world=None if wcs is None else lambda x, y: wcs.all_pix2world(x, y, 0),
+            pix2world=None if sky is None else lambda x, y: sky.all_pix2world(x, y, 0),
             pixel_scale=ext.pixel_scale(),
             measure=params.catalogue,
         )

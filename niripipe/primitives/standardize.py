@@ -373,7 +373,7 @@ class Standardize(PrimitivesBase):
 
 def _validate(frame: AstroData, params: ValidateDataParams) -> None:
     _is_niri_image(frame)
-    if params.require_wcs and not frame.tags & _WITHOUT_WCS and frame[0].wcs is None:
+    if params.require_wcs and not frame.tags & _WITHOUT_WCS and frame[0].sky_mapping is None:
         raise DataError(
             "The frame has no usable WCS, and its header does not allow one to be built",
             file=frame.filename,
@@ -455,7 +455,7 @@ def _standardize_wcs(frame: AstroData, params: StandardizeWCSParams) -> Outcome 
     follows = pointing.rotator_follows(niri)
     consistent = pointing.wcs_is_consistent(niri, limit) if follows else None
     ext = frame[0]
-    if ext.wcs is not None and consistent is not False and params.bad_wcs != "new":
+    if ext.sky_mapping is not None and consistent is not False and params.bad_wcs != "new":
         if done:
             return _fixed(frame, done)
         return not_needed(
@@ -464,7 +464,7 @@ def _standardize_wcs(frame: AstroData, params: StandardizeWCSParams) -> Outcome 
             else "the rotator did not follow the sky: there is nothing to compare the WCS with"
         )
     found = f"more than {limit:g} arcsec from target plus offsets"
-    if ext.wcs is None:
+    if ext.sky_mapping is None:
         found = ext.wcs_problem or f"no copy of it can be true for the camera {frame.camera()}"
     if params.bad_wcs == "ignore":
         return skipped(f"the WCS is kept as it is: {found}")
@@ -477,9 +477,9 @@ def _standardize_wcs(frame: AstroData, params: StandardizeWCSParams) -> Outcome 
             remedy="Pass prepare:bad_wcs=fix to rebuild it from the pointing",
         )
     try:
-        ext.wcs = pointing.wcs_from_pointing(niri)
+        ext.sky_mapping = pointing.wcs_from_pointing(niri)
     except DataError as error:
-        if ext.wcs is None and getattr(params, "require_wcs", True):
+        if ext.sky_mapping is None and getattr(params, "require_wcs", True):
             raise
         return skipped(f"the WCS is kept as it is: {found}, and none can be built ({error.item} missing)")
     if not follows:
@@ -494,7 +494,7 @@ def _take_header_wcs(frame: AstroDataNiri, limit: float) -> str:
         return ""
     believed = pointing.raw_wcs(frame, limit)
     if believed is None:
-        ext.wcs = None
+        ext.sky_mapping = None
         return ""
     done = []
     if believed.origin == "primary":
@@ -504,7 +504,7 @@ def _take_header_wcs(frame: AstroDataNiri, limit: float) -> str:
         x, y = believed.shift
         done.append(f"CRPIX was moved by ({x:g}, {y:g}) pixels from the chip to the subarray")
     if done:
-        ext.wcs = believed.wcs.to_wcs()
+        ext.sky_mapping = believed.wcs.to_plane()
     return "; ".join(done)
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from niripipe.astrodata.wcs import terms_of
+from niripipe.astrodata.wcs import terms_of, to_astropy
 from niripipe.errors import DataError
 from niripipe.instruments import pointing
 from niripipe.instruments.pointing import LinearWcs
@@ -143,7 +143,7 @@ def test_numbers_survive_the_way_through_a_wcs(ra: float, dec: float, angle: flo
     cd = pointing.cd_matrix(0.1171, angle, mirrored=mirrored)
     assume(abs(np.linalg.det(cd)) > 0)
     wcs = LinearWcs((512.5, 400.0), (ra, dec), (cd[0, 0], cd[0, 1], cd[1, 0], cd[1, 1]))
-    again = LinearWcs(*terms_of(wcs.to_wcs()))
+    again = LinearWcs(*terms_of(to_astropy(wcs.to_plane())))
     assert again is not None
     assert again.crpix == wcs.crpix
     assert again.crval == wcs.crval
@@ -224,8 +224,8 @@ def test_a_built_wcs_agrees_with_the_detector_offsets(
         for p, q in ((0, 0), (8, -5))
     ]
     first, second = (pointing.wcs_from_pointing(ad) for ad in frames)
-    star = first.all_pix2world([[500.0, 530.0]], 0)
-    x, y = second.all_world2pix(star, 0)[0] - [500.0, 530.0]
+    star = first.all_pix2world(500.0, 530.0, 0)
+    x, y = np.array(second.all_world2pix(*star, 0)) - [500.0, 530.0]
     scale = 0.1171
     assert x == pytest.approx((-8 if mirrored else 8) / scale, abs=0.05)
     assert y == pytest.approx(5 / scale, abs=0.05)
@@ -275,12 +275,12 @@ def test_the_reference_pixel_is_the_headers_if_it_makes_sense(
     crpix: tuple[float, float],
 ) -> None:
     ad = make_frame({"DATE-OBS": date}, cards, shape=shape)
-    assert tuple(pointing.wcs_from_pointing(ad).wcs.crpix) == crpix
+    assert tuple(pointing.wcs_from_pointing(ad).crpix) == crpix
 
 
 def test_without_offsets_the_built_wcs_points_at_the_target(make_frame: MakeFrame) -> None:
     ad = make_frame(POFFSET=None, QOFFSET=None)
-    assert tuple(pointing.wcs_from_pointing(ad).wcs.crval) == (247.8910, 30.1464)
+    assert tuple(pointing.wcs_from_pointing(ad).crval) == (247.8910, 30.1464)
 
 
 def test_what_a_wcs_needs_is_named_when_it_is_missing(make_frame: MakeFrame) -> None:
