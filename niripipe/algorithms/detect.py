@@ -13,7 +13,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,11 @@ _MISSING = -999.0
 _KERNEL = np.array([[1, 2, 1], [2, 4, 2], [1, 2, 1]], dtype=np.float32)
 # Bits whose pixels must not make or shape a source. Saturated pixels belong to stars and stay.
 _NOT_SKY = BAD | COSMIC_RAY | NO_DATA | UNILLUMINATED
+# Levels at which sources are looked at for being several: SExtractor's number, and one that finds all but a
+# few of the blends in half of the time.
+_LEVELS, _FEW_LEVELS = 32, 8
+# Boxes of sources up to this many pixels away are looked at together: all but those of large galaxies.
+_COMMON_EXTENT = 15
 
 _WORLD = (
     ("X_WORLD", "f8"), ("Y_WORLD", "f8"),
@@ -108,7 +113,7 @@ def detect_sources(
     pixel_scale: float | None = None,
     seeing: float | None = None,
     pix2world: PixelToWorld | None = None,
-    measure: bool = True,
+    measure: bool | Literal["positions"] = True,
 ) -> Detection:
     """Detect and measure the sources of a frame.
 
@@ -129,7 +134,7 @@ def detect_sources(
         measures extents at the detection threshold; a higher analysis threshold counts the pixels of the
         source anew.
     deblend_mincont : float
-        Least share of the flux for a component to be a source of its own; 32 levels.
+        Least share of the flux for a component to be a source of its own, looked for at 32 levels.
     phot_min_radius : float
         Least size of the Kron aperture, in units of the source's axes.
     back_size, back_filtersize : int
@@ -145,9 +150,11 @@ def detect_sources(
     pix2world : callable, optional
         Takes 0-based arrays x and y, returns longitude and latitude in degrees, for the WORLD columns.
         Without it they are NaN.
-    measure : bool
+    measure : bool or "positions"
         Whether the sources are measured. Without it there is the object mask only, and the catalogue is
-        empty.
+        empty. "positions" is quicker and does for aligning frames: blends are looked for at 8 levels, fluxes
+        are those in the smallest aperture with what neighbours add, and FLUX_RADIUS is NaN, except where
+        FWHM_IMAGE has to be made of it.
 
     Returns
     -------
@@ -178,28 +185,40 @@ def detect_sources(
     if not background.rms > 0:
         return empty
     noise = _noise_map(variance, hidden, background.rms)
-    objects, segments = _extract(plane, detect_thresh, noise, hidden, detect_minarea, deblend_mincont, gain)
+    levels = _LEVELS if measure is True else _FEW_LEVELS
+    objects, segments = _extract(
+        plane, detect_thresh, noise, hidden, detect_minarea, deblend_mincont, levels, gain
+    )
     if len(objects) == 0:
         return empty
     if analysis_thresh > detect_thresh:
         bright = plane > analysis_thresh * noise
         objects["tnpix"] = np.bincount(segments[bright], minlength=len(objects) + 1)[1:]
-    flagged, union = _flagged(segments, mask, len(objects))
+    covered = segments != 0
+    places = np.flatnonzero(covered)
+    labels = segments.ravel()[places]
+    flagged, union = _flagged(places, labels, mask, len(objects))
     keep = _acceptable(objects, flagged)
-    renumber = np.zeros(len(objects) + 1, dtype=np.int32)
-    renumber[1:][keep] = np.arange(1, keep.sum() + 1)
-    segments = renumber[segments]
-    objmask = (segments > 0).astype(np.uint8)
-    objects = objects[keep]
+    if not keep.all():
+        renumber = np.zeros(len(objects) + 1, dtype=np.int32)
+        renumber[1:][keep] = np.arange(1, keep.sum() + 1)
+        labels = renumber[labels]
+        segments.ravel()[places], covered.ravel()[places] = labels, labels != 0
+        objects = objects[keep]
     if len(objects) == 0:
         return empty
+    objmask = covered.view(np.uint8)
     if not measure:
         return replace(empty, objmask=objmask)
 
     catalogue = _catalogue(objects, flagged[keep], union[keep])
-    _photometry(catalogue, objects, plane, segments, hidden, variance, background.rms, gain, phot_min_radius)
     catalogue["BACKGROUND"] = _at(background.level, objects)
-    _profiles(catalogue, objects, plane, stamp_half_size(pixel_scale, seeing))
+    sky = {"rms": background.rms, "gain": gain, "least": phot_min_radius}
+    if measure == "positions":
+        _photometry(catalogue, objects, plane, None, hidden, variance, **sky)
+    else:
+        _photometry(catalogue, objects, plane, segments, hidden, variance, **sky)
+    _widths(catalogue, objects, plane, stamp_half_size(pixel_scale, seeing), half_light=measure is True)
     catalogue["CLASS_STAR"], width = star_likeness(catalogue)
     _windowed(catalogue, objects, plane, hidden, background.rms, gain, width)
     if pix2world is not None:
@@ -248,6 +267,8 @@ def star_likeness(catalogue: Catalogue) -> tuple[NDArray[np.float32], float]:
         deviation = np.log(np.maximum(width, 0.1) / locus)
     else:
         deviation = np.log(np.maximum(2 * catalogue["FLUX_RADIUS"] / np.maximum(width, 0.1), 0.1) / 1.2)
+        # What was not measured speaks against nothing.
+        deviation = np.nan_to_num(deviation, nan=0.0)
     scale = np.hypot(0.19, 2 * noise)
     likeness = np.exp(-0.5 * (deviation / scale) ** 2)
     # Between what the width says and not knowing, by signal to noise.
@@ -335,11 +356,12 @@ def _repaired(
 def _shrunk(bad: NDArray[np.bool_], reach: int) -> NDArray[np.bool_]:
     """Keep the pixels whose whole neighbourhood is bad; beyond the frame everything counts as bad."""
     for axis in (0, 1):
-        padded = np.pad(bad, [(reach, reach) if k == axis else (0, 0) for k in (0, 1)], constant_values=True)
-        size = bad.shape[axis]
-        bad = np.logical_and.reduce(
-            [padded[(slice(None),) * axis + (slice(k, k + size),)] for k in range(2 * reach + 1)]
-        )
+        shrunk = bad.copy()
+        before, after = np.moveaxis(bad, axis, 0), np.moveaxis(shrunk, axis, 0)
+        for step in range(1, reach + 1):
+            after[step:] &= before[:-step]
+            after[:-step] &= before[step:]
+        bad = shrunk
     return bad
 
 
@@ -375,6 +397,7 @@ def _extract(
     hidden: NDArray[np.bool_] | None,
     minarea: int,
     mincont: float,
+    levels: int,
     gain: float,
 ) -> tuple[Any, NDArray[np.int32]]:
     import sep
@@ -393,7 +416,7 @@ def _extract(
                         minarea=minarea,
                         filter_kernel=_KERNEL,
                         filter_type="conv",
-                        deblend_nthresh=32,
+                        deblend_nthresh=levels,
                         deblend_cont=mincont,
                         clean=True,
                         clean_param=1.0,
@@ -419,15 +442,15 @@ def _extract(
 
 
 def _flagged(
-    segments: NDArray[np.int32], mask: NDArray[np.uint16] | None, number: int
+    places: NDArray[np.intp], labels: NDArray[np.int32], mask: NDArray[np.uint16] | None, number: int
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """Count the flagged pixels of each source, and unite their flags."""
     count, union = np.zeros(number + 1, np.int32), np.zeros(number + 1, np.int32)
     if mask is not None:
-        places = np.flatnonzero(mask)
-        label = segments.ravel()[places]
-        count = np.bincount(label, minlength=number + 1).astype(np.int32)
-        np.bitwise_or.at(union, label, mask.ravel()[places].astype(np.int32))
+        flags = mask.ravel()[places]
+        some = flags != 0
+        count = np.bincount(labels[some], minlength=number + 1).astype(np.int32)
+        np.bitwise_or.at(union, labels[some], flags[some].astype(np.int32))
     return count[1:], union[1:]
 
 
@@ -477,72 +500,83 @@ def _photometry(
     catalogue: Catalogue,
     objects: Any,
     plane: NDArray[np.float32],
-    segments: NDArray[np.int32],
+    segments: NDArray[np.int32] | None,
     hidden: NDArray[np.bool_] | None,
     variance: Floats | None,
+    *,
     rms: float,
     gain: float,
     least: float,
 ) -> None:
-    """Measure in 2.5 Kron radii, at least ``least`` axes; neighbours are replaced by the pixel opposite."""
+    """Measure in 2.5 Kron radii, at least ``least`` axes; neighbours are replaced by the pixel opposite.
+
+    Without ``segments`` in ``least`` axes, with the neighbours.
+    """
     import sep
 
-    x, y, a, b = (objects[name].astype(np.float64) for name in ("x", "y", "a", "b"))
-    theta = np.clip(objects["theta"].astype(np.float64), -np.pi / 2, np.pi / 2)
-    kron, _ = sep.kron_radius(
-        plane, x, y, a, b, theta, 6.0, mask=hidden, segmap=segments, seg_id=np.arange(1, x.size + 1)
-    )
-    radius = np.fmax(2.5 * kron, least)
+    x, y, a, b, theta = shape = _ellipses(objects)
+    radius = np.full(x.size, least)
+    if segments is not None:
+        number = np.arange(1, x.size + 1)
+        kron, _ = sep.kron_radius(plane, *shape, 6.0, mask=hidden, segmap=segments, seg_id=number)
+        radius = np.fmax(2.5 * kron, least)
     if variance is None:
         noise: dict[str, Any] = {"err": rms, "gain": gain}
     else:
         noise = {"var": np.ascontiguousarray(np.nan_to_num(variance, posinf=0.0), dtype=np.float32)}
-    flux, error, flag = sep.sum_ellipse(plane, x, y, a, b, theta, radius, **noise)
-    extent = np.ceil(a * radius).astype(int) + 1
-    neighbours = np.zeros(x.size, dtype=bool)
-    for k in range(x.size):
-        replaced = _without_neighbours(plane, segments, k + 1, x[k], y[k], int(extent[k]))
-        if replaced is not None:
-            stamp, x0, y0 = replaced
+    flux, error, flag = sep.sum_ellipse(plane, *shape, radius, **noise)
+    if segments is not None:
+        extent = np.ceil(a * radius).astype(np.intp) + 1
+        crowded = _crowded(segments, x, y, extent)
+        for k in crowded.tolist():
+            stamp, x0, y0 = _without_neighbours(plane, segments, k + 1, x[k], y[k], int(extent[k]))
             one = slice(k, k + 1)
-            total = sep.sum_ellipse(stamp, x[one] - x0, y[one] - y0, a[one], b[one], theta[one], radius[one])
-            flux[k] = total[0][0]
-            neighbours[k] = True
-    # Half of the light lies well within 3 axes of anything; the cost goes with the square of the reach.
-    reach = np.where(a > 10, 3.0, 6.0) * a
-    half = np.empty(x.size)
-    for group, subpixels in ((a <= 10, 2), (a > 10, 1)):
-        if group.any():
-            half[group] = sep.flux_radius(
-                plane,
-                x[group],
-                y[group],
-                reach[group],
-                0.5,
-                normflux=np.maximum(flux[group], 1e-6),
-                subpix=subpixels,
+            flux[one] = sep.sum_ellipse(
+                stamp, x[one] - x0, y[one] - y0, a[one], b[one], theta[one], radius[one]
             )[0]
+        catalogue["FLAGS"][crowded] |= 1
     catalogue["FLUX_AUTO"], catalogue["FLUXERR_AUTO"] = flux, error
-    catalogue["FLUX_RADIUS"] = half
     positive = flux > 0
     ratio = np.where(positive, flux, 1.0)
     catalogue["MAG_AUTO"] = np.where(positive, -2.5 * np.log10(ratio), 99.0)
     catalogue["MAGERR_AUTO"] = np.where(positive, 2.5 / np.log(10) * error / ratio, 99.0)
-    catalogue["FLAGS"] |= np.where(flag & 0x10, 16, 0).astype(np.int16) | neighbours.astype(np.int16)
+    catalogue["FLAGS"] |= np.where(flag & 0x10, 16, 0).astype(np.int16)
+
+
+def _ellipses(objects: Any) -> list[NDArray[np.float64]]:
+    """Return centres, axes and angle (radians) as `sep` wants them."""
+    x, y, a, b, theta = (objects[name].astype(np.float64) for name in ("x", "y", "a", "b", "theta"))
+    return [x, y, a, b, np.clip(theta, -np.pi / 2, np.pi / 2)]
+
+
+def _crowded(segments: NDArray[np.int32], x: Floats, y: Floats, extent: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Return which sources may have others within the given distance along the axes."""
+    ny, nx = segments.shape
+    crowded = np.zeros(x.size, dtype=bool)
+    small = extent <= _COMMON_EXTENT
+    for group in (np.flatnonzero(small), *np.flatnonzero(~small)[:, None]):
+        reach = extent[group, None]
+        box = np.arange(-reach.max(initial=0), reach.max(initial=0) + 1)
+        # At the edges of the frame the outermost pixels are seen more than once.
+        row = np.clip(np.rint(y[group, None]).astype(np.intp) + box, 0, ny - 1)
+        column = np.clip(np.rint(x[group, None]).astype(np.intp) + box, 0, nx - 1)
+        near = np.abs(box) <= reach
+        labels = segments[row[:, :, None], column[:, None, :]]
+        others = (labels != 0) & (labels != group[:, None, None] + 1)
+        crowded[group] = (others & near[:, :, None] & near[:, None, :]).any(axis=(1, 2))
+    return np.flatnonzero(crowded)
 
 
 def _without_neighbours(
     plane: NDArray[np.float32], segments: NDArray[np.int32], label: int, x: float, y: float, extent: int
-) -> tuple[NDArray[np.float32], int, int] | None:
-    """Cut out a source with the pixels of others replaced; None when there are no others."""
+) -> tuple[NDArray[np.float32], int, int]:
+    """Cut out a source with the pixels of others replaced, and tell where its corner is (x, y)."""
     ny, nx = plane.shape
     ix, iy = round(x), round(y)
     x0, x1 = max(ix - extent, 0), min(ix + extent + 1, nx)
     y0, y1 = max(iy - extent, 0), min(iy + extent + 1, ny)
     labels = segments[y0:y1, x0:x1]
     foreign = (labels != 0) & (labels != label)
-    if not foreign.any():
-        return None
     stamp = plane[y0:y1, x0:x1].copy()
     row, column = np.nonzero(foreign)
     mirror_row, mirror_column = 2 * iy - (row + y0) - y0, 2 * ix - (column + x0) - x0
@@ -554,7 +588,10 @@ def _without_neighbours(
     return stamp, x0, y0
 
 
-def _profiles(catalogue: Catalogue, objects: Any, plane: NDArray[np.float32], half_size: int) -> None:
+def _widths(
+    catalogue: Catalogue, objects: Any, plane: NDArray[np.float32], half_size: int, *, half_light: bool
+) -> None:
+    """Measure profiles and, unless ``half_light`` is False, half-light radii of all sources."""
     result = measure_profiles(
         plane,
         objects["x"],
@@ -567,10 +604,33 @@ def _profiles(catalogue: Catalogue, objects: Any, plane: NDArray[np.float32], ha
     catalogue["PROFILE_FWHM"], catalogue["PROFILE_EE50"] = result.fwhm, result.ee50
     catalogue["FLUX_MAX"] = result.peak
     # Near the edges, where no stamp fits, the half-light radius has to do.
-    half_light = 2 * catalogue["FLUX_RADIUS"]
-    catalogue["FWHM_IMAGE"] = np.where(
-        result.core > 0, result.core, np.where(half_light > 0, half_light, _MISSING)
-    )
+    measured = result.core > 0
+    radius = _half_light_radius(objects, plane, catalogue["FLUX_AUTO"], ~measured | half_light)
+    catalogue["FLUX_RADIUS"] = radius
+    catalogue["FWHM_IMAGE"] = np.where(measured, result.core, np.where(radius > 0, 2 * radius, _MISSING))
+
+
+def _half_light_radius(
+    objects: Any, plane: NDArray[np.float32], flux: NDArray[np.float32], which: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """Radius of the circle with half of the flux of some sources, at most 6 axes; NaN for the others."""
+    import sep
+
+    x, y, a, _, _ = _ellipses(objects)
+    normal = np.maximum(flux.astype(np.float64), 1e-6)
+    radius = np.full(x.size, np.nan)
+    # The cost goes with the square of the reach: half of the light lies within two axes of nearly all
+    # sources, and well within three of the largest.
+    for large, subpixels, reaches in ((a <= 10, 3, (2.0, 6.0)), (a > 10, 1, (2.0, 3.0))):
+        todo = np.flatnonzero(which & large)
+        for reach in reaches:
+            if todo.size:
+                limit = reach * a[todo]
+                radius[todo] = sep.flux_radius(
+                    plane, x[todo], y[todo], limit, 0.5, normflux=normal[todo], subpix=subpixels
+                )[0]
+                todo = todo[radius[todo] >= 0.999 * limit]
+    return radius
 
 
 def _windowed(
@@ -596,7 +656,9 @@ def _windowed(
         alike = np.abs(np.log(sigma * SIGMA_TO_FWHM / width)) < 0.5
         sigma = np.where(alike, width / SIGMA_TO_FWHM, sigma)
     x0, y0 = objects["x"].astype(np.float64), objects["y"].astype(np.float64)
-    x, y, _ = sep.winpos(plane, x0, y0, sigma, mask=hidden, subpix=5)
+    # The weight is 3e-4 at the edge of the window: how finely pixels there are divided moves the centroid by
+    # a thousandth of its error.
+    x, y, _ = sep.winpos(plane, x0, y0, sigma, mask=hidden, subpix=1)
     # An iteration that ran away to a neighbour ends far from the barycentre.
     sane = np.hypot(x - x0, y - y0) < np.maximum(2.0, objects["a"])
     flux = np.maximum(catalogue["FLUX_AUTO"].astype(np.float64), 1e-30)

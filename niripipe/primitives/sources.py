@@ -30,7 +30,11 @@ class DetectSourcesParams(Params):
     phot_min_radius: float = Field(3.5, ge=1, description="smallest scaled radius of the Kron aperture")
     back_size: int = Field(32, ge=1, description="mesh of the background, pixels")
     back_filtersize: int = Field(8, ge=1, description="median filter of the background, meshes")
-    catalogue: bool = Field(True, description="measure the sources; without it there is only their mask")
+    catalogue: bool | Literal["positions"] = Field(
+        True,
+        description="measure the sources; without it there is only their mask. positions: quicker, what "
+        "alignment needs",
+    )
 
 
 class DilateObjectMaskParams(Params):
@@ -69,7 +73,9 @@ class Sources(PrimitivesBase):
         Thresholds refer to one background rms of the whole frame. Positions in OBJCAT are 1-based;
         X_IMAGE, Y_IMAGE are barycentres, XWIN_IMAGE, YWIN_IMAGE the more precise windowed positions.
         Data, variance and mask are not changed. With ``catalogue=False`` an older OBJCAT, which would not
-        belong to the new mask, is removed.
+        belong to the new mask, is removed. With ``catalogue="positions"`` FLUX_AUTO is that of the smallest
+        aperture, with the light of neighbours in it, and FLUX_RADIUS is missing (NaN). Both find fewer of
+        the closest blends, so that the mask may differ in a few pixels.
 
         Raises
         ------

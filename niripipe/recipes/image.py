@@ -13,7 +13,7 @@ def reduce(p: Any) -> None:
     _correct(p)
     _subtract_sky(p)
     p.cleanReadout()
-    _align_and_stack(p)
+    _align_and_stack(p, catalogue="positions")
     p.storeProcessedScience(suffix="_image")
 
 
@@ -69,7 +69,7 @@ def makeSkyFlat(p: Any) -> None:
 
 def alignAndStack(p: Any) -> None:
     """Align, scale and stack images that are already reduced (``_stack``)."""
-    _align_and_stack(p)
+    _align_and_stack(p, catalogue=True)
 
 
 def calibrate(p: Any) -> None:
@@ -127,7 +127,7 @@ def _first_pass(p: Any) -> None:
     p.separateSky()
     p.requireSameInputs(source="sky")
     _subtract_masked_sky(p)
-    p.detectSources()
+    p.detectSources(catalogue="positions")
     p.adjustWCSToReference()
     # Frames that could not be aligned are set aside here as well.
     p.keepCommonInputs(stream="flat_corrected", source="main")
@@ -146,12 +146,12 @@ def _second_pass(p: Any) -> None:
     p.associateSky()
     p.skyCorrect(mask_objects=True)
     p.clearStream(stream="sky")
-    _align_and_stack(p)
+    _align_and_stack(p, catalogue="positions")
     p.storeProcessedScience(suffix="_image")
 
 
-def _align_and_stack(p: Any) -> None:
-    p.detectSources()
+def _align_and_stack(p: Any, *, catalogue: bool | str) -> None:
+    p.detectSources(catalogue=catalogue)
     p.adjustWCSToReference()
     p.resampleToCommonFrame()
     p.scaleCountsToReference()

@@ -80,6 +80,34 @@ def test_the_catalogue_has_the_columns_of_the_tables_of_dragons(stars):
     np.testing.assert_allclose(catalogue["MAG_AUTO"], -2.5 * np.log10(flux), rtol=1e-5)
 
 
+def test_the_quick_catalogue_has_the_positions_and_the_order_of_brightness(stars):
+    frame, truth = stars
+    full, quick = detect_sources(frame).catalogue, detect_sources(frame, measure="positions").catalogue
+    full, quick = full[matched(full, truth)], quick[matched(quick, truth)]
+    for name in ("XWIN_IMAGE", "YWIN_IMAGE"):
+        assert np.abs(quick[name] - full[name]).max() < 0.01 * full["ERRWIN_IMAGE"].min()
+    for name in ("FLUX_AUTO", "ERRWIN_IMAGE", "FWHM_IMAGE", "CLASS_STAR"):
+        np.testing.assert_allclose(quick[name], full[name], rtol=0.05)
+    assert np.isnan(quick["FLUX_RADIUS"]).all()
+
+
+def test_the_quick_catalogue_has_a_width_where_no_profile_fits():
+    frame = np.random.default_rng(9).normal(0, 5, (200, 200))
+    add_star(frame, 5, 100, 1e5)
+    row = detect_sources(frame.astype(np.float32), measure="positions").catalogue[0]
+    assert row["PROFILE_FWHM"] == -999
+    assert row["FWHM_IMAGE"] == pytest.approx(2.355 * SIGMA, rel=0.1)
+    assert row["FLUX_RADIUS"] == pytest.approx(row["FWHM_IMAGE"] / 2)
+    assert row["XWIN_IMAGE"] - 1 == pytest.approx(5, abs=0.05)
+
+
+@pytest.mark.parametrize("measure", [False, "positions"])
+def test_the_object_mask_is_the_same_however_much_is_measured(stars, measure):
+    np.testing.assert_array_equal(
+        detect_sources(stars[0], measure=measure).objmask, detect_sources(stars[0]).objmask
+    )
+
+
 def test_the_object_mask_covers_the_sources_in_the_catalogue_alone(stars):
     frame, truth = stars
     mask = detect_sources(frame).objmask
@@ -147,6 +175,17 @@ def test_close_stars_are_separated_and_measured_without_each_other():
     assert catalogue["FLUX_AUTO"][bright] == pytest.approx(1e5, rel=0.05)
     assert catalogue["FLUX_AUTO"][faint] == pytest.approx(4e4, rel=0.1)
     assert (catalogue["FLAGS"] & 3).all()
+
+
+def test_a_star_beside_a_large_galaxy_is_flagged_and_a_lonely_galaxy_is_not():
+    rng = np.random.default_rng(10)
+    frame = rng.normal(0, 5, (400, 400))
+    add_star(frame, 200, 200, 3e6, sigma=12.0)
+    lonely = detect_sources(frame.astype(np.float32), back_size=128).catalogue
+    assert lonely["FLAGS"][np.argmax(lonely["FLUX_AUTO"])] & 1 == 0
+    add_star(frame, 250, 200, 1e5)
+    both = detect_sources(frame.astype(np.float32), back_size=128).catalogue
+    assert both["FLAGS"][np.argmax(both["FLUX_AUTO"])] & 1 == 1
 
 
 def test_galaxies_and_cosmic_rays_do_not_look_like_stars(stars):

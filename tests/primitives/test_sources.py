@@ -56,6 +56,17 @@ def test_without_a_catalogue_there_is_the_same_mask_alone():
     assert "OBJCAT" not in measured.main[0][0].tables
 
 
+def test_a_catalogue_for_alignment_is_a_choice_in_words():
+    b = make.bench([starry()])
+    b.p.detectSources(catalogue="positions")
+    table = b.main[0][0].OBJCAT
+    assert len(table) == 3
+    assert np.isfinite(table["X_WORLD"]).all()
+    assert np.isnan(table["FLUX_RADIUS"]).all()
+    with pytest.raises(ParameterError, match="catalogue"):
+        b.p.detectSources(catalogue="everything")
+
+
 def test_detection_changes_no_pixel():
     ad = starry()
     before = ad[0].data.copy(), ad[0].variance.copy(), ad[0].mask.copy()
