@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, ClassVar, NoReturn, Self
+from typing import IO, TYPE_CHECKING, Any, ClassVar, NoReturn, Self, cast
 
 import numpy as np
 
 from niripipe.astrodata import arithmetic, descriptors, display, naming, tags
 from niripipe.astrodata.descriptors import astro_data_descriptor
-from niripipe.astrodata.extension import Extension, check_extra_name, hold_extra, is_table
+from niripipe.astrodata.extension import Extension, check_extra_name
 from niripipe.astrodata.headers import HeaderManager, WatchedHeader, header_value, watched
-from niripipe.astrodata.planes import Held
 from niripipe.astrodata.provenance import HistoryRecord, ProvenanceRecord, Records
 from niripipe.astrodata.section import Section
+from niripipe.astrodata.tables import HeldTable, is_table
 from niripipe.errors import DataError, InputError, StorageError
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class _Parts:
     def __init__(self, phu: WatchedHeader) -> None:
         self.phu = phu
         self.extensions: list[Extension] = []
-        self.tables: dict[str, Held[Any]] = {}
+        self.tables: dict[str, HeldTable] = {}
         self.records = Records()
         self.path: str | None = None
         self.orig_filename: str | None = None
@@ -378,6 +378,33 @@ class AstroData:
         """Rows of a plane without loading it if it is parked, see `Extension.rows`."""
         return self._each(lambda extension: extension.rows(name))
 
+    def columns(self, name: str) -> Any:
+        """Return the columns of a table for reading only, without making an astropy table of them.
+
+        Parameters
+        ----------
+        name : str
+            A table of the data set, or of the extension if this is a single slice.
+
+        Returns
+        -------
+        numpy.ndarray or astropy.table.Table
+            Either gives a column by its name, and its length is the number of rows.
+
+        Raises
+        ------
+        AttributeError
+            There is no table of that name.
+        """
+        held = self._parts.tables.get(name)
+        if isinstance(held, HeldTable):
+            return held.columns()
+        return self._only("columns").columns(name)
+
+    def set_columns(self, name: str, columns: Mapping[str, Any]) -> None:
+        """Replace columns of a table of a single extension, or add them, see `Extension.set_columns`."""
+        self._only("set_columns").set_columns(name, columns)
+
     def plane_header(self, name: str) -> Any:
         """Return the header of one plane or extra, see `Extension.plane_header`."""
         return self._each(lambda extension: extension.plane_header(name))
@@ -422,9 +449,8 @@ class AstroData:
         sizes = {}
         for name in self.tables:
             is_record = name in _RECORDS
-            rows: Any = self._parts.records.rows(name) if is_record else self._parts.tables[name].read()
-            columns = rows.dtype.names if is_record else rows.colnames
-            sizes[name] = f"({len(rows)}, {len(columns)})"
+            rows: Any = self._parts.records.rows(name) if is_record else self._parts.tables[name].columns()
+            sizes[name] = f"({len(rows)}, {len(rows.dtype.names)})"
         return sizes
 
     def __getattr__(self, name: str) -> Any:
@@ -492,7 +518,7 @@ class AstroData:
         if name in _RECORDS:
             self._parts.records.replace(name, value)
         else:
-            self._parts.tables[name] = hold_extra(name, value)
+            self._parts.tables[name] = HeldTable(value)
 
     # ---- building and changing
 
@@ -808,7 +834,7 @@ class AstroData:
         new.extensions = extensions
         for extension in extensions:
             extension._phu = new.phu
-        new.tables = {name: held.copy() for name, held in old.tables.items()}
+        new.tables = {name: cast(HeldTable, held.copy()) for name, held in old.tables.items()}
         new.records = old.records.copy()
         new.path, new.orig_filename, new.read_from = old.path, old.orig_filename, old.read_from
         return ad

@@ -115,5 +115,5 @@ def _planes(extension: Any) -> list[tuple[str, str, str, str]]:
 
 
 def _table_shape(held: Any) -> tuple[str, str]:
-    table = held.read()
-    return f"({len(table)}, {len(table.colnames)})", "n/a"
+    table = held.columns()
+    return f"({len(table)}, {len(table.dtype.names)})", "n/a"

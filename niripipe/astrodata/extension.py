@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any, cast
 
@@ -15,6 +15,7 @@ from niripipe.astrodata import wcs as wcs_module
 from niripipe.astrodata.headers import WatchedHeader, drop_structure, watched
 from niripipe.astrodata.planes import ArrayPlane, Held
 from niripipe.astrodata.section import Section
+from niripipe.astrodata.tables import HeldTable, is_table
 from niripipe.astrodata.tangent import TangentPlane
 from niripipe.errors import InputError
 
@@ -254,8 +255,28 @@ class Extension:
             )
         return self._extras[name].hand_out()
 
+    def columns(self, name: str) -> Any:
+        """Return the columns of an attached table for reading only, see `HeldTable.columns`.
+
+        Raises
+        ------
+        AttributeError
+            There is no table of that name.
+        """
+        return self._held_table(name).columns()
+
+    def set_columns(self, name: str, columns: Mapping[str, Any]) -> None:
+        """Replace columns of an attached table, or add them.
+
+        Raises
+        ------
+        AttributeError
+            There is no table of that name.
+        """
+        self._held_table(name).set_columns(columns)
+
     def set_extra(self, name: str, value: Any) -> None:
-        """Attach a table or an array.
+        """Attach an array, or a table, which may be given as a structured array.
 
         Raises
         ------
@@ -426,6 +447,12 @@ class Extension:
             wcs_module.write_to_header(self._wcs.mapping, header)
         return header
 
+    def _held_table(self, name: str) -> HeldTable:
+        held = self._extras.get(name)
+        if not isinstance(held, HeldTable):
+            raise AttributeError(f"this extension has no table {name!r}")
+        return held
+
     def _wcs_state(self) -> _WcsState:
         """Return the state of the WCS, which has been read from the header if nobody set it."""
         if not self._wcs.is_built:
@@ -540,11 +567,6 @@ def check_extra_name(name: str) -> None:
         raise InputError("the name of a table or array has to be upper case", item=name)
 
 
-def is_table(value: Any) -> bool:
-    """Return whether a value is an astropy table, without importing astropy.table."""
-    return hasattr(value, "colnames") and hasattr(value, "columns") and hasattr(value, "meta")
-
-
 def hold_extra(name: str, value: Any) -> Held[Any]:
     """Return a handle on an array or table.
 
@@ -554,7 +576,7 @@ def hold_extra(name: str, value: Any) -> Held[Any]:
         The value is something else, which could not be written.
     """
     if is_table(value):
-        return Held(value)
+        return HeldTable(value)
     if isinstance(value, np.ndarray) and value.ndim and value.dtype.kind in "biuf":
         return ArrayPlane(value)
     raise InputError(

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from niripipe.astrodata.extension import Extension
 from niripipe.astrodata.fits_source import FitsSource, HduRecord
 from niripipe.astrodata.headers import WatchedHeader, drop_structure
-from niripipe.astrodata.planes import ArrayPlane, Held
+from niripipe.astrodata.planes import ArrayPlane
 from niripipe.astrodata.provenance import RECORD_TABLES, Records
+from niripipe.astrodata.tables import HeldTable
 from niripipe.errors import DataError
 
 __all__ = ["Contents", "read_file", "read_hdus"]
@@ -31,7 +32,7 @@ class Contents:
 
     phu: WatchedHeader
     extensions: list[Extension] = field(default_factory=list)
-    tables: dict[str, Held[Any]] = field(default_factory=dict)
+    tables: dict[str, HeldTable] = field(default_factory=dict)
     records: Records = field(default_factory=Records)
 
 
@@ -254,7 +255,7 @@ def _attach_tables(contents: Contents, science: list[tuple[_Item, int]], tables:
         extension = by_version.get(item.version) if item.version else None
         if name == "WCS" and extension is not None:
             continue  # the text form of a gWCS; the FITS keywords beside it are what is used
-        holder: Held[Any] = Held(loader=item.table)
+        holder = HeldTable(loader=item.table)
         if extension is not None and name not in _GLOBAL_TABLES:
             extension._attach_table(name, holder)
         else:

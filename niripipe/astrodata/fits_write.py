@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from niripipe.astrodata.headers import WatchedHeader, is_structural
 from niripipe.astrodata.planes import ArrayPlane
+from niripipe.astrodata.tables import HeldTable, as_rows, is_rows
 from niripipe.astrodata.wcs import _warnings_lock
 from niripipe.errors import DataError, StorageError
 
@@ -34,6 +35,7 @@ _BLOCK = 2880
 _CARDS_PER_BLOCK = _BLOCK // 80
 _counter = itertools.count()
 _BITPIX = {"u1": 8, "i2": 16, "i4": 32, "i8": 64, "f4": -32, "f8": -64}
+_TFORM = {"u1": "B", "i2": "I", "i4": "J", "i8": "K", "f4": "E", "f8": "D"}
 _MASK_KEYWORDS = ("BPMASK", "PROCBPM")
 _PLANE_NAMES = {"data": "SCI", "variance": "VAR", "mask": "DQ"}
 # Descriptions of a layout that come with a header from elsewhere and are made anew here.
@@ -187,7 +189,7 @@ def _extension(extension: Extension, version: int) -> Iterator[_Hdu]:
             same = held.shape == extension.shape
             yield _image(name, version, held.view(), _plane_header(extension, name, science, with_wcs=same))
         else:
-            yield _table(name, version, held.read())
+            yield _table(name, version, cast(HeldTable, held).columns())
 
 
 def _plane_header(extension: Extension, name: str, science: Any, *, with_wcs: bool = True) -> Any:
@@ -226,33 +228,20 @@ def _image(name: str, version: int, array: NDArray[Any], header: Any) -> _Hdu:
         (f"NAXIS{i + 1}", n, f"Length of axis {i + 1}") for i, n in enumerate(reversed(array.shape))
     ]
     mandatory += [("PCOUNT", 0, "No extra parameters"), ("GCOUNT", 1, "One group"), *scaling]
-    named = [("EXTNAME", name, "Name of the extension"), ("EXTVER", version, "Number of the extension")]
-    return _Hdu(mandatory, header, np.ascontiguousarray(array), named)
+    return _Hdu(mandatory, header, np.ascontiguousarray(array), _names(name, version))
 
 
 def _global_table(ad: AstroData, name: str) -> _Hdu:
-    if name not in ("HISTORY", "PROVENANCE"):
-        return _table(name, None, ad._parts.tables[name].read())
-    # Columns of text alone need no library to lay them out, and astropy's takes its time to be imported.
-    rows = ad._parts.records.rows(name)
-    columns = [(column, rows.dtype[column].itemsize) for column in rows.dtype.names or ()]
-    mandatory: list[tuple[str, Any, str]] = [
-        ("XTENSION", "BINTABLE", "Binary table extension"),
-        ("BITPIX", 8, "Array data type"),
-        ("NAXIS", 2, "Number of axes"),
-        ("NAXIS1", rows.dtype.itemsize, "Bytes of a row"),
-        ("NAXIS2", len(rows), "Number of rows"),
-        ("PCOUNT", 0, "No extra parameters"),
-        ("GCOUNT", 1, "One group"),
-        ("TFIELDS", len(columns), "Number of columns"),
-    ]
-    for i, (column, width) in enumerate(columns, start=1):
-        mandatory += [(f"TTYPE{i}", column, "Name of the column"), (f"TFORM{i}", f"{width}A", "Characters")]
-    named: list[tuple[str, Any, str]] = [("EXTNAME", name, "Name of the extension")]
-    return _Hdu(mandatory, WatchedHeader(), rows.tobytes(), named)
+    is_record = name in ("HISTORY", "PROVENANCE")
+    rows = ad._parts.records.rows(name) if is_record else ad._parts.tables[name].columns()
+    return _table(name, None, rows)
 
 
 def _table(name: str, version: int | None, table: Any) -> _Hdu:
+    if is_rows(table):
+        hdu = _plain_table(name, version, table)
+        if hdu is not None:
+            return hdu
     from astropy.io import fits
     from astropy.table import Table
 
@@ -265,6 +254,50 @@ def _table(name: str, version: int | None, table: Any) -> _Hdu:
     return _from_astropy(hdu, name, version, meta)
 
 
+def _plain_table(name: str, version: int | None, rows: NDArray[Any]) -> _Hdu | None:
+    """Lay out columns of numbers and texts, without the time that the import of astropy's tables takes.
+
+    None if there are others.
+    """
+    columns = {
+        column: np.char.encode(rows[column], "utf-8") if rows.dtype[column].kind == "U" else rows[column]
+        for column in rows.dtype.names or ()
+    }
+    formats = {column: _column_format(values) for column, values in columns.items()}
+    if None in formats.values():
+        return None
+    packed = as_rows({c: values.astype(values.dtype.newbyteorder(">")) for c, values in columns.items()})
+    mandatory: list[tuple[str, Any, str]] = [
+        ("XTENSION", "BINTABLE", "Binary table extension"),
+        ("BITPIX", 8, "Array data type"),
+        ("NAXIS", 2, "Number of axes"),
+        ("NAXIS1", packed.dtype.itemsize, "Bytes of a row"),
+        ("NAXIS2", len(packed), "Number of rows"),
+        ("PCOUNT", 0, "No extra parameters"),
+        ("GCOUNT", 1, "One group"),
+        ("TFIELDS", len(columns), "Number of columns"),
+    ]
+    for i, (column, code) in enumerate(formats.items(), start=1):
+        meaning = "Characters" if columns[column].dtype.kind == "S" else "Type of the column"
+        mandatory += [(f"TTYPE{i}", column, "Name of the column"), (f"TFORM{i}", code, meaning)]
+    return _Hdu(mandatory, WatchedHeader(), packed.tobytes(), _names(name, version))
+
+
+def _column_format(values: NDArray[Any]) -> str | None:
+    """Return TFORM of a column; None if it needs more than that to be described."""
+    if values.ndim > 1:
+        return None
+    kind, size = values.dtype.kind, values.dtype.itemsize
+    return f"{size}A" if kind == "S" else _TFORM.get(f"{kind}{size}")
+
+
+def _names(name: str, version: int | None) -> list[tuple[str, Any, str]]:
+    named: list[tuple[str, Any, str]] = [("EXTNAME", name, "Name of the extension")]
+    if version is not None:
+        named.append(("EXTVER", version, "Number of the extension"))
+    return named
+
+
 def _from_astropy(hdu: Any, name: str, version: int | None, meta: Any) -> _Hdu:
     """Let astropy lay out a table, and take header and bytes from it."""
     from astropy.io import fits
@@ -275,15 +308,14 @@ def _from_astropy(hdu: Any, name: str, version: int | None, meta: Any) -> _Hdu:
     header = fits.Header.fromstring(content)
     start = len(header.tostring())
     mandatory = [(card.keyword, card.value, card.comment) for card in header.cards]
-    named: list[tuple[str, Any, str]] = [("EXTNAME", name, "Name of the extension")]
-    if version is not None:
-        named.append(("EXTVER", version, "Number of the extension"))
     present = {*header, *_NAMED}
     own = WatchedHeader()
     for key, value in meta.items():
         if key.upper() not in present and not is_structural(key.upper()) and _is_card(key, value):
             own[key] = value
-    return _Hdu([card for card in mandatory if card[0] not in _NAMED], own, content[start:], named)
+    return _Hdu(
+        [card for card in mandatory if card[0] not in _NAMED], own, content[start:], _names(name, version)
+    )
 
 
 def _is_card(key: str, value: Any) -> bool:

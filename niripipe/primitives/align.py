@@ -222,7 +222,7 @@ def _fluxes(frame: AstroData) -> NDArray[np.float64]:
     """Return ra, dec, flux and its error of a frame's sources, shape (n, 4)."""
     if "OBJCAT" not in frame[0].exposed:
         return np.zeros((0, 4))
-    table = frame[0].OBJCAT
+    table = frame[0].columns("OBJCAT")
     return np.column_stack(
         [np.asarray(table[name], float) for name in ("X_WORLD", "Y_WORLD", "FLUX_AUTO", "FLUXERR_AUTO")]
     )
@@ -289,9 +289,11 @@ def _move_catalogue(frame: AstroData, to_frame: Affine, grid: Grid) -> None:
     ext = frame[0]
     if "OBJCAT" not in ext.exposed:
         return
-    catalogue = ext.OBJCAT
+    catalogue = ext.columns("OBJCAT")
     inverse = to_frame.inverse()
+    moved: dict[str, Any] = {}
     for x, y in (("X_IMAGE", "Y_IMAGE"), ("XWIN_IMAGE", "YWIN_IMAGE")):
-        if x in catalogue.colnames:
+        if x in catalogue.dtype.names:
             new_y, new_x = inverse(np.asarray(catalogue[y]) - 1, np.asarray(catalogue[x]) - 1)
-            catalogue[x], catalogue[y] = new_x - grid.origin[1] + 1, new_y - grid.origin[0] + 1
+            moved |= {x: new_x - grid.origin[1] + 1, y: new_y - grid.origin[0] + 1}
+    ext.set_columns("OBJCAT", moved)

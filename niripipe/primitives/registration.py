@@ -362,7 +362,7 @@ def _confirmed(found: Registration, *frames: AstroData) -> Registration:
     The two ways of centring, weighted by a window and over the whole source, then differ.
     """
     for frame in frames:
-        table = frame[0].OBJCAT
+        table = frame[0].columns("OBJCAT")
         k = int(np.argmax(np.asarray(table["FLUX_AUTO"], float)))
         apart = float(
             np.hypot(
@@ -380,7 +380,7 @@ def _sources(frame: AstroData, cull: bool) -> register.Sources:
     ext = frame[0]
     if "OBJCAT" not in ext.exposed:
         return register.Sources(np.zeros(0), np.zeros(0))
-    table = ext.OBJCAT
+    table = ext.columns("OBJCAT")
     columns = {name: np.asarray(table[name], float) for name in _USED_COLUMNS}
     sources = register.Sources(
         columns["XWIN_IMAGE"] - 1,
@@ -566,10 +566,10 @@ def _seen(frame: AstroData, reference: AstroData, wcs: Any) -> _Seen:
 
 def _update_world(frame: AstroData) -> None:
     ext = frame[0]
-    if "OBJCAT" in ext.exposed and len(ext.OBJCAT):
-        catalogue = ext.OBJCAT
+    if "OBJCAT" in ext.exposed and len(ext.columns("OBJCAT")):
+        catalogue = ext.columns("OBJCAT")
         ra, dec = ext.sky_mapping.all_pix2world(catalogue["X_IMAGE"], catalogue["Y_IMAGE"], 1)
-        catalogue["X_WORLD"], catalogue["Y_WORLD"] = ra, dec
+        ext.set_columns("OBJCAT", {"X_WORLD": ra, "Y_WORLD": dec})
 
 
 def _note(frame: AstroData, verdict: Verdict, reference: AstroData) -> None:

@@ -285,14 +285,16 @@ def _replace(
 ) -> None:
     """Give a frame its new planes, coordinates, and what in its header depends on them."""
     ext = frame[0]
-    if "OBJCAT" in ext.exposed and len(ext.OBJCAT):
-        catalogue = ext.OBJCAT
+    if "OBJCAT" in ext.exposed and len(ext.columns("OBJCAT")):
+        catalogue = ext.columns("OBJCAT")
+        moved: dict[str, Any] = {}
         for x, y in (("X_IMAGE", "Y_IMAGE"), ("XWIN_IMAGE", "YWIN_IMAGE")):
-            if x in catalogue.colnames:
+            if x in catalogue.dtype.names:
                 new_y, new_x = to_new(
                     np.asarray(catalogue[y], float) - 1, np.asarray(catalogue[x], float) - 1
                 )
-                catalogue[x], catalogue[y] = new_x + 1, new_y + 1
+                moved |= {x: new_x + 1, y: new_y + 1}
+        ext.set_columns("OBJCAT", moved)
     ext.reset(result.data, mask=result.mask, variance=result.variance)
     if result.objmask is not None:
         ext.OBJMASK = result.objmask

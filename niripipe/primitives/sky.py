@@ -12,6 +12,7 @@ from pydantic import BeforeValidator
 
 from niripipe.algorithms import grouping
 from niripipe.astrodata import AstroData
+from niripipe.astrodata.tables import as_rows
 from niripipe.errors import DataError, ParameterError
 from niripipe.logutils import get_logger
 from niripipe.primitives.base import Outcome, PrimitivesBase, Status, not_needed, primitive, skipped
@@ -388,26 +389,22 @@ def _root(frame: AstroData) -> str:
 def _sky_names(frame: AstroData) -> list[str]:
     if "SKYTABLE" not in frame.tables:
         return []
-    return [str(name) for name in frame.SKYTABLE["SKYNAME"]]
+    return [str(name) for name in frame.columns("SKYTABLE")["SKYNAME"]]
 
 
 def _name_skies(frame: AstroData, names: Sequence[str]) -> None:
     """Write the names of a frame's skies into SKYTABLE; without any there is none."""
-    from astropy.table import Table
-
     if names:
-        frame.SKYTABLE = Table({"IMAGE": [_root(frame)] * len(names), "SKYNAME": list(names)})
+        frame.SKYTABLE = as_rows({"IMAGE": [_root(frame)] * len(names), "SKYNAME": list(names)})
     elif "SKYTABLE" in frame.tables:
         del frame.SKYTABLE
 
 
 def _set_sky_table(frame: AstroData, sky: BuiltSky, factor: float) -> None:
     """Say what a frame's sky was made of."""
-    from astropy.table import Table
-
     time = frame.ut_datetime()
     start = float("nan") if time is None else time.timestamp()
-    frame.SKYTABLE = Table(
+    frame.SKYTABLE = as_rows(
         {
             "IMAGE": [_root(frame)] * len(sky.names),
             "SKYNAME": list(sky.names),

@@ -102,9 +102,7 @@ class Sources(PrimitivesBase):
         )
         ext.OBJMASK = found.objmask
         if params.catalogue:
-            from astropy.table import Table
-
-            ext.OBJCAT = Table(found.catalogue)
+            ext.OBJCAT = found.catalogue
         elif "OBJCAT" in ext.tables:
             del ext.OBJCAT
         frame.phu.remove("DLOBJMSK", ignore_missing=True)

@@ -11,6 +11,7 @@ import numpy as np
 from niripipe.algorithms import combine as engine
 from niripipe.algorithms import normalize
 from niripipe.astrodata import AstroData, clone_provenance
+from niripipe.astrodata.tables import as_rows, is_rows
 from niripipe.errors import DataError, ParameterError
 from niripipe.logutils import get_logger
 from niripipe.primitives.params import Field, Params, Section
@@ -261,11 +262,14 @@ def _known(values: Iterable[float | None]) -> list[float]:
 
 def _join_sky_tables(frames: list[AstroData], result: AstroData) -> None:
     """Keep for every frame which skies were subtracted from it."""
-    tables = [frame.SKYTABLE for frame in frames if "SKYTABLE" in frame.tables]
-    if tables:
+    having = [frame for frame in frames if "SKYTABLE" in frame.tables]
+    columns = [frame.columns("SKYTABLE") for frame in having]
+    if columns and all(is_rows(rows) and rows.dtype.names == columns[0].dtype.names for rows in columns):
+        result.SKYTABLE = np.concatenate(columns)
+    elif columns:
         from astropy.table import vstack
 
-        result.SKYTABLE = vstack(tables, metadata_conflicts="silent")
+        result.SKYTABLE = vstack([frame.SKYTABLE for frame in having], metadata_conflicts="silent")
 
 
 def _tabulate_alignment(frames: list[AstroData], result: AstroData) -> None:
@@ -282,6 +286,5 @@ def _tabulate_alignment(frames: list[AstroData], result: AstroData) -> None:
         if "ALGNMETH" in frame.phu
     ]
     if rows:
-        from astropy.table import Table
-
-        result.ALIGNMENT = Table(rows=rows, names=("IMAGE", "METHOD", "PAIRS", "RMS", "ERROR"))
+        names = ("IMAGE", "METHOD", "PAIRS", "RMS", "ERROR")
+        result.ALIGNMENT = as_rows(dict(zip(names, zip(*rows, strict=True), strict=True)))
