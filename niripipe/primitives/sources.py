@@ -73,9 +73,9 @@ class Sources(PrimitivesBase):
         Thresholds refer to one background rms of the whole frame. Positions in OBJCAT are 1-based;
         X_IMAGE, Y_IMAGE are barycentres, XWIN_IMAGE, YWIN_IMAGE the more precise windowed positions.
         Data, variance and mask are not changed. With ``catalogue=False`` an older OBJCAT, which would not
-        belong to the new mask, is removed. With ``catalogue="positions"`` FLUX_AUTO is that of the smallest
-        aperture, with the light of neighbours in it, and FLUX_RADIUS is missing (NaN). Both find fewer of
-        the closest blends, so that the mask may differ in a few pixels.
+        belong to the new mask, is removed. With ``catalogue="positions"`` FLUX_AUTO is the isophotal
+        flux, corrected for what lies below the threshold, and FLUX_RADIUS is missing (NaN). Both find the
+        background and blends in a coarser way, so that the mask differs a little at the edges of objects.
 
         Raises
         ------

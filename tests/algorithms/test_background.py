@@ -120,3 +120,25 @@ def test_the_frame_is_not_modified(golden):
     measure_background(golden)
     measure_background(golden, sampling=10)
     assert (golden == before).all()
+
+
+@pytest.mark.parametrize("shape", [(512, 640), (510, 642)])
+def test_a_quick_map_is_the_full_one_with_more_noise(shape):
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    slope = (100 + 0.1 * x + 0.01 * y).astype(np.float32)
+    frame = slope + np.random.default_rng(5).normal(0, 3, shape).astype(np.float32)
+    mask = np.zeros(shape, bool)
+    frame[:, 40:44], mask[:, 40:44] = np.nan, True
+    quick = background_map(frame, mask, quick=True)
+    assert quick.level.shape == shape
+    inner = (slice(32, -32),) * 2
+    assert np.std((quick.level - slope)[inner]) < 0.15 * 3
+    assert np.mean((quick.level - slope)[inner]) == pytest.approx(0, abs=0.1)
+    assert quick.rms == pytest.approx(3, rel=0.05)
+    assert quick.mean == pytest.approx(background_map(frame, mask).mean, abs=0.5)
+
+
+def test_a_quick_map_looks_at_each_column_alike():
+    frame = np.random.default_rng(6).normal(0, 1, (256, 256)).astype(np.float32)
+    frame += 20 * (np.arange(256) % 8 == 3)
+    assert background_map(frame, quick=True).mean == pytest.approx(background_map(frame).mean, abs=0.2)

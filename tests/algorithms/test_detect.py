@@ -85,10 +85,25 @@ def test_the_quick_catalogue_has_the_positions_and_the_order_of_brightness(stars
     full, quick = detect_sources(frame).catalogue, detect_sources(frame, measure="positions").catalogue
     full, quick = full[matched(full, truth)], quick[matched(quick, truth)]
     for name in ("XWIN_IMAGE", "YWIN_IMAGE"):
-        assert np.abs(quick[name] - full[name]).max() < 0.01 * full["ERRWIN_IMAGE"].min()
+        assert (np.abs(quick[name] - full[name]) < 0.3 * full["ERRWIN_IMAGE"]).all()
     for name in ("FLUX_AUTO", "ERRWIN_IMAGE", "FWHM_IMAGE", "CLASS_STAR"):
-        np.testing.assert_allclose(quick[name], full[name], rtol=0.05)
+        np.testing.assert_allclose(quick[name], full[name], rtol=0.1)
     assert np.isnan(quick["FLUX_RADIUS"]).all()
+
+
+def test_the_fluxes_of_the_quick_catalogue_follow_the_transparency():
+    rng = np.random.default_rng(11)
+    truth = np.column_stack([np.arange(50, 400, 70), np.full(5, 100), np.geomspace(2e4, 2e5, 5)])
+    noise, clear = rng.normal(0, RMS, (200, 400)), np.zeros((200, 400))
+    for star in truth:
+        add_star(clear, *star)
+    measured = []
+    for transparency in (1.0, 0.5):
+        frame = (noise + transparency * clear).astype(np.float32)
+        catalogue = detect_sources(frame, measure="positions").catalogue
+        measured.append(catalogue["FLUX_AUTO"][matched(catalogue, truth)])
+    np.testing.assert_allclose(measured[0], truth[:, 2], rtol=0.05)
+    np.testing.assert_allclose(measured[1] / measured[0], 0.5, rtol=0.03)
 
 
 def test_the_quick_catalogue_has_a_width_where_no_profile_fits():
@@ -102,10 +117,9 @@ def test_the_quick_catalogue_has_a_width_where_no_profile_fits():
 
 
 @pytest.mark.parametrize("measure", [False, "positions"])
-def test_the_object_mask_is_the_same_however_much_is_measured(stars, measure):
-    np.testing.assert_array_equal(
-        detect_sources(stars[0], measure=measure).objmask, detect_sources(stars[0]).objmask
-    )
+def test_the_object_mask_is_nearly_the_same_however_much_is_measured(stars, measure):
+    full, quick = (detect_sources(stars[0], measure=much).objmask for much in (True, measure))
+    assert (full != quick).sum() < 0.02 * full.sum()
 
 
 def test_the_object_mask_covers_the_sources_in_the_catalogue_alone(stars):

