@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import wraps
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from functools import lru_cache, wraps
+from typing import Any, Self
 
 from astropy.io import fits
 from astropy.io.fits.verify import VerifyError
 
+from niripipe.astrodata import header_cards
+from niripipe.astrodata.header_cards import is_plain
 from niripipe.errors import DataError
 
 __all__ = ["HeaderManager", "WatchedHeader", "header_value", "without_structure"]
@@ -25,121 +26,258 @@ _STRUCTURAL_STEMS = ("NAXIS", "TTYPE", "TFORM", "TDIM", "TNULL", "TSCAL", "TZERO
 
 
 class WatchedHeader(fits.Header):  # type: ignore[misc]  # astropy carries no types
-    """A FITS header that counts its changes, so that what was derived from it can be kept until then."""
+    """A FITS header that knows when it changed, so that what was derived from it can be kept until then.
 
-    _revision = 0
+    Parameters
+    ----------
+    cards : iterable or astropy.io.fits.Header, optional
+        What astropy's header accepts.
+    copy : bool, optional
+        Whether to copy the cards of a header.
+
+    Notes
+    -----
+    It does what astropy's header does, and is quick where a reduction spends its time: its cards are made
+    when something other than the values of plain keywords is asked for, copies are made card by card
+    without reading them again, and setting a plain keyword to a plain value touches one card.
+    """
+
     _exposed = False
-    # Values that were parsed before; an instance gets a dict of its own at its first look-up.
-    _values: dict[str, Any] | None = None
-    # The cards as they were in the file, without those that were changed since.
-    _as_read: dict[str, str] | None = None
-    _is_as_read = False
+    _revision: object
+    # What was asked for before, and what the cards state that were not changed since they were read.
+    _values: dict[str, Any]
+    _as_read: dict[str, str]
+    # The text of the cards; only in headers that were read, and of use until their cards are made.
+    _images: tuple[str, ...]
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Start a header that knows nothing yet, also one that is unpickled."""
+        header: Self = super().__new__(cls)
+        header._revision = object()
+        header._values, header._as_read = {}, {}
+        return header
+
+    def __init__(self, cards: Any = (), copy: bool = False) -> None:
+        if copy and header_cards.KNOWN and (isinstance(cards, WatchedHeader) or type(cards) is fits.Header):
+            self._take(cards)
+        else:
+            super().__init__(cards, copy)
 
     @classmethod
-    def from_text(cls, text: str) -> WatchedHeader:
-        """Return the header that the text of its cards, 80 characters each, makes."""
-        header: WatchedHeader = cls.fromstring(text)
-        cards = [text[start : start + 80] for start in range(0, len(text), 80)]
-        if not any(card.startswith("CONTINUE") for card in cards):
-            # Of several cards with one keyword the first counts.
-            header._as_read = {card[:8].rstrip(): card[10:] for card in reversed(cards) if card[8:10] == "= "}
-            header._is_as_read = True
+    def from_text(cls, text: str) -> Self:
+        """Return the header that the text of its cards, 80 printable characters each, makes."""
+        found = header_cards.split_cards(text) if header_cards.KNOWN else None
+        if found is None:
+            return cls.fromstring(text)  # type: ignore[no-any-return]
+        header = cls.__new__(cls)
+        header._images, header._as_read = found
+        header._modified = False
         return header
+
+    def __getattr__(self, name: str) -> Any:
+        # Only what is missing comes here: the lists of cards, when first wanted in a header that was read.
+        if name in header_cards.CARD_LISTS and self._make_cards():
+            return self.__dict__[name]
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def _make_cards(self) -> bool:
+        mine = self.__dict__
+        if "_images" not in mine:
+            return False
+        if "_rvkc_indices" not in mine:
+            for name, content in header_cards.index_cards(header_cards.read_cards(self._images)).items():
+                # Of two threads that read at the same time, both use what was there first.
+                mine.setdefault(name, content)
+        return True
+
+    def copy(self, strip: bool = False) -> Self:
+        """Return an independent copy.
+
+        Parameters
+        ----------
+        strip : bool, optional
+            Whether to leave out the cards that describe the layout of an HDU, as astropy does.
+        """
+        if not header_cards.KNOWN:
+            return super().copy(strip)  # type: ignore[no-any-return]
+        twin = type(self)(self, copy=True)
+        if strip:
+            twin.strip()
+        return twin
+
+    def _take(self, source: fits.Header) -> None:
+        """Fill this new header with copies of the cards of another one."""
+        if isinstance(source, WatchedHeader) and not source._exposed:
+            self._values, self._as_read = source._values.copy(), source._as_read.copy()
+        if isinstance(source, WatchedHeader) and "_cards" not in vars(source):
+            self._images = source._images
+        else:
+            self.__dict__.update(header_cards.index_cards(header_cards.copy_cards(source._cards)))
+        self._modified = False
 
     @property
     def cards(self) -> Any:
         """The cards. Handing them out means that a change may come unseen."""
+        self._make_cards()
         self._exposed = True
         return super().cards
 
     @property
     def state(self) -> object:
-        """A value that differs after any change of content.
+        """A value that differs after any change of content, and from that of any other header.
 
-        While only the header's own methods are used it is a number; once somebody holds the cards
-        themselves, it is the text of the header.
+        While only the header's own methods are used it is an object that each change makes anew; once
+        somebody holds the cards themselves, the text of the header goes with it.
         """
         if self._exposed:
-            return self._revision, self.tostring()
+            # Of a copy: cards that are not quite standard are put right when their text is asked for.
+            return self._revision, self.copy().tostring()
         return self._revision
 
     def value(self, key: str) -> Any:
         """Return the usable value of a keyword, or None; parsed once as long as nobody changes it."""
-        if self._exposed or not _is_plain(key):
-            return _usable_value(self, key)
-        if self._values is None:
-            self._values = {}
+        if self._exposed or not is_plain(key):
+            return self._usable(key)
         values = self._values
         if key not in values:
-            text = None if self._as_read is None else self._as_read.get(key)
-            if text is not None:
-                value = _standard_value(text)
-            else:
-                value = None if self._is_as_read and key not in _COMMENTARY else _UNUSUAL
-            values[key] = _usable_value(self, key) if value is _UNUSUAL else value
+            text = self._as_read.get(key)
+            value = header_cards.UNUSUAL if text is None else header_cards.standard_value(text)
+            values[key] = self._usable(key) if value is header_cards.UNUSUAL else value
         return values[key]
+
+    def _usable(self, key: str) -> Any:
+        if key not in self:
+            return None
+        try:
+            value = super().__getitem__(key)
+        except (VerifyError, ValueError):
+            return None
+        return None if isinstance(value, fits.card.Undefined) else value
+
+    def __contains__(self, key: object) -> bool:
+        if type(key) is str and is_plain(key):
+            if "_images" in self.__dict__ and "_cards" not in self.__dict__:
+                return key in self._as_read
+            if header_cards.KNOWN:
+                return key in self._keyword_indices or key in self._rvkc_indices
+        return bool(super().__contains__(key))
+
+    def __getitem__(self, key: Any) -> Any:
+        if type(key) is str and not self._exposed and is_plain(key):
+            value = self.value(key)
+            if value is not None:
+                return value
+        return super().__getitem__(key)
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        """Return a value, or the default if there is no such card."""
+        if type(key) is str and is_plain(key) and key not in self:
+            return default
+        return super().get(key, default)
+
+    def set(
+        self,
+        keyword: str,
+        value: Any = None,
+        comment: str | None = None,
+        before: Any = None,
+        after: Any = None,
+    ) -> None:
+        """Set value, comment and place of a card; see astropy's method of this name."""
+        self._revision = object()
+        in_place = before is None and after is None
+        if not (in_place and self._set_plain(keyword, value, comment, _or_blank(comment))):
+            self._forget(keyword)
+            super().set(keyword, value, comment, before, after)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self._revision = object()
+        if type(value) is tuple and len(value) == 2:
+            done = self._set_plain(key, value[0], _or_blank(value[1]), _or_blank(value[1]))
+        else:
+            done = self._set_plain(key, value, None, None)
+        if not done:
+            self._forget(key)
+            super().__setitem__(key, value)
+
+    def _set_plain(self, key: Any, value: Any, comment: Any, first_comment: Any) -> bool:
+        """Set a plain keyword to a simple value the short way; return whether that could be done.
+
+        The comments are those for a card that is there, None to keep what it has, and for a new one.
+        """
+        if not (
+            header_cards.KNOWN
+            and type(key) is str
+            and is_plain(key)
+            and header_cards.is_simple(value)
+            and (first_comment is None or header_cards.is_text(first_comment))
+        ):
+            return False
+        indices = self._keyword_indices.get(key)
+        if indices:
+            value = header_cards.change_card(self._cards[indices[0]], value, comment)
+            if value is header_cards.UNUSUAL:
+                return False
+        elif key in self._rvkc_indices or not header_cards.append_card(self, key, value, first_comment):
+            return False
+        self._values[key] = value
+        self._modified = True
+        return True
+
+    def _drop(self, keys: Collection[str]) -> None:
+        """Remove all cards of these keywords, spelt as astropy normalizes them."""
+        self._revision = object()
+        gone = {position for key in keys for position in self._keyword_indices.get(key, ())}
+        kept = [card for position, card in enumerate(self._cards) if position not in gone]
+        self.__dict__.update(header_cards.index_cards(kept))
+        for key in keys:
+            self._forget(key)
+        self._modified = True
 
     def _forget(self, what: object) -> None:
         """Forget the values that a change of a card, named by itself or its keyword, may concern."""
-        self._is_as_read = False
-        if self._values or self._as_read:
-            key = what[0] if isinstance(what, tuple) and what else getattr(what, "keyword", what)
-            for known in (self._values, self._as_read):
-                if known and isinstance(key, str) and _is_plain(key.upper()):
-                    known.pop(key.upper(), None)
-                elif known:
-                    known.clear()
+        # Without cards, what was read is all there is to know about the header.
+        self._make_cards()
+        key = what[0] if isinstance(what, tuple) and what else getattr(what, "keyword", what)
+        for known in (self._values, self._as_read):
+            if isinstance(key, str) and is_plain(key.upper()):
+                known.pop(key.upper(), None)
+            else:
+                known.clear()
 
 
-_UNUSUAL = object()
-_COMMENTARY = ("COMMENT", "HISTORY")
-_STANDARD_CARD = re.compile(
-    r" *(?:(?P<text>'(?:[^':]|:(?! ))*')|(?P<flag>[TF])|(?P<whole>[+-]?[1-9]\d{0,14}|0)"
-    r"|(?P<real>[+-]?\d+\.\d*(?:E[+-]?\d+)?)) *(?:/.*)?"
-)
-"""A value in a form that needs no thought. Text with a colon and a space may be a record of its own."""
+def _or_blank(comment: Any) -> Any:
+    return "" if comment is None else comment
 
 
-def _standard_value(text: str) -> Any:
-    """Return the value that a card states in the usual form, behind its equals sign.
-
-    Raw headers have 150 cards, and what they say is asked for in every step; astropy's general way takes
-    ten times as long. Anything that is not in the fixed forms of the standard is left to it.
-    """
-    match = _STANDARD_CARD.fullmatch(text)
-    if match is None:
-        return _UNUSUAL
-    kind, found = str(match.lastgroup), match[str(match.lastgroup)]
-    if kind == "text":
-        return found[1:-1].rstrip()
-    return found == "T" if kind == "flag" else int(found) if kind == "whole" else float(found)
-
-
-def _is_plain(key: str) -> bool:
-    """Return whether a keyword has one spelling and stands for one card."""
-    return len(key) <= 8 and key.isupper() and not {" ", "."}.intersection(key)
-
-
-def _counting(name: str) -> Callable[..., Any]:
+def _noticed(name: str) -> Callable[..., Any]:
     original = getattr(fits.Header, name)
-    names_card = name in _NAMING_ONE_CARD
+    names_card, takes_card = name in _NAMING_ONE_CARD, name in ("append", "insert")
 
     @wraps(original)
     def method(self: WatchedHeader, *args: Any, **kwargs: Any) -> Any:
-        self._revision += 1
+        self._revision = object()
         self._forget(args[0] if names_card and args else None)
+        if takes_card and any(_may_be_held(given) for given in (*args, *kwargs.values())):
+            self._exposed = True
         return original(self, *args, **kwargs)
 
     return method
 
 
-# All public ways of changing a header; those built upon others count twice, which does no harm.
-_NAMING_ONE_CARD = frozenset({"__setitem__", "__delitem__", "set", "append", "remove", "pop", "setdefault"})
+def _may_be_held(given: object) -> bool:
+    """Return whether this is a card that somebody else may change."""
+    # Those of commentary, which astropy makes itself, have no value that could be kept.
+    return isinstance(given, fits.Card) and given.keyword not in header_cards.COMMENTARY
+
+
+# All other public ways of changing a header; those built upon others count twice, which does no harm.
+_NAMING_ONE_CARD = frozenset({"__delitem__", "append", "remove", "pop", "setdefault"})
 for _name in (
     *_NAMING_ONE_CARD, "__iadd__", "extend", "insert", "update", "popitem", "clear", "strip",
     "rename_keyword", "add_history", "add_comment", "add_blank",
 ):  # fmt: skip
-    setattr(WatchedHeader, _name, _counting(_name))
+    setattr(WatchedHeader, _name, _noticed(_name))
 
 
 def header_value(header: Any, key: str, default: Any = None) -> Any:
@@ -175,10 +313,15 @@ def without_structure(header: Any) -> WatchedHeader:
 
 def drop_structure(header: Any) -> None:
     """Remove the cards that describe the layout of an HDU, in place."""
-    for key in {card for card in header if is_structural(card)}:
-        header.remove(key, ignore_missing=True, remove_all=True)
+    keys = {key for key in header if is_structural(key)}
+    if header_cards.KNOWN and isinstance(header, WatchedHeader):
+        header._drop(keys)
+    else:
+        for key in keys:
+            header.remove(key, ignore_missing=True, remove_all=True)
 
 
+@lru_cache(maxsize=4096)
 def is_structural(key: str) -> bool:
     """Return whether a keyword describes the layout of an HDU."""
     if key in _STRUCTURAL:
@@ -292,7 +435,7 @@ def watched(cards: Any) -> WatchedHeader:
         if isinstance(source, fits.Header):
             return WatchedHeader(source, copy=True)
         items: Iterable[Any] = source.items() if hasattr(source, "items") else (source or ())
-        return WatchedHeader([fits.Card(*item) if isinstance(item, tuple) else item for item in items])
+        return WatchedHeader(items)
     except (TypeError, ValueError, VerifyError) as error:
         raise DataError(
             "these cards do not make a FITS header",
