@@ -39,6 +39,7 @@ CARD_LISTS = ("_cards", "_keyword_indices", "_rvkc_indices")
 """Attributes of a header that hold its cards, where each keyword is, and where each record is."""
 
 _EMPTY_CARD = vars(Card())
+_UNREAD_CARD = {**_EMPTY_CARD, "_verified": False}
 _CARD_ATTRIBUTES = frozenset(
     {
         "_keyword", "_value", "_comment", "_valuestring", "_image", "_verified", "_hierarch", "_invalid",
@@ -144,21 +145,25 @@ def _keyword(start: str) -> str | None:
 
 def read_cards(images: Iterable[str]) -> list[Card]:
     """Return the cards, not yet interpreted, of a text that `split_cards` accepted."""
-    return [
-        _card({**_EMPTY_CARD, "_image": image, "_keyword": _keyword(image[:10]), "_verified": False})
-        for image in images
-    ]
+    cards = []
+    for image in images:
+        card = _card(_UNREAD_CARD)
+        state = card.__dict__
+        state["_image"], state["_keyword"] = image, _keyword(image[:10])
+        cards.append(card)
+    return cards
 
 
 def copy_cards(cards: Iterable[Card]) -> list[Card]:
     """Return independent copies of cards."""
     # All that a card knows are values that never change; this is what copy.copy does at length.
-    return [_card(card.__dict__.copy()) for card in cards]
+    return [_card(card.__dict__) for card in cards]
 
 
 def _card(state: dict[str, Any]) -> Card:
+    """Return a new card in the state of another one."""
     card = Card.__new__(Card)
-    card.__dict__ = state
+    card.__dict__ = state.copy()
     return card
 
 
@@ -245,6 +250,8 @@ def append_card(header: Header, keyword: str, value: Any, comment: str | None) -
     for name in COMMENTARY if position < len(cards) else ():
         if name in indices:
             indices[name] = [index + (index >= position) for index in indices[name]]
-    cards.insert(position, _card({**_EMPTY_CARD, "_keyword": keyword, "_value": value, "_comment": comment}))
+    card = _card(_EMPTY_CARD)
+    vars(card).update(_keyword=keyword, _value=value, _comment=comment)
+    cards.insert(position, card)
     indices[keyword].append(position)
     return True
