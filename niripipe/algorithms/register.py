@@ -33,6 +33,8 @@ _VOTERS = 150
 # Beyond this the mean of the pairs is too uncertain for a shift good to 0.2 pixel (3 standard deviations).
 _MAX_ERROR = 0.06
 _ROUNDS = 12
+# Cells along an axis in which neighbours are looked for; more would be smaller than any field needs.
+_CELLS = 4096
 # A correlation has no pairs to clip; its error is less certain, and the limit lower.
 _MAX_CORRELATION_ERROR = 0.055
 # What extended sources and residual sky add to it, pixels: measured on frames with a galaxy over the field.
@@ -236,22 +238,53 @@ def pair_sources(x: Floats, y: Floats, x_ref: Floats, y_ref: Floats, radius: flo
     tuple of two integer ndarrays
         Indices into the first and the second list, in the order of the first.
     """
-    from scipy.spatial import cKDTree
-
-    if len(x) == 0 or len(x_ref) == 0:
-        return np.zeros(0, np.intp), np.zeros(0, np.intp)
-    near = cKDTree(np.column_stack([x_ref, y_ref]))
-    found = cKDTree(np.column_stack([x, y])).sparse_distance_matrix(near, radius, output_type="ndarray")
-    order = np.lexsort((found["j"], found["i"], found["v"]))
+    x, y, x_ref, y_ref = (np.asarray(places, np.float64) for places in (x, y, x_ref, y_ref))
+    first, second, distance = _neighbours(x, y, x_ref, y_ref, radius)
+    order = np.lexsort((second, first, distance))
     free_i, free_j = np.ones(len(x), bool), np.ones(len(x_ref), bool)
     pairs = []
-    for i, j in zip(found["i"][order].tolist(), found["j"][order].tolist(), strict=True):
+    for i, j in zip(first[order].tolist(), second[order].tolist(), strict=True):
         if free_i[i] and free_j[j]:
             free_i[i] = free_j[j] = False
             pairs.append((i, j))
     pairs.sort()
     result = np.array(pairs, dtype=np.intp).reshape(-1, 2)
     return result[:, 0], result[:, 1]
+
+
+def _neighbours(
+    x: Floats, y: Floats, x_ref: Floats, y_ref: Floats, radius: float
+) -> tuple[NDArray[np.intp], NDArray[np.intp], Floats]:
+    """Return indices and distance of all pairs within a radius."""
+    own = np.flatnonzero(np.isfinite(x) & np.isfinite(y))
+    others = np.flatnonzero(np.isfinite(x_ref) & np.isfinite(y_ref))
+    found = [(np.zeros(0, np.intp), np.zeros(0, np.intp), np.zeros(0))]
+    if own.size and others.size:
+        corner = x_ref[others].min(), y_ref[others].min()
+        extent = max(float(np.ptp(x_ref[others])), float(np.ptp(y_ref[others])))
+        # Neighbours lie in the same square cell or in one beside it. A little more than the radius, so that
+        # rounding decides about no pair here.
+        side = max(1.001 * radius, extent / _CELLS) or 1.0
+
+        def cells(values: Floats, low: float) -> NDArray[np.int64]:
+            place: NDArray[np.int64] = np.floor((values - low) / side).clip(-1, _CELLS + 1).astype(np.int64)
+            return place + 1
+
+        width = _CELLS + 4
+        keys = cells(y_ref[others], corner[1]) * width + cells(x_ref[others], corner[0])
+        order = np.argsort(keys, kind="stable")
+        keys, others = keys[order], others[order]
+        place = cells(y[own], corner[1]) * width + cells(x[own], corner[0])
+        for row in (-width, 0, width):
+            first = np.searchsorted(keys, place + row - 1, "left")
+            number = np.searchsorted(keys, place + row + 1, "right") - first
+            i = np.repeat(own, number)
+            j = others[np.arange(i.size) + np.repeat(first - np.cumsum(number) + number, number)]
+            distance = np.sqrt((x_ref[j] - x[i]) ** 2 + (y_ref[j] - y[i]) ** 2)
+            near = distance <= radius
+            found.append((i[near], j[near], distance[near]))
+    first, second, distance = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    return first, second, distance
 
 
 def cross_correlation_shift(
@@ -420,8 +453,6 @@ def _vote(
     x: Floats, y: Floats, frame: Sources, reference: Sources, search: float, match: float
 ) -> list[tuple[float, float, float]]:
     """Highest places of the smoothed histogram of differences: (votes, dx, dy)."""
-    from scipy.ndimage import maximum_filter, uniform_filter
-
     dx = reference.x[None, :] - x[:, None]
     dy = reference.y[None, :] - y[:, None]
     inside = (np.abs(dx) <= search + match) & (np.abs(dy) <= search + match)
@@ -432,8 +463,8 @@ def _vote(
     number = int(np.ceil(2 * (search + match) / cell)) + 5
     place = [((d[inside] + search + match) / cell).astype(np.intp) + 2 for d in (dx, dy)]
     counts = np.bincount(place[1] * number + place[0], weights=weight, minlength=number * number)
-    smooth = uniform_filter(counts.reshape(number, number), 3, mode="constant")
-    peaks = (smooth == maximum_filter(smooth, 5)) & (smooth > 0)
+    smooth = _over_square(counts.reshape(number, number).astype(np.float64), 3, np.add) / 9
+    peaks = (smooth == _over_square(smooth, 5, np.maximum)) & (smooth > 0)
     row, column = np.nonzero(peaks)
     order = np.argsort(-smooth[row, column], kind="stable")[:8]
     return [
@@ -444,6 +475,18 @@ def _vote(
         )
         for k in order
     ]
+
+
+def _over_square(values: Floats, size: int, function: np.ufunc) -> Floats:
+    """Combine the values in a square around each one, zeros beyond the edges."""
+    for axis in (0, 1):
+        padded = np.pad(values, [(size // 2,) * 2 if a == axis else (0, 0) for a in (0, 1)])
+        length = values.shape[axis]
+        parts = [padded[k : k + length] if axis == 0 else padded[:, k : k + length] for k in range(size)]
+        values = parts[0].copy()
+        for part in parts[1:]:
+            function(values, part, out=values)
+    return values
 
 
 def _likeness(frame: Sources, reference: Sources) -> Floats:
@@ -595,17 +638,16 @@ def _solution(
 
 def _surprise(number: int, expected: float) -> float:
     """Return minus the decimal logarithm of the Poisson chance of ``number`` or more."""
-    from scipy.special import gammainc
-
-    if number == 0:
-        return 0.0
+    if number == 0 or expected > 2 * number + 50:
+        return 0.0  # certain, within 1e-11
     mean = max(expected, 1e-12)
-    # The chance of n or more is the regularised incomplete gamma function P(n, mean).
-    chance = float(gammainc(number, mean))
-    if chance > 1e-280:
-        return -math.log10(chance)
-    # Too small for a number: the chance of exactly n is nearly all of it then.
-    return (mean + math.lgamma(number + 1) - number * math.log(mean)) / math.log(10)
+    exactly = number * math.log(mean) - mean - math.lgamma(number + 1)
+    # Each further term of the series is mean / n times the one before; far beyond the mean they vanish.
+    ratios = mean / np.arange(number + 1, max(number, int(2 * mean)) + 60)
+    terms = np.append(0.0, np.cumsum(np.log(ratios)))
+    highest = float(terms.max())
+    chance = exactly + highest + math.log(float(np.exp(terms - highest).sum()))
+    return max(0.0, -chance / math.log(10))
 
 
 def _judge(

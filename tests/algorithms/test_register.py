@@ -2,8 +2,19 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.ndimage import convolve, maximum_filter
+from scipy.special import gammainc
 
-from niripipe.algorithms.register import Sources, cross_correlation_shift, match_sources, pair_sources
+from niripipe.algorithms.register import (
+    Sources,
+    _over_square,
+    _surprise,
+    cross_correlation_shift,
+    match_sources,
+    pair_sources,
+)
 from niripipe.errors import AlgorithmError, ParameterError
 
 SEARCH, MATCH = 42.7, 4.27
@@ -272,3 +283,50 @@ def test_images_that_cannot_be_correlated_are_refused():
         cross_correlation_shift(np.zeros((64, 64)), np.zeros((64, 32)), max_shift=5)
     with pytest.raises(AlgorithmError):
         cross_correlation_shift(np.zeros((64, 64)), np.zeros((64, 64)), max_shift=40)
+
+
+@given(
+    st.integers(0, 40),
+    st.integers(0, 40),
+    st.floats(0.5, 30),
+    st.integers(0, 2**32 - 1),
+    st.booleans(),
+)
+def test_pairs_are_those_of_a_search_through_all(
+    n: int, n_ref: int, radius: float, seed: int, on_grid: bool
+) -> None:
+    rng = np.random.default_rng(seed)
+    own, other = (rng.uniform(0, 60, (2, k)) for k in (n, n_ref))
+    if on_grid:
+        # Many equal distances, and some of exactly the radius.
+        own, other, radius = np.round(own), np.round(other), float(np.round(radius))
+    wanted = []
+    distance = np.hypot(own[0][:, None] - other[0], own[1][:, None] - other[1])
+    order = sorted((d, i, j) for (i, j), d in np.ndenumerate(distance) if d <= radius)
+    for _, i, j in order:
+        if all(i != a and j != b for a, b in wanted):
+            wanted.append((i, j))
+    i, j = pair_sources(*own, *other, radius)
+    assert list(zip(i.tolist(), j.tolist(), strict=True)) == sorted(wanted)
+
+
+def test_a_position_that_is_not_a_number_has_no_partner() -> None:
+    x = np.array([1.0, np.nan, 5.0])
+    i, j = pair_sources(x, np.ones(3), np.array([np.nan, 5.0, 1.0]), np.array([1.0, 1.0, np.nan]), 2.0)
+    assert (i.tolist(), j.tolist()) == ([2], [1])
+
+
+@given(st.integers(0, 500), st.floats(0, 2000))
+def test_the_chance_of_accidents_is_that_of_poisson(number: int, expected: float) -> None:
+    chance = gammainc(number, max(expected, 1e-12)) if number else 1.0
+    if chance > 1e-280:
+        assert _surprise(number, expected) == pytest.approx(-np.log10(chance), rel=1e-9, abs=1e-10)
+    else:
+        assert _surprise(number, expected) >= 280
+
+
+@given(st.integers(1, 12), st.integers(1, 12), st.integers(0, 100))
+def test_values_are_combined_over_squares(ny: int, nx: int, seed: int) -> None:
+    values = np.random.default_rng(seed).integers(0, 50, (ny, nx)).astype(float)
+    assert np.array_equal(_over_square(values, 3, np.add), convolve(values, np.ones((3, 3)), mode="constant"))
+    assert np.array_equal(_over_square(values, 5, np.maximum), maximum_filter(values, 5))
