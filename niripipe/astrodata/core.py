@@ -431,6 +431,11 @@ class AstroData:
         return self.tables | (set(self._extension.extras) if self._single else set())
 
     @property
+    def records(self) -> Records:
+        """What keeps history and provenance."""
+        return self._parts.records
+
+    @property
     def history(self) -> list[HistoryRecord]:
         """The processing steps, in order; may be appended to."""
         return self._parts.records.history

@@ -102,6 +102,8 @@ class Records:
         self._history: list[HistoryRecord] = []
         self._provenance: list[ProvenanceRecord] = []
         self._loaders: dict[str, Callable[[], Any]] = {}
+        # Contributing files whose checksums may still be on their way.
+        self._waiting: list[Callable[[], ProvenanceRecord]] = []
 
     def add_loader(self, name: str, rows: Callable[[], Any]) -> None:
         """Name a function that returns the rows of a record table."""
@@ -117,13 +119,24 @@ class Records:
     def provenance(self) -> list[ProvenanceRecord]:
         """The contributing files, in order."""
         self._load("PROVENANCE", ProvenanceRecord, self._provenance)
+        waiting, self._waiting = self._waiting, []
+        for make in waiting:
+            record = make()
+            known = {(r.filename, r.md5, r.provenance_added_by) for r in self._provenance}
+            if (record.filename, record.md5, record.provenance_added_by) not in known:
+                self._provenance.append(record)
         return self._provenance
+
+    def add_provenance(self, make: Callable[[], ProvenanceRecord]) -> None:
+        """Add a contributing file when somebody looks at them, unless it is there for the same step."""
+        self._waiting.append(make)
 
     def has(self, name: str) -> bool:
         """Return whether there are records of this kind, without reading them."""
         if name == "HISTORY":
             return bool(self._history) or name in self._loaders
-        return name == "PROVENANCE" and (bool(self._provenance) or name in self._loaders)
+        added = bool(self._provenance or self._waiting)
+        return name == "PROVENANCE" and (added or name in self._loaders)
 
     def names(self) -> set[str]:
         """Return the names of the record tables that are not empty."""
@@ -154,13 +167,14 @@ class Records:
         if name == "HISTORY":
             self._history = [] if table is None else _parse(HistoryRecord, table)
         else:
+            self._waiting = []
             self._provenance = [] if table is None else _parse(ProvenanceRecord, table)
 
     def copy(self) -> Records:
         """Return independent records."""
         twin = Records()
         twin._history, twin._provenance = list(self._history), list(self._provenance)
-        twin._loaders = dict(self._loaders)
+        twin._loaders, twin._waiting = dict(self._loaders), list(self._waiting)
         return twin
 
     def _load(self, name: str, cls: type[_Record], into: list[_Record]) -> None:
@@ -204,7 +218,7 @@ def add_history(
 def add_provenance(
     ad: AstroData,
     filename: str,
-    md5: str = "",
+    md5: str | Callable[[], str] = "",
     primitive: str = "",
     timestamp: str | datetime | None = None,
 ) -> None:
@@ -216,16 +230,17 @@ def add_provenance(
         The data set.
     filename : str
         The contributing file.
-    md5 : str
-        Its checksum, empty where unknown.
+    md5 : str or callable
+        Its checksum, empty where unknown; or what returns it, asked when somebody looks at the records.
     primitive : str
         The step that used it.
     timestamp : str or datetime, optional
         UTC; now by default.
     """
-    key = (filename, md5, primitive)
-    if all((r.filename, r.md5, r.provenance_added_by) != key for r in ad.provenance):
-        ad.provenance.append(ProvenanceRecord(_timestamp(timestamp), filename, md5, primitive))
+    stamp = _timestamp(timestamp)
+    ad.records.add_provenance(
+        lambda: ProvenanceRecord(stamp, filename, md5() if callable(md5) else md5, primitive)
+    )
 
 
 def clone_provenance(source: AstroData | Iterable[ProvenanceRecord], ad: AstroData) -> None:

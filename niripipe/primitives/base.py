@@ -137,6 +137,9 @@ class Runner(Protocol):
     def map(self, function: Callable[[T], R], items: Sequence[T]) -> list[R]:
         """Apply a function to independent items, on threads, in order."""
 
+    def later(self, function: Callable[[], R]) -> Callable[[], R]:
+        """Do something beside the reduction; what is returned waits for the result."""
+
     def note(self, frame: AstroData, outcome: Outcome) -> None:
         """Keep the outcome of the running primitive for one frame."""
 
@@ -319,6 +322,10 @@ class PrimitivesBase:
     def map(self, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
         """Apply a function to independent items, on as many threads as the reduction has."""
         return self.runner.map(function, list(items))
+
+    def later(self, function: Callable[[], R]) -> Callable[[], R]:
+        """Do something beside the reduction if it has threads; what is returned gives the result."""
+        return self.runner.later(function)
 
     def keep(self, frames: Iterable[AstroData]) -> None:
         """Let frames that are in no stream wait on disk as well when memory is limited."""

@@ -214,6 +214,9 @@ class _Notes:
     def map(self, function: Callable[[T], R], items: Sequence[T]) -> list[R]:
         return [function(item) for item in items]
 
+    def later(self, function: Callable[[], R]) -> Callable[[], R]:
+        return function
+
     def note(self, frame: AstroData, outcome: Outcome) -> None:
         pass
 

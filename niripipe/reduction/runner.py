@@ -105,6 +105,8 @@ class RecipeRunner:
         self._to_save: list[tuple[AstroData, Path, bool]] = []
         self._notes: list[dict[int, Outcome]] = []
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="niripipe") if threads > 1 else None
+        # Of its own, so that what nobody waits for yet does not keep the others from their work.
+        self._aside = ThreadPoolExecutor(1, thread_name_prefix="niripipe-aside") if threads > 1 else None
         self._in_worker = threading.local()
 
     def __enter__(self) -> Self:
@@ -115,6 +117,8 @@ class RecipeRunner:
     ) -> None:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
+        if self._aside is not None:
+            self._aside.shutdown()
         self.progress.close()
 
     # -- what primitives use -------------------------------------------------------------------------
@@ -161,6 +165,10 @@ class RecipeRunner:
         if self._pool is None or len(items) < 2 or getattr(self._in_worker, "busy", False):
             return self._one_by_one(function, items)
         return list(self._pool.map(self._as_worker(function), items))
+
+    def later(self, function: Callable[[], R]) -> Callable[[], R]:
+        """Begin something on a thread of its own, and return what waits for the result; or put it off."""
+        return function if self._aside is None else self._aside.submit(function).result
 
     def note(self, frame: AstroData, outcome: Outcome) -> None:
         """Keep the outcome of the running primitive for one frame; DONE is assumed without."""
