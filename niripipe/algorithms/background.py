@@ -14,6 +14,7 @@ the bright side is cut where it still belongs to the sky.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -469,10 +470,8 @@ def _window_moments(
     peak: float, deviation: float, lower: float, upper: float
 ) -> tuple[float, float, NDArray[np.float64]] | None:
     """Mean and variance of a truncated normal distribution, and their derivatives by peak and deviation."""
-    from scipy.special import ndtr
-
     a, b = (lower - peak) / deviation, (upper - peak) / deviation
-    mass = float(ndtr(b) - ndtr(a))
+    mass = NormalDist().cdf(b) - NormalDist().cdf(a)
     if mass < 1e-6:
         return None
     # Raw moments of the truncated unit normal by the recurrence m_k = (k-1) m_(k-2) - [x^(k-1) phi(x)]_a^b

@@ -7,8 +7,11 @@ in one pass.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from statistics import NormalDist
 from typing import Any, Literal
 
 import numpy as np
@@ -113,11 +116,12 @@ def sky_factor(
     abs(c) <= threshold (DRAGONS, subtractSky).
     """
     science, frame, measure, measure_sky = _sample(data, sky, mask, sky_mask, objmask, level, sampling)
-    base = measure_sky.level
+    whole = measure_sky()
+    base = whole.level
     if not base > 0:
         raise AlgorithmError(
             "The sky frame has no positive level, so there is nothing to scale it by",
-            found=f"{base:.6g} +- {measure_sky.std:.3g}",
+            found=f"{base:.6g} +- {whole.std:.3g}",
             expected="> 0",
             remedy="Use an offset instead of a factor (offset_sky), or neither.",
         )
@@ -212,8 +216,11 @@ def _sample(
     level: LevelKind,
     sampling: int | None,
     thin: int = 1,
-) -> tuple[Floats, Floats, Callable[[Floats], Background], Background]:
-    """Sample both frames at the same places; with a way to measure levels, and the sky frame's level."""
+) -> tuple[Floats, Floats, Callable[[Floats], Background], Callable[[], Background]]:
+    """Sample both frames at the same places, with ways to measure levels and the sky frame's own level.
+
+    A sample ``thin`` times as small is enough for a level that is only reported.
+    """
     if data.shape != sky.shape:
         raise AlgorithmError("Science and sky frame differ in shape", found=data.shape, expected=sky.shape)
     if sampling is not None:
@@ -226,7 +233,7 @@ def _sample(
             )
         return _strided_sample(data, sky, mask, sky_mask, objmask, sampling)
     if level in ("faint", "boxes"):
-        return _box_sample(data, sky, mask, sky_mask, objmask, level)
+        return _box_sample(data, sky, mask, sky_mask, objmask, level, thin)
     pieces = []
     step = max(1, round(thin * data.size / _SAMPLES))
     for row, column in lattice(step):
@@ -239,7 +246,7 @@ def _sample(
     science = np.concatenate([piece[0] for piece in pieces])
     frame = np.concatenate([piece[1] for piece in pieces])
     measure = level_of if level == "peak" else _median_level
-    return science, frame, measure, measure(frame)
+    return science, frame, measure, partial(measure, frame)
 
 
 def _strided_sample(
@@ -249,7 +256,7 @@ def _strided_sample(
     sky_mask: Integers | None,
     objmask: Integers | None,
     sampling: int,
-) -> tuple[Floats, Floats, Callable[[Floats], Background], Background]:
+) -> tuple[Floats, Floats, Callable[[Floats], Background], Callable[[], Background]]:
     good = np.isfinite(data) & np.isfinite(sky)
     for plane in (mask, objmask):
         if plane is not None:
@@ -259,7 +266,7 @@ def _strided_sample(
         # The sample is already one in `sampling`; only the fit takes one in `sampling` again.
         return strided_level(values.astype(np.float64), sampling)
 
-    base = measure_background(sky, sky_mask, sampling=sampling)
+    base = partial(measure_background, sky, sky_mask, sampling=sampling)
     return data[good][::sampling], sky[good][::sampling], measure, base
 
 
@@ -274,7 +281,8 @@ def _box_sample(
     sky_mask: Integers | None,
     objmask: Integers | None,
     level: LevelKind,
-) -> tuple[Floats, Floats, Callable[[Floats], Background], Background]:
+    thin: int,
+) -> tuple[Floats, Floats, Callable[[Floats], Background], Callable[[], Background]]:
     ny, nx = (size // _BOX for size in data.shape)
     if ny * nx < 25:
         raise AlgorithmError(
@@ -283,14 +291,15 @@ def _box_sample(
             expected=f"at least {5 * _BOX} x {5 * _BOX} pixels",
         )
     # Half of the rows and half of the columns: the boxes' medians need no more.
-    cut = (slice(0, ny * _BOX, 2), slice(0, nx * _BOX, 2))
+    step = 2 * math.isqrt(thin)
+    cut = (slice(0, ny * _BOX, step), slice(0, nx * _BOX, step))
     good = np.isfinite(data[cut]) & np.isfinite(sky[cut])
     for plane in (mask, sky_mask, objmask):
         if plane is not None:
             good &= plane[cut] == 0
 
     def boxes(plane: Floats) -> Floats:
-        part = np.where(good, plane[cut], np.nan).reshape(ny, _BOX // 2, nx, _BOX // 2)
+        part = np.where(good, plane[cut], np.nan).reshape(ny, _BOX // step, nx, _BOX // step)
         return part.transpose(0, 2, 1, 3).reshape(ny * nx, -1)
 
     science, frame = boxes(data), boxes(sky)
@@ -303,7 +312,7 @@ def _box_sample(
             expected=">= 25",
         )
     measure = _faint_level if level == "faint" else _box_level
-    return science[enough], frame[enough], measure, level_of(sky[cut][good])
+    return science[enough], frame[enough], measure, lambda: level_of(sky[cut][good])
 
 
 def _faint_level(values: Floats) -> Background:
@@ -352,15 +361,14 @@ def _measured(values: Floats) -> _Boxes:
 
 def _faintest(boxes: _Boxes) -> tuple[float, float]:
     """Level of the faintest boxes, and the deviation of their pixels."""
-    from scipy.special import ndtri
-
     order = np.argsort(boxes.median, kind="stable")[: max(5, int(_FAINT_SHARE * boxes.median.size))]
     std = float(np.median(boxes.spread[order]))
     noise = MEDIAN_ERROR * std / float(np.sqrt(np.median(boxes.number[order])))
     # Blom's expected order statistics of as many equals as there are boxes.
-    ranks = np.arange(1, order.size + 1)
-    expected = ndtri((ranks - 0.375) / (boxes.median.size + 0.25))
-    return float(np.mean(boxes.median[order] - noise * expected)), std
+    expected = [
+        NormalDist().inv_cdf((rank - 0.375) / (boxes.median.size + 0.25)) for rank in range(1, order.size + 1)
+    ]
+    return float(np.mean(boxes.median[order]) - noise * np.mean(expected)), std
 
 
 def _share(level: LevelKind, left: Background, science: Floats) -> float:
