@@ -202,11 +202,12 @@ def _regions(rest: Float64, good: Bool, noise: float, shape: tuple[int, int]) ->
     region = _regions_of((smooth > _REACH * noise) & (share > 0.2))
     wide = np.bincount(region.ravel(), weights=(plane > _SEED * noise).ravel()) >= _SEEDS
     wide[0] = False
-    return np.logical_or.reduce(_nine(wide[region])).ravel()
+    grown: Bool = np.logical_or.reduce(_nine(wide[region]))
+    return grown.ravel()
 
 
 def _regions_of(where: Bool) -> NDArray[np.intp]:
-    """Number the regions of boxes that share sides, in no order and with gaps; 0 is outside of them.
+    """Give a number to each region of boxes that share sides, in no order and with gaps; 0 is outside.
 
     A mosaic is small: handing on the largest number takes fewer steps than a region has boxes, and less
     time than it takes to import an image library.

@@ -77,6 +77,10 @@ class SubtractSkyParams(Params):
     scale_sky: bool = Field(True, description="scale the sky to the level of the frame")
     offset_sky: bool = Field(False, description="shift the sky to the level of the frame")
     save_sky: bool = Field(False, description="write the sky frames")
+    propagate_variance: bool = Field(
+        True,
+        description="add the variance of the sky; without, the result has none, which is enough to look at",
+    )
     level: SkyLevel = Field(
         "auto",
         description="what the sky level of a frame is: boxes, parts of the field that agree with each other; "
@@ -242,7 +246,9 @@ class Sky(PrimitivesBase):
         skies = {name: sky for name, sky in skies.items() if name in needed}
         self.keep(skies.values())
         partners = {name: _partners(name, sky, users) for name, sky in skies.items()}
-        builder = SkyBuilder(skies, partners, params, threads=self.context.threads)
+        builder = SkyBuilder(
+            skies, partners, params, threads=self.context.threads, with_variance=params.propagate_variance
+        )
         del skies
         wanted = sorted(users, key=lambda names: float(np.mean([builder.times[name] for name in names])))
         for group in _batched(builder.built(wanted), max(self.context.threads, 1)):
@@ -358,7 +364,7 @@ def _subtract(frame: AstroData, sky: BuiltSky, params: SubtractSkyParams) -> tup
     result = ext.read("data") - np.float32(match.factor) * sky.data
     if match.constant or before:
         result += np.float32(before - match.constant)
-    variance = ext.read("variance")
+    variance = ext.read("variance") if params.propagate_variance else None
     if variance is not None and sky.variance is not None:
         variance = variance + np.float32(match.factor**2) * sky.variance
     joined = mask if sky.mask is None else sky.mask if mask is None else mask | sky.mask

@@ -323,14 +323,15 @@ class _Task:
         for k in gone:
             value, bad = block.values[k], block.masked[k]
             if bad is not None:
-                assert sign is not None and masked is not None
+                assert sign is not None
+                assert masked is not None
                 # The infinity that came last goes first, whichever input it stood for.
                 value = np.where(bad, -sign, value)
                 sign, masked = sign.copy(), masked - bad.view(np.uint8)
                 _turn(sign, bad)
             rows = [_beside(low, high, value) for low, high in pairwise(rows)]
-            if block.variance is not None:
-                total = np.subtract(total, block.variance[k])
+            if total is not None and block.variance is not None:
+                total = total - block.variance[k]
         return _Node(rows, node.first, node.size - len(gone), sign, masked, total)
 
     def _ranks(self, which: range, size: int) -> tuple[int, int]:
