@@ -33,7 +33,7 @@ Subset = tuple[int, ...]
 
 _BLOCK_VALUES = 1 << 20
 # Results held at a time: at most so many bytes, and so many subsets.
-_HELD_BYTES, _HELD = 64 << 20, 8
+_HELD_BYTES, _HELD = 64 << 20, 16
 # Taking a value out costs about as much as two insertions into a shared part of the tree save.
 _MOST_GAPS = 4
 # Up to this share of masked pixels in a block, it is quicker to do them again than to heed masks everywhere.
@@ -88,7 +88,7 @@ def subset_medians(
     Yields
     ------
     SubsetMedian
-        For each subset in order. At most eight are held at a time.
+        For each subset in order. A few are held at a time.
 
     Raises
     ------
@@ -119,7 +119,8 @@ def subset_medians(
     )
     wanted = [_checked(subset, len(planes)) for subset in subsets]
     scales, zeros = per_input("scale", scale, len(planes), 1.0), per_input("zero", zero, len(planes), 0.0)
-    held = int(np.clip(_HELD_BYTES // (8 * shape[0] * shape[1]), 2, _HELD))
+    result_bytes = (4 if variance is None else 8) * shape[0] * shape[1]
+    held = int(np.clip(_HELD_BYTES // result_bytes, 2, _HELD))
     for start in range(0, len(wanted), held):
         task = _Task(planes, variance, mask, wanted[start : start + held], scales, zeros, shape)
         rows = rows_per_block or max(_BLOCK_VALUES // (len(task.members) * max(shape[1], 1)), 2)
