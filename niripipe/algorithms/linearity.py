@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from niripipe.algorithms.parallel import map_blocks
+from niripipe.algorithms.parallel import map_blocks, plane_rows
 from niripipe.errors import DataError, ParameterError
 
 __all__ = ["Linearized", "correct", "correct_level", "exposure_factor"]
@@ -121,6 +121,7 @@ def correct(
     if variance is not None and spread is None:
         spread = np.empty(data.shape, np.float32)
     second, third = np.float32(gamma), np.float32(eta)
+    top = np.float32(np.inf if limit is None else limit)
     to_electrons, back = np.float32(gain / coadds), np.float32(coadds / gain)
 
     def correct_rows(rows: slice) -> None:
@@ -128,8 +129,9 @@ def correct(
             counts = data[rows]
             excess = None
             if limit is not None:
-                excess = np.maximum(counts - np.float32(limit), 0)
-                counts = np.minimum(counts, np.float32(limit))
+                # Several times faster than maximum and minimum with a number, which are not vectorised.
+                excess = np.clip(counts - top, 0, np.inf)
+                counts = np.clip(counts, -np.inf, top)
             electrons = counts * to_electrons
             polynomial = electrons * third
             polynomial += second
@@ -146,7 +148,7 @@ def correct(
                 np.multiply(increase, factor * factor, out=spread[rows])
             np.multiply(polynomial, factor, out=new[rows])
 
-    map_blocks(correct_rows, len(data), rows_per_block=_rows(data), threads=threads)
+    map_blocks(correct_rows, len(data), rows_per_block=plane_rows(data.shape[1]), threads=threads)
     return Linearized(new, spread if variance is not None else None)
 
 
@@ -176,8 +178,3 @@ def _check(gain: float, coadds: int) -> None:
     for item, value in (("gain", gain), ("coadds", coadds)):
         if not (math.isfinite(value) and value > 0):
             raise ParameterError("must be positive", item=item, found=value)
-
-
-def _rows(data: Float32) -> int:
-    # About 256 kB a plane and block: with its two companions it stays in the second-level cache.
-    return int(max((1 << 16) // max(data.shape[1], 1), 1))

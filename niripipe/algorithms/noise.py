@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from niripipe.algorithms.parallel import map_blocks
+from niripipe.algorithms.parallel import map_blocks, plane_rows
 from niripipe.algorithms.sorting import median_rows
 from niripipe.errors import DataError, ParameterError
 
@@ -80,7 +80,7 @@ def variance(
 
     def add(rows: slice) -> None:
         if poisson:
-            total = np.maximum(counts[rows], 0)
+            total = np.clip(counts[rows], 0, np.inf)
             if unit != 1:
                 total /= unit
             total += constant
@@ -90,7 +90,7 @@ def variance(
             total += existing[rows]
         result[rows] = total
 
-    map_blocks(add, len(data), rows_per_block=max((1 << 16) // max(data.shape[1], 1), 1), threads=threads)
+    map_blocks(add, len(data), rows_per_block=plane_rows(data.shape[1]), threads=threads)
     return result
 
 

@@ -1,4 +1,4 @@
-"""Arithmetic on extensions: values, variances and masks together, in row blocks that fit the cache.
+"""Arithmetic on extensions: values, variances and masks together, in blocks of rows.
 
 Errors are treated as independent. A missing variance counts as exact; if neither side has one, the
 result has none. Masks are combined by bitwise OR. Everything is float32.
@@ -23,7 +23,8 @@ Operation = Literal["add", "subtract", "multiply", "divide"]
 _Array = NDArray[Any]
 _Operand = Extension | float | _Array
 
-_ROWS = 64
+# A quarter of a full frame: shorter calls leave threads waiting for the interpreter.
+_ROWS = 256
 _UFUNCS = {"add": np.add, "subtract": np.subtract, "multiply": np.multiply, "divide": np.true_divide}
 
 

@@ -275,10 +275,13 @@ class _PixelLoader:
     def __call__(self) -> NDArray[Any]:
         record = self.record
         pixels = self.source.pixels(record)
-        if record.tiled:
-            return _for_role(pixels, self.role, self.source.path, record.index)
-        scaled = _scale(pixels, *record.scaling, record.blank, to_float=self.role in ("science", "variance"))
-        return _for_role(scaled, self.role, self.source.path, record.index)
+        to_float = self.role in ("science", "variance")
+        if not to_float or record.scaling != (1.0, 0.0) or record.blank is not None:
+            # Otherwise the conversion to float puts the bytes in order as well.
+            pixels = _native(pixels)
+        if not record.tiled:
+            pixels = _scale(pixels, *record.scaling, record.blank, to_float=to_float)
+        return _for_role(pixels, self.role, self.source.path, record.index)
 
 
 @dataclass(frozen=True)
@@ -331,6 +334,13 @@ def _dtype_of(role: str, record: HduRecord) -> Any:
     if record.scaling == (1.0, _unsigned_offset(record.bitpix)):
         return np.dtype(f"u{record.bitpix // 8}")
     return np.float32
+
+
+def _native(pixels: NDArray[Any]) -> NDArray[Any]:
+    """Put the bytes of an array of one's own into the order of the machine, in place."""
+    if pixels.dtype.isnative:
+        return pixels
+    return pixels.byteswap(inplace=True).view(pixels.dtype.newbyteorder("="))
 
 
 def _unsigned_offset(bitpix: int) -> float:

@@ -164,7 +164,7 @@ class FitsSource:
         return self.compression is None
 
     def pixels(self, record: HduRecord) -> NDArray[Any]:
-        """Return the stored pixels of an image HDU: unscaled, native byte order, own memory.
+        """Return the stored pixels of an image HDU: unscaled, in the file's byte order, in their own memory.
 
         Raises
         ------
@@ -184,8 +184,6 @@ class FitsSource:
             flat = np.frombuffer(content, dtype, min(count, available), record.offset).copy()
         if flat.size != count:
             raise _truncated(self.path, record, record.offset + flat.nbytes)
-        if dtype.byteorder == ">":
-            flat = flat.byteswap(inplace=True).view(dtype.newbyteorder("="))
         return flat.reshape(record.shape)
 
     def as_hdulist(self) -> Any:

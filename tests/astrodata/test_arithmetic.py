@@ -143,15 +143,15 @@ def test_in_place_arithmetic_writes_into_the_planes_it_owns(make_ad: Make, opera
 
 def test_in_place_arithmetic_needs_one_block_of_memory() -> None:
     ad = astrodata.create({})
-    ext = ad.append(np.ones((512, 512), np.float32))
-    ext.variance = np.ones((512, 512), np.float32)
+    ext = ad.append(np.ones((1024, 1024), np.float32))
+    ext.variance = np.ones((1024, 1024), np.float32)
     other = ad.copy()
     ad.add(1.0)
     tracemalloc.start()
     ad.divide(other)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 512 * 512 * 4
+    assert peak < 1024 * 1024 * 4
 
 
 def test_in_place_arithmetic_leaves_copies_alone(make_ad: Make) -> None:
