@@ -229,7 +229,7 @@ def resample(
     if variance is not None:
         out_variance = job.interpolate(variance, "signed" if dragons else "squared")
         # Only the signed kernel can go below zero; a variance never does.
-        np.maximum(out_variance, 0, out=out_variance)
+        np.clip(out_variance, 0, np.inf, out=out_variance)
     if conserve and jacobian != 1.0:
         out *= np.float32(jacobian)
         if out_variance is not None:

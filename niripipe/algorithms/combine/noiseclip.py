@@ -194,13 +194,16 @@ def _model_variance(
     # Four times the scatter of the median: what noise alone makes of a flat field.
     by_chance: Float32 = np.float32(16 * 1.3) / np.maximum(count, 1).astype(np.float32)
     total -= smallest * by_chance
-    np.maximum(total, 0, out=total)
+    # Maxima with a number are not vectorised, limits are.
+    np.clip(total, 0, np.inf, out=total)
     total *= np.float32(model.contrast**2)
     # Of two inputs the centre is one, with all its noise; and only the higher one can be rejected, which must
     # not become a bias.
-    total += np.where(count == 2, smallest, np.float32(0))
+    two = count == 2
+    if two.any():
+        total += np.where(two, smallest, np.float32(0))
     brightness = centre - np.float32(model.background)
-    np.maximum(brightness, 0, out=brightness)
+    np.clip(brightness, 0, np.inf, out=brightness)
     brightness *= np.float32(model.fraction)
     brightness *= brightness
     total += brightness

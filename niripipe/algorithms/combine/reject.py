@@ -63,7 +63,7 @@ def doubtful(data: Float32, variance: Float32 | None, centre: Float32, settings:
     squares /= np.float32(len(data))
     total *= total
     squares -= total
-    np.maximum(squares, 0, out=squares)
+    np.clip(squares, 0, np.inf, out=squares)
     spread = np.sqrt(squares, out=squares)
     spread *= 1 - _MARGIN
     # Deviations of nothing at all are not outliers, even where the spread is nothing at all.
