@@ -37,6 +37,7 @@ class ResampleToCommonFrameParams(TargetParams):
     dq_threshold: float | None = Field(
         None, ge=0, lt=1, description="weight of flagged pixels that flags a new one; None: 0.1"
     )
+    objmask: bool = Field(True, description="resample object masks too; without it they are removed")
 
 
 class ScaleCountsToReferenceParams(Params):
@@ -120,6 +121,10 @@ class Align(PrimitivesBase):
         DataError
             A frame has no WCS.
         """
+        if not params.objmask:
+            for frame in frames:
+                if "OBJMASK" in frame[0].exposed:
+                    del frame[0].OBJMASK
         if params.target_wcs is not None and frames:
             return onto_target(
                 frames,

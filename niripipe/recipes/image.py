@@ -133,7 +133,8 @@ def _first_pass(p: Any) -> None:
     p.keepCommonInputs(stream="flat_corrected", source="main")
     p.transferAttribute(stream="flat_corrected", source="main", attribute="wcs")
     p.flushPixels(stream="flat_corrected")
-    p.resampleToCommonFrame()
+    # The stack gets an object mask of its own.
+    p.resampleToCommonFrame(objmask=False)
     p.scaleCountsToReference()
     p.stackFrames()
     p.detectSources(suffix=None)
@@ -153,7 +154,8 @@ def _second_pass(p: Any) -> None:
 def _align_and_stack(p: Any, *, catalogue: bool | str) -> None:
     p.detectSources(catalogue=catalogue)
     p.adjustWCSToReference()
-    p.resampleToCommonFrame()
+    # The stack gets an object mask of its own.
+    p.resampleToCommonFrame(objmask=False)
     p.scaleCountsToReference()
     p.stackFrames()
     # The stack's own catalogue and object mask; it keeps the name of a stack.
