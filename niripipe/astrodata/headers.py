@@ -13,7 +13,7 @@ from niripipe.astrodata import header_cards
 from niripipe.astrodata.header_cards import is_plain
 from niripipe.errors import DataError
 
-__all__ = ["HeaderManager", "WatchedHeader", "header_value", "without_structure"]
+__all__ = ["HeaderManager", "WatchedHeader", "header_value"]
 
 # Cards that describe how one HDU is laid out in a file; they follow the data, never a copy of the header.
 _STRUCTURAL = frozenset(
@@ -302,13 +302,6 @@ def _usable_value(header: Any, key: str) -> Any:
     except (VerifyError, ValueError):
         return None
     return None if isinstance(value, fits.card.Undefined) else value
-
-
-def without_structure(header: Any) -> WatchedHeader:
-    """Return a copy of a header without the cards that describe the layout of its HDU."""
-    copied = WatchedHeader(header, copy=True)
-    drop_structure(copied)
-    return copied
 
 
 def drop_structure(header: Any) -> None:

@@ -114,7 +114,7 @@ class CosmicRays(PrimitivesBase):
             zero=zero_offsets(data, masks, method="reference"),
             threads=self.context.threads,
         )
-        objects = detect.detect_sources(median.data, median.mask).objmask
+        objects = detect.detect_sources(median.data, median.mask, measure=False).objmask
         for frame, ext in zip(frames, exts, strict=True):
             before = ext.read("mask")
             mask = cosmic.flag_by_reference(

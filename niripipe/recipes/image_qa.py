@@ -46,7 +46,7 @@ def makeSkyFlat(p: Any) -> None:
     p.thresholdFlatfield(stream="fastsky")
     p.flatCorrect(flat=p.streams["fastsky"][0], outstream="flattened")
     p.clearStream(stream="fastsky")
-    p.detectSources(stream="flattened", detect_minarea=20)
+    p.detectSources(stream="flattened", detect_minarea=20, catalogue=False)
     p.dilateObjectMask(dilation=10, stream="flattened")
     p.transferAttribute(source="flattened", attribute="OBJMASK")
     p.clearStream(stream="flattened")
