@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from niripipe.algorithms.bits import BAD, COSMIC_RAY, NO_DATA
-from niripipe.algorithms.parallel import map_blocks
+from niripipe.algorithms.parallel import map_blocks, plane_rows, row_blocks
 from niripipe.errors import AlgorithmError, ParameterError
 
 __all__ = [
@@ -54,7 +54,6 @@ REPLACED = BAD | COSMIC_RAY | NO_DATA
 # best centring of a star.
 _SAME = 1e-3
 _INTEGER = 1e-6
-_ROWS = 64
 # A bit set in more than this share of the frame is spread plane-wise rather than pixel by pixel.
 _DENSE = 0.03
 
@@ -487,7 +486,7 @@ class _Job:
         def block(rows: slice) -> None:
             work(source, out, rows, combine)
 
-        map_blocks(block, self.target[0], rows_per_block=_ROWS, threads=self.threads)
+        map_blocks(block, self.target[0], rows_per_block=plane_rows(self.target[1]), threads=self.threads)
         return out
 
     def spread(self, flags: NDArray[np.uint16], threshold: float) -> NDArray[np.uint16]:
@@ -523,7 +522,7 @@ class _Job:
         objects: NDArray[np.uint8] | None,
     ) -> None:
         """Write the fill values where the input does not reach."""
-        for rows in _blocks(self.target[0]):
+        for rows in row_blocks(self.target[0], plane_rows(self.target[1])):
             outside = ~self._inside(rows)
             if outside.any():
                 mask[rows][outside] = NO_DATA
@@ -656,7 +655,7 @@ class _Job:
             mode="nearest",
         )
         if combine == "squared":
-            for rows in _blocks(self.target[0]):
+            for rows in row_blocks(self.target[0], plane_rows(self.target[1])):
                 y, x = self.mapping(
                     np.arange(rows.start, rows.stop)[:, None], np.arange(self.target[1])[None, :]
                 )
@@ -820,11 +819,6 @@ def _runs(values: NDArray[np.intp]) -> Iterator[slice]:
     starts = [0, *edges.tolist()]
     for start, stop in zip(starts, [*edges.tolist(), values.size], strict=True):
         yield slice(start, stop)
-
-
-def _blocks(rows: int) -> Iterator[slice]:
-    for start in range(0, rows, _ROWS):
-        yield slice(start, min(start + _ROWS, rows))
 
 
 def _overlap(source: int, target: int, shift: int) -> tuple[slice, slice]:

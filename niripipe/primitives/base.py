@@ -166,6 +166,8 @@ class Primitive:
         Whether the frame's name gets the `suffix` parameter when the step was done.
     repeatable : bool
         Whether a primitive that treats frames one by one may treat a frame again that carries its stamp.
+    headers_only : bool
+        Whether the step works on headers. Threads would only wait for each other.
     """
 
     def __init__(
@@ -175,11 +177,13 @@ class Primitive:
         *,
         renames: bool = True,
         repeatable: bool = False,
+        headers_only: bool = False,
     ) -> None:
         self.function = function
         self.stamp = stamp
         self.renames = renames
         self.repeatable = repeatable
+        self.headers_only = headers_only
         self.name = function.__name__
         self.__doc__ = function.__doc__
         self.__name__ = function.__name__
@@ -271,7 +275,7 @@ def primitive(
     stamp : str, optional
         PHU time-stamp keyword of the step.
     **settings : bool
-        `renames` and `repeatable` of `Primitive`.
+        `renames`, `repeatable` and `headers_only` of `Primitive`.
 
     Returns
     -------

@@ -165,7 +165,8 @@ def _chosen(
     best: tuple[AstroData, list[Registration | None]] | None = None
     most = -1
     for candidate in _candidates(frames, params):
-        results = run(lambda frame, to=candidate: _registered(frame, to, params), frames)  # type: ignore[misc]
+        # Many short calls: threads would only wait for each other.
+        results = [_registered(frame, candidate, params) for frame in frames]
         matched = sum(result is not None and result.accepted for result in results)
         if matched > most:
             best, most = (candidate, results), matched

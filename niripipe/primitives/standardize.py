@@ -131,7 +131,7 @@ class NonlinearityCorrectParams(Params):
 class Standardize(PrimitivesBase):
     """Raw frames to frames in electrons with variance and data-quality planes."""
 
-    @primitive(stamp="VALDATA")
+    @primitive(stamp="VALDATA", headers_only=True)
     def validateData(self, frame: AstroData, params: ValidateDataParams) -> None:
         """Check that a frame is one that the primitives can treat.
 
@@ -152,7 +152,7 @@ class Standardize(PrimitivesBase):
         done = _average_read_pairs(frame)
         return Outcome(Status.DONE, done) if done else not_needed("the frame has the standard structure")
 
-    @primitive(stamp="SDZHDRSI")
+    @primitive(stamp="SDZHDRSI", headers_only=True)
     def standardizeHeaders(self, frame: AstroData, params: StandardizeHeadersParams) -> None:
         """Write what the headers mean as standard keywords.
 
@@ -161,7 +161,7 @@ class Standardize(PrimitivesBase):
         """
         _standardize_headers(frame, self.context.software, self.context.mode)
 
-    @primitive(stamp="SDZWCS")
+    @primitive(stamp="SDZWCS", headers_only=True)
     def standardizeWCS(self, frame: AstroData, params: StandardizeWCSParams) -> Outcome | None:
         """Find the WCS that can be believed, and rebuild it where there is none.
 
@@ -182,7 +182,7 @@ class Standardize(PrimitivesBase):
         """
         return _standardize_wcs(frame, params)
 
-    @primitive(stamp="PREPARE")
+    @primitive(stamp="PREPARE", headers_only=True)
     def prepare(self, frame: AstroData, params: PrepareParams) -> Outcome:
         """Validate a raw frame and standardise its pixels, headers and WCS.
 
@@ -263,7 +263,7 @@ class Standardize(PrimitivesBase):
         ext.hdr.set("GAIN", 1.0, "Gain (e-/data unit)")
         return None
 
-    @primitive(stamp="ADDVAR", repeatable=True)
+    @primitive(stamp="ADDVAR", repeatable=True, headers_only=True)
     def addVAR(self, frame: AstroData, params: AddVARParams) -> Outcome | None:
         """Add the variance of read noise and photon noise.
 

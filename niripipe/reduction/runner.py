@@ -268,7 +268,7 @@ class RecipeRunner:
                     self.progress.update(primitive.name, passed, len(frames))
 
         kept = []
-        results = self.map(treat, frames)
+        results = (self._one_by_one if primitive.headers_only else self.map)(treat, frames)
         for frame, result in zip(frames, results, strict=True):
             if isinstance(result, Outcome):
                 self.note(frame, result)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from niripipe.algorithms import bits
-from niripipe.algorithms.parallel import map_blocks
+from niripipe.algorithms.parallel import PLANE_BLOCK, map_blocks
 from niripipe.algorithms.sorting import median_rows
 from niripipe.errors import DataError, ParameterError
 
@@ -29,8 +29,8 @@ Bool = NDArray[np.bool_]
 # A block holds at most this many values a plane kind (four megabytes of float32, in the shared cache), and
 # its planes at most this many pixels each. Smaller blocks would suit the cache better still, but threads
 # then spend their time handing the interpreter lock to each other.
-_BLOCK_VALUES = 1 << 20
-_PLANE_PIXELS = 1 << 16
+_BLOCK_VALUES = 1 << 21
+_PLANE_PIXELS = PLANE_BLOCK
 
 
 class RowSource(Protocol):

@@ -31,7 +31,7 @@ Float32 = NDArray[np.float32]
 Bool = NDArray[np.bool_]
 Subset = tuple[int, ...]
 
-_BLOCK_VALUES = 1 << 20
+_BLOCK_VALUES = 1 << 21
 # Results held at a time: at most so many bytes, and so many subsets.
 _HELD_BYTES, _HELD = 64 << 20, 16
 # Taking a value out costs about as much as two insertions into a shared part of the tree save.
