@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from niripipe.algorithms import bits
+from niripipe.algorithms.regions import connected
 from niripipe.errors import DataError
 
 __all__ = ["flag_levels", "where_flagged"]
@@ -15,9 +16,6 @@ Mask = NDArray[np.uint16]
 
 # A star that saturates is some tens of pixels across; what is larger is sky, glow or a lamp.
 _LARGEST_SOURCE = 10000
-
-# Up to so many flagged pixels their connections are cheaper to find from a list than from the image.
-_SPARSE = 20000
 
 
 def flag_levels(
@@ -116,7 +114,7 @@ def where_flagged(mask: Mask, wanted: int, *, ignore: int = 0) -> NDArray[np.int
 def _flag_holes(
     mask: Mask, rows: NDArray[np.intp], columns: NDArray[np.intp], saturated: Bool, largest: int
 ) -> None:
-    patch = _patches(rows, columns, mask.shape)
+    patch = connected(rows, columns, mask.shape, corners=True)
     size = np.bincount(patch)
     n = len(size)
     # Pixels come in image order: the first of a patch is in its top row, the last in its bottom row.
@@ -163,34 +161,3 @@ def _surrounded(wall: Bool) -> Bool:
         outside = beside & open_
     surrounded: Bool = (open_ & ~outside)[1:-1, 1:-1]
     return surrounded
-
-
-def _patches(rows: NDArray[np.intp], columns: NDArray[np.intp], shape: tuple[int, ...]) -> NDArray[np.intp]:
-    """Give each pixel, listed in image order, the number of its patch; corners touch."""
-    if rows.size > _SPARSE:
-        from scipy import ndimage
-
-        flagged = np.zeros(shape, bool)
-        flagged[rows, columns] = True
-        labels, _ = ndimage.label(flagged, np.ones((3, 3), bool))
-        return np.asarray(labels[rows, columns], np.intp) - 1
-    # A column of room at either side keeps the ends of rows apart.
-    width = shape[1] + 2
-    position = rows * width + columns
-    index = np.arange(position.size)
-    first, second = [], []
-    for step in (1, width - 1, width, width + 1):
-        found = np.minimum(np.searchsorted(position, position + step), position.size - 1)
-        touching = position[found] == position + step
-        first.append(index[touching])
-        second.append(found[touching])
-    here, there = np.concatenate(first), np.concatenate(second)
-    # Every pixel takes the least number among its neighbours', and that which this number took in turn.
-    patch = index.copy()
-    while (patch[here] != patch[there]).any():
-        least = np.minimum(patch[here], patch[there])
-        np.minimum.at(patch, patch[here], least)
-        np.minimum.at(patch, patch[there], least)
-        while (patch[patch] != patch).any():
-            patch = patch[patch]
-    return np.unique(patch, return_inverse=True)[1]

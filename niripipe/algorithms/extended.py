@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from niripipe.algorithms.gaussian import MAD_TO_SIGMA
+from niripipe.algorithms.regions import connected
 from niripipe.errors import AlgorithmError
 
 __all__ = ["BOX", "ExtendedLight", "box_medians", "extended_light", "over_pixels"]
@@ -199,27 +200,13 @@ def _regions(rest: Float64, good: Bool, noise: float, shape: tuple[int, int]) ->
     plane, weight = rest.reshape(shape), good.reshape(shape).astype(float)
     share = np.mean(_nine(weight), axis=0)
     smooth = np.mean(_nine(plane * weight), axis=0) / np.maximum(share, 1e-3)
-    region = _regions_of((smooth > _REACH * noise) & (share > 0.2))
-    wide = np.bincount(region.ravel(), weights=(plane > _SEED * noise).ravel()) >= _SEEDS
-    wide[0] = False
-    grown: Bool = np.logical_or.reduce(_nine(wide[region]))
+    rows, columns = np.nonzero((smooth > _REACH * noise) & (share > 0.2))
+    region = connected(rows, columns, shape, corners=False)
+    seeds = np.bincount(region, weights=plane[rows, columns] > _SEED * noise)
+    wide = np.zeros(shape, bool)
+    wide[rows, columns] = (seeds >= _SEEDS)[region]
+    grown: Bool = np.logical_or.reduce(_nine(wide))
     return grown.ravel()
-
-
-def _regions_of(where: Bool) -> NDArray[np.intp]:
-    """Give a number to each region of boxes that share sides, in no order and with gaps; 0 is outside.
-
-    A mosaic is small: handing on the largest number takes fewer steps than a region has boxes, and less
-    time than it takes to import an image library.
-    """
-    number = np.where(where, np.arange(1, where.size + 1).reshape(where.shape), 0)
-    while True:
-        before = number
-        padded = np.pad(number, 1)
-        beside = (padded[1:-1, :-2], padded[1:-1, 2:], padded[:-2, 1:-1], padded[2:, 1:-1])
-        number = np.where(where, np.maximum.reduce([number, *beside]), 0)
-        if (number == before).all():
-            return number
 
 
 def _nine(plane: NDArray[Any]) -> list[NDArray[Any]]:

@@ -267,7 +267,8 @@ class _RowsOnDemand:
         self.shape = loader.shape
 
     def __getitem__(self, rows: slice) -> NDArray[Any]:
-        return self._loader.read_rows(rows)
+        first, last, step = rows.indices(self.shape[0])
+        return self._loader.read_rows(slice(first, last))[::step]
 
 
 class _Derived:

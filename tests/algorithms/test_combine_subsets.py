@@ -51,7 +51,7 @@ def assert_as_plain(data, variance, mask, subsets, *, scale=None, zero=None, **o
     assert number == len(subsets)
 
 
-@pytest.mark.parametrize("flagged", [0.0, 0.1, 0.5, 0.95])
+@pytest.mark.parametrize("flagged", [0.0, 0.02, 0.1, 0.5, 0.95])
 @pytest.mark.parametrize("n", [2, 3, 4, 5, 8, 13, 21])
 def test_leaving_out_one_of_all_gives_what_the_plain_combination_gives(n, flagged):
     data, variance, mask = planes(n, n, flagged=flagged)
@@ -64,6 +64,16 @@ def test_a_sliding_window_gives_what_the_plain_combination_gives(width):
     data, variance, mask = planes(25, width)
     subsets = [tuple(k for k in range(25) if 0 < abs(k - at) <= width) for at in range(25)]
     assert_as_plain(data, variance, mask, subsets, zero=np.linspace(-20, 20, 25))
+
+
+@pytest.mark.parametrize("flagged", [0.0, 0.02, 0.3])
+def test_windows_with_gaps_give_what_the_plain_combination_gives(flagged):
+    data, variance, mask = planes(24, 7, flagged=flagged)
+    subsets = [
+        tuple(k for k in range(24) if abs(k - at) <= 9 and k not in {at, at + 3, (at * 5) % 24})
+        for at in range(24)
+    ]
+    assert_as_plain(data, variance, mask, subsets, scale=np.linspace(0.95, 1.05, 24))
 
 
 @settings(max_examples=40, deadline=None)
@@ -94,8 +104,9 @@ def test_variances_and_masks_may_be_missing():
 
 @pytest.mark.parametrize("rows", [1, 4, 100])
 @pytest.mark.parametrize("threads", [1, 3])
-def test_neither_blocks_nor_threads_change_a_bit(rows, threads):
-    data, variance, mask = planes(12, 5)
+@pytest.mark.parametrize("flagged", [0.03, 0.2])
+def test_neither_blocks_nor_threads_change_a_bit(rows, threads, flagged):
+    data, variance, mask = planes(12, 5, flagged=flagged)
     subsets = [tuple(k for k in range(12) if k != left_out) for left_out in range(12)]
     usual = subset_medians(data, variance, mask, subsets)
     for found, same in zip(

@@ -118,6 +118,7 @@ def test_rows_come_from_disk_without_loading_the_plane(tmp_path):
         assert rows.shape == (64, 64)
         assert (rows[10:11] == 7).all()
         assert (rows[11:64] == 5).all()
+        assert rows[8:14:2][:, 0].tolist() == [5, 7, 5]
         assert frame.nbytes == 0
 
 

@@ -37,7 +37,7 @@ _HELD_BYTES, _HELD = 64 << 20, 16
 # Taking a value out costs about as much as two insertions into a shared part of the tree save.
 _MOST_GAPS = 4
 # Up to this share of masked pixels in a block, it is quicker to do them again than to heed masks everywhere.
-_FEW = 0.1
+_FEW = 0.4
 
 
 @dataclass(frozen=True, slots=True)
