@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from niripipe.astrodata.extension import Extension
-from niripipe.astrodata.planes import ArrayPlane
+from niripipe.astrodata.planes import ArrayPlane, RowFunction
 from niripipe.errors import InputError
 
 __all__ = ["Operation", "as_operand", "check", "combine", "combine_reflected"]
@@ -101,9 +101,13 @@ def combine(operation: Operation, left: Extension, right: _Operand, *, in_place:
     propagation). Division by zero gives inf or NaN in both planes and sets no mask bit.
     """
     check(left, right)
+    later = _variance_later(operation, left, right) if in_place else None
+    if later is not None:
+        # Without it nothing else holds the data, which can then be changed in place.
+        left.variance = None
     a, b = left.read("data"), _values(right, left.shape)
     va = left.read("variance")
-    vb = right.read("variance") if isinstance(right, Extension) else None
+    vb = right.read("variance") if isinstance(right, Extension) and later is None else None
     target = left if in_place else _empty_like(left)
     data, variance = _targets(left, target, va is not None or vb is not None, in_place)
     with np.errstate(all="ignore"):
@@ -112,6 +116,8 @@ def combine(operation: Operation, left: Extension, right: _Operand, *, in_place:
                 operation, _cut(a, rows), _cut(b, rows), _cut(va, rows), _cut(vb, rows),
                 data[rows], None if variance is None else variance[rows],
             )  # fmt: skip
+    if later is not None:
+        target.derive_variance(later)
     _combine_masks(target, left, right, in_place)
     # the keyword is asked first: most operands have it, and building a WCS takes time
     if (
@@ -149,6 +155,44 @@ def combine_reflected(operation: Operation, left: float | _Array, right: Extensi
                 variance[rows] = va[rows]
     _combine_masks(result, right, 0.0, False)
     return result
+
+
+def _variance_later(
+    operation: Operation, left: Extension, right: Extension | float | _Array
+) -> RowFunction | None:
+    """Return the variance of a result as a function of its data, if that of the left side is one of its own.
+
+    The data before follow from those after, to the rounding of float32: a variance plane that nobody has
+    asked for yet need not be made, kept in memory and moved along with each frame.
+    """
+    if operation not in ("subtract", "divide") or not isinstance(right, Extension):
+        return None
+    before = left.variance_function()
+    if before is None:
+        return None
+    # Handles of their own keep the planes as they are now.
+    other, error = (
+        None if plane is None else cast("ArrayPlane", plane.copy())
+        for plane in (right._planes["data"], right._planes.get("variance"))
+    )
+    assert other is not None
+
+    def subtracted(values: _Array, rows: slice) -> _Array:
+        variance = before(values + other.rows()[rows], rows)
+        if error is not None:
+            variance += error.rows()[rows]
+        return variance
+
+    def divided(values: _Array, rows: slice) -> _Array:
+        divisor = other.rows()[rows]
+        with np.errstate(all="ignore"):
+            variance = before(values * divisor, rows)
+            if error is not None:
+                variance += error.rows()[rows] * (values * values)
+            variance /= divisor * divisor
+        return variance
+
+    return subtracted if operation == "subtract" else divided
 
 
 def _compute(

@@ -14,6 +14,7 @@ from niripipe.astrodata import arithmetic, descriptors, display, naming, tags
 from niripipe.astrodata.descriptors import astro_data_descriptor
 from niripipe.astrodata.extension import Extension, check_extra_name
 from niripipe.astrodata.headers import HeaderManager, WatchedHeader, header_value, watched
+from niripipe.astrodata.planes import RowFunction
 from niripipe.astrodata.provenance import HistoryRecord, ProvenanceRecord, Records
 from niripipe.astrodata.section import Section
 from niripipe.astrodata.tables import HeldTable, is_table
@@ -369,10 +370,14 @@ class AstroData:
         """Return ``data``, ``variance``, ``mask`` or an extra for reading only, without copying."""
         return self._each(lambda extension: extension.read(name))
 
-    def derive_variance(self, function: Callable[[Any], Any]) -> None:
+    def derive_variance(self, function: RowFunction) -> None:
         """Set the variance as a function of the present data, see `Extension.derive_variance`."""
         for extension in self.extensions:
             extension.derive_variance(function)
+
+    def variance_function(self) -> Any:
+        """Return the function of the data that the variance still is, see `Extension.variance_function`."""
+        return self._each(lambda extension: extension.variance_function())
 
     def rows(self, name: str) -> Any:
         """Rows of a plane without loading it if it is parked, see `Extension.rows`."""

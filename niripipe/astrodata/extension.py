@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any, cast
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from niripipe.astrodata import wcs as wcs_module
 from niripipe.astrodata.headers import WatchedHeader, drop_structure, watched
-from niripipe.astrodata.planes import ArrayPlane, Held
+from niripipe.astrodata.planes import ArrayPlane, Held, RowFunction
 from niripipe.astrodata.section import Section
 from niripipe.astrodata.tables import HeldTable, is_table
 from niripipe.astrodata.tangent import TangentPlane
@@ -117,15 +117,24 @@ class Extension:
     def variance(self, array: Any) -> None:
         self._set_plane("variance", array)
 
-    def derive_variance(self, function: Callable[[NDArray[np.float32]], NDArray[np.float32]]) -> None:
+    def derive_variance(self, function: RowFunction) -> None:
         """Set the variance as a function of the present data, computed when somebody needs it.
+
+        Subtracting and dividing by another extension in place keeps it so; any other change of the data has
+        it computed, or leaves it as a function of the data before.
 
         Parameters
         ----------
         function : callable
-            Takes some rows of the data and returns their variance, float32, pixel by pixel.
+            Takes the values of some rows of the data, and the rows as a slice; returns their variance,
+            float32, pixel by pixel.
         """
         self._planes["variance"] = ArrayPlane.derived(self._planes["data"], function)
+
+    def variance_function(self) -> RowFunction | None:
+        """Return the function of the present data that the variance still is, or None."""
+        plane = self._planes.get("variance")
+        return None if plane is None else plane.derivation(self._planes["data"])
 
     @property
     def mask(self) -> NDArray[np.uint16] | None:
@@ -194,6 +203,8 @@ class Extension:
     def reset(self, data: Any, mask: Any, variance: Any) -> None:
         """Replace data, mask and variance together; all of them, or none if one is not usable.
 
+        A plane that `read` gave out may be handed back to stay; it is not copied.
+
         Parameters
         ----------
         data, mask, variance : array_like or None
@@ -205,14 +216,18 @@ class Extension:
             An array is not usable, or the shapes differ.
         """
         new = {
-            name: _as_plane(array, name)
+            name: self._handed_back(name, array) or ArrayPlane(_as_plane(array, name))
             for name, array in (("data", data), ("variance", variance), ("mask", mask))
             if array is not None or name == "data"
         }
-        for name, array in new.items():
-            _check_shape(name, array.shape, new["data"].shape)
-        self._planes = {name: ArrayPlane(array) for name, array in new.items()}
+        for name, plane in new.items():
+            _check_shape(name, plane.shape, new["data"].shape)
+        self._planes = new
         self._follow_data()
+
+    def _handed_back(self, name: str, array: Any) -> ArrayPlane | None:
+        plane = self._planes.get(name)
+        return plane if plane is not None and plane.is_view(array) else None
 
     def park(self, folder: str | os.PathLike[str]) -> int:
         """Move all arrays from memory to disk; they come back by themselves when they are used.

@@ -21,9 +21,11 @@ from numpy.typing import NDArray
 
 from niripipe.errors import StorageError
 
-__all__ = ["ArrayPlane", "Held", "restore"]
+__all__ = ["ArrayPlane", "Held", "RowFunction", "restore"]
 
 _T = TypeVar("_T")
+RowFunction = Callable[[NDArray[Any], slice], NDArray[Any]]
+"""Takes the values of some rows of a plane, and the rows; returns the same rows of another plane."""
 
 
 def restore(folder: str | os.PathLike[str]) -> int:
@@ -73,9 +75,11 @@ class _Value(Generic[_T]):
         return isinstance(self.loader, _Scratch) and self.loader.path.parent == folder
 
     def __getstate__(self) -> dict[str, Any]:
-        # What is parked in a scratch folder travels as pixels: the folder belongs to one process.
-        value = self.load() if isinstance(self.loader, _Scratch) else self.value
-        return {"value": value, "loader": None if isinstance(self.loader, _Scratch) else self.loader}
+        # What is parked in a scratch folder, or is still to be computed, travels as pixels: the folder and
+        # the function belong to one process.
+        if isinstance(self.loader, _Scratch | _Derived):
+            return {"value": self.load(), "loader": None}
+        return {"value": self.value, "loader": self.loader}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         _Value.__init__(self, state["value"], state["loader"])
@@ -203,8 +207,15 @@ class ArrayPlane(Held[NDArray[Any]]):
         view.flags.writeable = False
         return view
 
+    def is_view(self, array: Any) -> bool:
+        """Return whether an array is what `view` gave out and still shows the pixels of this plane."""
+        value = self._shared.value
+        if value is None or not isinstance(array, np.ndarray) or array.base is not value:
+            return False
+        return (array.shape, array.strides, array.dtype) == (value.shape, value.strides, value.dtype)
+
     @classmethod
-    def derived(cls, source: ArrayPlane, function: Callable[[NDArray[Any]], NDArray[Any]]) -> ArrayPlane:
+    def derived(cls, source: ArrayPlane, function: RowFunction) -> ArrayPlane:
         """Return a plane whose pixels are computed from another one's, as it is now, when they are needed.
 
         Parameters
@@ -212,9 +223,17 @@ class ArrayPlane(Held[NDArray[Any]]):
         source : ArrayPlane
             The other plane; later changes to it have no effect.
         function : callable
-            Takes some rows of it and returns the same rows of the new plane, float32. Pixel by pixel.
+            Takes values of some rows of it, and the rows as a slice; returns the same rows of the new plane,
+            float32. Pixel by pixel.
         """
         return cls(loader=_Derived(source, function), shape=source.shape)
+
+    def derivation(self, source: ArrayPlane) -> RowFunction | None:
+        """Return the function that will make this plane from another, as long as neither has changed."""
+        loader = self._shared.loader
+        if self._shared.value is None and isinstance(loader, _Derived):
+            return loader.function if loader.source._shared is source._shared else None
+        return None
 
     def rows(self) -> NDArray[Any] | _RowsOnDemand:
         """Return what gives rows of the array: the array itself, or the scratch file it waits in."""
@@ -274,18 +293,18 @@ class _RowsOnDemand:
 class _Derived:
     """Loader of an array that is computed from another one."""
 
-    def __init__(self, source: ArrayPlane, function: Callable[[NDArray[Any]], NDArray[Any]]) -> None:
+    def __init__(self, source: ArrayPlane, function: RowFunction) -> None:
         # A handle of its own keeps the pixels as they are now: whoever changes them gets a copy.
-        self._source = cast("ArrayPlane", source.copy())
-        self._function = function
+        self.source = cast("ArrayPlane", source.copy())
+        self.function = function
         self.shape = source.shape
 
     def __call__(self) -> NDArray[Any]:
-        return self._function(self._source.view())
+        return self.function(self.source.view(), slice(None))
 
     def read_rows(self, rows: slice) -> NDArray[Any]:
         """Compute a slice of rows, with step 1."""
-        return self._function(self._source.rows()[rows])
+        return self.function(self.source.rows()[rows], rows)
 
 
 class _Scratch:

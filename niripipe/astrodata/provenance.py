@@ -178,6 +178,10 @@ class Records:
         twin._loaders, twin._waiting = dict(self._loaders), list(self._waiting)
         return twin
 
+    def __getstate__(self) -> dict[str, Any]:
+        # The checksums that others still compute stay with them.
+        return {**self.__dict__, "_provenance": self.provenance, "_waiting": []}
+
     def _load(self, name: str, cls: type[_Record], into: list[_Record]) -> None:
         loader = self._loaders.pop(name, None)
         if loader is not None:

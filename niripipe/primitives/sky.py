@@ -99,6 +99,9 @@ class SkyCorrectParams(SkyBuildParams, SubtractSkyParams):
     """Parameters of `Sky.skyCorrect`."""
 
     suffix: str | None = Field("_skyCorrected", description="suffix of the file name")
+    keep_skies: bool = Field(
+        True, description="keep the sky stream; without, it is let go of as soon as the skies are made"
+    )
 
 
 class SubtractSkyBackgroundParams(Params):
@@ -250,6 +253,8 @@ class Sky(PrimitivesBase):
             skies, partners, params, threads=self.context.threads, with_variance=params.propagate_variance
         )
         del skies
+        if not params.keep_skies:
+            self.streams.pop("sky", None)
         wanted = sorted(users, key=lambda names: float(np.mean([builder.times[name] for name in names])))
         for group in _batched(builder.built(wanted), max(self.context.threads, 1)):
             jobs = [(frame, sky) for sky in group for frame in users[sky.names]]
@@ -367,7 +372,9 @@ def _subtract(frame: AstroData, sky: BuiltSky, params: SubtractSkyParams) -> tup
     variance = ext.read("variance") if params.propagate_variance else None
     if variance is not None and sky.variance is not None:
         variance = variance + np.float32(match.factor**2) * sky.variance
-    joined = mask if sky.mask is None else sky.mask if mask is None else mask | sky.mask
+    joined = sky.mask if mask is None else mask
+    if mask is not None and sky.mask is not None and (sky.mask & ~mask).any():
+        joined = mask | sky.mask
     ext.reset(result, mask=joined, variance=variance)
     level = float(np.median(sky.data[::8, ::8])) * match.factor + match.constant
     hdr = ext.hdr

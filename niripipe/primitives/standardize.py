@@ -286,7 +286,7 @@ class Standardize(PrimitivesBase):
         existing = ext.read("variance")
         if existing is None:
             # Darks and flats are combined next, which needs the variance once and row by row.
-            ext.derive_variance(noise_of)
+            ext.derive_variance(lambda values, _: noise_of(values))
         else:
             ext.variance = noise_of(ext.read("data"), existing=existing)
         names = [name for name in wanted if name in new or name in present]
@@ -314,14 +314,19 @@ class Standardize(PrimitivesBase):
             "gain": float(ext.gain()),
             "coadds": int(frame.coadds()),
         }
-        corrected = linearity.correct(
-            ext.read("data"),
-            ext.read("variance"),
-            time_delta=coefficients.dead_time,
-            exposure_time=frame.exposure_time() / polynomial["coadds"],
-            **polynomial,
-        )
+        times = {
+            "time_delta": coefficients.dead_time,
+            "exposure_time": frame.exposure_time() / polynomial["coadds"],
+        }
+        noise_of = ext.variance_function() if "Poisson" in ext.hdr.get("VARNOISE", "") else None
+        variance = ext.read("variance") if noise_of is None else None
+        corrected = linearity.correct(ext.read("data"), variance, **times, **polynomial)
         ext.reset(corrected.data, mask=ext.read("mask"), variance=corrected.variance)
+        if noise_of is not None:
+            factor = np.float32(linearity.exposure_factor(**times))
+            # Photon noise follows the counts by 1 / gain, as the correction's own term does, so that it may
+            # as well be taken from the corrected counts.
+            ext.derive_variance(lambda values, rows: noise_of(values / factor, rows) * (factor * factor))
         for key in ("SATLEVEL", "NONLINEA"):
             if ext.hdr.get(key) is not None:
                 ext.hdr[key] = linearity.correct_level(float(ext.hdr[key]), **polynomial)

@@ -117,8 +117,7 @@ def _subtract_masked_sky(p: Any) -> None:
     p.transferAttribute(stream="sky", source="skysub", attribute="OBJMASK")
     p.clearStream(stream="skysub")
     p.associateSky()
-    p.skyCorrect(mask_objects=True)
-    p.clearStream(stream="sky")
+    p.skyCorrect(mask_objects=True, keep_skies=False)
 
 
 def _first_pass(p: Any) -> None:
@@ -145,8 +144,7 @@ def _second_pass(p: Any) -> None:
     """Subtract the sky of frames that carry the objects of a deep stack, align and stack them."""
     p.separateSky()
     p.associateSky()
-    p.skyCorrect(mask_objects=True)
-    p.clearStream(stream="sky")
+    p.skyCorrect(mask_objects=True, keep_skies=False)
     _align_and_stack(p, catalogue="positions")
     p.storeProcessedScience(suffix="_image")
 

@@ -33,7 +33,7 @@ Subset = tuple[int, ...]
 
 _BLOCK_VALUES = 1 << 21
 # Results held at a time: at most so many bytes, and so many subsets.
-_HELD_BYTES, _HELD = 64 << 20, 16
+_HELD_BYTES, _HELD = 64 << 20, 8
 # Taking a value out costs about as much as two insertions into a shared part of the tree save.
 _MOST_GAPS = 4
 # Up to this share of masked pixels in a block, it is quicker to do them again than to heed masks everywhere.
@@ -123,7 +123,8 @@ def subset_medians(
     held = int(np.clip(_HELD_BYTES // result_bytes, 2, _HELD))
     for start in range(0, len(wanted), held):
         task = _Task(planes, variance, mask, wanted[start : start + held], scales, zeros, shape)
-        rows = rows_per_block or max(_BLOCK_VALUES // (len(task.members) * max(shape[1], 1)), 2)
+        planes_read = len(task.members) * (1 if variance is None else 2)
+        rows = rows_per_block or max(_BLOCK_VALUES // (planes_read * max(shape[1], 1)), 2)
         map_blocks(task.run, shape[0], rows_per_block=rows, threads=threads)
         yield from task.results()
 
