@@ -250,7 +250,12 @@ class Sky(PrimitivesBase):
         self.keep(skies.values())
         partners = {name: _partners(name, sky, users) for name, sky in skies.items()}
         builder = SkyBuilder(
-            skies, partners, params, threads=self.context.threads, with_variance=params.propagate_variance
+            skies,
+            partners,
+            params,
+            threads=self.context.threads,
+            with_variance=params.propagate_variance,
+            read_once=not self.runner.limited,
         )
         del skies
         if not params.keep_skies:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from niripipe.algorithms import background, extended, normalize
 from niripipe.algorithms import sky as sky_algorithm
-from niripipe.algorithms.combine import combine, subset_medians
+from niripipe.algorithms.combine import HELD, combine, subset_medians
 from niripipe.astrodata import DQ, AstroData
 from niripipe.errors import AlgorithmError
 from niripipe.logutils import get_logger
@@ -165,6 +165,9 @@ class SkyBuilder:
     threads : int
     with_variance : bool
         Whether the skies need a variance.
+    read_once : bool
+        Whether variances that are still to be computed may be kept in memory when they are needed more than
+        once.
     """
 
     def __init__(
@@ -175,10 +178,12 @@ class SkyBuilder:
         *,
         threads: int,
         with_variance: bool = True,
+        read_once: bool = True,
     ) -> None:
         self.skies = dict(skies)
         self.params = params
         self._with_variance = with_variance or params.reject_method in _NEEDING_VARIANCE
+        self._read_once = read_once
         self.threads = threads
         self.names = tuple(skies)
         self.times = {name: _seconds(frame) for name, frame in skies.items()}
@@ -213,6 +218,9 @@ class SkyBuilder:
     def _medians(self, subsets: Sequence[tuple[str, ...]]) -> Iterator[tuple[Any, Any, Any]]:
         place = {name: k for k, name in enumerate(self.names)}
         last_use = {name: k for k, subset in enumerate(subsets) for name in subset}
+        if self._with_variance and self._read_once and len(subsets) > HELD:
+            for frame in self.skies.values():
+                frame[0].read("variance")
         variance = self._variance(self.names)
         sources: dict[str, list[_Plane | _Mask]] = {
             name: [self._data[name], self._masks[name], *([variance[k]] if variance else [])]

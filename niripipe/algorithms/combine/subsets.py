@@ -25,15 +25,16 @@ from .reduce import median_variance_factor
 from .select import BEST_TIER
 from .settings import Settings
 
-__all__ = ["SubsetMedian", "subset_medians"]
+__all__ = ["HELD", "SubsetMedian", "subset_medians"]
 
 Float32 = NDArray[np.float32]
 Bool = NDArray[np.bool_]
 Subset = tuple[int, ...]
 
 _BLOCK_VALUES = 1 << 21
-# Results held at a time: at most so many bytes, and so many subsets.
-_HELD_BYTES, _HELD = 64 << 20, 8
+HELD = 8
+"""How many results are made and held at a time at most; each time their inputs are read anew."""
+_HELD_BYTES = 64 << 20
 # Taking a value out costs about as much as two insertions into a shared part of the tree save.
 _MOST_GAPS = 4
 # Up to this share of masked pixels in a block, it is quicker to do them again than to heed masks everywhere.
@@ -88,7 +89,7 @@ def subset_medians(
     Yields
     ------
     SubsetMedian
-        For each subset in order. A few are held at a time.
+        For each subset in order. At most `HELD` are held at a time.
 
     Raises
     ------
@@ -120,11 +121,10 @@ def subset_medians(
     wanted = [_checked(subset, len(planes)) for subset in subsets]
     scales, zeros = per_input("scale", scale, len(planes), 1.0), per_input("zero", zero, len(planes), 0.0)
     result_bytes = (4 if variance is None else 8) * shape[0] * shape[1]
-    held = int(np.clip(_HELD_BYTES // result_bytes, 2, _HELD))
+    held = int(np.clip(_HELD_BYTES // result_bytes, 2, HELD))
     for start in range(0, len(wanted), held):
         task = _Task(planes, variance, mask, wanted[start : start + held], scales, zeros, shape)
-        planes_read = len(task.members) * (1 if variance is None else 2)
-        rows = rows_per_block or max(_BLOCK_VALUES // (planes_read * max(shape[1], 1)), 2)
+        rows = rows_per_block or max(_BLOCK_VALUES // (len(task.members) * max(shape[1], 1)), 2)
         map_blocks(task.run, shape[0], rows_per_block=rows, threads=threads)
         yield from task.results()
 
