@@ -295,7 +295,7 @@ def test_showprimitives_follows_calls_through_helpers_and_streams(target: Path) 
     assert names[-1] == "storeProcessedScience"
     first = next(row for row in table if row["primitive"] == "skyCorrect")
     assert first["stream"] == "sky > skysub"
-    assert first["parameters"] == "mask_objects=False [recipe]"
+    assert "mask_objects=False [recipe]" in first["parameters"]
     assert first["values"]["scale_sky"] is True
     assert table.column("step") == list(range(1, len(table) + 1))
 

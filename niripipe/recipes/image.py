@@ -13,7 +13,7 @@ def reduce(p: Any) -> None:
     _correct(p)
     _subtract_sky(p)
     p.cleanReadout()
-    _align_and_stack(p, catalogue="positions")
+    _align_and_stack(p)
     p.storeProcessedScience(suffix="_image")
 
 
@@ -69,7 +69,7 @@ def makeSkyFlat(p: Any) -> None:
 
 def alignAndStack(p: Any) -> None:
     """Align, scale and stack images that are already reduced (``_stack``)."""
-    _align_and_stack(p, catalogue=True)
+    _align_and_stack(p)
 
 
 def calibrate(p: Any) -> None:
@@ -145,12 +145,12 @@ def _second_pass(p: Any) -> None:
     p.separateSky()
     p.associateSky()
     p.skyCorrect(mask_objects=True, keep_skies=False)
-    _align_and_stack(p, catalogue="positions")
+    _align_and_stack(p)
     p.storeProcessedScience(suffix="_image")
 
 
-def _align_and_stack(p: Any, *, catalogue: bool | str) -> None:
-    p.detectSources(catalogue=catalogue)
+def _align_and_stack(p: Any) -> None:
+    p.detectSources(catalogue="positions")
     p.adjustWCSToReference()
     # The stack gets an object mask of its own.
     p.resampleToCommonFrame(objmask=False)
