@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -174,8 +175,7 @@ def _against(scaled: Float64, known: Bool, light: Bool, k: int, others: list[int
 
 def _trend(rest: Float64, quiet: Bool, shape: tuple[int, int]) -> tuple[Float64, float, float]:
     """Plane through the quiet boxes, its value in the middle, and the noise of a box about it."""
-    y, x = np.mgrid[-1 : 1 : shape[0] * 1j, -1 : 1 : shape[1] * 1j]
-    design = np.column_stack([np.ones(rest.size), x.ravel(), y.ravel()])
+    design = _plane_terms(shape)
     # Light only adds: the start is the fainter half.
     kept = quiet & (rest <= np.median(rest[quiet]))
     level = float(np.median(rest[quiet]))
@@ -191,6 +191,13 @@ def _trend(rest: Float64, quiet: Bool, shape: tuple[int, int]) -> tuple[Float64,
             break
         model = design @ np.linalg.lstsq(design[kept], rest[kept], rcond=None)[0]
     return model, float(np.mean(model)), noise
+
+
+@lru_cache(maxsize=8)
+def _plane_terms(shape: tuple[int, int]) -> Float64:
+    """Return what the coefficients of a plane are multiplied by, for each box; not to be changed."""
+    y, x = np.mgrid[-1 : 1 : shape[0] * 1j, -1 : 1 : shape[1] * 1j]
+    return np.column_stack([np.ones(x.size), x.ravel(), y.ravel()])
 
 
 def _regions(rest: Float64, good: Bool, noise: float, shape: tuple[int, int]) -> Bool:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from niripipe.errors import ParameterError
 
-__all__ = ["PLANE_BLOCK", "map_blocks", "plane_rows", "row_blocks"]
+__all__ = ["PLANE_BLOCK", "map_blocks", "map_items", "plane_rows", "row_blocks"]
 
 PLANE_BLOCK = 1 << 18
 """Pixels of a block for simple arithmetic. A call on them takes some 30 microseconds: shorter ones leave
 threads waiting for the interpreter, longer ones need more memory and gain nothing."""
 
+_Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
 
@@ -79,9 +80,17 @@ def map_blocks(
         raise ParameterError(
             "at least one thread is needed", item="threads", found=threads, expected="a positive integer"
         )
-    blocks = row_blocks(n_rows, rows_per_block)
-    workers = min(threads, len(blocks))
+    return map_items(func, row_blocks(n_rows, rows_per_block), threads=threads)
+
+
+def map_items(func: Callable[[_Item], _Result], items: Sequence[_Item], *, threads: int) -> list[_Result]:
+    """Call `func` for every item, and return the results in order.
+
+    As in `map_blocks`: threads share the work as long as `func` spends its time in NumPy, the first error in
+    order is raised, and `numpy.errstate` does not reach into other threads.
+    """
+    workers = min(threads, len(items))
     if workers <= 1:
-        return [func(rows) for rows in blocks]
+        return [func(item) for item in items]
     with ThreadPoolExecutor(workers, thread_name_prefix="niripipe-rows") as pool:
-        return list(pool.map(func, blocks))
+        return list(pool.map(func, items))

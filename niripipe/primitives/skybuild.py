@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from niripipe.algorithms import background, extended, normalize
 from niripipe.algorithms import sky as sky_algorithm
 from niripipe.algorithms.combine import HELD, combine, subset_medians
+from niripipe.algorithms.parallel import map_items
 from niripipe.astrodata import DQ, AstroData
 from niripipe.errors import AlgorithmError
 from niripipe.logutils import get_logger
@@ -187,7 +188,8 @@ class SkyBuilder:
         self.threads = threads
         self.names = tuple(skies)
         self.times = {name: _seconds(frame) for name, frame in skies.items()}
-        self._masks = {name: self._own_mask(frame) for name, frame in skies.items()}
+        masks = map_items(self._own_mask, self._frames, threads=threads)
+        self._masks = dict(zip(self.names, masks, strict=True))
         self._data = {name: _Plane(frame, "data") for name, frame in skies.items()}
         self._extended_levels: dict[str, float] | None = None
         if params.mask_objects and params.mask_extended and len(skies) > 1:
@@ -209,6 +211,10 @@ class SkyBuilder:
                 {name: self.times[name] for name in subset},
             )  # fmt: skip
 
+    @property
+    def _frames(self) -> list[AstroData]:
+        return list(self.skies.values())
+
     def _only_medians(self) -> bool:
         """Whether the combination is one whose work can be shared."""
         p = self.params
@@ -219,8 +225,7 @@ class SkyBuilder:
         place = {name: k for k, name in enumerate(self.names)}
         last_use = {name: k for k, subset in enumerate(subsets) for name in subset}
         if self._with_variance and self._read_once and len(subsets) > HELD:
-            for frame in self.skies.values():
-                frame[0].read("variance")
+            map_items(lambda frame: frame[0].read("variance"), self._frames, threads=self.threads)
         variance = self._variance(self.names)
         sources: dict[str, list[_Plane | _Mask]] = {
             name: [self._data[name], self._masks[name], *([variance[k]] if variance else [])]
@@ -282,7 +287,11 @@ class SkyBuilder:
         """Put extended light into the masks, where it is seen."""
         if min(self.skies[self.names[0]][0].shape) < 4 * extended.BOX:
             return
-        boxes = [extended.box_medians(self._data[name][:], self._masks[name][:]) for name in self.names]
+        boxes = map_items(
+            lambda name: extended.box_medians(self._data[name][:], self._masks[name][:]),
+            self.names,
+            threads=self.threads,
+        )
         place = {name: k for k, name in enumerate(self.names)}
         others = [[place[p] for p in partners.get(name, ()) if p in place] for name in self.names]
         light = extended.extended_light(boxes, others)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from niripipe.algorithms.parallel import map_blocks
+from niripipe.algorithms.parallel import map_blocks, map_items
 from niripipe.algorithms.sorting import network, select_rows
 from niripipe.errors import ParameterError
 
@@ -126,6 +126,7 @@ def subset_medians(
         task = _Task(planes, variance, mask, wanted[start : start + held], scales, zeros, shape)
         rows = rows_per_block or max(_BLOCK_VALUES // (len(task.members) * max(shape[1], 1)), 2)
         map_blocks(task.run, shape[0], rows_per_block=rows, threads=threads)
+        map_items(task.finish, range(len(task.subsets)), threads=threads)
         yield from task.results()
 
 
@@ -205,6 +206,9 @@ class _Task:
         self.out_variance: list[Float32] | None = None
         if variance is not None:
             self.out_variance = [np.empty(shape, np.float32) for _ in subsets]
+        self.out_mask: list[NDArray[np.uint16]] | None = None
+        if self.mask is not None:
+            self.out_mask = [np.zeros(shape, np.uint16) for _ in subsets]
         self.left: dict[int, _Columns] = {}
         factors = [0.0] + [median_variance_factor(n) / n**2 for n in range(1, len(self.members) + 1)]
         self.factors = np.array(factors, np.float32)
@@ -220,14 +224,11 @@ class _Task:
 
     def results(self) -> Iterator[SubsetMedian]:
         """Give out the results, one after the other, and let go of them."""
-        for k, subset in enumerate(self.subsets):
-            data, variance = self.out[k], None if self.out_variance is None else self.out_variance[k]
-            mask = None if self.mask is None else np.zeros(self.shape, np.uint16)
-            self._finish(k, subset, data, variance, mask)
-            self.out[k] = np.empty(0, np.float32)
-            if self.out_variance is not None:
-                self.out_variance[k] = self.out[k]
-            yield SubsetMedian(data, variance, mask)
+        self.left.clear()
+        while self.out:
+            variance = None if self.out_variance is None else self.out_variance.pop(0)
+            mask = None if self.out_mask is None else self.out_mask.pop(0)
+            yield SubsetMedian(self.out.pop(0), variance, mask)
 
     # ---- one block
 
@@ -375,7 +376,7 @@ class _Task:
     # ---- pixels without a clean input
 
     def _columns(self, rows: slice, nothing: dict[int, NDArray[np.intp]]) -> _Columns:
-        """Keep the inputs of some pixels for `_finish`."""
+        """Keep the inputs of some pixels for `finish`."""
         where = np.unique(np.concatenate(list(nothing.values())))
 
         def cut(source: RowSource | None) -> NDArray[Any]:
@@ -390,26 +391,19 @@ class _Task:
         used = {k: np.searchsorted(where, pixels) for k, pixels in nothing.items()}
         return _Columns(where + rows.start * self.shape[1], data, variance, mask, used)
 
-    def _finish(
-        self,
-        k: int,
-        subset: Subset,
-        data: Float32,
-        variance: Float32 | None,
-        mask: NDArray[np.uint16] | None,
-    ) -> None:
-        """Combine the least bad inputs where there is no clean one."""
+    def finish(self, k: int) -> None:
+        """Combine, after all rows were run, the least bad inputs where a result has no clean one."""
         parts = [part for _, part in sorted(self.left.items()) if k in part.used]
         if not parts:
             return
-        members = list(subset)
+        members = list(self.subsets[k])
         where = np.concatenate([part.where[part.used[k]] for part in parts])
         cut = [np.ix_(np.array(members), part.used[k]) for part in parts]
         values = np.concatenate([part.data[ix] for part, ix in zip(parts, cut, strict=True)], axis=1)
         spread = _cut_columns([part.variance for part in parts], cut)
         flags = _cut_columns([part.mask for part in parts], cut)
         settings = Settings.checked(
-            len(subset), operation="median", reject="none", hsigma=3, lsigma=3, mclip=True, max_iters=None,
+            len(members), operation="median", reject="none", hsigma=3, lsigma=3, mclip=True, max_iters=None,
             nlow=0, nhigh=0, median_variance="exact", noise=None,
         )  # fmt: skip
         n = where.size
@@ -422,11 +416,11 @@ class _Task:
         )
         with np.errstate(all="ignore"):
             combine_special(values, spread, flags, None, settings, out, np.arange(n))
-        data.reshape(-1)[where] = out.data
-        if variance is not None:
-            variance.reshape(-1)[where] = out.variance
-        if mask is not None and out.mask is not None:
-            mask.reshape(-1)[where] = out.mask
+        self.out[k].reshape(-1)[where] = out.data
+        if self.out_variance is not None:
+            self.out_variance[k].reshape(-1)[where] = out.variance
+        if self.out_mask is not None and out.mask is not None:
+            self.out_mask[k].reshape(-1)[where] = out.mask
 
 
 @dataclass(frozen=True, slots=True)
