@@ -25,7 +25,7 @@ log = get_logger(__name__)
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
 
-_WORKING = 200 * 10**6
+_WORKING = 240 * 10**6
 """Bytes kept free for what an algorithm needs beside the frames: eight skies, and blocks of rows of all
 frames for each thread. It does not grow with the number of frames."""
 
