@@ -12,10 +12,10 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 
@@ -178,6 +178,11 @@ class Records:
         twin._loaders, twin._waiting = dict(self._loaders), list(self._waiting)
         return twin
 
+    def provenance_later(self) -> list[Callable[[], ProvenanceRecord]]:
+        """Return what gives each contributing file, without waiting for checksums."""
+        self._load("PROVENANCE", ProvenanceRecord, self._provenance)
+        return [partial(_same, record) for record in self._provenance] + self._waiting
+
     def __getstate__(self) -> dict[str, Any]:
         # The checksums that others still compute stay with them.
         return {**self.__dict__, "_provenance": self.provenance, "_waiting": []}
@@ -250,8 +255,13 @@ def add_provenance(
 
 def clone_provenance(source: AstroData | Iterable[ProvenanceRecord], ad: AstroData) -> None:
     """Add the provenance of one data set, or given records, to another, without repeating records."""
-    for record in list(getattr(source, "provenance", source)):
-        add_provenance(ad, record.filename, record.md5, record.provenance_added_by, record.timestamp)
+    records: Records | None = getattr(source, "records", None)
+    if records is not None:
+        waiting = records.provenance_later()
+    else:
+        waiting = [partial(_same, record) for record in cast("Iterable[ProvenanceRecord]", source)]
+    for make in waiting:
+        ad.records.add_provenance(make)
 
 
 def clone_history(source: AstroData, ad: AstroData) -> None:
@@ -286,6 +296,10 @@ def _md5(path: str, size: int, mtime_ns: int) -> str:
 def utc_now() -> str:
     """Return the time now as the records have it: UTC, ISO form, microseconds, no zone."""
     return _timestamp(None)
+
+
+def _same(record: ProvenanceRecord) -> ProvenanceRecord:
+    return record
 
 
 def _add(records: list[_Record], record: _Record) -> None:

@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 
-from niripipe.algorithms.parallel import map_blocks, row_blocks
+from niripipe.algorithms.parallel import map_blocks, map_items, row_blocks
 from niripipe.errors import ParameterError
 
 
@@ -54,3 +54,10 @@ def test_blocks_and_threads_must_be_positive() -> None:
         row_blocks(5, 0)
     with pytest.raises(ParameterError, match="threads"):
         map_blocks(lambda rows: None, 5, threads=0)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_items_keep_their_order_and_the_first_error_counts(threads: int) -> None:
+    assert map_items(lambda k: k * k, range(7), threads=threads) == [0, 1, 4, 9, 16, 25, 36]
+    with pytest.raises(ZeroDivisionError):
+        map_items(lambda k: 1 // k, [1, 0, 2], threads=threads)

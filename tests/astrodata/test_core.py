@@ -396,3 +396,14 @@ def test_ccddata_goes_both_ways(make_ad: Make) -> None:
     assert isinstance(ad.to_ccddata(), list)
     ad.append(ccd)
     assert len(ad) == 2
+
+
+def test_planes_handed_back_are_not_copied(make_ad: Make) -> None:
+    ext = make_ad()[0]
+    mask = ext.read("mask")
+    ext.reset(np.zeros(SHAPE, np.float32), mask=mask, variance=ext.read("variance"))
+    assert np.shares_memory(ext.read("mask"), mask)
+    assert (ext.read("variance") == 2).all()
+    part = ext.read("mask")[::-1]
+    ext.reset(np.zeros(SHAPE, np.float32), mask=part, variance=None)
+    assert not np.shares_memory(ext.read("mask"), part)

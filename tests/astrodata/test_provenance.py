@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import pickle
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -47,6 +48,28 @@ def test_records_are_cloned_without_repetition() -> None:
     assert b.history == a.history
     add_provenance(b, "b.fits")
     assert len(a.provenance) == 1
+
+
+def test_checksums_are_waited_for_when_somebody_looks() -> None:
+    asked: list[str] = []
+
+    def checksum() -> str:
+        asked.append("now")
+        return "1234"
+
+    a, b = astrodata.create({}), astrodata.create({})
+    add_provenance(a, "a.fits", checksum, "prepare")
+    clone_provenance(a, b)
+    clone_provenance(a, b)
+    twin = b.copy()
+    assert "PROVENANCE" in b.tables
+    assert asked == []
+    assert [(r.filename, r.md5) for r in b.provenance] == [("a.fits", "1234")]
+    assert twin.provenance == b.provenance == a.provenance
+    assert pickle.loads(pickle.dumps(a)).provenance == a.provenance  # noqa: S301
+    add_provenance(a, "late.fits", checksum)
+    del a.PROVENANCE
+    assert a.provenance == []
 
 
 def test_copies_have_records_of_their_own(product_file: Path) -> None:

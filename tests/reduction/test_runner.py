@@ -16,6 +16,7 @@ from niripipe.errors import AlgorithmError, CalibrationError, DataError, Paramet
 from niripipe.primitives.base import Outcome, Status, not_needed, primitive, skipped
 from niripipe.primitives.niri import NIRI
 from niripipe.primitives.params import Field, Origin, Params
+from niripipe.reduction.runner import Aside
 
 from .. import frames as make
 
@@ -386,3 +387,32 @@ def test_progress_is_told_frame_by_frame_and_at_the_end(threads):
     assert listener.heard[:4] == [("add", i, 3) for i in range(4)]
     assert listener.heard[4:] == [("join", 0, 3), ("join", 3, 3)]
     assert listener.closed == 1
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_work_done_aside_is_there_when_it_is_wanted(threads: int) -> None:
+    with Aside(threads) as aside:
+        wait = aside.later(lambda: threading.current_thread().name)
+        assert wait().startswith("niripipe-aside") == (threads > 1)
+    assert wait() == wait()
+
+
+def test_what_has_not_begun_is_left_undone_after_an_error() -> None:
+    done: list[int] = []
+    begun = threading.Event()
+
+    def first() -> None:
+        begun.set()
+        time.sleep(0.05)
+        done.append(1)
+
+    def interrupted() -> None:
+        with Aside(2) as aside:
+            aside.later(first)
+            aside.later(lambda: done.append(2))
+            begun.wait()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert done == [1]
