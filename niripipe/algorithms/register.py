@@ -33,6 +33,8 @@ _VOTERS = 150
 # Beyond this the mean of the pairs is too uncertain for a shift good to 0.2 pixel (3 standard deviations).
 _MAX_ERROR = 0.06
 _ROUNDS = 12
+# Places with less than this part of the highest number of votes are chance.
+_HOPELESS = 0.2
 # Cells along an axis in which neighbours are looked for; more would be smaller than any field needs.
 _CELLS = 4096
 # A correlation has no pairs to clip; its error is less certain, and the limit lower.
@@ -441,7 +443,8 @@ def _trials(
             for votes, dx, dy in _vote(x, y, some, some_ref, search, match):
                 found.append((votes, (dx, dy, float(angle), float(factor))))
     found.sort(key=lambda item: -item[0])
-    return [trial for _, trial in found[:12]]
+    # The runner-up always counts: how far it is behind says how sure the best one is.
+    return [trial for k, (votes, trial) in enumerate(found[:12]) if k < 2 or votes >= _HOPELESS * found[0][0]]
 
 
 def _steps(limit: float, step: float) -> Floats:
