@@ -102,10 +102,10 @@ def combine(operation: Operation, left: Extension, right: _Operand, *, in_place:
     """
     check(left, right)
     later = _variance_later(operation, left, right) if in_place else None
+    a, b = left.read("data"), _values(right, left.shape)
     if later is not None:
         # Without it nothing else holds the data, which can then be changed in place.
         left.variance = None
-    a, b = left.read("data"), _values(right, left.shape)
     va = left.read("variance")
     vb = right.read("variance") if isinstance(right, Extension) and later is None else None
     target = left if in_place else _empty_like(left)

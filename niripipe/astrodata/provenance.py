@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
-from functools import lru_cache, partial
+from functools import lru_cache
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -104,7 +104,7 @@ class Records:
         self._provenance: list[ProvenanceRecord] = []
         self._loaders: dict[str, Callable[[], Any]] = {}
         # Contributing files whose checksums may still be on their way.
-        self._waiting: list[Callable[[], ProvenanceRecord]] = []
+        self._waiting: list[ProvenanceRecord | Callable[[], ProvenanceRecord]] = []
 
     def add_loader(self, name: str, rows: Callable[[], Any]) -> None:
         """Name a function that returns the rows of a record table."""
@@ -121,16 +121,27 @@ class Records:
         """The contributing files, in order."""
         self._load("PROVENANCE", ProvenanceRecord, self._provenance)
         waiting, self._waiting = self._waiting, []
-        for make in waiting:
-            record = make()
+        if waiting:
             known = {(r.filename, r.md5, r.provenance_added_by) for r in self._provenance}
-            if (record.filename, record.md5, record.provenance_added_by) not in known:
-                self._provenance.append(record)
+            for one in waiting:
+                record = one() if callable(one) else one
+                key = (record.filename, record.md5, record.provenance_added_by)
+                if key not in known:
+                    known.add(key)
+                    self._provenance.append(record)
         return self._provenance
 
-    def add_provenance(self, make: Callable[[], ProvenanceRecord]) -> None:
-        """Add a contributing file when somebody looks at them, unless it is there for the same step."""
-        self._waiting.append(make)
+    def add_provenance(self, record: ProvenanceRecord | Callable[[], ProvenanceRecord]) -> None:
+        """Add a contributing file, or what will return it, unless it is there for the same step.
+
+        What returns it is asked when somebody looks at the files.
+        """
+        self._waiting.append(record)
+
+    def add_provenance_of(self, other: Records) -> None:
+        """Add the contributing files of other records, without waiting for what is still to come."""
+        other._load("PROVENANCE", ProvenanceRecord, other._provenance)
+        self._waiting += [*other._provenance, *other._waiting]
 
     def has(self, name: str) -> bool:
         """Return whether there are records of this kind, without reading them."""
@@ -177,11 +188,6 @@ class Records:
         twin._history, twin._provenance = list(self._history), list(self._provenance)
         twin._loaders, twin._waiting = dict(self._loaders), list(self._waiting)
         return twin
-
-    def provenance_later(self) -> list[Callable[[], ProvenanceRecord]]:
-        """Return what gives each contributing file, without waiting for checksums."""
-        self._load("PROVENANCE", ProvenanceRecord, self._provenance)
-        return [partial(_same, record) for record in self._provenance] + self._waiting
 
     def __getstate__(self) -> dict[str, Any]:
         # The checksums that others still compute stay with them.
@@ -257,11 +263,10 @@ def clone_provenance(source: AstroData | Iterable[ProvenanceRecord], ad: AstroDa
     """Add the provenance of one data set, or given records, to another, without repeating records."""
     records: Records | None = getattr(source, "records", None)
     if records is not None:
-        waiting = records.provenance_later()
-    else:
-        waiting = [partial(_same, record) for record in cast("Iterable[ProvenanceRecord]", source)]
-    for make in waiting:
-        ad.records.add_provenance(make)
+        ad.records.add_provenance_of(records)
+        return
+    for record in cast("Iterable[ProvenanceRecord]", source):
+        ad.records.add_provenance(record)
 
 
 def clone_history(source: AstroData, ad: AstroData) -> None:
@@ -296,10 +301,6 @@ def _md5(path: str, size: int, mtime_ns: int) -> str:
 def utc_now() -> str:
     """Return the time now as the records have it: UTC, ISO form, microseconds, no zone."""
     return _timestamp(None)
-
-
-def _same(record: ProvenanceRecord) -> ProvenanceRecord:
-    return record
 
 
 def _add(records: list[_Record], record: _Record) -> None:

@@ -142,7 +142,7 @@ class Runner(Protocol):
         """Apply a function to independent items, on threads, in order."""
 
     def later(self, function: Callable[[], R]) -> Callable[[], R]:
-        """Do something beside the reduction; what is returned waits for the result."""
+        """Do something, beside the reduction if that has threads; what is returned gives the result."""
 
     def note(self, frame: AstroData, outcome: Outcome) -> None:
         """Keep the outcome of the running primitive for one frame."""
@@ -332,7 +332,7 @@ class PrimitivesBase:
         return self.runner.map(function, list(items))
 
     def later(self, function: Callable[[], R]) -> Callable[[], R]:
-        """Do something beside the reduction if it has threads; what is returned gives the result."""
+        """Do something, beside the reduction if that has threads; what is returned gives the result."""
         return self.runner.later(function)
 
     def keep(self, frames: Iterable[AstroData]) -> None:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from niripipe import __version__
-from niripipe.astrodata import AstroData, file_md5
+from niripipe.astrodata import AstroData
 from niripipe.cal_service import get_calservice, user_calibrations
 from niripipe.errors import ParameterError, StorageError
 from niripipe.logutils import get_logger
@@ -23,7 +22,7 @@ from niripipe.reduction.memory import FrameStore, parse_size
 from niripipe.reduction.plan import Plan, make_plan
 from niripipe.reduction.progress import Progress, as_progress
 from niripipe.reduction.report import RunReport, RunSettings
-from niripipe.reduction.runner import Aside, RecipeRunner
+from niripipe.reduction.runner import RecipeRunner
 
 if TYPE_CHECKING:
     from niripipe.cal_service import CalibrationService
@@ -172,14 +171,6 @@ class Reduce:
             Each names the file, the value and the remedy.
         """
         self.outputs, self.output_filenames, self.report = [], [], None
-        with Aside(self._thread_count()) as aside:
-            # The longest work that needs nothing else: products name the checksums of the raw files.
-            for source in expand(self.files):
-                if not isinstance(source, AstroData):
-                    aside.later(partial(file_md5, source))
-            self._run(aside)
-
-    def _run(self, aside: Aside) -> None:
         started = time.perf_counter()
         plan, recipe, primitives, inputs, context = self._prepare()
         for warning in plan.warnings:
@@ -204,7 +195,6 @@ class Reduce:
             droppable="CAL" not in inputs.frames[0].tags and len(inputs.frames) > 1,
             progress=as_progress(self.progress),
             store=store,
-            aside=aside,
         )
         with store, runner:
             p = primitives({"main": list(inputs.frames)}, context, runner)

@@ -21,7 +21,7 @@ from niripipe.reduction.memory import FrameStore
 from niripipe.reduction.progress import NO_PROGRESS, Progress
 from niripipe.reduction.report import DroppedFrame, RunReport, Step
 
-__all__ = ["Aside", "RecipeRunner", "StreamArguments", "resolve_call"]
+__all__ = ["RecipeRunner", "StreamArguments", "resolve_call"]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -66,37 +66,6 @@ def resolve_call(owner: PrimitivesBase, primitive: Primitive, keywords: Mapping[
     )
 
 
-class Aside:
-    """A thread of its own for work whose result is wanted much later, so that nothing else waits for it.
-
-    Parameters
-    ----------
-    threads : int
-        With one thread there is none: the work is put off until somebody wants the result.
-
-    Notes
-    -----
-    Use it as a context manager. Everything is finished when the block ends; after an error, only what has
-    begun.
-    """
-
-    def __init__(self, threads: int) -> None:
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="niripipe-aside") if threads > 1 else None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=error is not None)
-
-    def later(self, function: Callable[[], R]) -> Callable[[], R]:
-        """Begin something, and return what waits for the result."""
-        return function if self._pool is None else self._pool.submit(function).result
-
-
 class RecipeRunner:
     """Runs the primitives of one reduction and keeps its report.
 
@@ -113,8 +82,6 @@ class RecipeRunner:
         Told how far each primitive is.
     store : FrameStore, optional
         Keeps the frames within a limit of memory.
-    aside : Aside, optional
-        For work whose result is wanted much later; by default it is put off.
 
     Notes
     -----
@@ -129,7 +96,6 @@ class RecipeRunner:
         droppable: bool,
         progress: Progress = NO_PROGRESS,
         store: FrameStore | None = None,
-        aside: Aside | None = None,
     ) -> None:
         self.report = report
         self.droppable = droppable
@@ -139,7 +105,8 @@ class RecipeRunner:
         self._to_save: list[tuple[AstroData, Path, bool]] = []
         self._notes: list[dict[int, Outcome]] = []
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="niripipe") if threads > 1 else None
-        self._aside = Aside(1) if aside is None else aside
+        # Of its own: what is wanted much later must not keep the others from their work.
+        self._aside = ThreadPoolExecutor(1, thread_name_prefix="niripipe-aside") if threads > 1 else None
         self._in_worker = threading.local()
 
     def __enter__(self) -> Self:
@@ -150,6 +117,8 @@ class RecipeRunner:
     ) -> None:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
+        if self._aside is not None:
+            self._aside.shutdown(cancel_futures=error is not None)
         self.progress.close()
 
     # -- what primitives use -------------------------------------------------------------------------
@@ -203,8 +172,14 @@ class RecipeRunner:
         return list(self._pool.map(self._as_worker(function), items))
 
     def later(self, function: Callable[[], R]) -> Callable[[], R]:
-        """Do something beside the reduction; what is returned waits for the result."""
-        return self._aside.later(function)
+        """Begin something beside the reduction, and return what waits for the result.
+
+        With one thread it is done now. What has not begun when the block ends with an error is left undone.
+        """
+        if self._aside is None:
+            result = function()
+            return lambda: result
+        return self._aside.submit(function).result
 
     def note(self, frame: AstroData, outcome: Outcome) -> None:
         """Keep the outcome of the running primitive for one frame; DONE is assumed without."""

@@ -16,7 +16,6 @@ from niripipe.errors import AlgorithmError, CalibrationError, DataError, Paramet
 from niripipe.primitives.base import Outcome, Status, not_needed, primitive, skipped
 from niripipe.primitives.niri import NIRI
 from niripipe.primitives.params import Field, Origin, Params
-from niripipe.reduction.runner import Aside
 
 from .. import frames as make
 
@@ -391,10 +390,19 @@ def test_progress_is_told_frame_by_frame_and_at_the_end(threads):
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_work_done_aside_is_there_when_it_is_wanted(threads: int) -> None:
-    with Aside(threads) as aside:
-        wait = aside.later(lambda: threading.current_thread().name)
+    with demo(threads=threads).runner as runner:
+        wait = runner.later(lambda: threading.current_thread().name)
         assert wait().startswith("niripipe-aside") == (threads > 1)
     assert wait() == wait()
+
+
+def test_with_one_thread_nothing_is_put_off() -> None:
+    done: list[int] = []
+    with demo(threads=1).runner as runner:
+        wait = runner.later(lambda: done.append(1))
+        assert done == [1]
+        wait()
+    assert done == [1]
 
 
 def test_what_has_not_begun_is_left_undone_after_an_error() -> None:
@@ -407,9 +415,9 @@ def test_what_has_not_begun_is_left_undone_after_an_error() -> None:
         done.append(1)
 
     def interrupted() -> None:
-        with Aside(2) as aside:
-            aside.later(first)
-            aside.later(lambda: done.append(2))
+        with demo(threads=2).runner as runner:
+            runner.later(first)
+            runner.later(lambda: done.append(2))
             begun.wait()
             raise KeyboardInterrupt
 

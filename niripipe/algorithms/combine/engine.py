@@ -26,11 +26,9 @@ __all__ = ["Combined", "MedianVariance", "Operation", "Rejection", "RowSource", 
 Float32 = NDArray[np.float32]
 Bool = NDArray[np.bool_]
 
-# A block holds at most this many values a plane kind (four megabytes of float32, in the shared cache), and
-# its planes at most this many pixels each. Smaller blocks would suit the cache better still, but threads
-# then spend their time handing the interpreter lock to each other.
-_BLOCK_VALUES = 1 << 21
-_PLANE_PIXELS = PLANE_BLOCK
+BLOCK_VALUES = 1 << 21
+"""Values of all inputs together in a block of rows: eight megabytes of float32. Smaller blocks would suit the
+cache better, but threads then spend their time handing the interpreter lock to each other."""
 
 
 class RowSource(Protocol):
@@ -428,7 +426,7 @@ def _flat(block: NDArray[Any]) -> NDArray[Any]:
 
 
 def _rows_that_fit(n: int, width: int, least: int) -> int:
-    pixels = min(_BLOCK_VALUES // n, _PLANE_PIXELS)
+    pixels = min(BLOCK_VALUES // n, PLANE_BLOCK)
     return max(pixels // max(width, 1), least)
 
 

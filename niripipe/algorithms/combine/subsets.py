@@ -20,7 +20,7 @@ from niripipe.algorithms.parallel import map_blocks, map_items
 from niripipe.algorithms.sorting import network, select_rows
 from niripipe.errors import ParameterError
 
-from .engine import Combined, RowSource, combine_special, common_shape, per_input
+from .engine import BLOCK_VALUES, Combined, RowSource, combine_special, common_shape, per_input
 from .reduce import median_variance_factor
 from .select import BEST_TIER
 from .settings import Settings
@@ -31,7 +31,6 @@ Float32 = NDArray[np.float32]
 Bool = NDArray[np.bool_]
 Subset = tuple[int, ...]
 
-_BLOCK_VALUES = 1 << 21
 HELD = 8
 """How many results are made and held at a time at most; each time their inputs are read anew."""
 _HELD_BYTES = 64 << 20
@@ -124,7 +123,7 @@ def subset_medians(
     held = int(np.clip(_HELD_BYTES // result_bytes, 2, HELD))
     for start in range(0, len(wanted), held):
         task = _Task(planes, variance, mask, wanted[start : start + held], scales, zeros, shape)
-        rows = rows_per_block or max(_BLOCK_VALUES // (len(task.members) * max(shape[1], 1)), 2)
+        rows = rows_per_block or max(BLOCK_VALUES // (len(task.members) * max(shape[1], 1)), 2)
         map_blocks(task.run, shape[0], rows_per_block=rows, threads=threads)
         map_items(task.finish, range(len(task.subsets)), threads=threads)
         yield from task.results()
