@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
 from niripipe.algorithms import bits
+from niripipe.algorithms.combine import RowSource
+from niripipe.algorithms.parallel import plane_rows, row_blocks
 from niripipe.algorithms.regions import connected
 from niripipe.errors import DataError
 
-__all__ = ["flag_levels", "where_flagged"]
+__all__ = ["Flags", "find_flags", "flag_levels", "where_flagged"]
 
 Bool = NDArray[np.bool_]
 Mask = NDArray[np.uint16]
@@ -67,33 +71,122 @@ def flag_levels(
         out = np.zeros(data.shape, np.uint16)
     elif out.shape != data.shape:
         raise DataError("mask and data differ in shape", found=out.shape, expected=data.shape)
-    levels = [level for level in (saturation, non_linear) if level is not None]
-    if not levels:
-        return out
-    where = np.flatnonzero(data >= np.float32(min(levels)))
-    if not where.size:
-        return out
-    values = data.reshape(-1)[where]
+    find_flags(data, saturation, non_linear, largest_source=largest_source).add_to(out)
+    return out
+
+
+@dataclass(frozen=True, slots=True)
+class Flags:
+    """Flags of a few pixels of a plane.
+
+    Attributes
+    ----------
+    where : ndarray of int32, shape (n,)
+        Places in the flattened plane, in ascending order.
+    bits : ndarray of uint16, shape (n,)
+        The flags of each.
+    """
+
+    where: NDArray[np.int32]
+    bits: Mask
+
+    def add_to(self, mask: Mask, rows: slice = slice(None), height: int | None = None) -> Mask:
+        """Set the flags in some rows of a mask, in place, and return it.
+
+        Parameters
+        ----------
+        mask : ndarray of uint16, shape (n, nx)
+            These rows, contiguous.
+        rows : slice
+            Which rows of the plane they are; all by default.
+        height : int, optional
+            Number of rows of the plane; needed with `rows`.
+        """
+        if not self.where.size:
+            return mask
+        first, last, step = rows.indices(len(mask) if height is None else height)
+        width = mask.shape[1]
+        begin, end = np.searchsorted(self.where, (first * width, last * width))
+        where, bits = self.where[begin:end] - first * width, self.bits[begin:end]
+        if step > 1:
+            row, column = np.divmod(where, width)
+            there = row % step == 0
+            where, bits = (row // step * width + column)[there], bits[there]
+        mask.reshape(-1)[where] |= bits
+        return mask
+
+
+def find_flags(
+    data: RowSource,
+    saturation: float | None,
+    non_linear: float | None = None,
+    *,
+    largest_source: int = _LARGEST_SOURCE,
+    not_finite: int = 0,
+) -> Flags:
+    """Find the pixels that `flag_levels` flags; the plane is looked at once, block by block.
+
+    Parameters
+    ----------
+    data, saturation, non_linear, largest_source
+        See `flag_levels`; of `data`, slices of rows are enough.
+    not_finite : int
+        Bits for pixels that are infinite or not a number.
+
+    Returns
+    -------
+    Flags
+    """
+    height, width = data.shape
+    levels = [np.float32(level) for level in (saturation, non_linear) if level is not None]
+    found, lost = [np.zeros(0, np.intp)], [np.zeros(0, np.intp)]
+    bright: list[NDArray[np.float32]] = [np.zeros(0, np.float32)]
+    for rows in row_blocks(height, plane_rows(width)):
+        values = data[rows].reshape(-1)
+        if levels:
+            where = _few_true(values >= min(levels))
+            found.append(where + rows.start * width)
+            bright.append(values[where])
+        with np.errstate(all="ignore"):
+            total = np.add.reduce(values)
+        if not_finite and not np.isfinite(total):
+            lost.append(np.flatnonzero(~np.isfinite(values)) + rows.start * width)
+    where, values = np.concatenate(found), np.concatenate(bright)
     flags = np.zeros(where.size, np.uint16)
     if saturation is not None:
         flags[values >= np.float32(saturation)] = bits.SATURATED
     graded = non_linear is not None and (saturation is None or non_linear < saturation)
     if graded:
         flags[(flags == 0) & (values >= np.float32(non_linear or 0.0))] = bits.NON_LINEAR
-    rows, columns = np.divmod(where, data.shape[1])
-    out[rows, columns] |= flags
-    if graded and saturation is not None and largest_source > 0:
-        _flag_holes(out, rows, columns, flags == bits.SATURATED, largest_source)
-    return out
+    parts = [(where, flags)]
+    if graded and saturation is not None and largest_source > 0 and where.size:
+        rows_, columns = np.divmod(where, width)
+        holes = _holes(rows_, columns, flags == bits.SATURATED, (height, width), largest_source)
+        parts.append((holes, np.full(holes.size, bits.SATURATED, np.uint16)))
+    missing = np.concatenate(lost)
+    parts.append((missing, np.full(missing.size, not_finite, np.uint16)))
+    return _united(parts)
 
 
-def where_flagged(mask: Mask, wanted: int, *, ignore: int = 0) -> NDArray[np.intp]:
+def _united(parts: list[tuple[NDArray[np.intp], Mask]]) -> Flags:
+    """Join flags; a place that several parts name gets the bits of all."""
+    parts = [part for part in parts if part[0].size]
+    if len(parts) == 1:
+        return Flags(parts[0][0].astype(np.int32), parts[0][1])
+    every = np.concatenate([np.zeros(0, np.intp), *(where for where, _ in parts)])
+    where, place = np.unique(every, return_inverse=True)
+    united = np.zeros(where.size, np.uint16)
+    np.bitwise_or.at(united, place, np.concatenate([np.zeros(0, np.uint16), *(flags for _, flags in parts)]))
+    return Flags(where.astype(np.int32), united)
+
+
+def where_flagged(mask: RowSource, wanted: int, *, ignore: int = 0) -> NDArray[np.intp]:
     """Positions of the pixels with any of some bits, such as those that may glow on in later exposures.
 
     Parameters
     ----------
-    mask : ndarray of uint16
-        Mask ``(ny, nx)``.
+    mask : RowSource
+        Mask ``(ny, nx)``, uint16; it is read block by block.
     wanted : int
         Bits to look for: `bits.SATURATED`, perhaps with `bits.NON_LINEAR`, for afterglow. Only these make
         afterglow, and its own flag is another, so it is not handed on from frame to frame.
@@ -105,16 +198,29 @@ def where_flagged(mask: Mask, wanted: int, *, ignore: int = 0) -> NDArray[np.int
     ndarray of int
         Rows and columns ``(n, 2)``, in image order.
     """
-    chosen = (mask & np.uint16(wanted)) != 0
-    if ignore:
-        chosen &= (mask & np.uint16(ignore)) == 0
-    return np.stack(np.divmod(np.flatnonzero(chosen), mask.shape[1]), axis=1)
+    height, width = mask.shape
+    found = [np.zeros(0, np.intp)]
+    for rows in row_blocks(height, plane_rows(width)):
+        flags = mask[rows].reshape(-1)
+        where = _few_true(flags & np.uint16(wanted) != 0)
+        found.append(where[flags[where] & np.uint16(ignore) == 0] + rows.start * width)
+    return np.stack(np.divmod(np.concatenate(found), width), axis=1)
 
 
-def _flag_holes(
-    mask: Mask, rows: NDArray[np.intp], columns: NDArray[np.intp], saturated: Bool, largest: int
-) -> None:
-    patch = connected(rows, columns, mask.shape, corners=True)
+def _few_true(where: Bool) -> NDArray[np.intp]:
+    """Return where a flat array is true, looking at eight values at a time as long as they are false."""
+    if where.size % 8:
+        return np.flatnonzero(where)
+    eights = np.flatnonzero(where.view(np.uint64))
+    candidates = (eights[:, None] * 8 + np.arange(8)).reshape(-1)
+    return candidates[where[candidates]]
+
+
+def _holes(
+    rows: NDArray[np.intp], columns: NDArray[np.intp], saturated: Bool, shape: tuple[int, int], largest: int
+) -> NDArray[np.intp]:
+    """Return the places of the pixels in the holes of saturated patches that are not flagged themselves."""
+    patch = connected(rows, columns, shape, corners=True)
     size = np.bincount(patch)
     n = len(size)
     # Pixels come in image order: the first of a patch is in its top row, the last in its bottom row.
@@ -130,15 +236,15 @@ def _flag_holes(
     # A row of a patch that runs through a hole has a gap.
     gap = (np.diff(rows[order]) == 0) & (np.diff(patch[order]) == 0) & (np.diff(columns[order]) > 1)
     candidates &= np.bincount(patch[order[1:]][gap], minlength=n) > 0
+    found = [np.zeros(0, np.intp)]
     for index in np.flatnonzero(candidates):
         members = order[start[index] : start[index + 1]]
         own = np.zeros((height[index], width[index]), bool)
         own[rows[members] - top[index], columns[members] - left[index]] = True
-        holes = _surrounded(own)
-        if holes.any():
-            box = mask[top[index] : bottom[index] + 1, left[index] : right[index] + 1]
-            # Pixels of another patch inside this one keep the flag they have.
-            box[holes & (box & np.uint16(bits.NON_LINEAR | bits.SATURATED) == 0)] |= np.uint16(bits.SATURATED)
+        inside, across = np.nonzero(_surrounded(own))
+        found.append((inside + top[index]) * shape[1] + across + left[index])
+    # Pixels of another patch inside this one keep the flag they have.
+    return np.setdiff1d(np.concatenate(found), rows * shape[1] + columns)
 
 
 def _surrounded(wall: Bool) -> Bool:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from niripipe.astrodata.extension import Extension
-from niripipe.astrodata.planes import ArrayPlane, RowFunction
+from niripipe.astrodata.planes import ArrayPlane, RowFunction, row_blocks
 from niripipe.errors import InputError
 
 __all__ = ["Operation", "as_operand", "check", "combine", "combine_reflected"]
@@ -23,8 +23,6 @@ Operation = Literal["add", "subtract", "multiply", "divide"]
 _Array = NDArray[Any]
 _Operand = Extension | float | _Array
 
-# A quarter of a full frame: shorter calls leave threads waiting for the interpreter.
-_ROWS = 256
 _UFUNCS = {"add": np.add, "subtract": np.subtract, "multiply": np.multiply, "divide": np.true_divide}
 
 
@@ -102,6 +100,12 @@ def combine(operation: Operation, left: Extension, right: _Operand, *, in_place:
     """
     check(left, right)
     later = _variance_later(operation, left, right) if in_place else None
+    plain = not left.has_variance and not (isinstance(right, Extension) and right.has_variance)
+    if in_place and (later is not None or plain) and left.derive_data(_data_later(operation, right)):
+        if later is not None:
+            left.derive_variance(later)
+        _finish(left, left, right, in_place)
+        return left
     a, b = left.read("data"), _values(right, left.shape)
     if later is not None:
         # Without it nothing else holds the data, which can then be changed in place.
@@ -111,22 +115,14 @@ def combine(operation: Operation, left: Extension, right: _Operand, *, in_place:
     target = left if in_place else _empty_like(left)
     data, variance = _targets(left, target, va is not None or vb is not None, in_place)
     with np.errstate(all="ignore"):
-        for rows in _blocks(left.shape[0]):
+        for rows in row_blocks(left.shape[0]):
             _compute(
                 operation, _cut(a, rows), _cut(b, rows), _cut(va, rows), _cut(vb, rows),
                 data[rows], None if variance is None else variance[rows],
             )  # fmt: skip
     if later is not None:
         target.derive_variance(later)
-    _combine_masks(target, left, right, in_place)
-    # the keyword is asked first: most operands have it, and building a WCS takes time
-    if (
-        isinstance(right, Extension)
-        and "CTYPE1" not in left.hdr
-        and left.sky_mapping is None
-        and right.sky_mapping is not None
-    ):
-        target.sky_mapping = deepcopy(right.sky_mapping)
+    _finish(target, left, right, in_place)
     return target
 
 
@@ -144,7 +140,7 @@ def combine_reflected(operation: Operation, left: float | _Array, right: Extensi
     result = _empty_like(right)
     data, variance = _targets(right, result, va is not None, False)
     with np.errstate(all="ignore"):
-        for rows in _blocks(right.shape[0]):
+        for rows in row_blocks(right.shape[0]):
             x = a[rows]
             _UFUNCS[operation](_cut(k, rows), x, out=data[rows])
             if variance is not None and operation == "divide":
@@ -155,6 +151,35 @@ def combine_reflected(operation: Operation, left: float | _Array, right: Extensi
                 variance[rows] = va[rows]
     _combine_masks(result, right, 0.0, False)
     return result
+
+
+def _finish(target: Extension, left: Extension, right: _Operand, in_place: bool) -> None:
+    """Give a result what it gets beside data and variance."""
+    _combine_masks(target, left, right, in_place)
+    # the keyword is asked first: most operands have it, and building a WCS takes time
+    if (
+        isinstance(right, Extension)
+        and "CTYPE1" not in left.hdr
+        and left.sky_mapping is None
+        and right.sky_mapping is not None
+    ):
+        target.sky_mapping = deepcopy(right.sky_mapping)
+
+
+def _data_later(operation: Operation, right: _Operand) -> RowFunction:
+    """Return the data of a result as a function of those of the left side."""
+    ufunc = _UFUNCS[operation]
+    # A handle of its own keeps the pixels as they are now.
+    other = cast("ArrayPlane", right._planes["data"].copy()) if isinstance(right, Extension) else right
+
+    def later(values: _Array, rows: slice) -> _Array:
+        operand = other.view() if isinstance(other, ArrayPlane) else other
+        if isinstance(operand, np.ndarray) and operand.ndim > 1 and len(operand) > 1:
+            operand = operand[rows]
+        with np.errstate(all="ignore"):
+            return cast("_Array", ufunc(values, operand, dtype=np.float32))
+
+    return later
 
 
 def _variance_later(
@@ -178,17 +203,17 @@ def _variance_later(
     assert other is not None
 
     def subtracted(values: _Array, rows: slice) -> _Array:
-        variance = before(values + other.rows()[rows], rows)
+        variance = before(values + other.view()[rows], rows)
         if error is not None:
-            variance += error.rows()[rows]
+            variance += error.view()[rows]
         return variance
 
     def divided(values: _Array, rows: slice) -> _Array:
-        divisor = other.rows()[rows]
+        divisor = other.view()[rows]
         with np.errstate(all="ignore"):
             variance = before(values * divisor, rows)
             if error is not None:
-                variance += error.rows()[rows] * (values * values)
+                variance += error.view()[rows] * (values * values)
             variance /= divisor * divisor
         return variance
 
@@ -264,6 +289,9 @@ def _combine_masks(target: Extension, left: Extension, right: Any, in_place: boo
     if mine is None or theirs is None:
         if not (in_place and theirs is None):
             target._planes["mask"] = cast("ArrayPlane", (mine or theirs).copy())  # type: ignore[union-attr]
+    elif in_place and mine.is_recipe:
+        other = cast("ArrayPlane", theirs.copy())
+        left.derive_mask(lambda values, rows: np.bitwise_or(values, other.view()[rows]))
     elif in_place and not mine.is_shared:
         np.bitwise_or(mine.own(), theirs.read(), out=mine.own())
     else:
@@ -272,7 +300,3 @@ def _combine_masks(target: Extension, left: Extension, right: Any, in_place: boo
 
 def _cut(values: Any, rows: slice) -> Any:
     return values[rows] if isinstance(values, np.ndarray) else values
-
-
-def _blocks(n_rows: int) -> list[slice]:
-    return [slice(start, min(start + _ROWS, n_rows)) for start in range(0, n_rows, _ROWS)]

@@ -14,7 +14,7 @@ from niripipe.astrodata import arithmetic, descriptors, display, naming, tags
 from niripipe.astrodata.descriptors import astro_data_descriptor
 from niripipe.astrodata.extension import Extension, check_extra_name
 from niripipe.astrodata.headers import HeaderManager, WatchedHeader, header_value, watched
-from niripipe.astrodata.planes import RowFunction
+from niripipe.astrodata.planes import RowFunction, Rows
 from niripipe.astrodata.provenance import HistoryRecord, ProvenanceRecord, Records
 from niripipe.astrodata.section import Section
 from niripipe.astrodata.tables import HeldTable, is_table
@@ -378,6 +378,28 @@ class AstroData:
     def variance_function(self) -> Any:
         """Return the function of the data that the variance still is, see `Extension.variance_function`."""
         return self._each(lambda extension: extension.variance_function())
+
+    def derive_data(self, function: RowFunction) -> Any:
+        """Replace the data by a function of them, see `Extension.derive_data`."""
+        return self._each(lambda extension: extension.derive_data(function))
+
+    def compute_mask(self, function: Rows) -> None:
+        """Set the mask to what a function makes of it, see `Extension.compute_mask`."""
+        for extension in self.extensions:
+            extension.compute_mask(function)
+
+    def compute_extra(self, name: str, function: Rows, dtype: Any) -> None:
+        """Attach an array that a function makes when it is needed, see `Extension.compute_extra`."""
+        for extension in self.extensions:
+            extension.compute_extra(name, function, dtype)
+
+    def derive_mask(self, function: RowFunction) -> Any:
+        """Replace the mask by a function of it, see `Extension.derive_mask`."""
+        return self._each(lambda extension: extension.derive_mask(function))
+
+    def read_once(self, name: str) -> Any:
+        """Return a plane for reading only and keep no more of it than before, see `Extension.read_once`."""
+        return self._each(lambda extension: extension.read_once(name))
 
     def rows(self, name: str) -> Any:
         """Rows of a plane without loading it if it is parked, see `Extension.rows`."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from niripipe.astrodata import wcs as wcs_module
 from niripipe.astrodata.headers import WatchedHeader, drop_structure, watched
-from niripipe.astrodata.planes import ArrayPlane, Held, RowFunction
+from niripipe.astrodata.planes import ArrayPlane, Held, RowFunction, Rows
 from niripipe.astrodata.section import Section
 from niripipe.astrodata.tables import HeldTable, is_table
 from niripipe.astrodata.tangent import TangentPlane
@@ -131,6 +131,43 @@ class Extension:
         """
         self._planes["variance"] = ArrayPlane.derived(self._planes["data"], function)
 
+    def derive_data(self, function: RowFunction) -> bool:
+        """Replace the data by a function of them, computed when somebody needs them; False if they are kept.
+
+        Data that are in memory only are kept: the caller changes them. The variance stays what it was: one
+        that is a function of the data becomes one of those before.
+
+        Parameters
+        ----------
+        function : callable
+            Takes the values of some rows of the data, which it must not change, and the rows as a slice;
+            returns the new values, float32, pixel by pixel.
+        """
+        before = self._planes["data"]
+        if not before.is_recipe:
+            return False
+        self._planes["data"] = ArrayPlane.derived(before, function)
+        self._follow_data()
+        return True
+
+    def compute_mask(self, function: Rows) -> None:
+        """Set the mask to what a function makes of it, when somebody needs it.
+
+        Parameters
+        ----------
+        function : callable
+            Takes a slice of rows, returns these rows of the mask, uint16, in memory of their own.
+        """
+        self._planes["mask"] = ArrayPlane.computed(function, self.shape, np.uint16)
+
+    def derive_mask(self, function: RowFunction) -> bool:
+        """Replace the mask by a function of it, as `derive_data` does; False if it is kept, or there is none."""
+        before = self._planes.get("mask")
+        if before is None or not before.is_recipe:
+            return False
+        self._planes["mask"] = ArrayPlane.derived(before, function, np.uint16)
+        return True
+
     def variance_function(self) -> RowFunction | None:
         """Return the function of the present data that the variance still is, or None."""
         plane = self._planes.get("variance")
@@ -184,8 +221,24 @@ class Extension:
             return None
         return held.view() if isinstance(held, ArrayPlane) else held.read()
 
+    def read_once(self, name: str) -> Any:
+        """Return a plane for reading only, as `read` does; what can be had again is not kept in memory.
+
+        Parameters
+        ----------
+        name : str
+            ``data``, ``variance``, ``mask``, or the name of an attached array.
+
+        Returns
+        -------
+        numpy.ndarray or None
+            The pixels, which must not be changed; None if the extension has none.
+        """
+        held = self._planes.get(name) or self._extras.get(name)
+        return held.read_once() if isinstance(held, ArrayPlane) else None
+
     def rows(self, name: str) -> Any:
-        """Return something that gives rows of a plane, ``rows[10:20]``, without loading a parked one.
+        """Return something that gives rows of a plane, ``rows[10:20]``, without loading one that is elsewhere.
 
         Parameters
         ----------
@@ -301,6 +354,26 @@ class Extension:
         """
         check_extra_name(name)
         self._extras[name] = hold_extra(name, value)
+
+    def compute_extra(self, name: str, function: Rows, dtype: Any) -> None:
+        """Attach an array of the shape of the data that a function makes, when somebody needs it.
+
+        Parameters
+        ----------
+        name : str
+            Upper case.
+        function : callable
+            Takes a slice of rows, returns these rows, in memory of their own.
+        dtype : numpy dtype
+            Of what it returns.
+
+        Raises
+        ------
+        InputError
+            The name is not upper case or is one of the planes' own.
+        """
+        check_extra_name(name)
+        self._extras[name] = ArrayPlane.computed(function, self.shape, dtype)
 
     def remove_extra(self, name: str) -> None:
         """Remove an attached table or array.

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from niripipe.astrodata.extension import Extension
 from niripipe.astrodata.fits_source import FitsSource, HduRecord
 from niripipe.astrodata.headers import WatchedHeader, drop_structure
-from niripipe.astrodata.planes import ArrayPlane
+from niripipe.astrodata.planes import ArrayPlane, row_blocks
 from niripipe.astrodata.provenance import RECORD_TABLES, Records
 from niripipe.astrodata.tables import HeldTable
 from niripipe.errors import DataError
@@ -24,6 +24,7 @@ __all__ = ["Contents", "read_file", "read_hdus"]
 
 _GLOBAL_TABLES = frozenset({"REFCAT", "MDF", *RECORD_TABLES})
 _ROWS = 64
+_PLANES = ("science", "variance", "mask")
 
 
 @dataclass
@@ -272,10 +273,24 @@ class _PixelLoader:
     def can_reload(self) -> bool:
         return self.source.can_reload
 
+    @property
+    def by_rows(self) -> bool:
+        """Whether single rows can be read as they are."""
+        return self.role in _PLANES and self.source.gives_rows(self.record)
+
     def __call__(self) -> NDArray[Any]:
+        if not self.by_rows:
+            return self.read_rows(None)
+        array = np.empty(self.record.shape, _dtype_of(self.role, self.record))
+        for rows in row_blocks(len(array)):
+            array[rows] = self.read_rows(rows)
+        return array
+
+    def read_rows(self, rows: slice | None) -> NDArray[Any]:
+        """Read some rows, or all."""
         record = self.record
-        pixels = self.source.pixels(record)
-        to_float = self.role in ("science", "variance")
+        pixels = self.source.pixels(record, rows)
+        to_float = self.role != "mask" and self.role in _PLANES
         if not to_float or record.scaling != (1.0, 0.0) or record.blank is not None:
             # Otherwise the conversion to float puts the bytes in order as well.
             pixels = _native(pixels)

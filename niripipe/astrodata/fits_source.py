@@ -163,8 +163,19 @@ class FitsSource:
         """Whether pixels can be read again at little cost."""
         return self.compression is None
 
-    def pixels(self, record: HduRecord) -> NDArray[Any]:
+    def gives_rows(self, record: HduRecord) -> bool:
+        """Whether `pixels` finds some rows of an image without reading all of it."""
+        return self.compression is None and not record.tiled
+
+    def pixels(self, record: HduRecord, rows: slice | None = None) -> NDArray[Any]:
         """Return the stored pixels of an image HDU: unscaled, in the file's byte order, in their own memory.
+
+        Parameters
+        ----------
+        record : HduRecord
+            Which HDU.
+        rows : slice, optional
+            Only these, with a positive step; see `gives_rows`.
 
         Raises
         ------
@@ -174,17 +185,24 @@ class FitsSource:
         if record.tiled:
             with self.as_hdulist() as hdus:
                 return np.ascontiguousarray(hdus[record.index].data)
-        dtype, count = record.stored_dtype, math.prod(record.shape)
+        dtype = record.stored_dtype
+        first, last, step = (rows or slice(None)).indices(record.shape[0])
+        shape = (max(last - first, 0), *record.shape[1:])
+        count = math.prod(shape)
+        offset = record.offset + first * math.prod(record.shape[1:]) * dtype.itemsize
         if self.compression is None:
+            flat = np.empty(count, dtype)
             with self._open_unchanged() as file:
-                flat = np.fromfile(file, dtype=dtype, count=count, offset=record.offset)
+                file.seek(offset)
+                got = _fill(file, flat)
+            flat = flat[: got // dtype.itemsize]
         else:
             content = self._decompressed()
-            available = max(0, len(content) - record.offset) // dtype.itemsize
-            flat = np.frombuffer(content, dtype, min(count, available), record.offset).copy()
+            available = max(0, len(content) - offset) // dtype.itemsize
+            flat = np.frombuffer(content, dtype, min(count, available), offset).copy()
         if flat.size != count:
-            raise _truncated(self.path, record, record.offset + flat.nbytes)
-        return flat.reshape(record.shape)
+            raise _truncated(self.path, record, offset + flat.nbytes)
+        return flat.reshape(shape)[::step]
 
     def as_hdulist(self) -> Any:
         """Return the file as an astropy HDU list, to be used as a context manager and closed."""
@@ -208,7 +226,10 @@ class FitsSource:
             raise StorageError("the file cannot be opened", file=self.path, found=error.strerror) from error
 
     def _open_unchanged(self) -> IO[bytes]:
-        file = self._open()
+        try:
+            file: IO[bytes] = io.FileIO(self.path)
+        except OSError:
+            file = self._open()  # says what is wrong
         status = os.fstat(file.fileno())
         if (status.st_size, status.st_mtime_ns) != (self._size, self._mtime):
             file.close()
@@ -416,6 +437,18 @@ def _truncated(path: Path, record: HduRecord, available: int) -> DataError:
         f"BITPIX {record.bitpix}",
         remedy="Fetch the file again.",
     )
+
+
+def _fill(file: IO[bytes], array: NDArray[Any]) -> int:
+    """Read into an array from where a file stands; return how many bytes there were."""
+    wanted = array.view(np.uint8).data
+    done = 0
+    while done < len(wanted):
+        got = file.readinto(wanted[done:])  # type: ignore[attr-defined]
+        if not got:
+            break
+        done += got
+    return done
 
 
 def _end_card(block: bytes) -> int:

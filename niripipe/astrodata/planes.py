@@ -14,18 +14,29 @@ import uuid
 import weakref
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from niripipe.errors import StorageError
 
-__all__ = ["ArrayPlane", "Held", "RowFunction", "restore"]
+__all__ = ["ArrayPlane", "Held", "RowFunction", "Rows", "restore", "row_blocks"]
 
 _T = TypeVar("_T")
 RowFunction = Callable[[NDArray[Any], slice], NDArray[Any]]
 """Takes the values of some rows of a plane, and the rows; returns the same rows of another plane."""
+Rows = Callable[[slice], NDArray[Any]]
+"""Takes a slice, with a positive step, and returns these rows of a plane."""
+
+
+_BLOCK = 256
+"""Rows to work on at a time: a quarter of a full frame. Shorter calls leave threads waiting for the interpreter."""
+
+
+def row_blocks(n_rows: int) -> list[slice]:
+    """Cut rows into blocks to work on one after the other."""
+    return [slice(start, min(start + _BLOCK, n_rows)) for start in range(0, n_rows, _BLOCK)]
 
 
 def restore(folder: str | os.PathLike[str]) -> int:
@@ -44,7 +55,7 @@ def restore(folder: str | os.PathLike[str]) -> int:
     waiting = [value for value in list(_parked) if value.waits_in(Path(folder))]
     for value in waiting:
         value.load()
-        value.loader = None
+        value.loader = _original(value.loader)
     return len(waiting)
 
 
@@ -77,7 +88,7 @@ class _Value(Generic[_T]):
     def __getstate__(self) -> dict[str, Any]:
         # What is parked in a scratch folder, or is still to be computed, travels as pixels: the folder and
         # the function belong to one process.
-        if isinstance(self.loader, _Scratch | _Derived):
+        if isinstance(self.loader, _Scratch | _Computed):
             return {"value": self.load(), "loader": None}
         return {"value": self.value, "loader": self.loader}
 
@@ -85,6 +96,7 @@ class _Value(Generic[_T]):
         _Value.__init__(self, state["value"], state["loader"])
 
 
+_last = threading.local()
 _parked: weakref.WeakSet[_Value[Any]] = weakref.WeakSet()
 
 
@@ -215,7 +227,7 @@ class ArrayPlane(Held[NDArray[Any]]):
         return (array.shape, array.strides, array.dtype) == (value.shape, value.strides, value.dtype)
 
     @classmethod
-    def derived(cls, source: ArrayPlane, function: RowFunction) -> ArrayPlane:
+    def derived(cls, source: ArrayPlane, function: RowFunction, dtype: Any = np.float32) -> ArrayPlane:
         """Return a plane whose pixels are computed from another one's, as it is now, when they are needed.
 
         Parameters
@@ -223,31 +235,60 @@ class ArrayPlane(Held[NDArray[Any]]):
         source : ArrayPlane
             The other plane; later changes to it have no effect.
         function : callable
-            Takes values of some rows of it, and the rows as a slice; returns the same rows of the new plane,
-            float32. Pixel by pixel.
+            Takes values of some rows of it, which it must not change, and the rows as a slice; returns the
+            same rows of the new plane. Pixel by pixel.
+        dtype : optional
+            What the function returns.
         """
-        return cls(loader=_Derived(source, function), shape=source.shape)
+        return cls(loader=_Derived(source, function, dtype), shape=source.shape, dtype=dtype)
+
+    @classmethod
+    def computed(cls, function: Rows, shape: tuple[int, ...], dtype: Any) -> ArrayPlane:
+        """Return a plane whose pixels are made, when they are needed, by a function that takes a slice of rows.
+
+        Parameters
+        ----------
+        function : callable
+            Takes a slice, returns these rows of the plane. It is called again when they are needed again.
+        shape, dtype : optional
+            What it makes.
+        """
+        return cls(loader=_Computed(function, shape, dtype), shape=shape, dtype=dtype)
+
+    @property
+    def is_recipe(self) -> bool:
+        """Whether the pixels can be had again, row by row, from an original file: in memory they are a copy.
+
+        What waits in a scratch folder does not count, so that the answer does not depend on a memory limit.
+        """
+        loader = _original(self._shared.loader)
+        return _by_rows(loader) and bool(getattr(loader, "can_reload", False))
 
     def derivation(self, source: ArrayPlane) -> RowFunction | None:
-        """Return the function that will make this plane from another, as long as neither has changed."""
-        loader = self._shared.loader
-        if self._shared.value is None and isinstance(loader, _Derived):
+        """Return the function that makes this plane from another, as long as neither has changed."""
+        loader = _original(self._shared.loader)
+        if isinstance(loader, _Derived):
             return loader.function if loader.source._shared is source._shared else None
         return None
 
     def rows(self) -> NDArray[Any] | _RowsOnDemand:
-        """Return what gives rows of the array: the array itself, or the scratch file it waits in."""
+        """Return what gives rows of the array: the array itself, or what reads or computes them."""
         shared = self._shared
         loader = shared.loader
-        if shared.value is None and isinstance(loader, _Scratch | _Derived):
-            return _RowsOnDemand(loader)
+        if shared.value is None and _by_rows(loader):
+            return _RowsOnDemand(cast("_RowLoader", loader), self._shape, self._dtype)
         return self.view()
+
+    def read_once(self) -> NDArray[Any]:
+        """Return the array for reading only; what can be had again is not kept."""
+        rows = self.rows()
+        return rows if isinstance(rows, np.ndarray) else rows[:]
 
     def park(self, folder: str | os.PathLike[str]) -> int:
         """Move the array from memory to disk, for every data set that shares it.
 
-        An array that can be read again from where it came from is only dropped; any other is written
-        into `folder`, into a file that disappears with the last data set that needs it. An array that was
+        An array that can be read again from where it came from, or computed quickly, is only dropped; any
+        other is written into `folder`, into a file that disappears with the last data set that needs it. An array that was
         handed out for writing stays: nobody knows whether the receiver still writes into it.
 
         Returns
@@ -265,8 +306,8 @@ class ArrayPlane(Held[NDArray[Any]]):
             array = shared.value
             if array is None or any(holder._exposed for holder in shared.holders):
                 return 0
-            if shared.loader is None:
-                shared.loader = _Scratch(Path(folder), array)
+            if shared.loader is None or isinstance(shared.loader, _Derived) and shared.loader.is_long:
+                shared.loader = _Scratch(Path(folder), array, shared.loader)
                 _parked.add(shared)
             self._shape, self._dtype = array.shape, array.dtype
             for holder in shared.holders:
@@ -278,41 +319,99 @@ class ArrayPlane(Held[NDArray[Any]]):
             return array.nbytes
 
 
-class _RowsOnDemand:
-    """Rows of an array that is not in memory, read or computed as they are asked for."""
+class _RowLoader(Protocol):
+    """What reads or computes some rows of an array."""
 
-    def __init__(self, loader: _Scratch | _Derived) -> None:
+    def read_rows(self, rows: slice) -> NDArray[Any]:
+        """Return rows; the step is positive."""
+        ...
+
+
+def _original(loader: Any) -> Any:
+    """Return the loader that an array had before it was moved to a scratch file."""
+    return loader.original if isinstance(loader, _Scratch) else loader
+
+
+def _by_rows(loader: object) -> bool:
+    """Return whether a loader gives single rows without going through all of them."""
+    return bool(getattr(loader, "by_rows", False))
+
+
+class _RowsOnDemand:
+    """Rows of an array that is not in memory, read or computed as they are asked for.
+
+    Each thread keeps those that it asked for last: a variance is computed from the rows of the data that
+    were wanted just before.
+    """
+
+    def __init__(self, loader: _RowLoader, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         self._loader = loader
-        self.shape = loader.shape
+        self.shape, self.dtype = shape, dtype
 
     def __getitem__(self, rows: slice) -> NDArray[Any]:
-        first, last, step = rows.indices(self.shape[0])
-        return self._loader.read_rows(slice(first, last))[::step]
+        wanted = rows.indices(self.shape[0])
+        if len(range(*wanted)) > _BLOCK:
+            return self._many(wanted)
+        last = getattr(_last, "rows", None)
+        if last is not None and last[0]() is self._loader and last[1] == wanted:
+            return cast("NDArray[Any]", last[2])
+        _last.rows = None  # its memory can be used again
+        found = self._loader.read_rows(slice(*wanted))
+        _last.rows = (weakref.ref(self._loader), wanted, found)
+        return found
+
+    def _many(self, wanted: tuple[int, int, int]) -> NDArray[Any]:
+        """Fill an array in blocks, so that what lies between stays in the cache."""
+        first, _, step = wanted
+        array = np.empty((len(range(*wanted)), *self.shape[1:]), self.dtype)
+        for block in row_blocks(len(array)):
+            rows = slice(first + block.start * step, first + block.stop * step, step)
+            array[block] = self._loader.read_rows(rows)
+        return array
 
 
-class _Derived:
+class _Computed:
+    """Loader of an array that is computed row by row."""
+
+    by_rows = True
+    can_reload: bool | property = True
+
+    def __init__(self, function: Rows, shape: tuple[int, ...], dtype: Any) -> None:
+        self.read_rows = function
+        self.shape, self.dtype = shape, np.dtype(dtype)
+
+    def __call__(self) -> NDArray[Any]:
+        return _RowsOnDemand(self, self.shape, self.dtype)[:]
+
+
+class _Derived(_Computed):
     """Loader of an array that is computed from another one."""
 
-    def __init__(self, source: ArrayPlane, function: RowFunction) -> None:
+    def __init__(self, source: ArrayPlane, function: RowFunction, dtype: Any) -> None:
         # A handle of its own keeps the pixels as they are now: whoever changes them gets a copy.
         self.source = cast("ArrayPlane", source.copy())
         self.function = function
-        self.shape = source.shape
+        super().__init__(lambda rows: function(self.source.rows()[rows], rows), source.shape, dtype)
 
-    def __call__(self) -> NDArray[Any]:
-        return self.function(self.source.view(), slice(None))
+    @property
+    def can_reload(self) -> bool:
+        """Whether the source can be had again, so that the array is not the only form of what it holds."""
+        return self.source.is_recipe
 
-    def read_rows(self, rows: slice) -> NDArray[Any]:
-        """Compute a slice of rows, with step 1."""
-        return self.function(self.source.rows()[rows], rows)
+    @property
+    def is_long(self) -> bool:
+        """Whether computing takes longer than reading from a scratch file: all but flags, in short."""
+        return self.dtype.kind == "f"
 
 
 class _Scratch:
     """Loader of an array from a scratch file of its own."""
 
     can_reload = True
+    by_rows = True
 
-    def __init__(self, folder: Path, array: NDArray[Any]) -> None:
+    def __init__(self, folder: Path, array: NDArray[Any], original: Any) -> None:
+        self.original = original
         self.path = folder / f"plane-{uuid.uuid4().hex}.raw"
         self.shape, self.dtype = array.shape, array.dtype
         try:
@@ -331,8 +430,8 @@ class _Scratch:
         return self.read_rows(slice(None))
 
     def read_rows(self, rows: slice) -> NDArray[Any]:
-        """Read a slice of rows, with step 1."""
-        first, last, _ = rows.indices(self.shape[0])
+        """Read some rows."""
+        first, last, step = rows.indices(self.shape[0])
         per_row = int(np.prod(self.shape[1:], dtype=np.intp))
         try:
             block = np.empty((last - first, *self.shape[1:]), self.dtype)
@@ -344,7 +443,7 @@ class _Scratch:
                     if not got:
                         raise OSError("the file has become shorter")
                     wanted = wanted[got:]
-            return block
+            return block[::step]
         except OSError as error:
             raise StorageError(
                 "a plane in the scratch folder cannot be read back",

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from niripipe.algorithms import morphology
 from niripipe.astrodata import DQ, AstroData
 
-__all__ = ["OBJECT_BIT", "add_to_mask", "dilate", "dilated"]
+__all__ = ["OBJECT_BIT", "add_to_mask", "dilate", "dilated", "put"]
 
 OBJECT_BIT = np.uint16(0x8000)
 """Private bit by which combinations avoid objects; it never reaches a frame."""
+
+
+def put(frame: AstroData, mask: NDArray[np.uint8]) -> None:
+    """Give a frame an object mask of zeros and ones, which is kept as bits until somebody changes it."""
+    packed, width = np.packbits(mask, axis=1), mask.shape[1]
+    frame[0].compute_extra("OBJMASK", lambda rows: np.unpackbits(packed[rows], axis=1, count=width), np.uint8)
 
 
 def dilated(frame: AstroData, radius: float) -> np.ndarray | None:
@@ -31,7 +38,7 @@ def dilate(frame: AstroData, radius: float) -> bool:
 def add_to_mask(frame: AstroData, bit: DQ) -> bool:
     """Set a data-quality bit where the frame has an object; return whether it has an object mask."""
     ext = frame[0]
-    objects = ext.read("OBJMASK")
+    objects = ext.read_once("OBJMASK")
     if objects is None:
         return False
     mask = np.zeros(ext.shape, np.uint16) if ext.mask is None else ext.mask

@@ -221,10 +221,10 @@ def onto_target(
         ext = frame[0]
         try:
             result = project(
-                ext.read("data"),
-                ext.read("variance"),
-                ext.read("mask"),
-                ext.read("OBJMASK"),
+                ext.read_once("data"),
+                ext.read_once("variance"),
+                ext.read_once("mask"),
+                ext.read_once("OBJMASK"),
                 to_input=_transform(wcs, own),
                 shape=shape,
                 kernel=kernel,
@@ -262,10 +262,10 @@ def _shift(frame: AstroData, move: Affine, grid: Grid, params: ShiftImagesParams
     ext = frame[0]
     back = move.inverse()
     result = resample(
-        ext.read("data"),
-        ext.read("variance"),
-        ext.read("mask"),
-        ext.read("OBJMASK"),
+        ext.read_once("data"),
+        ext.read_once("variance"),
+        ext.read_once("mask"),
+        ext.read_once("OBJMASK"),
         matrix=back.matrix,
         offset=back.offset,
         shape=grid.shape,

@@ -11,19 +11,32 @@ import numpy as np
 from pydantic import BeforeValidator
 
 from niripipe.algorithms import grouping
+from niripipe.algorithms.dq import Flags
 from niripipe.astrodata import AstroData
 from niripipe.astrodata.tables import as_rows
 from niripipe.errors import DataError, ParameterError
 from niripipe.logutils import get_logger
 from niripipe.primitives.base import Outcome, PrimitivesBase, Status, not_needed, primitive, skipped
+from niripipe.primitives.flags import flag
 from niripipe.primitives.geometry import require_sky_mapping
 from niripipe.primitives.params import Field, NameList, Params
-from niripipe.primitives.skybuild import BuiltSky, SkyBuilder, SkyBuildParams, SkyLevel, level_of, match_sky
+from niripipe.primitives.skybuild import (
+    BuiltSky,
+    Pixels,
+    SkyBuilder,
+    SkyBuildParams,
+    SkyLevel,
+    level_of,
+    match_sky,
+    seconds_of,
+)
 
 __all__ = ["Sky"]
 
 log = get_logger(__name__)
 
+_MANY_SKIES = 9
+"""A median of so many frames moves by 0.14 deviations of one of them at most for a star in one of them."""
 _STATE = ("ADUTOELE", "DARKCORR", "FLATCORR")
 """Steps that frame and sky must have in common."""
 
@@ -101,6 +114,12 @@ class SkyCorrectParams(SkyBuildParams, SubtractSkyParams):
     suffix: str | None = Field("_skyCorrected", description="suffix of the file name")
     keep_skies: bool = Field(
         True, description="keep the sky stream; without, it is let go of as soon as the skies are made"
+    )
+    share: int = Field(
+        1,
+        ge=1,
+        description="so many neighbouring frames get one sky, made of the skies of all of them, which may be "
+        "the frames themselves: quicker, and good enough to find objects",
     )
 
 
@@ -245,9 +264,14 @@ class Sky(PrimitivesBase):
                 self.note(frame, skipped("there is no sky for this frame"))
         if not users:
             return frames
+        if params.share > 1:
+            users = _shared(users, params.share)
         needed = {name for names in users for name in names}
         skies = {name: sky for name, sky in skies.items() if name in needed}
         self.keep(skies.values())
+        if params.share == 1:
+            # Their pixels are needed so often that they had better be in memory, or in the scratch folder.
+            self.map(lambda sky: sky[0].read("data").size, skies.values())
         partners = {name: _partners(name, sky, users) for name, sky in skies.items()}
         builder = SkyBuilder(
             skies,
@@ -255,7 +279,6 @@ class Sky(PrimitivesBase):
             params,
             threads=self.context.threads,
             with_variance=params.propagate_variance,
-            read_once=not self.runner.limited,
         )
         del skies
         if not params.keep_skies:
@@ -323,7 +346,7 @@ class Sky(PrimitivesBase):
         """Shift the level of each frame to that of the first, or to zero; SKYLEVEL keeps it."""
         reference: float | None = 0.0 if params.remove_background else None
         for frame in frames:
-            level = level_of(frame)
+            level = level_of(Pixels.of(frame))
             reference = level if reference is None else reference
             if level == reference:
                 self.note(frame, not_needed("the level is the reference's"))
@@ -368,19 +391,17 @@ class Sky(PrimitivesBase):
 def _subtract(frame: AstroData, sky: BuiltSky, params: SubtractSkyParams) -> tuple[AstroData, Outcome]:
     """Subtract a sky from a frame, and say in its headers what was subtracted."""
     ext = frame[0]
-    mask = ext.read("mask")
-    before = level_of(frame) if params.reset_sky else 0.0
-    match = match_sky(frame, sky, params)
-    result = ext.read("data") - np.float32(match.factor) * sky.data
-    if match.constant or before:
-        result += np.float32(before - match.constant)
-    variance = ext.read("variance") if params.propagate_variance else None
+    pixels = Pixels.of(frame)
+    before = level_of(pixels) if params.reset_sky else 0.0
+    match = match_sky(frame, pixels, sky, params)
+    variance = ext.read_once("variance") if params.propagate_variance else None
     if variance is not None and sky.variance is not None:
         variance = variance + np.float32(match.factor**2) * sky.variance
-    joined = sky.mask if mask is None else mask
-    if mask is not None and sky.mask is not None and (sky.mask & ~mask).any():
-        joined = mask | sky.mask
-    ext.reset(result, mask=joined, variance=variance)
+    result = pixels.data - np.float32(match.factor) * sky.data
+    if match.constant or before:
+        result += np.float32(before - match.constant)
+    ext.variance, ext.data = variance, result
+    _join_mask(frame, pixels.mask, sky.mask)
     level = float(np.median(sky.data[::8, ::8])) * match.factor + match.constant
     hdr = ext.hdr
     hdr.set("SKYNUM", len(sky.names), "Number of sky frames combined")
@@ -398,6 +419,38 @@ def _subtract(frame: AstroData, sky: BuiltSky, params: SubtractSkyParams) -> tup
         detail += f"; {match.warning}"
     _set_sky_table(frame, sky, match.factor)
     return frame, Outcome(Status.DONE, detail)
+
+
+def _shared(
+    users: dict[tuple[str, ...], list[AstroData]], number: int
+) -> dict[tuple[str, ...], list[AstroData]]:
+    """Unite the skies of neighbouring frames, if a median of them hardly shows the light of one of them."""
+    ordered = sorted(
+        ((names, frame) for names, own in users.items() for frame in own), key=lambda pair: seconds_of(pair[1])
+    )
+    united: dict[tuple[str, ...], list[AstroData]] = {}
+    for start in range(0, len(ordered), number):
+        group = ordered[start : start + number]
+        names = tuple(sorted({name for own, _ in group for name in own}))
+        if len(names) >= _MANY_SKIES:
+            united.setdefault(names, []).extend(frame for _, frame in group)
+        else:
+            for own, frame in group:
+                united.setdefault(own, []).append(frame)
+    return united
+
+
+def _join_mask(frame: AstroData, mask: Any, sky_mask: Any) -> None:
+    """Give a frame the flags of its sky too."""
+    if sky_mask is None:
+        return
+    if mask is None:
+        frame[0].mask = sky_mask.copy()
+        return
+    new = sky_mask & ~mask
+    where = np.flatnonzero(new)
+    if where.size:
+        flag(frame, Flags(where.astype(np.int32), new.reshape(-1)[where]))
 
 
 def _root(frame: AstroData) -> str:
@@ -420,8 +473,7 @@ def _name_skies(frame: AstroData, names: Sequence[str]) -> None:
 
 def _set_sky_table(frame: AstroData, sky: BuiltSky, factor: float) -> None:
     """Say what a frame's sky was made of."""
-    time = frame.ut_datetime()
-    start = float("nan") if time is None else time.timestamp()
+    start = seconds_of(frame)
     frame.SKYTABLE = as_rows(
         {
             "IMAGE": [_root(frame)] * len(sky.names),
@@ -440,8 +492,7 @@ def _partners(name: str, sky: AstroData, users: dict[tuple[str, ...], list[Astro
 
 def _as_built(sky: AstroData) -> BuiltSky:
     """Return a sky frame in the form of one that was just made."""
-    name, ext, time = _root(sky), sky[0], sky.ut_datetime()
-    seconds = float("nan") if time is None else time.timestamp()
+    name, ext, seconds = _root(sky), sky[0], seconds_of(sky)
     planes = (ext.read("data"), ext.read("variance"), ext.read("mask"))
     return BuiltSky((name,), *planes, {name: 1.0}, {name: 0.0}, {name: seconds})
 

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from niripipe.algorithms import background, extended, normalize
 from niripipe.algorithms import sky as sky_algorithm
-from niripipe.algorithms.combine import HELD, combine, subset_medians
+from niripipe.algorithms.combine import combine, subset_medians
 from niripipe.algorithms.parallel import map_items
 from niripipe.astrodata import DQ, AstroData
+from niripipe.astrodata.planes import RowFunction
 from niripipe.errors import AlgorithmError
 from niripipe.logutils import get_logger
 from niripipe.primitives import objmask
@@ -24,12 +25,14 @@ from niripipe.primitives.stacking import Rejection, combination_settings, sectio
 __all__ = [
     "BuiltSky",
     "Match",
+    "Pixels",
     "Scaling",
     "SkyBuildParams",
     "SkyBuilder",
     "SkyLevel",
     "level_of",
     "match_sky",
+    "seconds_of",
 ]
 
 log = get_logger(__name__)
@@ -46,6 +49,10 @@ _NEEDING_VARIANCE = ("varclip", "noiseclip")
 _LEVEL_ROWS = 5
 """Levels of skies are compared on one of so many rows: 200000 pixels give a median to 0.3 % of their
 deviation. It has no factor in common with the periods of the detector's patterns."""
+
+_ROWS_COMPARED = 8
+_SAME_NOISE = 1e-3
+"""On so many rows, and to this relative precision, variances are compared to see that skies have the same."""
 
 _LEAST_SKY = 0.15
 """Galaxies are masked in a frame only if more than this part of it remains."""
@@ -166,9 +173,6 @@ class SkyBuilder:
     threads : int
     with_variance : bool
         Whether the skies need a variance.
-    read_once : bool
-        Whether variances that are still to be computed may be kept in memory when they are needed more than
-        once.
     """
 
     def __init__(
@@ -179,15 +183,13 @@ class SkyBuilder:
         *,
         threads: int,
         with_variance: bool = True,
-        read_once: bool = True,
     ) -> None:
         self.skies = dict(skies)
         self.params = params
         self._with_variance = with_variance or params.reject_method in _NEEDING_VARIANCE
-        self._read_once = read_once
         self.threads = threads
         self.names = tuple(skies)
-        self.times = {name: _seconds(frame) for name, frame in skies.items()}
+        self.times = {name: seconds_of(frame) for name, frame in skies.items()}
         masks = map_items(self._own_mask, self._frames, threads=threads)
         self._masks = dict(zip(self.names, masks, strict=True))
         self._data = {name: _Plane(frame, "data") for name, frame in skies.items()}
@@ -224,9 +226,8 @@ class SkyBuilder:
     def _medians(self, subsets: Sequence[tuple[str, ...]]) -> Iterator[tuple[Any, Any, Any]]:
         place = {name: k for k, name in enumerate(self.names)}
         last_use = {name: k for k, subset in enumerate(subsets) for name in subset}
-        if self._with_variance and self._read_once and len(subsets) > HELD:
-            map_items(lambda frame: frame[0].read("variance"), self._frames, threads=self.threads)
-        variance = self._variance(self.names)
+        spread = self._common_spread(subsets)
+        variance = None if spread else self._variance(self.names)
         sources: dict[str, list[_Plane | _Mask]] = {
             name: [self._data[name], self._masks[name], *([variance[k]] if variance else [])]
             for k, name in enumerate(self.names)
@@ -239,6 +240,7 @@ class SkyBuilder:
             [[place[name] for name in subset] for subset in subsets],
             scale=[self.scales[name] for name in self.names],
             zero=[self.offsets[name] for name in self.names],
+            spread=spread,
             threads=self.threads,
         )
         for k, result in enumerate(results):
@@ -264,6 +266,29 @@ class SkyBuilder:
                 threads=self.threads,
             )
             yield made.data, made.variance if variance else None, made.mask
+
+    def _common_spread(self, subsets: Sequence[tuple[str, ...]]) -> list[RowFunction] | None:
+        """Return for each subset the variance of one of its skies as a function of their median.
+
+        None where variances are not wanted, or where they are not all the same function of the data: those
+        of frames that were taken and corrected alike are, up to the levels that the skies are brought to.
+        """
+        functions = [frame[0].variance_function() for frame in self._frames]
+        if not self._with_variance or any(function is None for function in functions):
+            return None
+        rows = slice(0, None, max(self._frames[0][0].shape[0] // _ROWS_COMPARED, 1))
+        values = self._frames[0][0].rows("data")[rows]
+        first = functions[0](values, rows)
+        for function in functions[1:]:
+            if not np.allclose(function(values, rows), first, rtol=_SAME_NOISE, atol=0, equal_nan=True):
+                return None
+
+        def spread(subset: tuple[str, ...]) -> RowFunction:
+            factor = np.float32(np.mean([self.scales[name] for name in subset]))
+            constant = np.float32(np.mean([self.offsets[name] for name in subset]))
+            return lambda median, rows: functions[0]((median - constant) / factor, rows) * factor**2
+
+        return [spread(subset) for subset in subsets]
 
     def _variance(self, names: Sequence[str]) -> list[_Plane] | None:
         """Return the variances of some skies, or None where they are not wanted or one of them has none."""
@@ -329,13 +354,38 @@ class SkyBuilder:
         return (values, zeros) if self.params.scale else (ones, values)
 
 
-def match_sky(frame: AstroData, sky: BuiltSky, params: Scaling) -> Match:
+@dataclass(frozen=True, slots=True)
+class Pixels:
+    """What of a frame a sky is compared with.
+
+    Attributes
+    ----------
+    data : ndarray of float32
+    mask : ndarray of uint16 or None
+    objects : ndarray of uint8 or None
+        Its sources, where they are known.
+    """
+
+    data: NDArray[np.float32]
+    mask: NDArray[np.uint16] | None
+    objects: NDArray[np.uint8] | None
+
+    @classmethod
+    def of(cls, frame: AstroData) -> Pixels:
+        """Read a frame."""
+        ext = frame[0]
+        return cls(ext.read_once("data"), ext.read_once("mask"), ext.read_once("OBJMASK"))
+
+
+def match_sky(frame: AstroData, pixels: Pixels, sky: BuiltSky, params: Scaling) -> Match:
     """Find by which factor and constant a sky fits a frame.
 
     Parameters
     ----------
     frame : AstroData
-        The frame; its sources are left out where it has an OBJMASK.
+        The frame; its sources are left out where they are known.
+    pixels : Pixels
+        Its pixels.
     sky : BuiltSky
     params : Scaling
 
@@ -348,12 +398,11 @@ def match_sky(frame: AstroData, sky: BuiltSky, params: Scaling) -> Match:
     AlgorithmError
         If the frame cannot be measured, or the sky has no level to scale.
     """
-    ext = frame[0]
     level = _level_kind(params.level, sky.data.shape)
-    objects = ext.read("OBJMASK")
+    objects: Any = pixels.objects
     if params.level == "auto" and level == "boxes" and (params.scale_sky or params.offset_sky):
-        objects = _with_extended_light(frame, sky, objects)
-    arguments = (ext.read("data"), sky.data, ext.read("mask"), sky.mask, objects)
+        objects = _with_extended_light(pixels, sky)
+    arguments = (pixels.data, sky.data, pixels.mask, sky.mask, objects)
     try:
         if params.scale_sky:
             found = sky_algorithm.sky_factor(*arguments, level=level, threshold=params.debug_threshold)
@@ -364,20 +413,19 @@ def match_sky(frame: AstroData, sky: BuiltSky, params: Scaling) -> Match:
     except AlgorithmError as error:
         error.file = frame.filename
         raise
-    factor, constant, _ = sky.expected(_seconds(frame))
+    factor, constant, _ = sky.expected(seconds_of(frame))
     return Match(factor, constant, _residual(arguments, factor, constant, level), "interpolated")
 
 
-def level_of(frame: AstroData) -> float:
+def level_of(pixels: Pixels) -> float:
     """Return the background level of a frame, without its sources where they are known."""
-    ext = frame[0]
-    return background.measure_background(ext.read("data"), ext.read("mask"), ext.read("OBJMASK")).level
+    return background.measure_background(pixels.data, pixels.mask, pixels.objects).level
 
 
-def _with_extended_light(frame: AstroData, sky: BuiltSky, objects: Any) -> Any:
+def _with_extended_light(pixels: Pixels, sky: BuiltSky) -> Any:
     """Return an object mask with the galaxies of a frame in it that detection does not see whole."""
-    ext = frame[0]
-    own = extended.box_medians(ext.read("data"), ext.read("mask"), objects)
+    objects = pixels.objects
+    own = extended.box_medians(pixels.data, pixels.mask, objects)
     light = extended.extended_light([own, extended.box_medians(sky.data, sky.mask)], [[1], []]).masks[0]
     # A galaxy over all of the field is not seen against a sky beside it; nothing would be left to measure.
     if not light.any() or light.mean() > 1 - _LEAST_SKY:
@@ -394,7 +442,7 @@ def _believed(
     level: sky_algorithm.LevelKind,
 ) -> Match:
     """Check a factor against what the skies around it say where extended light may have spoilt it."""
-    expected, constant, error = sky.expected(_seconds(frame))
+    expected, constant, error = sky.expected(seconds_of(frame))
     base = float(np.median(sky.data[::16, ::16]))
     excess = (found.value - expected) * base
     if found.share >= _CROWDED or constant:
@@ -443,7 +491,8 @@ def _clean_flags(mask: NDArray[np.uint16] | None) -> None:
         mask[everywhere_object] |= np.uint16(DQ.no_data)
 
 
-def _seconds(frame: AstroData) -> float:
+def seconds_of(frame: AstroData) -> float:
+    """Return when a frame was taken, s; NaN where it does not say."""
     time = frame.ut_datetime()
     return float("nan") if time is None else float(time.timestamp())
 

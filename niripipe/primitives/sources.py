@@ -85,8 +85,8 @@ class Sources(PrimitivesBase):
         ext = frame[0]
         sky = ext.sky_mapping if params.catalogue else None
         found = detect.detect_sources(
-            ext.read("data"),
-            ext.read("mask") if params.mask else None,
+            ext.read_once("data"),
+            ext.read_once("mask") if params.mask else None,
             detect_minarea=params.detect_minarea,
             detect_thresh=params.detect_thresh,
             analysis_thresh=params.analysis_thresh,
@@ -100,7 +100,7 @@ class Sources(PrimitivesBase):
             pixel_scale=ext.pixel_scale(),
             measure=params.catalogue,
         )
-        ext.OBJMASK = found.objmask
+        objmask.put(frame, found.objmask)
         if params.catalogue:
             ext.OBJCAT = found.catalogue
         elif "OBJCAT" in ext.tables:

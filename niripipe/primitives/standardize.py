@@ -17,11 +17,16 @@ from niripipe.instruments import AstroDataNiri, pointing
 from niripipe.logutils import get_logger
 from niripipe.primitives.base import DONE, Outcome, PrimitivesBase, Status, not_needed, primitive, skipped
 from niripipe.primitives.calibrations import clipped
+from niripipe.primitives.flags import flag
 from niripipe.primitives.params import Field, FrameOrPath, FrameOrPathOrDefault, Params
 
 __all__ = ["Standardize"]
 
 log = get_logger(__name__)
+
+_FEW_FLAGS = 0.25
+"""Up to this share of flagged pixels a mask is kept as a list of them, which needs three times the memory
+of a plane for each."""
 
 _WITHOUT_WCS = {"DARK", "FLAT", "ARC", "CAL"}
 """Calibrations are taken at the zenith with the cover closed: their WCS means nothing."""
@@ -319,9 +324,13 @@ class Standardize(PrimitivesBase):
             "exposure_time": frame.exposure_time() / polynomial["coadds"],
         }
         noise_of = ext.variance_function() if "Poisson" in ext.hdr.get("VARNOISE", "") else None
-        variance = ext.read("variance") if noise_of is None else None
-        corrected = linearity.correct(ext.read("data"), variance, **times, **polynomial)
-        ext.reset(corrected.data, mask=ext.read("mask"), variance=corrected.variance)
+        derived = noise_of is not None or ext.rows("variance") is None
+        if not derived or not ext.derive_data(
+            lambda values, _: linearity.correct(values, **times, **polynomial).data
+        ):
+            variance = None if derived else ext.read("variance")
+            corrected = linearity.correct(ext.read("data"), variance, **times, **polynomial)
+            ext.reset(corrected.data, mask=ext.read("mask"), variance=corrected.variance)
         if noise_of is not None:
             factor = np.float32(linearity.exposure_factor(**times))
             # Photon noise follows the counts by 1 / gain, as the correction's own term does, so that it may
@@ -336,16 +345,28 @@ class Standardize(PrimitivesBase):
 
     def _add_dq(self, frame: AstroData, params: AddDQParams) -> None:
         ext = frame[0]
-        if ext.read("mask") is not None:
+        if ext.rows("mask") is not None:
             self.note(frame, skipped("the frame has a data-quality plane already"))
             return
-        mask = dq.flag_levels(
-            ext.read("data"), saturation=ext.saturation_level(), non_linear=ext.non_linear_level()
+        flags = dq.find_flags(
+            ext.rows("data"),
+            saturation=ext.saturation_level(),
+            non_linear=ext.non_linear_level(),
+            not_finite=int(DQ.no_data),
         )
-        mask[~np.isfinite(ext.read("data"))] |= np.uint16(DQ.no_data)
-        for bpm in self._bad_pixel_masks(frame, params):
-            mask |= clipped(frame, bpm)[0].read("data").astype(np.uint16)
-        ext.mask = mask
+        bad = [clipped(frame, bpm)[0].read("data") for bpm in self._bad_pixel_masks(frame, params)]
+        height, width = ext.shape
+
+        def mask_of(rows: slice) -> NDArray[np.uint16]:
+            mask = np.zeros((len(range(*rows.indices(height))), width), np.uint16)
+            for plane in bad:
+                mask |= plane[rows].astype(np.uint16)
+            return flags.add_to(mask, rows, height)
+
+        if flags.where.size > _FEW_FLAGS * height * width:
+            ext.mask = mask_of(slice(None))
+        else:
+            ext.compute_mask(mask_of)
 
     def _bad_pixel_masks(self, frame: AstroData, params: AddDQParams) -> list[AstroData]:
         book = self.context.calibrations
@@ -524,7 +545,7 @@ def _fixed(frame: AstroData, done: str, keyword: str = "") -> Outcome:
 
 
 def _add_latency(
-    frames: list[AstroData], params: LatencyParams, each: Callable[[Callable[[Any], None], list[Any]], Any]
+    frames: list[AstroData], params: LatencyParams, each: Callable[[Callable[[Any], Any], list[Any]], list[Any]]
 ) -> None:
     """Flag in each frame what was saturated in a frame that started less than `time` before.
 
@@ -538,7 +559,10 @@ def _add_latency(
     # which look saturated in every frame, leave no afterglow.
     wanted = bits.SATURATED | (bits.NON_LINEAR if params.non_linear else 0)
     # Read from where they are: many frames need not be in memory at once.
-    latent = [dq.where_flagged(frame[0].rows("mask")[:], wanted, ignore=bits.BAD) for _, frame in dated]
+    latent = each(
+        lambda frame: dq.where_flagged(frame[0].rows("mask"), wanted, ignore=bits.BAD),
+        [frame for _, frame in dated],
+    )
     exposures = [frame.exposure_time() or 0.0 for _, frame in dated]
     glowing = []
     for i, (start, frame) in enumerate(dated):
@@ -570,9 +594,10 @@ def _flag_latency(frame: AstroData, earlier: list[tuple[Section, NDArray[np.intp
     """Set bit 8 at the detector pixels that were bright in earlier frames."""
     ext = frame[0]
     here, (ny, nx) = ext.detector_section(), ext.shape
-    mask = ext.read("mask").copy()
+    glowing = [np.zeros(0, np.intp)]
     for there, pixels in earlier:
         y, x = pixels[:, 0] + there.y1 - here.y1, pixels[:, 1] + there.x1 - here.x1
         inside = (y >= 0) & (y < ny) & (x >= 0) & (x < nx)
-        mask[y[inside], x[inside]] |= np.uint16(DQ.cosmic_ray)
-    ext.mask = mask
+        glowing.append(y[inside] * nx + x[inside])
+    where = np.unique(np.concatenate(glowing))
+    flag(frame, dq.Flags(where.astype(np.int32), np.full(where.size, DQ.cosmic_ray, np.uint16)))

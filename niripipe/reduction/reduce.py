@@ -18,7 +18,7 @@ from niripipe.primitives.base import Context, PrimitivesBase
 from niripipe.primitives.calibrations import CalibrationBook
 from niripipe.reduction.inputs import Inputs, Source, expand, open_inputs
 from niripipe.reduction.lookup import DEFAULT_RECIPE, find_primitives, find_recipe, is_own
-from niripipe.reduction.memory import FrameStore, parse_size
+from niripipe.reduction.memory import FrameStore, older_objects_untouched, parse_size
 from niripipe.reduction.plan import Plan, make_plan
 from niripipe.reduction.progress import Progress, as_progress
 from niripipe.reduction.report import RunReport, RunSettings
@@ -171,6 +171,10 @@ class Reduce:
             Each names the file, the value and the remedy.
         """
         self.outputs, self.output_filenames, self.report = [], [], None
+        with older_objects_untouched():
+            self._run()
+
+    def _run(self) -> None:
         started = time.perf_counter()
         plan, recipe, primitives, inputs, context = self._prepare()
         for warning in plan.warnings:

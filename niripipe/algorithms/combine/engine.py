@@ -226,14 +226,8 @@ class _Task:
         inner = slice(rows.start - wide.start, rows.stop - wide.start)
         # What is not a number is found, not warned about; threads do not inherit the caller's settings.
         with np.errstate(all="ignore"):
-            data = self._load("data", self.data, wide, np.float32)
-            variance = None
-            if self.variance is not None:
-                variance = self._load("variance", self.variance, wide, np.float32)
+            data, variance, mask = self._load(wide)
             self._normalise(data, variance)
-            mask = None
-            if self.mask is not None:
-                mask = self._load("mask", self.mask, wide, np.uint16)
             kept = None
             if self.settings.reject == "noiseclip":
                 assert variance is not None
@@ -248,23 +242,29 @@ class _Task:
                 self.exposures,
             )
 
-    def _load(
-        self, name: str, sources: Sequence[RowSource | None], rows: slice, dtype: DTypeLike
-    ) -> NDArray[Any]:
-        height = rows.stop - rows.start
+    def _load(self, rows: slice) -> tuple[Float32, Float32 | None, NDArray[np.uint16] | None]:
+        """Read some rows of all inputs, of one after the other: its variance may be computed from its data."""
+        data = self._buffer("data", rows, np.float32)
+        variance = None if self.variance is None else self._buffer("variance", rows, np.float32)
+        mask = None if self.mask is None else self._buffer("mask", rows, np.uint16)
+        for k, source in enumerate(self.data):
+            np.copyto(data[k], source[rows], casting="unsafe")
+            if variance is not None and self.variance is not None:
+                np.copyto(variance[k], self.variance[k][rows], casting="unsafe")
+            if mask is not None and self.mask is not None:
+                flags = self.mask[k]
+                np.copyto(mask[k], 0 if flags is None else flags[rows], casting="unsafe")
+        return data, variance, mask
+
+    def _buffer(self, name: str, rows: slice, dtype: DTypeLike) -> NDArray[Any]:
+        """Return room for some rows of all inputs, which a thread uses again."""
+        height, width = rows.stop - rows.start, self.shape[1]
         buffer = getattr(self._local, name, None)
         if buffer is None or buffer.shape[1] < height:
-            buffer = np.empty((len(sources), height, self.shape[1]), dtype)
+            buffer = np.empty((len(self.data), height, width), dtype)
             setattr(self._local, name, buffer)
-        block: NDArray[Any] = buffer.reshape(-1)[: len(sources) * height * self.shape[1]].reshape(
-            len(sources), height, self.shape[1]
-        )
-        for plane, source in zip(block, sources, strict=True):
-            if source is None:
-                plane[...] = 0
-            else:
-                np.copyto(plane, source[rows], casting="unsafe")
-        return block
+        block: NDArray[Any] = buffer.reshape(-1)[: len(self.data) * height * width]
+        return block.reshape(len(self.data), height, width)
 
     def _normalise(self, data: Float32, variance: Float32 | None) -> None:
         for index, (factor, offset) in enumerate(zip(self.scale, self.zero, strict=True)):

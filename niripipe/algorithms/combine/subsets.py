@@ -8,7 +8,7 @@ it does not have of the run of planes that it spans.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from niripipe.algorithms.parallel import map_blocks, map_items
+from niripipe.algorithms.parallel import map_blocks, map_items, plane_rows, row_blocks
 from niripipe.algorithms.sorting import network, select_rows
 from niripipe.errors import ParameterError
 
@@ -30,6 +30,7 @@ __all__ = ["HELD", "SubsetMedian", "subset_medians"]
 Float32 = NDArray[np.float32]
 Bool = NDArray[np.bool_]
 Subset = tuple[int, ...]
+Spread = Callable[[Float32, slice], Float32]
 
 HELD = 8
 """How many results are made and held at a time at most; each time their inputs are read anew."""
@@ -68,6 +69,7 @@ def subset_medians(
     *,
     scale: Sequence[float] | NDArray[np.floating] | None = None,
     zero: Sequence[float] | NDArray[np.floating] | None = None,
+    spread: Sequence[Spread] | None = None,
     threads: int = 1,
     rows_per_block: int | None = None,
 ) -> Iterator[SubsetMedian]:
@@ -80,6 +82,10 @@ def subset_medians(
     subsets : sequence of sequence of int
         Indices into the planes, without repetition. Put subsets with many inputs in common next to each
         other.
+    spread : sequence of callable, optional
+        Instead of `variance`, where all inputs of a subset have the same noise: one function a subset, which
+        takes the median of some rows, and the rows as a slice, and returns the variance of one input. The
+        median is the better known level, and it saves looking at the variance of each input.
     threads : int
         Number of threads; the result does not depend on it.
     rows_per_block : int, optional
@@ -119,10 +125,12 @@ def subset_medians(
     )
     wanted = [_checked(subset, len(planes)) for subset in subsets]
     scales, zeros = per_input("scale", scale, len(planes), 1.0), per_input("zero", zero, len(planes), 0.0)
-    result_bytes = (4 if variance is None else 8) * shape[0] * shape[1]
+    result_bytes = (4 if variance is None and spread is None else 8) * shape[0] * shape[1]
     held = int(np.clip(_HELD_BYTES // result_bytes, 2, HELD))
     for start in range(0, len(wanted), held):
-        task = _Task(planes, variance, mask, wanted[start : start + held], scales, zeros, shape)
+        part = slice(start, start + held)
+        noise = None if spread is None else spread[part]
+        task = _Task(planes, variance, mask, wanted[part], scales, zeros, noise, shape)
         rows = rows_per_block or max(BLOCK_VALUES // (len(task.members) * max(shape[1], 1)), 2)
         map_blocks(task.run, shape[0], rows_per_block=rows, threads=threads)
         map_items(task.finish, range(len(task.subsets)), threads=threads)
@@ -189,6 +197,7 @@ class _Task:
         subsets: list[Subset],
         scale: NDArray[np.float64],
         zero: NDArray[np.float64],
+        spread: Sequence[Spread] | None,
         shape: tuple[int, int],
     ) -> None:
         self.members = sorted(set().union(*subsets))
@@ -200,16 +209,19 @@ class _Task:
         self.variance = None if variance is None else [variance[k] for k in self.members]
         self.mask = None if mask is None or all(m is None for m in mask) else [mask[k] for k in self.members]
         self.scale, self.zero = scale[self.members], zero[self.members]
+        self.spread = spread
         self.shape = shape
         self.out: list[Float32] = [np.empty(shape, np.float32) for _ in subsets]
         self.out_variance: list[Float32] | None = None
-        if variance is not None:
+        if variance is not None or spread is not None:
             self.out_variance = [np.empty(shape, np.float32) for _ in subsets]
         self.out_mask: list[NDArray[np.uint16]] | None = None
         if self.mask is not None:
             self.out_mask = [np.zeros(shape, np.uint16) for _ in subsets]
         self.left: dict[int, _Columns] = {}
-        factors = [0.0] + [median_variance_factor(n) / n**2 for n in range(1, len(self.members) + 1)]
+        # To multiply the sum of the variances of n inputs by, or that of one.
+        power = 2 if spread is None else 1
+        factors = [0.0] + [median_variance_factor(n) / n**power for n in range(1, len(self.members) + 1)]
         self.factors = np.array(factors, np.float32)
 
     def run(self, rows: slice) -> None:
@@ -359,14 +371,16 @@ class _Task:
             value = np.where(odd, between, high) if n % 2 else np.where(odd, low, between)
         place = slice(None) if block.where is None else block.where
         self.out[k][rows].reshape(-1)[place] = value
-        if self.out_variance is not None and node.total is not None:
+        if self.out_variance is not None:
             factors = self.factors[n::-1]
             factor = factors[0] if node.masked is None else factors.take(node.masked, mode="clip")
             variance = self.out_variance[k][rows].reshape(-1)
-            if block.where is None:
+            if node.total is None:
+                variance[place] = factor  # `finish` knows the variance of an input
+            elif block.where is None:
                 np.multiply(node.total, factor, out=variance)
             else:
-                variance[block.where] = node.total * factor
+                variance[place] = node.total * factor
         if node.masked is not None:
             nothing = np.flatnonzero(node.masked == n)
             if nothing.size:
@@ -391,15 +405,23 @@ class _Task:
         return _Columns(where + rows.start * self.shape[1], data, variance, mask, used)
 
     def finish(self, k: int) -> None:
-        """Combine, after all rows were run, the least bad inputs where a result has no clean one."""
+        """Do for a subset, after all rows were run, what needs the median or few pixels only."""
         parts = [part for _, part in sorted(self.left.items()) if k in part.used]
-        if not parts:
+        if parts:
+            self._least_bad(k, parts)
+        if self.spread is None or self.out_variance is None:
             return
+        with np.errstate(all="ignore"):
+            for rows in row_blocks(self.shape[0], plane_rows(self.shape[1])):
+                self.out_variance[k][rows] *= self.spread[k](self.out[k][rows], rows)
+
+    def _least_bad(self, k: int, parts: list[_Columns]) -> None:
+        """Combine the least bad inputs where a result has no clean one."""
         members = list(self.subsets[k])
         where = np.concatenate([part.where[part.used[k]] for part in parts])
         cut = [np.ix_(np.array(members), part.used[k]) for part in parts]
         values = np.concatenate([part.data[ix] for part, ix in zip(parts, cut, strict=True)], axis=1)
-        spread = _cut_columns([part.variance for part in parts], cut)
+        noise = _cut_columns([part.variance for part in parts], cut)
         flags = _cut_columns([part.mask for part in parts], cut)
         settings = Settings.checked(
             len(members), operation="median", reject="none", hsigma=3, lsigma=3, mclip=True, max_iters=None,
@@ -414,9 +436,11 @@ class _Task:
             None,
         )
         with np.errstate(all="ignore"):
-            combine_special(values, spread, flags, None, settings, out, np.arange(n))
+            combine_special(values, noise, flags, None, settings, out, np.arange(n))
         self.out[k].reshape(-1)[where] = out.data
-        if self.out_variance is not None:
+        if self.spread is not None and self.out_variance is not None:
+            self.out_variance[k].reshape(-1)[where] = self.factors[out.count]
+        elif self.out_variance is not None:
             self.out_variance[k].reshape(-1)[where] = out.variance
         if self.out_mask is not None and out.mask is not None:
             self.out_mask[k].reshape(-1)[where] = out.mask
