@@ -90,6 +90,25 @@ class Flags:
     where: NDArray[np.int32]
     bits: Mask
 
+    @classmethod
+    def of(cls, mask: RowSource) -> Flags:
+        """Return the flags of a mask, which is read block by block."""
+        height, width = mask.shape
+        found, bits = [np.zeros(0, np.intp)], [np.zeros(0, np.uint16)]
+        for rows in row_blocks(height, plane_rows(width)):
+            flags = mask[rows].reshape(-1)
+            where = _few_true(flags != 0)
+            found.append(where + rows.start * width)
+            bits.append(flags[where].astype(np.uint16))
+        return cls(np.concatenate(found).astype(np.int32), np.concatenate(bits))
+
+    def at(self, where: NDArray[np.intp]) -> Mask:
+        """Return the flags of some places in the flattened plane, 0 for those without any."""
+        if not self.where.size:
+            return np.zeros(where.size, np.uint16)
+        found = np.minimum(np.searchsorted(self.where, where), self.where.size - 1)
+        return np.where(self.where[found] == where, self.bits[found], np.uint16(0))
+
     def add_to(self, mask: Mask, rows: slice = slice(None), height: int | None = None) -> Mask:
         """Set the flags in some rows of a mask, in place, and return it.
 

@@ -34,6 +34,7 @@ __all__ = [
     "corners_of",
     "kernel_weights",
     "output_grid",
+    "part_of_grid",
     "replace_bad_pixels",
     "resample",
 ]
@@ -54,6 +55,8 @@ REPLACED = BAD | COSMIC_RAY | NO_DATA
 # best centring of a star.
 _SAME = 1e-3
 _INTEGER = 1e-6
+# Pixels around the field of a frame that its part of a grid has: flags grow by less.
+_AROUND = 8
 # A bit set in more than this share of the frame is spread plane-wise rather than pixel by pixel.
 _DENSE = 0.03
 
@@ -271,6 +274,29 @@ def output_grid(corners: Iterable[Floats]) -> Grid:
         raise AlgorithmError("There is no frame to make a common grid of")
     first, last = np.min(low, axis=0).astype(int), np.max(high, axis=0).astype(int)
     return Grid((int(first[0]), int(first[1])), (int(last[0] - first[0] + 1), int(last[1] - first[1] + 1)))
+
+
+def part_of_grid(grid: Grid, shape: tuple[int, int], mapping: Affine) -> Grid:
+    """Return the part of a grid outside of which a frame has no data, with a few pixels around it.
+
+    Parameters
+    ----------
+    grid : Grid
+    shape : tuple of int
+        Shape of the frame.
+    mapping : Affine
+        Of positions in the reference to positions in the frame.
+
+    Returns
+    -------
+    Grid
+        Of one pixel at least.
+    """
+    corners = corners_of(shape, mapping.inverse())
+    first, size = np.array(grid.origin), np.array(grid.shape)
+    low = np.clip(np.floor(corners.min(axis=0)).astype(int) - _AROUND, first, first + size - 1)
+    high = np.clip(np.ceil(corners.max(axis=0)).astype(int) + _AROUND, low, first + size - 1)
+    return Grid((int(low[0]), int(low[1])), (int(high[0] - low[0] + 1), int(high[1] - low[1] + 1)))
 
 
 def corners_of(shape: tuple[int, int], mapping: Affine | None = None) -> NDArray[np.float64]:

@@ -388,6 +388,17 @@ class AstroData:
         for extension in self.extensions:
             extension.compute_mask(function)
 
+    def reset_within(
+        self,
+        shape: tuple[int, int],
+        corner: tuple[int, int],
+        data: np.ndarray,
+        variance: np.ndarray | None,
+        mask: Rows,
+    ) -> None:
+        """Replace the planes of a single extension by ones with a part, see `Extension.reset_within`."""
+        self._extension.reset_within(shape, corner, data, variance, mask)
+
     def compute_extra(self, name: str, function: Rows, dtype: Any) -> None:
         """Attach an array that a function makes when it is needed, see `Extension.compute_extra`."""
         for extension in self.extensions:

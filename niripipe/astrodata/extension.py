@@ -278,6 +278,34 @@ class Extension:
         self._planes = new
         self._follow_data()
 
+    def reset_within(
+        self,
+        shape: tuple[int, int],
+        corner: tuple[int, int],
+        data: NDArray[np.float32],
+        variance: NDArray[np.float32] | None,
+        mask: Rows,
+    ) -> None:
+        """Replace the planes by ones that are zero outside of a part, which alone is kept in memory.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            Shape of the new planes.
+        corner : tuple of int
+            Row and column of the first pixel of the part.
+        data, variance : ndarray of float32, or None
+            The part; taken over without a copy. Without a variance there will be none.
+        mask : callable
+            Makes rows of the mask, which has `shape`; see `compute_mask`.
+        """
+        parts = {"data": data} if variance is None else {"data": data, "variance": variance}
+        self._planes = {
+            name: ArrayPlane.part_of(ArrayPlane(array), shape, corner) for name, array in parts.items()
+        }
+        self.compute_mask(mask)
+        self._follow_data()
+
     def _handed_back(self, name: str, array: Any) -> ArrayPlane | None:
         plane = self._planes.get(name)
         return plane if plane is not None and plane.is_view(array) else None

@@ -88,7 +88,7 @@ class _Value(Generic[_T]):
     def __getstate__(self) -> dict[str, Any]:
         # What is parked in a scratch folder, or is still to be computed, travels as pixels: the folder and
         # the function belong to one process.
-        if isinstance(self.loader, _Scratch | _Computed):
+        if isinstance(self.loader, _Scratch | _Computed | _Surrounded):
             return {"value": self.load(), "loader": None}
         return {"value": self.value, "loader": self.loader}
 
@@ -210,8 +210,9 @@ class ArrayPlane(Held[NDArray[Any]]):
     @property
     def nbytes(self) -> int:
         """Bytes in memory; 0 while the array is on disk."""
-        value = self._shared.value
-        return 0 if value is None else value.nbytes
+        value, loader = self._shared.value, self._shared.loader
+        inside = loader.part.nbytes if isinstance(loader, _Surrounded) else 0
+        return inside if value is None else value.nbytes
 
     def view(self) -> NDArray[Any]:
         """Return a read-only view, without copying."""
@@ -254,6 +255,21 @@ class ArrayPlane(Held[NDArray[Any]]):
             What it makes.
         """
         return cls(loader=_Computed(function, shape, dtype), shape=shape, dtype=dtype)
+
+    @classmethod
+    def part_of(cls, part: ArrayPlane, shape: tuple[int, ...], corner: tuple[int, int]) -> ArrayPlane:
+        """Return a plane that is zero outside of a part, which alone is in memory until all of it is needed.
+
+        Parameters
+        ----------
+        part : ArrayPlane
+            The part; nobody else should have it.
+        shape : tuple of int
+            Shape of the plane.
+        corner : tuple of int
+            Row and column of the first pixel of the part.
+        """
+        return cls(loader=_Surrounded(part, shape, corner), shape=shape, dtype=part.dtype)
 
     @property
     def is_recipe(self) -> bool:
@@ -304,6 +320,8 @@ class ArrayPlane(Held[NDArray[Any]]):
         shared = self._shared
         with shared.lock:
             array = shared.value
+            if array is None and isinstance(shared.loader, _Surrounded):
+                return shared.loader.part.park(folder)
             if array is None or any(holder._exposed for holder in shared.holders):
                 return 0
             if shared.loader is None or isinstance(shared.loader, _Derived) and shared.loader.is_long:
@@ -402,6 +420,28 @@ class _Derived(_Computed):
     def is_long(self) -> bool:
         """Whether computing takes longer than reading from a scratch file: all but flags, in short."""
         return self.dtype.kind == "f"
+
+
+class _Surrounded:
+    """Loader of an array that is zero outside of a part."""
+
+    by_rows = True
+
+    def __init__(self, part: ArrayPlane, shape: tuple[int, ...], corner: tuple[int, int]) -> None:
+        self.part, self.shape, self.corner = part, shape, corner
+
+    def __call__(self) -> NDArray[Any]:
+        return self.read_rows(slice(None))
+
+    def read_rows(self, rows: slice) -> NDArray[Any]:
+        """Put some rows together."""
+        first, last, step = rows.indices(self.shape[0])
+        block = np.zeros((max(last - first, 0), *self.shape[1:]), self.part.dtype)
+        (top, left), (height, width) = self.corner, self.part.shape
+        low, high = max(first, top), min(last, top + height)
+        if low < high:
+            block[low - first : high - first, left : left + width] = self.part.rows()[low - top : high - top]
+        return block[::step]
 
 
 class _Scratch:

@@ -8,8 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from niripipe.algorithms import fluxscale, register
-from niripipe.algorithms.resample import Affine, Grid, corners_of, output_grid, resample
-from niripipe.astrodata import AstroData, shifted
+from niripipe.algorithms.dq import Flags
+from niripipe.algorithms.resample import Affine, Grid, corners_of, output_grid, part_of_grid, resample
+from niripipe.astrodata import DQ, AstroData, shifted
+from niripipe.astrodata.planes import Rows
 from niripipe.errors import DataError
 from niripipe.logutils import get_logger
 from niripipe.primitives.base import Outcome, PrimitivesBase, Status, not_needed, primitive
@@ -262,24 +264,29 @@ def _resample(
     ext = frame[0]
     if len(frame) != 1:
         raise DataError("A frame to be resampled has one extension", file=frame.filename, found=len(frame))
+    # A frame fills a part of the grid; the rest need not be in memory.
+    part = part_of_grid(grid, ext.shape, to_frame)
     result = resample(
-        ext.read("data"),
-        ext.read("variance"),
-        ext.read("mask"),
-        ext.read("OBJMASK"),
+        ext.read_once("data"),
+        ext.read_once("variance"),
+        ext.read_once("mask"),
+        ext.read_once("OBJMASK"),
         matrix=to_frame.matrix,
         offset=to_frame.offset,
-        shape=grid.shape,
-        origin=grid.origin,
+        shape=part.shape,
+        origin=part.origin,
         kernel=params.interpolant,
         dq_threshold=params.dq_threshold,
         clean=params.clean_data,
         conserve=params.conserve,
     )
     _move_catalogue(frame, to_frame, grid)
-    ext.reset(result.data, mask=result.mask, variance=result.variance)
+    corner = (part.origin[0] - grid.origin[0], part.origin[1] - grid.origin[1])
+    ext.reset_within(grid.shape, corner, result.data, result.variance, _mask_within(grid, corner, result.mask))
     if result.objmask is not None:
-        ext.OBJMASK = result.objmask
+        objects = np.zeros(grid.shape, np.uint8)
+        objects[_cut(corner, part.shape)] = result.objmask
+        ext.OBJMASK = objects
     ext.sky_mapping = wcs
     ny, nx = grid.shape
     ext.hdr.set("DATASEC", f"[1:{nx},1:{ny}]", "Section with data")
@@ -287,6 +294,29 @@ def _resample(
     ext.hdr.set("NOISCORR", round(result.correlation, 5), "Variance of large apertures over sum of VAR")
     for key in ("FRMNAME", "FRAMEID", "DATATYP"):
         ext.hdr.remove(key, ignore_missing=True)
+
+
+def _mask_within(grid: Grid, corner: tuple[int, int], mask: NDArray[np.uint16]) -> Rows:
+    """Return the mask of a frame that is given in a part of a grid, and has no data elsewhere."""
+    height, width = grid.shape
+    inside = _cut(corner, mask.shape)
+    # Most of it is no data, or nothing: what differs from that is kept.
+    where = np.flatnonzero(mask)
+    y, x = np.divmod(where, mask.shape[1])
+    flags = Flags(((y + corner[0]) * width + x + corner[1]).astype(np.int32), mask.reshape(-1)[where])
+
+    def rows_of(rows: slice) -> NDArray[np.uint16]:
+        present = np.arange(height)[rows]
+        there = (present >= inside[0].start) & (present < inside[0].stop)
+        made = np.full((present.size, width), DQ.no_data, np.uint16)
+        made[there, inside[1]] = 0
+        return flags.add_to(made, rows, height)
+
+    return rows_of
+
+
+def _cut(corner: tuple[int, int], shape: tuple[int, ...]) -> tuple[slice, slice]:
+    return slice(corner[0], corner[0] + shape[0]), slice(corner[1], corner[1] + shape[1])
 
 
 def _move_catalogue(frame: AstroData, to_frame: Affine, grid: Grid) -> None:

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from niripipe.algorithms import background, extended, normalize
 from niripipe.algorithms import sky as sky_algorithm
 from niripipe.algorithms.combine import combine, subset_medians
+from niripipe.algorithms.combine.select import BEST_TIER
+from niripipe.algorithms.dq import Flags
 from niripipe.algorithms.parallel import map_items
 from niripipe.astrodata import DQ, AstroData
 from niripipe.astrodata.planes import RowFunction
@@ -228,8 +230,8 @@ class SkyBuilder:
         last_use = {name: k for k, subset in enumerate(subsets) for name in subset}
         spread = self._common_spread(subsets)
         variance = None if spread else self._variance(self.names)
-        sources: dict[str, list[_Plane | _Mask]] = {
-            name: [self._data[name], self._masks[name], *([variance[k]] if variance else [])]
+        sources = {
+            name: [self._data[name], *([variance[k]] if variance else [])]
             for k, name in enumerate(self.names)
         }
         self.skies.clear()
@@ -497,16 +499,17 @@ def seconds_of(frame: AstroData) -> float:
     return float("nan") if time is None else float(time.timestamp())
 
 
-class _Source:
-    """A plane of a sky, read piece by piece from wherever it is, so that many skies need no memory.
+class _Plane:
+    """Data or variance of a sky, read piece by piece from wherever it is, so that many skies need no memory.
 
     What waits in the scratch folder of the reduction stays there. Once released it cannot be read, and
     keeps nothing alive.
     """
 
-    def __init__(self, frame: AstroData) -> None:
+    def __init__(self, frame: AstroData, name: str) -> None:
         # The frame as a whole, which the reduction may move to the scratch folder as long as it exists.
         self._frame: AstroData | None = frame
+        self._name = name
         self.shape: tuple[int, int] = frame[0].shape
 
     def release(self) -> None:
@@ -515,46 +518,50 @@ class _Source:
 
     def __getitem__(self, key: slice | tuple[slice, slice], /) -> NDArray[Any]:
         rows, columns = key if isinstance(key, tuple) else (key, slice(None))
-        return self._read(rows)[:, columns]
-
-    def _read(self, rows: slice) -> NDArray[Any]:
-        raise NotImplementedError
-
-    def _rows(self, name: str, rows: slice) -> NDArray[Any] | None:
         assert self._frame is not None
-        source = self._frame[0].rows(name)
-        return None if source is None else source[rows]
-
-
-class _Plane(_Source):
-    """Data or variance."""
-
-    def __init__(self, frame: AstroData, name: str) -> None:
-        super().__init__(frame)
-        self._name = name
-
-    def _read(self, rows: slice) -> NDArray[Any]:
-        found = self._rows(self._name, rows)
-        assert found is not None
+        found: NDArray[Any] = self._frame[0].rows(self._name)[rows][:, columns]
         return found
 
 
-class _Mask(_Source):
-    """The data quality of a sky, and what is left out of it for the time being, a bit a pixel."""
+class _Mask:
+    """The data quality of a sky, and what is left out of it for the time being.
+
+    It is asked for often, so that flags are kept as a list, and the rest as bits.
+    """
 
     def __init__(self, frame: AstroData, *, with_flags: bool) -> None:
-        super().__init__(frame)
-        self._with_flags = with_flags
+        self.shape: tuple[int, int] = frame[0].shape
+        source = frame[0].rows("mask") if with_flags else None
+        self._flags = Flags(np.zeros(0, np.int32), np.zeros(0, np.uint16)) if source is None else Flags.of(source)
         self._added: list[tuple[np.uint16, NDArray[np.uint8]]] = []
+        bad = self._flags.bits & np.uint16(0xFFFF & ~BEST_TIER) != 0
+        unusable = np.zeros(self.shape, bool)
+        unusable.reshape(-1)[self._flags.where[bad]] = True
+        self._unusable = np.packbits(unusable, axis=1)
 
     def add(self, flag: int, where: NDArray[np.bool_]) -> None:
         """Set a bit of the mask where something is true."""
-        self._added.append((np.uint16(flag), np.packbits(where, axis=1)))
+        packed = np.packbits(where, axis=1)
+        self._added.append((np.uint16(flag), packed))
+        self._unusable |= packed
 
-    def _read(self, rows: slice) -> NDArray[np.uint16]:
-        flags = self._rows("mask", rows) if self._with_flags else None
+    def unusable(self, rows: slice) -> NDArray[np.bool_]:
+        """Return which pixels of some rows cannot be used."""
+        return np.unpackbits(self._unusable[rows], axis=1, count=self.shape[1]).view(np.bool_)
+
+    def at(self, rows: slice, where: NDArray[np.intp]) -> NDArray[np.uint16]:
+        """Return the flags of some pixels of some rows."""
+        flags = self._flags.at(where + rows.start * self.shape[1])
+        row, column = np.divmod(where, self.shape[1])
+        for flag, packed in self._added:
+            bits = packed[row + rows.start, column >> 3] >> (7 - (column & 7)).astype(np.uint8)
+            flags |= (bits & 1) * flag
+        return flags
+
+    def __getitem__(self, key: slice | tuple[slice, slice], /) -> NDArray[np.uint16]:
+        rows, columns = key if isinstance(key, tuple) else (key, slice(None))
         height = len(range(*rows.indices(self.shape[0])))
-        mask = np.zeros((height, self.shape[1]), np.uint16) if flags is None else flags.copy()
+        mask = self._flags.add_to(np.zeros((height, self.shape[1]), np.uint16), rows, self.shape[0])
         for flag, packed in self._added:
             mask |= np.unpackbits(packed[rows], axis=1, count=self.shape[1]) * flag
-        return mask
+        return mask[:, columns]

@@ -10,22 +10,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from niripipe.algorithms.parallel import map_blocks, map_items, plane_rows, row_blocks
-from niripipe.algorithms.sorting import network, select_rows
+from niripipe.algorithms.sorting import select_rows
 from niripipe.errors import ParameterError
 
-from .engine import BLOCK_VALUES, Combined, RowSource, combine_special, common_shape, per_input
+from .engine import Combined, RowSource, combine_special, common_shape, per_input
 from .reduce import median_variance_factor
 from .select import BEST_TIER
 from .settings import Settings
 
-__all__ = ["HELD", "SubsetMedian", "subset_medians"]
+__all__ = ["HELD", "MaskSource", "SubsetMedian", "subset_medians"]
 
 Float32 = NDArray[np.float32]
 Bool = NDArray[np.bool_]
@@ -35,6 +34,10 @@ Spread = Callable[[Float32, slice], Float32]
 HELD = 8
 """How many results are made and held at a time at most; each time their inputs are read anew."""
 _HELD_BYTES = 64 << 20
+# Values in a block of rows of all inputs, pixels that are sorted at a time, row by row, and pixels into whose
+# ranks values are inserted at a time, many ranks in a call. Longer calls would leave the cache, and with shorter
+# ones threads wait for the interpreter: measured.
+_BLOCK_VALUES, _SORTED, _INSERTED = 1 << 22, 1 << 16, 1 << 15
 # Taking a value out costs about as much as two insertions into a shared part of the tree save.
 _MOST_GAPS = 4
 # Up to this share of masked pixels in a block, it is quicker to do them again than to heed masks everywhere.
@@ -131,43 +134,71 @@ def subset_medians(
         part = slice(start, start + held)
         noise = None if spread is None else spread[part]
         task = _Task(planes, variance, mask, wanted[part], scales, zeros, noise, shape)
-        rows = rows_per_block or max(BLOCK_VALUES // (len(task.members) * max(shape[1], 1)), 2)
+        rows = rows_per_block or max(_BLOCK_VALUES // (len(task.members) * max(shape[1], 1)), 2)
         map_blocks(task.run, shape[0], rows_per_block=rows, threads=threads)
         map_items(task.finish, range(len(task.subsets)), threads=threads)
         yield from task.results()
+
+
+@runtime_checkable
+class MaskSource(RowSource, Protocol):
+    """A mask that knows more quickly than from its rows where pixels cannot be used."""
+
+    def unusable(self, rows: slice) -> Bool:
+        """Return where any but the bits "non-linear" and "saturated" are set, ``(rows, nx)``."""
+        ...
+
+    def at(self, rows: slice, where: NDArray[np.intp]) -> NDArray[np.uint16]:
+        """Return the flags of some pixels, whose places in these rows, flattened, are given."""
+        ...
 
 
 @dataclass(slots=True)
 class _Node:
     """What several subsets share: the inputs near the middle in order, and sums over all of them.
 
-    ``rows`` have the ranks ``first``, ``first + 1`` ... of ``size`` inputs. Of these ``masked`` are infinite,
-    and the next one will be the infinity ``sign``.
+    ``rows`` ``(ranks, pixels)`` have the ranks ``first``, ``first + 1`` ... of ``size`` inputs. Of these
+    ``masked`` are infinite, and the next one will be the infinity ``sign``.
     """
 
-    rows: list[Float32]
+    rows: Float32
     first: int
     size: int
     sign: Float32 | None
     masked: NDArray[np.unsignedinteger[Any]] | None
     total: Float32 | None
 
+    def cut(self, pixels: slice) -> _Node:
+        """Return some of the pixels."""
+        return replace(
+            self,
+            rows=self.rows[:, pixels],
+            sign=_cut(self.sign, pixels),
+            masked=_cut(self.masked, pixels),
+            total=_cut(self.total, pixels),
+        )
+
 
 @dataclass(frozen=True, slots=True)
-class _Block:
-    """The inputs in some rows: values, variances (0 where masked), and what is masked, if anything is.
+class _Piece:
+    """The inputs in some pixels: values, variances (0 where masked), and what is masked, if anything is.
 
-    ``where`` are the pixels of the rows that the block has, when these are not all. ``nothing`` receives for
-    each subset those in which all of it is masked.
+    ``place`` says which pixels of a block of rows they are. ``nothing`` receives for each subset those in
+    which all of it is masked.
     """
 
-    values: list[Float32]
-    variance: list[Float32] | None
+    values: Float32
+    variance: Float32 | None
     masked: list[Bool | None]
-    where: NDArray[np.intp] | None
-    nothing: dict[int, NDArray[np.intp]]
+    place: slice | NDArray[np.intp]
+    nothing: dict[int, list[NDArray[np.intp]]]
 
-    def parts(self) -> list[_Block]:
+    @property
+    def size(self) -> int:
+        """Number of pixels."""
+        return self.values.shape[1]
+
+    def parts(self) -> list[_Piece]:
         """Part a block with few masked pixels: all of it as if there were none, then those pixels again."""
         anywhere = None
         for bad in self.masked:
@@ -176,14 +207,25 @@ class _Block:
         if anywhere is None or np.count_nonzero(anywhere) > _FEW * anywhere.size:
             return [self]
         where = np.flatnonzero(anywhere)
-        few = _Block(
-            [value[where] for value in self.values],
-            None if self.variance is None else [variance[where] for variance in self.variance],
+        few = _Piece(
+            self.values.take(where, axis=1),
+            None if self.variance is None else self.variance.take(where, axis=1),
             [None if bad is None else bad[where] for bad in self.masked],
             where,
             self.nothing,
         )
         return [replace(self, masked=[None] * len(self.masked)), few]
+
+    def cut(self, pixels: slice) -> _Piece:
+        """Return some of the pixels."""
+        place = self.place
+        if isinstance(place, slice):
+            place = slice(place.start + pixels.start, place.start + pixels.stop)
+        else:
+            place = place[pixels]
+        variance = None if self.variance is None else self.variance[:, pixels]
+        masked = [_cut(bad, pixels) for bad in self.masked]
+        return _Piece(self.values[:, pixels], variance, masked, place, self.nothing)
 
 
 class _Task:
@@ -226,12 +268,18 @@ class _Task:
 
     def run(self, rows: slice) -> None:
         """Find the medians in some rows."""
+        every = range(len(self.subsets))
         with np.errstate(all="ignore"):
             block = self._load(rows)
             for part in block.parts():
-                self._descend(part, self._core(part), range(len(self.subsets)), rows)
+                for pixels in row_blocks(part.size, _SORTED):
+                    piece = part.cut(pixels)
+                    core = self._core(piece)
+                    for some in row_blocks(piece.size, _INSERTED):
+                        self._descend(piece.cut(some), core.cut(some), every, rows)
             if block.nothing:
-                self.left[rows.start] = self._columns(rows, block.nothing)
+                nothing = {k: np.concatenate(places) for k, places in block.nothing.items()}
+                self.left[rows.start] = self._columns(rows, block, nothing)
 
     def results(self) -> Iterator[SubsetMedian]:
         """Give out the results, one after the other, and let go of them."""
@@ -243,52 +291,44 @@ class _Task:
 
     # ---- one block
 
-    def _load(self, rows: slice) -> _Block:
-        values, variances, masked = [], [], []
+    def _load(self, rows: slice) -> _Piece:
+        pixels = (rows.stop - rows.start) * self.shape[1]
+        values = np.empty((len(self.data), pixels), np.float32)
+        variances = None if self.variance is None else np.empty_like(values)
+        masked: list[Bool | None] = []
         for k, source in enumerate(self.data):
-            value = self._values(k, source[rows].reshape(-1))
-            variance = None
+            value = values[k]
+            np.multiply(source[rows].reshape(-1), np.float32(self.scale[k]), out=value, casting="unsafe")
+            if self.zero[k] != 0:
+                value += np.float32(self.zero[k])
             total = np.add.reduce(value)
-            if self.variance is not None:
-                variance = self._variances(k, self.variance[k][rows].reshape(-1))
-                total += np.add.reduce(variance)
+            if variances is not None and self.variance is not None:
+                factor = np.float32(self.scale[k]) ** 2
+                np.multiply(self.variance[k][rows].reshape(-1), factor, out=variances[k], casting="unsafe")
+                total += np.add.reduce(variances[k])
             worse = None
             if not np.isfinite(total):
                 worse = ~np.isfinite(value)
-                if variance is not None:
-                    worse |= ~np.isfinite(variance)
+                if variances is not None:
+                    worse |= ~np.isfinite(variances[k])
             flags = None if self.mask is None else self.mask[k]
             if flags is not None:
-                flagged = flags[rows].reshape(-1) & np.uint16(0xFFFF & ~BEST_TIER) != 0
+                flagged = _unusable(flags, rows).reshape(-1)
                 worse = flagged if worse is None else worse | flagged
             if worse is not None and not worse.any():
                 worse = None
-            if worse is not None and variance is not None:
-                np.putmask(variance, worse, 0)
-            values.append(value)
+            if worse is not None and variances is not None:
+                np.putmask(variances[k], worse, 0)
             masked.append(worse)
-            if variance is not None:
-                variances.append(variance)
-        return _Block(values, variances if self.variance is not None else None, masked, None, {})
+        return _Piece(values, variances, masked, slice(0, pixels), {})
 
-    def _values(self, k: int, values: NDArray[Any]) -> Float32:
-        made: Float32 = np.multiply(values, np.float32(self.scale[k]), dtype=np.float32, casting="unsafe")
-        if self.zero[k] != 0:
-            made += np.float32(self.zero[k])
-        return made
-
-    def _variances(self, k: int, values: NDArray[Any]) -> Float32:
-        factor = np.float32(self.scale[k]) ** 2
-        made: Float32 = np.multiply(values, factor, dtype=np.float32, casting="unsafe")
-        return made
-
-    def _core(self, block: _Block) -> _Node:
+    def _core(self, block: _Piece) -> _Node:
         """Sort what all subsets share."""
-        empty = _Node([], 0, 0, None, None, None)
+        empty = _Node(np.empty((0, block.size), np.float32), 0, 0, None, None, None)
         shared = sorted(frozenset.intersection(*self.runs))
         return self._extended(block, empty, shared, range(len(self.subsets)))
 
-    def _descend(self, block: _Block, node: _Node, which: range, rows: slice) -> None:
+    def _descend(self, block: _Piece, node: _Node, which: range, rows: slice) -> None:
         """Go down to each subset, adding what the subsets of a half share."""
         if len(which) == 1:
             k = which[0]
@@ -300,7 +340,7 @@ class _Task:
             above = frozenset.intersection(*(self.runs[k] for k in which))
             self._descend(block, self._extended(block, node, sorted(shared - above), half), half, rows)
 
-    def _extended(self, block: _Block, node: _Node, new: list[int], which: range) -> _Node:
+    def _extended(self, block: _Piece, node: _Node, new: list[int], which: range) -> _Node:
         """Return a node with more inputs, cut to the ranks that its subsets need."""
         if not new:
             return node
@@ -331,7 +371,7 @@ class _Task:
         rows = _joined(node, entering, low, high)
         return _Node(rows, low, size, sign, masked, total)
 
-    def _reduced(self, block: _Block, node: _Node, gone: Subset) -> _Node:
+    def _reduced(self, block: _Piece, node: _Node, gone: Subset) -> _Node:
         """Return a node without some of its inputs."""
         rows, sign, masked, total = node.rows, node.sign, node.masked, node.total
         for k in gone:
@@ -343,7 +383,7 @@ class _Task:
                 value = np.where(bad, -sign, value)
                 sign, masked = sign.copy(), masked - bad.view(np.uint8)
                 _turn(sign, bad)
-            rows = [_beside(low, high, value) for low, high in pairwise(rows)]
+            rows = _beside(rows[:-1], rows[1:], value)
             if total is not None and block.variance is not None:
                 total = total - block.variance[k]
         return _Node(rows, node.first, node.size - len(gone), sign, masked, total)
@@ -355,7 +395,7 @@ class _Task:
         high = max((n - 2) // 2 + 1 + gaps for n, gaps in lengths)
         return max(low, 0), min(high, size - 1)
 
-    def _leaf(self, block: _Block, node: _Node, k: int, rows: slice) -> None:
+    def _leaf(self, block: _Piece, node: _Node, k: int, rows: slice) -> None:
         """Take the median of one subset."""
         n = node.size
         low = node.rows[max((n - 2) // 2 - node.first, 0)]
@@ -369,40 +409,36 @@ class _Task:
             between = (low + high) * np.float32(0.5)
             odd = node.sign < 0
             value = np.where(odd, between, high) if n % 2 else np.where(odd, low, between)
-        place = slice(None) if block.where is None else block.where
-        self.out[k][rows].reshape(-1)[place] = value
+        self.out[k][rows].reshape(-1)[block.place] = value
         if self.out_variance is not None:
             factors = self.factors[n::-1]
             factor = factors[0] if node.masked is None else factors.take(node.masked, mode="clip")
-            variance = self.out_variance[k][rows].reshape(-1)
-            if node.total is None:
-                variance[place] = factor  # `finish` knows the variance of an input
-            elif block.where is None:
-                np.multiply(node.total, factor, out=variance)
-            else:
-                variance[place] = node.total * factor
+            # Without a total `finish` knows the variance of an input.
+            variance = factor if node.total is None else node.total * factor
+            self.out_variance[k][rows].reshape(-1)[block.place] = variance
         if node.masked is not None:
             nothing = np.flatnonzero(node.masked == n)
             if nothing.size:
-                block.nothing[k] = nothing if block.where is None else block.where[nothing]
+                place = block.place
+                places = nothing + place.start if isinstance(place, slice) else place[nothing]
+                block.nothing.setdefault(k, []).append(places)
 
     # ---- pixels without a clean input
 
-    def _columns(self, rows: slice, nothing: dict[int, NDArray[np.intp]]) -> _Columns:
+    def _columns(self, rows: slice, block: _Piece, nothing: dict[int, NDArray[np.intp]]) -> _Columns:
         """Keep the inputs of some pixels for `finish`."""
         where = np.unique(np.concatenate(list(nothing.values())))
-
-        def cut(source: RowSource | None) -> NDArray[Any]:
-            return np.zeros(where.size, np.uint16) if source is None else source[rows].reshape(-1)[where]
-
         variance = mask = None
-        data = np.stack([self._values(k, cut(source)) for k, source in enumerate(self.data)])
         if self.variance is not None:
-            variance = np.stack([self._variances(k, cut(source)) for k, source in enumerate(self.variance)])
+            # Those of masked inputs, which the block no longer has.
+            variance = np.stack([source[rows].reshape(-1)[where] for source in self.variance])
+            variance = variance * np.float32(self.scale[:, None]) ** 2
         if self.mask is not None:
-            mask = np.stack([cut(source).astype(np.uint16) for source in self.mask])
+            none = np.zeros(where.size, np.uint16)
+            mask = np.stack([none if one is None else _flags_at(one, rows, where) for one in self.mask])
         used = {k: np.searchsorted(where, pixels) for k, pixels in nothing.items()}
-        return _Columns(where + rows.start * self.shape[1], data, variance, mask, used)
+        columns = block.values.take(where, axis=1)
+        return _Columns(where + rows.start * self.shape[1], columns, variance, mask, used)
 
     def finish(self, k: int) -> None:
         """Do for a subset, after all rows were run, what needs the median or few pixels only."""
@@ -485,32 +521,40 @@ def _turn(sign: Float32, where: Bool) -> None:
     sign.view(np.uint32)[:] ^= np.left_shift(where, np.uint32(31), dtype=np.uint32)
 
 
-def _joined(node: _Node, entering: list[Float32], low: int, high: int) -> list[Float32]:
+def _joined(node: _Node, entering: list[Float32], low: int, high: int) -> Float32:
     """Return the ranks `low` to `high` of the inputs of a node and new ones."""
-    first, size, width = node.first, node.size, len(node.rows)
-    ranks = tuple(range(low - first, high - first + 1))
-    sorting = 2 * len(network(width + len(entering), ranks))
-    if sorting < (2 * width + len(entering)) * len(entering):
-        return [row.copy() for row in select_rows(np.stack([*node.rows, *entering]), ranks)]
-    rows = [row.copy() for row in node.rows]
-    spare = np.empty_like(rows[0])
+    rows, first, size = node.rows, node.first, node.size
+    if not len(rows):
+        return np.stack(select_rows(np.stack(entering), tuple(range(low, high + 1))))
     for value in entering:
-        if first + len(rows) == size:
-            rows.append(np.maximum(rows[-1], value))
-            last = len(rows) - 2
-        else:
-            last = len(rows) - 1
-        for k in range(last, 0, -1):
-            np.minimum(rows[k], value, out=spare)
-            np.maximum(rows[k - 1], spare, out=rows[k])
-        size += 1
-        if first == 0:
-            np.minimum(rows[0], value, out=rows[0])
-        else:
-            # What was below the lowest row is unknown; its rank has become that of the next one.
-            del rows[0]
-            first += 1
+        # What is below the lowest row is unknown, unless there is nothing: its rank becomes that of the next.
+        bottom, top = first == 0, first + len(rows) == size
+        wider = np.empty((len(rows) - 1 + bottom + top, rows.shape[1]), np.float32)
+        middle = wider[int(bottom) : len(rows) - 1 + bottom]
+        np.minimum(rows[1:], value, out=middle)
+        np.maximum(rows[:-1], middle, out=middle)
+        if bottom:
+            np.minimum(rows[0], value, out=wider[0])
+        if top:
+            np.maximum(rows[-1], value, out=wider[-1])
+        rows, first, size = wider, first + (not bottom), size + 1
     return rows[low - first : high - first + 1]
+
+
+def _unusable(mask: RowSource, rows: slice) -> Bool:
+    if isinstance(mask, MaskSource):
+        return mask.unusable(rows)
+    return mask[rows] & np.uint16(0xFFFF & ~BEST_TIER) != 0
+
+
+def _flags_at(mask: RowSource, rows: slice, where: NDArray[np.intp]) -> NDArray[np.uint16]:
+    if isinstance(mask, MaskSource):
+        return mask.at(rows, where)
+    return mask[rows].reshape(-1)[where].astype(np.uint16)
+
+
+def _cut(values: Any, pixels: slice) -> Any:
+    return None if values is None else values[pixels]
 
 
 def _cut_columns(
