@@ -37,6 +37,8 @@ _NOT_SKY = BAD | COSMIC_RAY | NO_DATA | UNILLUMINATED
 # Levels at which sources are looked at for being several: SExtractor's number, and one that finds all but a
 # few of the blends in half of the time.
 _LEVELS, _FEW_LEVELS = 32, 8
+# What stands out at this multiple of the usual threshold has more than nine tenths of the weight in a position.
+_BRIGHT = 4.0
 # Boxes of sources up to this many pixels away are looked at together: all but those of large galaxies.
 _COMMON_EXTENT = 15
 
@@ -114,6 +116,7 @@ def detect_sources(
     seeing: float | None = None,
     pix2world: PixelToWorld | None = None,
     measure: bool | Literal["positions"] = True,
+    enough: int = 0,
 ) -> Detection:
     """Detect and measure the sources of a frame.
 
@@ -156,6 +159,10 @@ def detect_sources(
         what lies below the threshold, and FLUX_RADIUS is NaN, except where FWHM_IMAGE has to be made of it.
         Both look for blends at 8 levels, and for the background at one pixel in four; the mask differs
         from that of the full measurement in a few pixels at the edges of objects.
+    enough : int
+        With ``measure="positions"``: if so many sources stand out at four times the threshold, only
+        these are measured, and the mask only holds their pixels above it. The positions of faint sources
+        weigh little, and take most of the time. 0 looks for all.
 
     Returns
     -------
@@ -189,9 +196,18 @@ def detect_sources(
         return empty
     noise = _noise_map(variance, hidden, background.rms)
     levels = _LEVELS if measure is True else _FEW_LEVELS
-    objects, segments = _extract(
-        plane, detect_thresh, noise, hidden, detect_minarea, deblend_mincont, levels, gain
-    )
+    found = None
+    if measure == "positions" and enough > 0:
+        found = _extract(
+            plane, _BRIGHT * detect_thresh, noise, hidden, detect_minarea, deblend_mincont, levels, gain
+        )
+    if found is not None and len(found[0]) >= enough:
+        detect_thresh *= _BRIGHT
+    else:
+        found = _extract(
+            plane, detect_thresh, noise, hidden, detect_minarea, deblend_mincont, levels, gain
+        )
+    objects, segments = found
     if len(objects) == 0:
         return empty
     if analysis_thresh > detect_thresh:

@@ -408,6 +408,11 @@ class AstroData:
         """Replace the mask by a function of it, see `Extension.derive_mask`."""
         return self._each(lambda extension: extension.derive_mask(function))
 
+    def compute_once(self, name: str) -> None:
+        """Compute a plane that is a function of others, and keep it, see `Extension.compute_once`."""
+        for extension in self.extensions:
+            extension.compute_once(name)
+
     def read_once(self, name: str) -> Any:
         """Return a plane for reading only and keep no more of it than before, see `Extension.read_once`."""
         return self._each(lambda extension: extension.read_once(name))

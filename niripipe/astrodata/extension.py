@@ -221,6 +221,17 @@ class Extension:
             return None
         return held.view() if isinstance(held, ArrayPlane) else held.read()
 
+    def compute_once(self, name: str) -> None:
+        """Compute a plane that still is a function of others, and keep it: it will be needed several times.
+
+        Parameters
+        ----------
+        name : str
+            ``data``, ``variance`` or ``mask``; nothing happens if there is none.
+        """
+        if name in self._planes:
+            self._planes[name].compute_once()
+
     def read_once(self, name: str) -> Any:
         """Return a plane for reading only, as `read` does; what can be had again is not kept in memory.
 

@@ -295,6 +295,12 @@ class ArrayPlane(Held[NDArray[Any]]):
             return _RowsOnDemand(cast("_RowLoader", loader), self._shape, self._dtype)
         return self.view()
 
+    def compute_once(self) -> None:
+        """Compute the array, if that takes long, and keep it: from now on it is in memory or a scratch file."""
+        loader = self._shared.loader
+        if isinstance(loader, _Derived) and loader.is_long:
+            self.read()
+
     def read_once(self) -> NDArray[Any]:
         """Return the array for reading only; what can be had again is not kept."""
         rows = self.rows()

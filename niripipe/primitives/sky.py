@@ -37,6 +37,8 @@ log = get_logger(__name__)
 
 _MANY_SKIES = 9
 """A median of so many frames moves by 0.14 deviations of one of them at most for a star in one of them."""
+_ENOUGH_SKIES = 15
+"""More do little for a sky that is shared: the noise of the difference is 1.05 times that of a frame."""
 _STATE = ("ADUTOELE", "DARKCORR", "FLATCORR")
 """Steps that frame and sky must have in common."""
 
@@ -118,8 +120,8 @@ class SkyCorrectParams(SkyBuildParams, SubtractSkyParams):
     share: int = Field(
         1,
         ge=1,
-        description="so many neighbouring frames get one sky, made of the skies of all of them, which may be "
-        "the frames themselves: quicker, and good enough to find objects",
+        description="so many neighbouring frames get one sky, made of the 15 nearest of all their skies, which "
+        "may be the frames themselves: quicker, and good enough to find objects",
     )
 
 
@@ -265,13 +267,13 @@ class Sky(PrimitivesBase):
         if not users:
             return frames
         if params.share > 1:
-            users = _shared(users, params.share)
+            users = _shared(users, {name: seconds_of(sky) for name, sky in skies.items()}, params.share)
         needed = {name for names in users for name in names}
         skies = {name: sky for name, sky in skies.items() if name in needed}
         self.keep(skies.values())
         if params.share == 1:
-            # Their pixels are needed so often that they had better be in memory, or in the scratch folder.
-            self.map(lambda sky: sky[0].read("data").size, skies.values())
+            # Too often needed to be computed each time.
+            self.map(lambda sky: sky[0].compute_once("data"), skies.values())
         partners = {name: _partners(name, sky, users) for name, sky in skies.items()}
         builder = SkyBuilder(
             skies,
@@ -422,7 +424,7 @@ def _subtract(frame: AstroData, sky: BuiltSky, params: SubtractSkyParams) -> tup
 
 
 def _shared(
-    users: dict[tuple[str, ...], list[AstroData]], number: int
+    users: dict[tuple[str, ...], list[AstroData]], times: dict[str, float], number: int
 ) -> dict[tuple[str, ...], list[AstroData]]:
     """Unite the skies of neighbouring frames, if a median of them hardly shows the light of one of them."""
     ordered = sorted(
@@ -431,12 +433,14 @@ def _shared(
     united: dict[tuple[str, ...], list[AstroData]] = {}
     for start in range(0, len(ordered), number):
         group = ordered[start : start + number]
-        names = tuple(sorted({name for own, _ in group for name in own}))
-        if len(names) >= _MANY_SKIES:
-            united.setdefault(names, []).extend(frame for _, frame in group)
-        else:
+        every = sorted({name for own, _ in group for name in own})
+        if len(every) < _MANY_SKIES:
             for own, frame in group:
                 united.setdefault(own, []).append(frame)
+            continue
+        middle = np.mean([seconds_of(frame) for _, frame in group])
+        nearest = sorted(every, key=lambda name: abs(times[name] - middle))[:_ENOUGH_SKIES]
+        united.setdefault(tuple(sorted(nearest)), []).extend(frame for _, frame in group)
     return united
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -118,6 +118,13 @@ class BuiltSky:
     scales: dict[str, float]
     offsets: dict[str, float]
     times: dict[str, float]
+    _boxes: list[NDArray[np.float64]] = field(default_factory=list, repr=False, compare=False)
+
+    def boxes(self) -> NDArray[np.float64]:
+        """Return the medians of its boxes; they are computed once."""
+        if not self._boxes:
+            self._boxes.append(extended.box_medians(self.data, self.mask))
+        return self._boxes[0]
 
     def expected(self, time: float) -> tuple[float, float, float]:
         """Return factor and constant of this sky at a time, and how far the factor can be trusted.
@@ -428,7 +435,7 @@ def _with_extended_light(pixels: Pixels, sky: BuiltSky) -> Any:
     """Return an object mask with the galaxies of a frame in it that detection does not see whole."""
     objects = pixels.objects
     own = extended.box_medians(pixels.data, pixels.mask, objects)
-    light = extended.extended_light([own, extended.box_medians(sky.data, sky.mask)], [[1], []]).masks[0]
+    light = extended.extended_light([own, sky.boxes()], [[1], []]).masks[0]
     # A galaxy over all of the field is not seen against a sky beside it; nothing would be left to measure.
     if not light.any() or light.mean() > 1 - _LEAST_SKY:
         return objects

@@ -35,6 +35,12 @@ class DetectSourcesParams(Params):
         description="measure the sources; without it there is only their mask. positions: quicker, what "
         "alignment needs",
     )
+    enough: int = Field(
+        0,
+        ge=0,
+        description="with positions: if so many sources are four times brighter than they have to be, only "
+        "those are looked at; 0: all",
+    )
 
 
 class DilateObjectMaskParams(Params):
@@ -75,7 +81,8 @@ class Sources(PrimitivesBase):
         Data, variance and mask are not changed. With ``catalogue=False`` an older OBJCAT, which would not
         belong to the new mask, is removed. With ``catalogue="positions"`` FLUX_AUTO is the isophotal
         flux, corrected for what lies below the threshold, and FLUX_RADIUS is missing (NaN). Both find the
-        background and blends in a coarser way, so that the mask differs a little at the edges of objects.
+        background and blends in a coarser way, so that the mask differs a little at the edges of objects;
+        and with `enough` it leaves out the faint ones.
 
         Raises
         ------
@@ -99,6 +106,7 @@ class Sources(PrimitivesBase):
             pix2world=None if sky is None else lambda x, y: sky.all_pix2world(x, y, 0),
             pixel_scale=ext.pixel_scale(),
             measure=params.catalogue,
+            enough=params.enough,
         )
         objmask.put(frame, found.objmask)
         if params.catalogue:

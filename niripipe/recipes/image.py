@@ -126,7 +126,7 @@ def _first_pass(p: Any) -> None:
     p.separateSky()
     p.requireSameInputs(source="sky")
     _subtract_masked_sky(p)
-    p.detectSources(catalogue="positions")
+    p.detectSources(catalogue="positions", enough=60)
     p.adjustWCSToReference()
     # Frames that could not be aligned are set aside here as well.
     p.keepCommonInputs(stream="flat_corrected", source="main")
@@ -150,7 +150,7 @@ def _second_pass(p: Any) -> None:
 
 
 def _align_and_stack(p: Any) -> None:
-    p.detectSources(catalogue="positions")
+    p.detectSources(catalogue="positions", enough=60)
     p.adjustWCSToReference()
     # The stack gets an object mask of its own.
     p.resampleToCommonFrame(objmask=False)

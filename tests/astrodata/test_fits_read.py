@@ -52,9 +52,9 @@ def test_only_headers_are_read_before_pixels_are_touched(
     read: list[str] = []
     original = fits_source.FitsSource.pixels
 
-    def counted(self: Any, record: Any) -> Any:
+    def counted(self: Any, record: Any, rows: Any = None) -> Any:
         read.append(record.name)
-        return original(self, record)
+        return original(self, record, rows)
 
     monkeypatch.setattr(fits_source.FitsSource, "pixels", counted)
     before = open_files()

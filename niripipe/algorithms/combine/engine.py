@@ -354,7 +354,10 @@ def combine_special(
     out.variance[where] = spread
     out.count[where] = count
     if out.exposure is not None and exposures is not None:
-        out.exposure[where] = exposures @ used
+        total = np.zeros(where.size)
+        for exposure, there in zip(exposures, used, strict=True):
+            total += exposure * there
+        out.exposure[where] = total
     if out.rejected is not None:
         out.rejected[where] = np.count_nonzero(usable, axis=0) - count
     if mask is not None:

@@ -31,7 +31,7 @@ Bool = NDArray[np.bool_]
 Subset = tuple[int, ...]
 Spread = Callable[[Float32, slice], Float32]
 
-HELD = 8
+HELD = 16
 """How many results are made and held at a time at most; each time their inputs are read anew."""
 _HELD_BYTES = 64 << 20
 # Values in a block of rows of all inputs, pixels that are sorted at a time, row by row, and pixels into whose
