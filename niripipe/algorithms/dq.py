@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
 from niripipe.algorithms import bits
 from niripipe.algorithms.combine import RowSource
+from niripipe.algorithms.flags import Flags, few_true
 from niripipe.algorithms.parallel import plane_rows, row_blocks
 from niripipe.algorithms.regions import connected
 from niripipe.errors import DataError
 
-__all__ = ["Flags", "find_flags", "flag_levels", "where_flagged"]
+__all__ = ["find_flags", "flag_levels", "where_flagged"]
 
 Bool = NDArray[np.bool_]
 Mask = NDArray[np.uint16]
@@ -75,66 +74,6 @@ def flag_levels(
     return out
 
 
-@dataclass(frozen=True, slots=True)
-class Flags:
-    """Flags of a few pixels of a plane.
-
-    Attributes
-    ----------
-    where : ndarray of int32, shape (n,)
-        Places in the flattened plane, in ascending order.
-    bits : ndarray of uint16, shape (n,)
-        The flags of each.
-    """
-
-    where: NDArray[np.int32]
-    bits: Mask
-
-    @classmethod
-    def of(cls, mask: RowSource) -> Flags:
-        """Return the flags of a mask, which is read block by block."""
-        height, width = mask.shape
-        found, bits = [np.zeros(0, np.intp)], [np.zeros(0, np.uint16)]
-        for rows in row_blocks(height, plane_rows(width)):
-            flags = mask[rows].reshape(-1)
-            where = _few_true(flags != 0)
-            found.append(where + rows.start * width)
-            bits.append(flags[where].astype(np.uint16))
-        return cls(np.concatenate(found).astype(np.int32), np.concatenate(bits))
-
-    def at(self, where: NDArray[np.intp]) -> Mask:
-        """Return the flags of some places in the flattened plane, 0 for those without any."""
-        if not self.where.size:
-            return np.zeros(where.size, np.uint16)
-        found = np.minimum(np.searchsorted(self.where, where), self.where.size - 1)
-        return np.where(self.where[found] == where, self.bits[found], np.uint16(0))
-
-    def add_to(self, mask: Mask, rows: slice = slice(None), height: int | None = None) -> Mask:
-        """Set the flags in some rows of a mask, in place, and return it.
-
-        Parameters
-        ----------
-        mask : ndarray of uint16, shape (n, nx)
-            These rows, contiguous.
-        rows : slice
-            Which rows of the plane they are; all by default.
-        height : int, optional
-            Number of rows of the plane; needed with `rows`.
-        """
-        if not self.where.size:
-            return mask
-        first, last, step = rows.indices(len(mask) if height is None else height)
-        width = mask.shape[1]
-        begin, end = np.searchsorted(self.where, (first * width, last * width))
-        where, bits = self.where[begin:end] - first * width, self.bits[begin:end]
-        if step > 1:
-            row, column = np.divmod(where, width)
-            there = row % step == 0
-            where, bits = (row // step * width + column)[there], bits[there]
-        mask.reshape(-1)[where] |= bits
-        return mask
-
-
 def find_flags(
     data: RowSource,
     saturation: float | None,
@@ -163,7 +102,7 @@ def find_flags(
     for rows in row_blocks(height, plane_rows(width)):
         values = data[rows].reshape(-1)
         if levels:
-            where = _few_true(values >= min(levels))
+            where = few_true(values >= min(levels))
             found.append(where + rows.start * width)
             bright.append(values[where])
         with np.errstate(all="ignore"):
@@ -221,18 +160,9 @@ def where_flagged(mask: RowSource, wanted: int, *, ignore: int = 0) -> NDArray[n
     found = [np.zeros(0, np.intp)]
     for rows in row_blocks(height, plane_rows(width)):
         flags = mask[rows].reshape(-1)
-        where = _few_true(flags & np.uint16(wanted) != 0)
+        where = few_true(flags & np.uint16(wanted) != 0)
         found.append(where[flags[where] & np.uint16(ignore) == 0] + rows.start * width)
     return np.stack(np.divmod(np.concatenate(found), width), axis=1)
-
-
-def _few_true(where: Bool) -> NDArray[np.intp]:
-    """Return where a flat array is true, looking at eight values at a time as long as they are false."""
-    if where.size % 8:
-        return np.flatnonzero(where)
-    eights = np.flatnonzero(where.view(np.uint64))
-    candidates = (eights[:, None] * 8 + np.arange(8)).reshape(-1)
-    return candidates[where[candidates]]
 
 
 def _holes(

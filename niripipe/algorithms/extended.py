@@ -178,20 +178,31 @@ def _trend(rest: Float64, quiet: Bool, shape: tuple[int, int]) -> tuple[Float64,
     """Plane through the quiet boxes, its value in the middle, and the noise of a box about it."""
     design = _plane_terms(shape)
     # Light only adds: the start is the fainter half.
-    kept = quiet & (rest <= np.median(rest[quiet]))
-    level = float(np.median(rest[quiet]))
+    level = _median(rest[quiet])
+    kept = quiet & (rest <= level)
     model, noise = np.full(rest.size, level), 0.0
     for _ in range(6):
         away = rest - model
         below = away[quiet & (away < 0)]
         if below.size == 0:
             break
-        noise = MAD_TO_SIGMA * float(np.median(-below))
+        noise = -MAD_TO_SIGMA * _median(below)
         kept = quiet & (np.abs(away) <= 2.5 * noise)
         if kept.sum() < _LEAST_BOXES // 2:
             break
-        model = design @ np.linalg.lstsq(design[kept], rest[kept], rcond=None)[0]
+        used = design[kept]
+        # Three terms over a square: well conditioned, and a tenth of the time of a general solution.
+        terms = np.linalg.solve(used.T @ used, used.T @ rest[kept])
+        model = design @ terms
     return model, float(np.mean(model)), noise
+
+
+def _median(values: Float64) -> float:
+    """Median of finite values; for a thousand of them several times quicker than NumPy's."""
+    middle = values.size // 2
+    low = middle - (values.size % 2 == 0)
+    ordered = np.partition(values, (low, middle))
+    return float(0.5 * (ordered[low] + ordered[middle]))
 
 
 @lru_cache(maxsize=8)

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from niripipe.algorithms.bits import BAD, COSMIC_RAY, NO_DATA
+from niripipe.algorithms.flags import Flags
 from niripipe.algorithms.parallel import map_blocks, plane_rows, row_blocks
 from niripipe.errors import AlgorithmError, ParameterError
 
@@ -519,8 +520,8 @@ class _Job:
         if self.exact:
             return self._copy(flags)
         out = np.zeros(self.target, dtype=np.uint16)
-        flagged = np.flatnonzero(flags)
-        values = flags.ravel()[flagged]
+        found = Flags.of(flags)
+        flagged, values = found.where.astype(np.intp), found.bits
         present = int(np.bitwise_or.reduce(values)) if values.size else 0
         for bit in (1 << k for k in range(16)):
             if not present & bit:
@@ -548,13 +549,19 @@ class _Job:
         objects: NDArray[np.uint8] | None,
     ) -> None:
         """Write the fill values where the input does not reach."""
+        planes = [plane for plane in (data, variance, objects) if plane is not None]
+        if not np.count_nonzero(self.mapping.matrix - np.diag(np.diag(self.mapping.matrix))):
+            y, x = (self._inside_along(axis, np.arange(self.target[axis])) for axis in (0, 1))
+            mask[~y], mask[:, ~x] = NO_DATA, NO_DATA
+            for plane in planes:
+                plane[~y], plane[:, ~x] = 0, 0
+            return
         for rows in row_blocks(self.target[0], plane_rows(self.target[1])):
             outside = ~self._inside(rows)
             if outside.any():
                 mask[rows][outside] = NO_DATA
-                for plane in (data, variance, objects):
-                    if plane is not None:
-                        plane[rows][outside] = 0
+                for plane in planes:
+                    plane[rows][outside] = 0
 
     def noise_reduction(self) -> float:
         """Mean over the output of the sum of squared weights."""
@@ -582,18 +589,25 @@ class _Job:
         y, x = np.arange(rows.start, rows.stop)[:, None], np.arange(self.target[1])[None, :]
         m, o = self.mapping.matrix, self.mapping.offset
         inside = np.ones((y.size, x.size), dtype=bool)
-        for axis, size in enumerate(self.source):
+        for axis in (0, 1):
             if m[axis, 1 - axis] == 0:
-                position = m[axis, axis] * (y if axis == 0 else x) + o[axis]
+                inside &= self._inside_along(axis, y if axis == 0 else x)
             else:
-                position = m[axis, 0] * y + m[axis, 1] * x + o[axis]
-            # nearest takes the whole pixel; everything else needs a neighbour on the far side.
-            rim = 0.5 if self.taps == 1 else _INTEGER
-            if self.dragons and self.taps > 1:
-                inside &= (position >= 0) & (position < size - 1)
-            else:
-                inside &= (position >= -rim) & (position <= size - 1 + rim)
+                inside &= self._reached(axis, m[axis, 0] * y + m[axis, 1] * x + o[axis])
         return inside
+
+    def _inside_along(self, axis: int, pixel: NDArray[Any]) -> NDArray[np.bool_]:
+        """Return which pixels along an axis lie inside, where the other axis does not matter."""
+        return self._reached(axis, self.mapping.matrix[axis, axis] * pixel + self.mapping.offset[axis])
+
+    def _reached(self, axis: int, position: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Return which positions along an axis of the input it has a value for."""
+        size = self.source[axis]
+        if self.dragons and self.taps > 1:
+            return np.asarray((position >= 0) & (position < size - 1))
+        # nearest takes the whole pixel; everything else needs a neighbour on the far side.
+        rim = 0.5 if self.taps == 1 else _INTEGER
+        return np.asarray((position >= -rim) & (position <= size - 1 + rim))
 
     def _squares(self, fraction: Floats) -> NDArray[np.float64]:
         if self.spline:

@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 
 from niripipe.algorithms.background import Background, lattice, level_of, measure_background, strided_level
 from niripipe.algorithms.gaussian import MEDIAN_ERROR
+from niripipe.algorithms.parallel import plane_rows, row_blocks
 from niripipe.errors import AlgorithmError, ParameterError
 
-__all__ = ["SkyMatch", "sky_factor", "sky_offset", "sky_residual"]
+__all__ = ["SkyMatch", "Subtracted", "sky_factor", "sky_offset", "sky_residual", "subtracted"]
 
 Floats = NDArray[np.floating[Any]]
 Integers = NDArray[np.integer[Any]] | NDArray[np.bool_]
@@ -58,6 +59,55 @@ class SkyMatch:
     rounds: int
     n: int
     share: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Subtracted:
+    """A frame without its sky: `data` and `variance` (None if it had none), float32 ``(ny, nx)``."""
+
+    data: NDArray[np.float32]
+    variance: NDArray[np.float32] | None
+
+
+def subtracted(
+    data: NDArray[np.float32],
+    variance: Callable[[slice], NDArray[np.float32]] | None,
+    sky: NDArray[np.float32],
+    sky_variance: NDArray[np.float32] | None,
+    *,
+    factor: float = 1.0,
+    constant: float = 0.0,
+) -> Subtracted:
+    """Subtract a sky from a frame, in one pass.
+
+    Parameters
+    ----------
+    data, sky : ndarray of float32, shape (ny, nx)
+        Frame and sky. Not modified.
+    variance : callable, optional
+        Takes a slice of rows, returns the variance of the frame there.
+    sky_variance : ndarray of float32 of the same shape, optional
+        Variance of the sky; none counts as exact.
+    factor, constant : float
+        What the sky is multiplied by, and a number to subtract too.
+
+    Returns
+    -------
+    Subtracted
+        ``data - factor * sky - constant`` and ``variance + factor**2 * sky_variance``, new arrays.
+    """
+    result = np.empty(data.shape, np.float32)
+    spread = None if variance is None else np.empty(data.shape, np.float32)
+    for rows in row_blocks(data.shape[0], plane_rows(data.shape[1])):
+        block = np.multiply(sky[rows], np.float32(-factor), out=result[rows])
+        block += data[rows]
+        if constant:
+            block -= np.float32(constant)
+        if variance is not None and spread is not None:
+            spread[rows] = variance(rows)
+            if sky_variance is not None:
+                spread[rows] += np.float32(factor**2) * sky_variance[rows]
+    return Subtracted(result, spread)
 
 
 def sky_factor(

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from niripipe.algorithms import fluxscale, register
-from niripipe.algorithms.dq import Flags
+from niripipe.algorithms.flags import Flags
 from niripipe.algorithms.resample import Affine, Grid, corners_of, output_grid, part_of_grid, resample
 from niripipe.astrodata import DQ, AstroData, shifted
 from niripipe.astrodata.planes import Rows
@@ -301,9 +301,9 @@ def _mask_within(grid: Grid, corner: tuple[int, int], mask: NDArray[np.uint16]) 
     height, width = grid.shape
     inside = _cut(corner, mask.shape)
     # Most of it is no data, or nothing: what differs from that is kept.
-    where = np.flatnonzero(mask)
-    y, x = np.divmod(where, mask.shape[1])
-    flags = Flags(((y + corner[0]) * width + x + corner[1]).astype(np.int32), mask.reshape(-1)[where])
+    found = Flags.of(mask)
+    y, x = np.divmod(found.where, mask.shape[1])
+    flags = Flags((y + corner[0]) * width + x + corner[1], found.bits)
 
     def rows_of(rows: slice) -> NDArray[np.uint16]:
         present = np.arange(height)[rows]

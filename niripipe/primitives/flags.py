@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from niripipe.algorithms.dq import Flags
+from niripipe.algorithms.flags import Flags
 from niripipe.astrodata import AstroData
 
 __all__ = ["flag"]

@@ -11,8 +11,10 @@ import numpy as np
 from pydantic import BeforeValidator
 
 from niripipe.algorithms import grouping
-from niripipe.algorithms.dq import Flags
+from niripipe.algorithms.flags import Flags
+from niripipe.algorithms.sky import subtracted
 from niripipe.astrodata import AstroData
+from niripipe.astrodata.planes import Rows
 from niripipe.astrodata.tables import as_rows
 from niripipe.errors import DataError, ParameterError
 from niripipe.logutils import get_logger
@@ -396,13 +398,11 @@ def _subtract(frame: AstroData, sky: BuiltSky, params: SubtractSkyParams) -> tup
     pixels = Pixels.of(frame)
     before = level_of(pixels) if params.reset_sky else 0.0
     match = match_sky(frame, pixels, sky, params)
-    variance = ext.read_once("variance") if params.propagate_variance else None
-    if variance is not None and sky.variance is not None:
-        variance = variance + np.float32(match.factor**2) * sky.variance
-    result = pixels.data - np.float32(match.factor) * sky.data
-    if match.constant or before:
-        result += np.float32(before - match.constant)
-    ext.variance, ext.data = variance, result
+    variance = _variance_of(frame, pixels) if params.propagate_variance else None
+    result = subtracted(
+        pixels.data, variance, sky.data, sky.variance, factor=match.factor, constant=match.constant - before
+    )
+    ext.variance, ext.data = result.variance, result.data
     _join_mask(frame, pixels.mask, sky.mask)
     level = float(np.median(sky.data[::8, ::8])) * match.factor + match.constant
     hdr = ext.hdr
@@ -455,6 +455,14 @@ def _join_mask(frame: AstroData, mask: Any, sky_mask: Any) -> None:
     where = np.flatnonzero(new)
     if where.size:
         flag(frame, Flags(where.astype(np.int32), new.reshape(-1)[where]))
+
+
+def _variance_of(frame: AstroData, pixels: Pixels) -> Rows | None:
+    """Return the variance of a frame row by row; from its pixels, if it still is a function of them."""
+    function, plane = frame[0].variance_function(), frame[0].rows("variance")
+    if function is not None:
+        return lambda rows: function(pixels.data[rows], rows)
+    return None if plane is None else plane.__getitem__
 
 
 def _root(frame: AstroData) -> str:

@@ -13,7 +13,7 @@ from niripipe.algorithms import background, extended, normalize
 from niripipe.algorithms import sky as sky_algorithm
 from niripipe.algorithms.combine import combine, subset_medians
 from niripipe.algorithms.combine.select import BEST_TIER
-from niripipe.algorithms.dq import Flags
+from niripipe.algorithms.flags import Flags
 from niripipe.algorithms.parallel import map_items
 from niripipe.astrodata import DQ, AstroData
 from niripipe.astrodata.planes import RowFunction

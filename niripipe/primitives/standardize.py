@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from niripipe.algorithms import bits, dq, linearity, noise
+from niripipe.algorithms.flags import Flags
 from niripipe.astrodata import DQ, AstroData, Section, add_provenance, file_md5
 from niripipe.errors import DataError
 from niripipe.instruments import AstroDataNiri, pointing
@@ -600,4 +601,4 @@ def _flag_latency(frame: AstroData, earlier: list[tuple[Section, NDArray[np.intp
         inside = (y >= 0) & (y < ny) & (x >= 0) & (x < nx)
         glowing.append(y[inside] * nx + x[inside])
     where = np.unique(np.concatenate(glowing))
-    flag(frame, dq.Flags(where.astype(np.int32), np.full(where.size, DQ.cosmic_ray, np.uint16)))
+    flag(frame, Flags(where.astype(np.int32), np.full(where.size, DQ.cosmic_ray, np.uint16)))

@@ -153,6 +153,19 @@ class MaskSource(RowSource, Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """A mask of which there is nothing but its rows, as a `MaskSource`."""
+
+    source: RowSource
+
+    def unusable(self, rows: slice) -> Bool:
+        return self.source[rows] & np.uint16(0xFFFF & ~BEST_TIER) != 0
+
+    def at(self, rows: slice, where: NDArray[np.intp]) -> NDArray[np.uint16]:
+        return self.source[rows].reshape(-1)[where].astype(np.uint16)
+
+
 @dataclass(slots=True)
 class _Node:
     """What several subsets share: the inputs near the middle in order, and sums over all of them.
@@ -249,7 +262,9 @@ class _Task:
         self.runs = [frozenset(s).union(gaps) for s, gaps in zip(self.subsets, self.gaps, strict=True)]
         self.data = [data[k] for k in self.members]
         self.variance = None if variance is None else [variance[k] for k in self.members]
-        self.mask = None if mask is None or all(m is None for m in mask) else [mask[k] for k in self.members]
+        self.mask: list[MaskSource | _Rows | None] | None = None
+        if mask is not None and any(one is not None for one in mask):
+            self.mask = [_as_mask(mask[k]) for k in self.members]
         self.scale, self.zero = scale[self.members], zero[self.members]
         self.spread = spread
         self.shape = shape
@@ -313,7 +328,7 @@ class _Task:
                     worse |= ~np.isfinite(variances[k])
             flags = None if self.mask is None else self.mask[k]
             if flags is not None:
-                flagged = _unusable(flags, rows).reshape(-1)
+                flagged = flags.unusable(rows).reshape(-1)
                 worse = flagged if worse is None else worse | flagged
             if worse is not None and not worse.any():
                 worse = None
@@ -435,7 +450,7 @@ class _Task:
             variance = variance * np.float32(self.scale[:, None]) ** 2
         if self.mask is not None:
             none = np.zeros(where.size, np.uint16)
-            mask = np.stack([none if one is None else _flags_at(one, rows, where) for one in self.mask])
+            mask = np.stack([none if one is None else one.at(rows, where) for one in self.mask])
         used = {k: np.searchsorted(where, pixels) for k, pixels in nothing.items()}
         columns = block.values.take(where, axis=1)
         return _Columns(where + rows.start * self.shape[1], columns, variance, mask, used)
@@ -541,16 +556,8 @@ def _joined(node: _Node, entering: list[Float32], low: int, high: int) -> Float3
     return rows[low - first : high - first + 1]
 
 
-def _unusable(mask: RowSource, rows: slice) -> Bool:
-    if isinstance(mask, MaskSource):
-        return mask.unusable(rows)
-    return mask[rows] & np.uint16(0xFFFF & ~BEST_TIER) != 0
-
-
-def _flags_at(mask: RowSource, rows: slice, where: NDArray[np.intp]) -> NDArray[np.uint16]:
-    if isinstance(mask, MaskSource):
-        return mask.at(rows, where)
-    return mask[rows].reshape(-1)[where].astype(np.uint16)
+def _as_mask(mask: RowSource | None) -> MaskSource | _Rows | None:
+    return mask if mask is None or isinstance(mask, MaskSource) else _Rows(mask)
 
 
 def _cut(values: Any, pixels: slice) -> Any:
