@@ -408,6 +408,10 @@ class AstroData:
         """Replace the mask by a function of it, see `Extension.derive_mask`."""
         return self._each(lambda extension: extension.derive_mask(function))
 
+    def take_over(self, name: str, source: AstroData) -> None:
+        """Give a single extension a plane or extra of another, see `Extension.take_over`."""
+        self._extension.take_over(name, source._extension)
+
     def compute_once(self, name: str) -> None:
         """Compute a plane that is a function of others, and keep it, see `Extension.compute_once`."""
         for extension in self.extensions:

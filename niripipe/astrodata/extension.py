@@ -221,6 +221,30 @@ class Extension:
             return None
         return held.view() if isinstance(held, ArrayPlane) else held.read()
 
+    def take_over(self, name: str, source: Extension) -> None:
+        """Give this extension a plane, an attached array or a table of another; shared until one of the two writes.
+
+        Parameters
+        ----------
+        name : str
+            ``data``, ``variance``, ``mask``, or the name of an extra.
+        source : Extension
+            It keeps what it has. Where it has none, neither has this one afterwards.
+
+        Raises
+        ------
+        InputError
+            A plane of another shape.
+        """
+        group: dict[str, Any] = self._planes if name in _PLANE_DTYPES else self._extras
+        held = source._planes.get(name) or source._extras.get(name)
+        if held is None:
+            group.pop(name, None)
+            return
+        if name in _PLANE_DTYPES:
+            _check_shape(name, cast("ArrayPlane", held).shape, self.shape)
+        group[name] = held.copy()
+
     def compute_once(self, name: str) -> None:
         """Compute a plane that still is a function of others, and keep it: it will be needed several times.
 

@@ -415,13 +415,10 @@ def _transfer(frame: AstroData, source: AstroData, attribute: str) -> None:
     ext, other = frame[0], source[0]
     if attribute == "wcs":
         ext.sky_mapping = deepcopy(other.sky_mapping)
-    elif attribute in ("data", "mask", "variance"):
-        value = getattr(other, attribute)
-        setattr(ext, attribute, None if value is None else value.copy())
     elif attribute in source.tables:
         setattr(frame, attribute, getattr(source, attribute).copy())
-    elif attribute in other.exposed:
-        setattr(ext, attribute, getattr(other, attribute).copy())
+    elif attribute in ("data", "mask", "variance") or attribute in other.exposed:
+        ext.take_over(attribute, other)
     else:
         raise ParameterError(
             "The source has no such attribute",

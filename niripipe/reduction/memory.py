@@ -21,13 +21,16 @@ from niripipe.astrodata import AstroData, restore
 from niripipe.errors import ParameterError, StorageError
 from niripipe.logutils import get_logger
 
-__all__ = ["FrameStore", "keep_freed_memory", "older_objects_untouched", "parse_size", "resident_bytes", "return_freed_memory"]
+__all__ = ["FrameStore", "automatic_limit", "keep_freed_memory", "older_objects_untouched", "parse_size", "resident_bytes", "return_freed_memory"]
 
 log = get_logger(__name__)
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
 
-_WORKING = 240 * 10**6
+_AUTOMATIC = 400 * 10**6
+"""What a reduction may use unasked: the largest take little longer than without a limit."""
+
+_WORKING = 210 * 10**6
 """Bytes kept free for what an algorithm needs beside the frames: eight skies, and blocks of rows of all
 frames for each thread. It does not grow with the number of frames."""
 
@@ -82,6 +85,11 @@ def parse_size(value: int | float | str | None) -> int | None:
     return int(size)
 
 
+def automatic_limit() -> int:
+    """Return how many bytes the process may use when nobody has said: more than now by a fixed amount."""
+    return (resident_bytes() or _ELSEWHERE) + _AUTOMATIC
+
+
 class FrameStore:
     """Keeps the planes of frames within a limit; what is over it waits in a scratch folder.
 
@@ -96,6 +104,8 @@ class FrameStore:
         Bytes that the whole process may use; None for no limit.
     folder : path-like, optional
         Where the scratch folder is made; the system's folder for temporary files by default.
+    required : bool
+        Whether it is an error if the scratch folder cannot be written; else there is no limit any more.
 
     Attributes
     ----------
@@ -107,8 +117,11 @@ class FrameStore:
     Use it as a context manager.
     """
 
-    def __init__(self, limit: int | None, folder: str | PathLike[str] | None = None) -> None:
+    def __init__(
+        self, limit: int | None, folder: str | PathLike[str] | None = None, *, required: bool = True
+    ) -> None:
         self.limit = limit
+        self._required = required
         self._where = folder
         self._scratch: Path | None = None
         self._lock = threading.Lock()
@@ -118,7 +131,7 @@ class FrameStore:
         # Bytes in memory when last looked at. Frames share planes: work on one may load those of another.
         self._sizes: dict[int, int] = {}
         self._settled = 0
-        self._at_start = 0
+        self._at_start = resident_bytes()
         self.budget = self._budget(0)
         if limit is not None and self.budget <= _LEAST:
             log.warning("the memory limit of %d MB is less than a reduction needs at all", limit // 10**6)
@@ -189,7 +202,14 @@ class FrameStore:
                 if total <= self.budget:
                     return
                 if key not in self._busy and self._sizes.get(key):
-                    total -= sum(extension.park(self._folder()) for extension in frame.extensions)
+                    try:
+                        total -= sum(extension.park(self._folder()) for extension in frame.extensions)
+                    except StorageError as error:
+                        if self._required:
+                            raise
+                        log.warning("frames stay in memory: %s", error)
+                        self.limit = None
+                        return
                     self._sizes[key] = _nbytes(frame)
 
     def _budget(self, planes: int) -> int:
@@ -201,13 +221,9 @@ class FrameStore:
         if self.limit is None:
             return 0
         used = resident_bytes()
-        if not used:
-            elsewhere = _ELSEWHERE
-        else:
-            # What was kept of freed planes is there for the next ones. At the start none of it counts: it
-            # may have been returned.
-            elsewhere = max(used - planes - kept_bytes(), self._at_start)
-            self._at_start = self._at_start or elsewhere
+        # What was kept of freed planes is there for the next ones; but what was kept before may have been
+        # returned since.
+        elsewhere = max(used - planes - kept_bytes(), self._at_start) if used else _ELSEWHERE
         return max(self.limit - _WORKING - elsewhere, _LEAST)
 
     def _folder(self) -> Path:

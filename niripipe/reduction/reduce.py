@@ -18,7 +18,7 @@ from niripipe.primitives.base import Context, PrimitivesBase
 from niripipe.primitives.calibrations import CalibrationBook
 from niripipe.reduction.inputs import Inputs, Source, expand, open_inputs
 from niripipe.reduction.lookup import DEFAULT_RECIPE, find_primitives, find_recipe, is_own
-from niripipe.reduction.memory import FrameStore, older_objects_untouched, parse_size
+from niripipe.reduction.memory import FrameStore, automatic_limit, older_objects_untouched, parse_size
 from niripipe.reduction.plan import Plan, make_plan
 from niripipe.reduction.progress import Progress, as_progress
 from niripipe.reduction.report import RunReport, RunSettings
@@ -68,8 +68,10 @@ class Reduce:
     progress : bool or Progress, optional
         Show how far each step is.
     max_memory : int or str, optional
-        How much memory the process may use, in bytes or as text such as ``"500 MB"``. Frames beyond it wait
-        in a private scratch folder, which is gone afterwards. Results do not depend on it.
+        How much memory the process may use, in bytes or as text such as ``"500 MB"``; None for no limit.
+        ``"auto"``, the default, allows 400 MB more than it uses at the start, or what is needed when the
+        scratch folder has no room. Frames beyond it wait in a private scratch folder, which is gone
+        afterwards. Results do not depend on it.
     scratch_dir : path, optional
         Where the scratch folder is made; the system's folder for temporary files by default.
 
@@ -120,7 +122,7 @@ class Reduce:
         overwrite: bool = True,
         threads: int | None = None,
         progress: bool | Progress | None = None,
-        max_memory: int | str | None = None,
+        max_memory: int | str | None = "auto",
         scratch_dir: str | PathLike[str] | None = None,
     ) -> None:
         self.files: list[Source] = [files] if isinstance(files, (str, PathLike, AstroData)) else list(files)
@@ -192,7 +194,9 @@ class Reduce:
         )
         self.report = report
         log.status("RECIPE: %s", plan.recipe)
-        store = FrameStore(parse_size(self.max_memory), self.scratch_dir)
+        automatic = self.max_memory == "auto"
+        limit = automatic_limit() if automatic else parse_size(self.max_memory)
+        store = FrameStore(limit, self.scratch_dir, required=not automatic)
         runner = RecipeRunner(
             report,
             threads=context.threads,
