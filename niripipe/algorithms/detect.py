@@ -37,7 +37,7 @@ _NOT_SKY = BAD | COSMIC_RAY | NO_DATA | UNILLUMINATED
 # Levels at which sources are looked at for being several: SExtractor's number, and one that finds all but a
 # few of the blends in half of the time.
 _LEVELS, _FEW_LEVELS = 32, 8
-# What stands out at this multiple of the usual threshold has more than nine tenths of the weight in a position.
+# What stands out at this multiple of the usual threshold has nearly all of the weight in an alignment.
 _BRIGHT = 4.0
 # Boxes of sources up to this many pixels away are looked at together: all but those of large galaxies.
 _COMMON_EXTENT = 15
@@ -204,9 +204,7 @@ def detect_sources(
     if found is not None and len(found[0]) >= enough:
         detect_thresh *= _BRIGHT
     else:
-        found = _extract(
-            plane, detect_thresh, noise, hidden, detect_minarea, deblend_mincont, levels, gain
-        )
+        found = _extract(plane, detect_thresh, noise, hidden, detect_minarea, deblend_mincont, levels, gain)
     objects, segments = found
     if len(objects) == 0:
         return empty

@@ -54,7 +54,9 @@ class Flags:
         found = np.minimum(np.searchsorted(self.where, where), self.where.size - 1)
         return np.where(self.where[found] == where, self.bits[found], np.uint16(0))
 
-    def add_to(self, mask: NDArray[np.uint16], rows: slice = slice(None), height: int | None = None) -> NDArray[np.uint16]:
+    def add_to(
+        self, mask: NDArray[np.uint16], rows: slice = slice(None), height: int | None = None
+    ) -> NDArray[np.uint16]:
         """Set the flags in some rows of a mask, in place, and return it.
 
         Parameters
@@ -86,4 +88,5 @@ def few_true(where: NDArray[np.bool_]) -> NDArray[np.intp]:
         return np.flatnonzero(where)
     eights = np.flatnonzero(where.view(np.uint64))
     candidates = (eights[:, None] * 8 + np.arange(8)).reshape(-1)
-    return candidates[where[candidates]]
+    few: NDArray[np.intp] = candidates[where[candidates]]
+    return few

@@ -177,7 +177,7 @@ def _data_later(operation: Operation, right: _Operand) -> RowFunction:
         if isinstance(operand, np.ndarray) and operand.ndim > 1 and len(operand) > 1:
             operand = operand[rows]
         with np.errstate(all="ignore"):
-            return cast("_Array", ufunc(values, operand, dtype=np.float32))
+            return np.asarray(ufunc(values, operand, dtype=np.float32))
 
     return later
 

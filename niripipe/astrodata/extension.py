@@ -161,7 +161,7 @@ class Extension:
         self._planes["mask"] = ArrayPlane.computed(function, self.shape, np.uint16)
 
     def derive_mask(self, function: RowFunction) -> bool:
-        """Replace the mask by a function of it, as `derive_data` does; False if it is kept, or there is none."""
+        """Replace the mask by a function of it, as `derive_data` does; False if it is kept or missing."""
         before = self._planes.get("mask")
         if before is None or not before.is_recipe:
             return False
@@ -222,7 +222,7 @@ class Extension:
         return held.view() if isinstance(held, ArrayPlane) else held.read()
 
     def take_over(self, name: str, source: Extension) -> None:
-        """Give this extension a plane, an attached array or a table of another; shared until one of the two writes.
+        """Give this extension a plane or extra of another; it is shared until one of the two writes.
 
         Parameters
         ----------
@@ -273,7 +273,7 @@ class Extension:
         return held.read_once() if isinstance(held, ArrayPlane) else None
 
     def rows(self, name: str) -> Any:
-        """Return something that gives rows of a plane, ``rows[10:20]``, without loading one that is elsewhere.
+        """Return something that gives rows of a plane, ``rows[10:20]``, without loading all of it.
 
         Parameters
         ----------

@@ -31,7 +31,7 @@ Rows = Callable[[slice], NDArray[Any]]
 
 
 _BLOCK = 256
-"""Rows to work on at a time: a quarter of a full frame. Shorter calls leave threads waiting for the interpreter."""
+"""Rows to work on at a time: a quarter of a full frame. With less threads wait for the interpreter."""
 
 
 def row_blocks(n_rows: int) -> list[slice]:
@@ -245,7 +245,7 @@ class ArrayPlane(Held[NDArray[Any]]):
 
     @classmethod
     def computed(cls, function: Rows, shape: tuple[int, ...], dtype: Any) -> ArrayPlane:
-        """Return a plane whose pixels are made, when they are needed, by a function that takes a slice of rows.
+        """Return a plane whose pixels are made, when they are needed, by a function of a slice of rows.
 
         Parameters
         ----------
@@ -296,7 +296,7 @@ class ArrayPlane(Held[NDArray[Any]]):
         return self.view()
 
     def compute_once(self) -> None:
-        """Compute the array, if that takes long, and keep it: from now on it is in memory or a scratch file."""
+        """Compute the array, if that takes long, and keep it, in memory or in a scratch file."""
         loader = self._shared.loader
         if isinstance(loader, _Derived) and loader.is_long:
             self.read()
@@ -310,8 +310,8 @@ class ArrayPlane(Held[NDArray[Any]]):
         """Move the array from memory to disk, for every data set that shares it.
 
         An array that can be read again from where it came from, or computed quickly, is only dropped; any
-        other is written into `folder`, into a file that disappears with the last data set that needs it. An array that was
-        handed out for writing stays: nobody knows whether the receiver still writes into it.
+        other is written into `folder`, into a file that disappears with the last data set that needs it. An
+        array that was handed out for writing stays: nobody knows whether the receiver still writes into it.
 
         Returns
         -------
@@ -330,7 +330,7 @@ class ArrayPlane(Held[NDArray[Any]]):
                 return shared.loader.part.park(folder)
             if array is None or any(holder._exposed for holder in shared.holders):
                 return 0
-            if shared.loader is None or isinstance(shared.loader, _Derived) and shared.loader.is_long:
+            if shared.loader is None or (isinstance(shared.loader, _Derived) and shared.loader.is_long):
                 shared.loader = _Scratch(Path(folder), array, shared.loader)
                 _parked.add(shared)
             self._shape, self._dtype = array.shape, array.dtype
@@ -398,11 +398,15 @@ class _Computed:
     """Loader of an array that is computed row by row."""
 
     by_rows = True
-    can_reload: bool | property = True
 
     def __init__(self, function: Rows, shape: tuple[int, ...], dtype: Any) -> None:
         self.read_rows = function
         self.shape, self.dtype = shape, np.dtype(dtype)
+
+    @property
+    def can_reload(self) -> bool:
+        """Whether the array is not the only form of what it holds."""
+        return True
 
     def __call__(self) -> NDArray[Any]:
         return _RowsOnDemand(self, self.shape, self.dtype)[:]
@@ -419,13 +423,13 @@ class _Derived(_Computed):
 
     @property
     def can_reload(self) -> bool:
-        """Whether the source can be had again, so that the array is not the only form of what it holds."""
+        """Whether the array is not the only form of what it holds: its source can be had again."""
         return self.source.is_recipe
 
     @property
     def is_long(self) -> bool:
         """Whether computing takes longer than reading from a scratch file: all but flags, in short."""
-        return self.dtype.kind == "f"
+        return bool(self.dtype.kind == "f")
 
 
 class _Surrounded:

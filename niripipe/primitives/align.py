@@ -282,7 +282,9 @@ def _resample(
     )
     _move_catalogue(frame, to_frame, grid)
     corner = (part.origin[0] - grid.origin[0], part.origin[1] - grid.origin[1])
-    ext.reset_within(grid.shape, corner, result.data, result.variance, _mask_within(grid, corner, result.mask))
+    ext.reset_within(
+        grid.shape, corner, result.data, result.variance, _mask_within(grid, corner, result.mask)
+    )
     if result.objmask is not None:
         objects = np.zeros(grid.shape, np.uint8)
         objects[_cut(corner, part.shape)] = result.objmask

@@ -122,8 +122,8 @@ class SkyCorrectParams(SkyBuildParams, SubtractSkyParams):
     share: int = Field(
         1,
         ge=1,
-        description="so many neighbouring frames get one sky, made of the 15 nearest of all their skies, which "
-        "may be the frames themselves: quicker, and good enough to find objects",
+        description="so many neighbouring frames get one sky, made of the 15 nearest of all their skies, "
+        "which may be the frames themselves: quicker, and good enough to find objects",
     )
 
 
@@ -428,7 +428,8 @@ def _shared(
 ) -> dict[tuple[str, ...], list[AstroData]]:
     """Unite the skies of neighbouring frames, if a median of them hardly shows the light of one of them."""
     ordered = sorted(
-        ((names, frame) for names, own in users.items() for frame in own), key=lambda pair: seconds_of(pair[1])
+        ((names, frame) for names, own in users.items() for frame in own),
+        key=lambda pair: seconds_of(pair[1]),
     )
     united: dict[tuple[str, ...], list[AstroData]] = {}
     for start in range(0, len(ordered), number):

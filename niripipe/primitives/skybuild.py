@@ -539,7 +539,9 @@ class _Mask:
     def __init__(self, frame: AstroData, *, with_flags: bool) -> None:
         self.shape: tuple[int, int] = frame[0].shape
         source = frame[0].rows("mask") if with_flags else None
-        self._flags = Flags(np.zeros(0, np.int32), np.zeros(0, np.uint16)) if source is None else Flags.of(source)
+        self._flags = (
+            Flags(np.zeros(0, np.int32), np.zeros(0, np.uint16)) if source is None else Flags.of(source)
+        )
         self._added: list[tuple[np.uint16, NDArray[np.uint8]]] = []
         bad = self._flags.bits & np.uint16(0xFFFF & ~BEST_TIER) != 0
         unusable = np.zeros(self.shape, bool)

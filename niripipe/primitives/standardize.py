@@ -546,7 +546,9 @@ def _fixed(frame: AstroData, done: str, keyword: str = "") -> Outcome:
 
 
 def _add_latency(
-    frames: list[AstroData], params: LatencyParams, each: Callable[[Callable[[Any], Any], list[Any]], list[Any]]
+    frames: list[AstroData],
+    params: LatencyParams,
+    each: Callable[[Callable[[Any], Any], list[Any]], list[Any]],
 ) -> None:
     """Flag in each frame what was saturated in a frame that started less than `time` before.
 

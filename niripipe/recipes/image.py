@@ -113,7 +113,12 @@ def _subtract_masked_sky(p: Any) -> None:
     """Two passes: find the objects in quickly sky-subtracted sky frames, then subtract the masked sky."""
     p.associateSky(stream="sky")
     p.skyCorrect(
-        instream="sky", mask_objects=False, propagate_variance=False, share=4, scale_sky=False, outstream="skysub"
+        instream="sky",
+        mask_objects=False,
+        propagate_variance=False,
+        share=4,
+        scale_sky=False,
+        outstream="skysub",
     )
     p.detectSources(stream="skysub", catalogue=False)
     p.transferAttribute(stream="sky", source="skysub", attribute="OBJMASK")

@@ -21,7 +21,15 @@ from niripipe.astrodata import AstroData, restore
 from niripipe.errors import ParameterError, StorageError
 from niripipe.logutils import get_logger
 
-__all__ = ["FrameStore", "automatic_limit", "keep_freed_memory", "older_objects_untouched", "parse_size", "resident_bytes", "return_freed_memory"]
+__all__ = [
+    "FrameStore",
+    "automatic_limit",
+    "keep_freed_memory",
+    "older_objects_untouched",
+    "parse_size",
+    "resident_bytes",
+    "return_freed_memory",
+]
 
 log = get_logger(__name__)
 
@@ -51,13 +59,15 @@ _ALLOCATION = {
 }
 
 
+_MALLOC_INFO = (
+    "arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost",
+)  # fmt: skip
+
+
 class _MallInfo(ctypes.Structure):
     """What glibc says about its pools of memory (malloc.h)."""
 
-    _fields_ = tuple(
-        (name, ctypes.c_size_t)
-        for name in "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()
-    )
+    _fields_ = tuple((name, ctypes.c_size_t) for name in _MALLOC_INFO)
 
 
 def parse_size(value: int | float | str | None) -> int | None:

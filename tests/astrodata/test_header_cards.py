@@ -235,7 +235,9 @@ def _astropy_of_another_kind(*, other: bool) -> Iterator[None]:
     other=False,
 )
 @example(start=TEXT, steps=[("accessor", 0, 0, None, 0)], other=False)
-@example(start=[*TEXT[:1], ""], steps=[("pickle", "A", 0, None, "A"), ("accessor", "A", 0, None, "A")], other=False)
+@example(
+    start=[*TEXT[:1], ""], steps=[("pickle", "A", 0, None, "A"), ("accessor", "A", 0, None, "A")], other=False
+)
 def test_a_header_does_what_that_of_astropy_does(start: list[str], steps: list[Any], other: bool) -> None:
     with _astropy_of_another_kind(other=other):
         ours: fits.Header = WatchedHeader.from_text(_as_text(start))

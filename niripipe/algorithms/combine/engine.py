@@ -243,7 +243,7 @@ class _Task:
             )
 
     def _load(self, rows: slice) -> tuple[Float32, Float32 | None, NDArray[np.uint16] | None]:
-        """Read some rows of all inputs, of one after the other: its variance may be computed from its data."""
+        """Read rows of all inputs, of one after the other: its variance may be computed from its data."""
         data = self._buffer("data", rows, np.float32)
         variance = None if self.variance is None else self._buffer("variance", rows, np.float32)
         mask = None if self.mask is None else self._buffer("mask", rows, np.uint16)

@@ -35,8 +35,8 @@ HELD = 16
 """How many results are made and held at a time at most; each time their inputs are read anew."""
 _HELD_BYTES = 64 << 20
 # Values in a block of rows of all inputs, pixels that are sorted at a time, row by row, and pixels into whose
-# ranks values are inserted at a time, many ranks in a call. Longer calls would leave the cache, and with shorter
-# ones threads wait for the interpreter: measured.
+# ranks values are inserted at a time, many ranks in a call. Longer calls would leave the cache, and with
+# shorter ones threads wait for the interpreter: measured.
 _BLOCK_VALUES, _SORTED, _INSERTED = 1 << 22, 1 << 16, 1 << 15
 # Taking a value out costs about as much as two insertions into a shared part of the tree save.
 _MOST_GAPS = 4
@@ -160,7 +160,7 @@ class _Rows:
     source: RowSource
 
     def unusable(self, rows: slice) -> Bool:
-        return self.source[rows] & np.uint16(0xFFFF & ~BEST_TIER) != 0
+        return np.asarray(self.source[rows] & np.uint16(0xFFFF & ~BEST_TIER) != 0)
 
     def at(self, rows: slice, where: NDArray[np.intp]) -> NDArray[np.uint16]:
         return self.source[rows].reshape(-1)[where].astype(np.uint16)
@@ -209,7 +209,7 @@ class _Piece:
     @property
     def size(self) -> int:
         """Number of pixels."""
-        return self.values.shape[1]
+        return int(self.values.shape[1])
 
     def parts(self) -> list[_Piece]:
         """Part a block with few masked pixels: all of it as if there were none, then those pixels again."""
