@@ -88,9 +88,10 @@ class _Value(Generic[_T]):
     def __getstate__(self) -> dict[str, Any]:
         # What is parked in a scratch folder, or is still to be computed, travels as pixels: the folder and
         # the function belong to one process.
-        if isinstance(self.loader, _Scratch | _Computed | _Surrounded):
-            return {"value": self.load(), "loader": None}
-        return {"value": self.value, "loader": self.loader}
+        value, loader = self.value, self.loader
+        if loader is not None and isinstance(loader, _Scratch | _Computed | _Surrounded):
+            return {"value": loader() if value is None else value, "loader": None}
+        return {"value": value, "loader": loader}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         _Value.__init__(self, state["value"], state["loader"])
