@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from niripipe.algorithms.combine import combine, subset_medians
+from niripipe.algorithms.combine import combine, median_variance_factor, subset_medians
 from niripipe.errors import DataError, ParameterError
 
 BRIGHT = 2 | 4
@@ -142,3 +142,50 @@ def test_planes_of_different_shape_are_refused():
 def test_no_subsets_give_nothing():
     data, variance, mask = planes(3, 0)
     assert list(subset_medians(data, variance, mask, [])) == []
+
+
+class _Quick:
+    """A mask that is asked where pixels cannot be used, and for the flags of few, never for its rows."""
+
+    def __init__(self, mask):
+        self.plane, self.shape = mask, mask.shape
+
+    def __getitem__(self, rows):
+        raise AssertionError("the rows are not wanted")
+
+    def unusable(self, rows):
+        return self.plane[rows] & np.uint16(0xFFFF & ~BRIGHT) != 0
+
+    def at(self, rows, where):
+        return self.plane[rows].reshape(-1)[where]
+
+
+def test_masks_that_know_more_than_their_rows_give_the_same():
+    data, variance, mask = planes(10, 3, flagged=0.3)
+    subsets = [tuple(k for k in range(10) if k != left_out) for left_out in range(10)]
+    quick = subset_medians(data, variance, [_Quick(plane) for plane in mask], subsets)
+    for found, same in zip(quick, subset_medians(data, variance, mask, subsets), strict=True):
+        for name in ("data", "variance", "mask"):
+            np.testing.assert_array_equal(getattr(found, name), getattr(same, name))
+
+
+@pytest.mark.parametrize("flagged", [0.0, 0.1, 0.9])
+def test_a_common_noise_follows_the_median_and_the_number_of_inputs_used(flagged):
+    data, _, mask = planes(11, 4, flagged=flagged)
+    data = [np.nan_to_num(plane, nan=1000.0) for plane in data]
+    subsets = [tuple(range(11)), tuple(range(3, 9))]
+
+    def noise(median, rows):
+        assert median.shape == data[0][rows].shape
+        return np.float32(100) + median / 4
+
+    plain = subset_medians(data, None, mask, subsets)
+    made = subset_medians(data, None, mask, subsets, spread=[noise, noise], rows_per_block=2, threads=2)
+    for subset, found, same in zip(subsets, made, plain, strict=True):
+        np.testing.assert_array_equal(found.data, same.data)
+        flags = np.stack([mask[k] for k in subset])
+        # In each pixel the inputs of the best tier are used: what the plain combination counts.
+        count = combine([data[k] for k in subset], None, list(flags), operation="median").count
+        factor = np.array([0.0] + [median_variance_factor(n) / n for n in range(1, 12)])[count]
+        expected = (100 + found.data / 4) * factor
+        np.testing.assert_allclose(found.variance, expected, rtol=1e-5)

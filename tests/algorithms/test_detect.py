@@ -274,3 +274,21 @@ def test_the_frame_is_not_modified_and_bad_arguments_are_refused(stars):
         detect_sources(stars[0], detect_thresh=0)
     with pytest.raises(AlgorithmError):
         detect_sources(np.full((64, 64), np.nan))
+
+
+def test_bright_sources_are_enough_for_positions_where_there_are_many(stars):
+    frame, truth = stars
+    everything = detect_sources(frame, measure="positions")
+    bright = detect_sources(frame, measure="positions", enough=5)
+    assert 5 <= len(bright.catalogue) < len(everything.catalogue)
+    assert bright.catalogue["FLUX_AUTO"].min() > np.median(everything.catalogue["FLUX_AUTO"]) / 3
+    x, y = bright.catalogue["XWIN_IMAGE"] - 1, bright.catalogue["YWIN_IMAGE"] - 1
+    distance = np.hypot(x - truth[:, :1], y - truth[:, 1:2]).min(axis=0)
+    assert distance.max() < 0.1
+    assert bright.objmask.sum() < everything.objmask.sum()
+    # Where there are not, and where more than positions are wanted, all are found as ever.
+    for options in ({"measure": "positions", "enough": 10**6}, {"measure": True, "enough": 5}):
+        same = detect_sources(frame, **options)
+        other = detect_sources(frame, **(options | {"enough": 0}))
+        np.testing.assert_array_equal(same.objmask, other.objmask)
+        assert len(same.catalogue) == len(other.catalogue)

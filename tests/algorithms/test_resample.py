@@ -8,10 +8,12 @@ from hypothesis import strategies as st
 from niripipe.algorithms.resample import (
     KERNELS,
     Affine,
+    Grid,
     affine_approximation,
     corners_of,
     kernel_weights,
     output_grid,
+    part_of_grid,
     replace_bad_pixels,
     resample,
 )
@@ -340,3 +342,30 @@ def test_replaced_pixels_continue_a_smooth_surface():
     replace_bad_pixels([plane], bad)
     assert plane[10, 10] == pytest.approx(surface[10, 10], abs=1e-3)
     np.testing.assert_allclose(plane[bad], surface[bad], atol=2.0)
+
+
+@pytest.mark.parametrize("name", MAPPINGS)
+def test_outside_of_its_part_of_a_grid_a_frame_has_nothing(name):
+    to_frame = MAPPINGS[name]
+    rng = np.random.default_rng(7)
+    data = rng.normal(1000, 30, (64, 64)).astype(np.float32)
+    mask = np.where(rng.random(data.shape) < 0.02, 1, 0).astype(np.uint16)
+    grid = Grid((-40, -25), (170, 140))
+    part = part_of_grid(grid, data.shape, to_frame)
+    options = {"matrix": to_frame.matrix, "offset": to_frame.offset}
+    whole = resample(data, data, mask, shape=grid.shape, origin=grid.origin, **options)
+    small = resample(data, data, mask, shape=part.shape, origin=part.origin, **options)
+    y, x = part.origin[0] - grid.origin[0], part.origin[1] - grid.origin[1]
+    inside = (slice(y, y + part.shape[0]), slice(x, x + part.shape[1]))
+    assert part.shape[0] * part.shape[1] < 0.6 * whole.data.size
+    for plane in ("data", "variance", "mask"):
+        large = getattr(whole, plane)
+        np.testing.assert_allclose(getattr(small, plane), large[inside], rtol=1e-4)
+        outside = large.copy()
+        outside[inside] = 16 if plane == "mask" else 0
+        assert (outside == (16 if plane == "mask" else 0)).all()
+
+
+def test_the_part_of_a_grid_that_a_frame_misses_has_a_pixel():
+    part = part_of_grid(Grid((0, 0), (10, 10)), (64, 64), Affine.shift(500.0, 500.0))
+    assert part.shape == (1, 1)

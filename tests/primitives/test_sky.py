@@ -323,3 +323,59 @@ def test_skies_that_wait_on_disk_stay_there_and_give_the_same(tmp_path, given):
     assert sum(sky.nbytes for sky in waiting) == 0
     for name in ("data", "variance", "mask"):
         np.testing.assert_array_equal(whole.main[0][0].read(name), parked.main[0][0].read(name))
+
+
+def dithered(number, *, noise=5.0):
+    """Frames of one field, dithered, with a star that moves, and variances that are functions of the data."""
+    frames = []
+    for i in range(number):
+        star = make.gaussians((64, 64), [(10 + 2 * i, 20 + i, 8000.0)])
+        level = 1000 + 2.0 * i + star + make.noise(i, noise)
+        frames.append(at(i + 1, p=4.0 * (i % 5), q=3.0 * (i % 3), level=level))
+    b = make.bench(frames)
+    b.p.makeSky()
+    for ad in b.main:
+        ad[0].derive_variance(lambda values, _: np.abs(values) / 40)
+    return b
+
+
+def test_shared_skies_are_those_of_neighbours_and_find_the_same_objects():
+    alone, shared = dithered(12), dithered(12)
+    alone.p.skyCorrect(mask_objects=False)
+    shared.p.skyCorrect(mask_objects=False, share=4, scale_sky=False)
+    made_of = [chosen(ad) for ad in shared.main]
+    assert len({tuple(one) for one in made_of}) <= 3
+    assert all(len(one) >= 9 for one in made_of)
+    for one, other in zip(alone.main, shared.main, strict=True):
+        assert np.median(other[0].data) == pytest.approx(0, abs=1)
+        star = one[0].data > 150
+        assert star.sum() > 5
+        np.testing.assert_allclose(other[0].data[star], one[0].data[star], atol=12)
+
+
+def test_a_few_skies_are_not_shared_because_the_frame_itself_would_show():
+    alone, shared = dithered(5), dithered(5)
+    alone.p.skyCorrect(mask_objects=False)
+    shared.p.skyCorrect(mask_objects=False, share=4)
+    for one, other in zip(alone.main, shared.main, strict=True):
+        np.testing.assert_array_equal(one[0].data, other[0].data)
+
+
+def test_the_variance_of_a_sky_is_that_of_its_level_where_the_noise_is_known():
+    b = dithered(7)
+    b.p.skyCorrect(mask_objects=False)
+    for ad in b.main:
+        quiet = np.abs(ad[0].data) < 60
+        # 1000 / 40 for the frame, and the same for a median of six: 1.288 / 6.
+        assert np.median(ad[0].variance[quiet]) == pytest.approx(25 * (1 + 1.288 / 6), rel=0.02)
+
+
+def test_skies_of_different_noise_are_each_counted_with_their_own():
+    b = dithered(7)
+    for factor, ad in enumerate(b.main, start=1):
+        ad[0].derive_variance(lambda values, _, factor=factor: np.abs(values) * np.float32(factor / 40))
+    b.p.skyCorrect(mask_objects=False)
+    first = b.main[0]
+    mean = np.mean([int(name[10:14]) for name in first.SKYTABLE["SKYNAME"]])
+    quiet = np.abs(first[0].data) < 60
+    assert np.median(first[0].variance[quiet]) == pytest.approx(25 * (1 + mean * 1.288 / 6), rel=0.03)

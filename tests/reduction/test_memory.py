@@ -14,7 +14,13 @@ from niripipe import Reduce, simulate
 from niripipe.astrodata import create
 from niripipe.errors import ParameterError, StorageError
 from niripipe.reduction import memory
-from niripipe.reduction.memory import FrameStore, parse_size, resident_bytes, return_freed_memory
+from niripipe.reduction.memory import (
+    FrameStore,
+    older_objects_untouched,
+    parse_size,
+    resident_bytes,
+    return_freed_memory,
+)
 
 
 @pytest.mark.parametrize(
@@ -237,3 +243,53 @@ def test_products_are_equal_bit_for_bit_whatever_the_limit_and_the_threads(night
         for one, two in zip(free, other, strict=True):
             np.testing.assert_array_equal(one, two)
     assert list(scratch.iterdir()) == []
+
+
+def test_unless_told_otherwise_a_reduction_has_a_fixed_amount_of_memory(night, tmp_path, monkeypatch):
+    seen = []
+
+    class Watching(FrameStore):
+        def __init__(self, limit, *args, **options):
+            seen.append((limit, options))
+            super().__init__(limit, *args, **options)
+
+    monkeypatch.setattr("niripipe.reduction.reduce.FrameStore", Watching)
+    before = resident_bytes()
+    for given in ({}, {"max_memory": None}, {"max_memory": "2 GB"}):
+        Reduce(night.darks, output_dir=tmp_path, **given).runr()
+    (automatic, relaxed), (none, _), (fixed, strict) = seen
+    assert automatic == pytest.approx(before + 400e6, abs=100e6)
+    assert (none, fixed) == (None, 2 * 10**9)
+    assert (relaxed["required"], strict["required"]) == (False, True)
+
+
+def test_without_room_for_scratch_files_the_automatic_limit_is_given_up(tmp_path, caplog):
+    gone = tmp_path / "gone"
+    frames = [_frame(k).copy() for k in range(3)]
+    with FrameStore(10**6, gone, required=False) as store:
+        store.budget = 0
+        store._budget = lambda planes: 0
+        store.watch(frames)
+        store.settle()
+        assert store.limit is None
+        assert all(frame.nbytes > 0 for frame in frames)
+    assert "frames stay in memory" in caplog.text
+    with FrameStore(10**6, gone) as store:
+        store._budget = lambda planes: 0
+        store.watch(frames)
+        with pytest.raises(StorageError):
+            store.settle()
+
+
+def test_the_collector_is_left_as_it_was():
+    import gc
+
+    def fails() -> None:
+        with older_objects_untouched():
+            assert gc.get_freeze_count() > before
+            raise KeyError
+
+    before = gc.get_freeze_count()
+    with pytest.raises(KeyError):
+        fails()
+    assert gc.get_freeze_count() == before
