@@ -94,7 +94,7 @@ def row_science(night: Path) -> None:
         kinds["target"] + kinds.get("sky", []),
         calibrations={f"processed_{kind}": path for kind, path in products.items()},
         parameters={"skyCorrect:scale_sky": False} if kinds.get("sky") else {},
-        max_memory=sys.argv[3] if len(sys.argv) > 3 else None,
+        **({"max_memory": sys.argv[3]} if len(sys.argv) > 3 else {}),
     )
 
 

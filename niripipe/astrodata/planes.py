@@ -401,8 +401,12 @@ class _Computed:
     by_rows = True
 
     def __init__(self, function: Rows, shape: tuple[int, ...], dtype: Any) -> None:
-        self.read_rows = function
+        self._rows = function
         self.shape, self.dtype = shape, np.dtype(dtype)
+
+    def read_rows(self, rows: slice) -> NDArray[Any]:
+        """Compute some rows."""
+        return self._rows(rows)
 
     @property
     def can_reload(self) -> bool:
@@ -418,9 +422,10 @@ class _Derived(_Computed):
 
     def __init__(self, source: ArrayPlane, function: RowFunction, dtype: Any) -> None:
         # A handle of its own keeps the pixels as they are now: whoever changes them gets a copy.
-        self.source = cast("ArrayPlane", source.copy())
+        self.source = mine = cast("ArrayPlane", source.copy())
         self.function = function
-        super().__init__(lambda rows: function(self.source.rows()[rows], rows), source.shape, dtype)
+        # Without a reference to itself: planes are freed when nobody needs them, not when cycles are collected.
+        super().__init__(lambda rows: function(mine.rows()[rows], rows), source.shape, dtype)
 
     @property
     def can_reload(self) -> bool:

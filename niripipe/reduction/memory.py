@@ -59,17 +59,6 @@ _ALLOCATION = {
 }
 
 
-_MALLOC_INFO = (
-    "arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost",
-)  # fmt: skip
-
-
-class _MallInfo(ctypes.Structure):
-    """What glibc says about its pools of memory (malloc.h)."""
-
-    _fields_ = tuple((name, ctypes.c_size_t) for name in _MALLOC_INFO)
-
-
 def parse_size(value: int | float | str | None) -> int | None:
     """Return a number of bytes that is written as a number or as text such as ``"500 MB"`` or ``"2 GiB"``.
 
@@ -141,7 +130,6 @@ class FrameStore:
         # Bytes in memory when last looked at. Frames share planes: work on one may load those of another.
         self._sizes: dict[int, int] = {}
         self._settled = 0
-        self._at_start = resident_bytes()
         self.budget = self._budget(0)
         if limit is not None and self.budget <= _LEAST:
             log.warning("the memory limit of %d MB is less than a reduction needs at all", limit // 10**6)
@@ -170,6 +158,7 @@ class FrameStore:
             kept = {key: frame for key, frame in self._frames.items() if key in present}
             self._frames = weakref.WeakValueDictionary({**kept, **present})
             self._sizes = {key: _nbytes(frame) for key, frame in present.items()}
+            return_freed_memory()
             self.budget = self._budget(sum(self._sizes.values()))
 
     def add(self, frames: Iterable[AstroData]) -> None:
@@ -231,9 +220,7 @@ class FrameStore:
         if self.limit is None:
             return 0
         used = resident_bytes()
-        # What was kept of freed planes is there for the next ones; but what was kept before may have been
-        # returned since.
-        elsewhere = max(used - planes - kept_bytes(), self._at_start) if used else _ELSEWHERE
+        elsewhere = max(used - planes, 0) if used else _ELSEWHERE
         return max(self.limit - _WORKING - elsewhere, _LEAST)
 
     def _folder(self) -> Path:
@@ -259,15 +246,6 @@ def resident_bytes() -> int:
         return 0
     match = re.search(r"VmRSS:\s+(\d+) kB", status)
     return int(match[1]) * 1024 if match else 0
-
-
-def kept_bytes() -> int:
-    """Return how much freed memory the C library keeps for the next use; 0 where it does not say."""
-    library = _c_library()
-    if library is None or not hasattr(library, "mallinfo2"):
-        return 0
-    library.mallinfo2.restype = _MallInfo
-    return int(library.mallinfo2().fordblks)
 
 
 def keep_freed_memory() -> bool:
