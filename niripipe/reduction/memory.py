@@ -38,9 +38,12 @@ _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "
 _AUTOMATIC = 400 * 10**6
 """What a reduction may use unasked: the largest take little longer than without a limit."""
 
-_WORKING = 210 * 10**6
+_WORKING = 175 * 10**6
 """Bytes kept free for what an algorithm needs beside the frames: eight skies, and blocks of rows of all
 frames for each thread. It does not grow with the number of frames."""
+
+_NEARLY = 0.95
+"""From this part of the limit on freed memory is returned; having it back later takes time."""
 
 _LEAST = 48 * 2**20
 """Frames of at least this many bytes stay in memory whatever the limit: a few full frames with all planes."""
@@ -57,6 +60,17 @@ _ALLOCATION = {
     -3: 2**25,  # M_MMAP_THRESHOLD: blocks from this size on enter no pool; the most that glibc takes
     -1: 2**30,  # M_TRIM_THRESHOLD: bytes that a pool may keep
 }
+
+
+_MALLOC_INFO = (
+    "arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost",
+)  # fmt: skip
+
+
+class _MallInfo(ctypes.Structure):
+    """What glibc says about its pools of memory (malloc.h)."""
+
+    _fields_ = tuple((name, ctypes.c_size_t) for name in _MALLOC_INFO)
 
 
 def parse_size(value: int | float | str | None) -> int | None:
@@ -130,6 +144,9 @@ class FrameStore:
         # Bytes in memory when last looked at. Frames share planes: work on one may load those of another.
         self._sizes: dict[int, int] = {}
         self._settled = 0
+        # Whether freed memory is returned before each step; and what was free, or returned, at the start.
+        self._returning = False
+        self._kept_before = kept_bytes()
         self.budget = self._budget(0)
         if limit is not None and self.budget <= _LEAST:
             log.warning("the memory limit of %d MB is less than a reduction needs at all", limit // 10**6)
@@ -158,7 +175,10 @@ class FrameStore:
             kept = {key: frame for key, frame in self._frames.items() if key in present}
             self._frames = weakref.WeakValueDictionary({**kept, **present})
             self._sizes = {key: _nbytes(frame) for key, frame in present.items()}
-            return_freed_memory()
+            if self._returning or resident_bytes() > _NEARLY * self.limit:
+                # From now on before each step: what was returned once cannot be told from what is kept.
+                self._returning = True
+                return_freed_memory()
             self.budget = self._budget(sum(self._sizes.values()))
 
     def add(self, frames: Iterable[AstroData]) -> None:
@@ -220,7 +240,9 @@ class FrameStore:
         if self.limit is None:
             return 0
         used = resident_bytes()
-        elsewhere = max(used - planes, 0) if used else _ELSEWHERE
+        # Freed memory that is kept is there for the next planes.
+        kept = 0 if self._returning else max(kept_bytes() - self._kept_before, 0)
+        elsewhere = max(used - planes - kept, 0) if used else _ELSEWHERE
         return max(self.limit - _WORKING - elsewhere, _LEAST)
 
     def _folder(self) -> Path:
@@ -246,6 +268,15 @@ def resident_bytes() -> int:
         return 0
     match = re.search(r"VmRSS:\s+(\d+) kB", status)
     return int(match[1]) * 1024 if match else 0
+
+
+def kept_bytes() -> int:
+    """Return how much freed memory the C library has kept or returned; 0 where it does not say."""
+    library = _c_library()
+    if library is None or not hasattr(library, "mallinfo2"):
+        return 0
+    library.mallinfo2.restype = _MallInfo
+    return int(library.mallinfo2().fordblks)
 
 
 def keep_freed_memory() -> bool:

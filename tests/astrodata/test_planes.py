@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import pickle
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -224,3 +226,20 @@ def test_threads_that_read_different_rows_do_not_disturb_each_other(raw_file: Pa
 
     with ThreadPoolExecutor(4) as pool:
         assert all(pool.map(look, range(0, 590, 3)))
+
+
+def test_planes_that_are_let_go_of_are_freed_at_once(raw_file: Path) -> None:
+    ad = astrodata.open(raw_file)
+    dark = np.ones(SHAPE, np.float32)
+    gone = weakref.ref(dark)
+    ad.subtract(dark)
+    ad[0].derive_variance(lambda values, _: values + dark_level)
+    dark_level = np.float32(1)
+    ad.multiply(2.0)
+    assert ad[0].rows("data")[:3].shape == (3, 7)
+    gc.disable()
+    try:
+        del dark, ad
+        assert gone() is None
+    finally:
+        gc.enable()

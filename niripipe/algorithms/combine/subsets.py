@@ -33,7 +33,7 @@ Spread = Callable[[Float32, slice], Float32]
 
 HELD = 16
 """How many results are made and held at a time at most; each time their inputs are read anew."""
-_HELD_BYTES = 64 << 20
+_HELD_BYTES = 48 << 20
 # Values in a block of rows of all inputs, pixels that are sorted at a time, row by row, and pixels into whose
 # ranks values are inserted at a time, many ranks in a call. Longer calls would leave the cache, and with
 # shorter ones threads wait for the interpreter: measured.
