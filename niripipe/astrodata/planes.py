@@ -424,7 +424,7 @@ class _Derived(_Computed):
         # A handle of its own keeps the pixels as they are now: whoever changes them gets a copy.
         self.source = mine = cast("ArrayPlane", source.copy())
         self.function = function
-        # Without a reference to itself: planes are freed when nobody needs them, not when cycles are collected.
+        # Without a reference to itself, so that planes are freed at once, not when cycles are collected.
         super().__init__(lambda rows: function(mine.rows()[rows], rows), source.shape, dtype)
 
     @property
