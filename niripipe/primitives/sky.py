@@ -122,8 +122,8 @@ class SkyCorrectParams(SkyBuildParams, SubtractSkyParams):
     share: int = Field(
         1,
         ge=1,
-        description="so many neighbouring frames get one sky, made of the 15 nearest of all their skies, "
-        "which may be the frames themselves: quicker, and good enough to find objects",
+        description="so many neighbouring frames beside the target get one sky, made of the 15 nearest of "
+        "all their skies, which may be the frames themselves: quicker, and good enough to find objects",
     )
 
 
@@ -435,7 +435,8 @@ def _shared(
     for start in range(0, len(ordered), number):
         group = ordered[start : start + number]
         every = sorted({name for own, _ in group for name in own})
-        if len(every) < _MANY_SKIES:
+        # Of a target with extended light each exposure less in its own sky counts.
+        if len(every) < _MANY_SKIES or any("OBJFRAME" in frame.phu for _, frame in group):
             for own, frame in group:
                 united.setdefault(own, []).append(frame)
             continue
