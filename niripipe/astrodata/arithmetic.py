@@ -101,7 +101,8 @@ def combine(operation: Operation, left: Extension, right: _Operand, *, in_place:
     check(left, right)
     later = _variance_later(operation, left, right) if in_place else None
     plain = not left.has_variance and not (isinstance(right, Extension) and right.has_variance)
-    if in_place and (later is not None or plain) and left.derive_data(_data_later(operation, right)):
+    if in_place and (later is not None or plain) and left._planes["data"].is_recipe:
+        left.derive_data(_data_later(operation, right))
         if later is not None:
             left.derive_variance(later)
         _finish(left, left, right, in_place)
@@ -169,8 +170,12 @@ def _finish(target: Extension, left: Extension, right: _Operand, in_place: bool)
 def _data_later(operation: Operation, right: _Operand) -> RowFunction:
     """Return the data of a result as a function of those of the left side."""
     ufunc = _UFUNCS[operation]
-    # A handle of its own keeps the pixels as they are now.
-    other = cast("ArrayPlane", right._planes["data"].copy()) if isinstance(right, Extension) else right
+    # A handle or a copy of its own keeps the values as they are now: the caller's array may change.
+    other: ArrayPlane | float | _Array
+    if isinstance(right, Extension):
+        other = cast("ArrayPlane", right._planes["data"].copy())
+    else:
+        other = right.copy() if isinstance(right, np.ndarray) else right
 
     def later(values: _Array, rows: slice) -> _Array:
         operand = other.view() if isinstance(other, ArrayPlane) else other
