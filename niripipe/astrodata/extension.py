@@ -216,7 +216,7 @@ class Extension:
         numpy.ndarray, astropy.table.Table or None
             A read-only view of the array, or the table itself; None if the extension has none.
         """
-        held = self._planes.get(name) or self._extras.get(name)
+        held = self._held(name)
         if held is None:
             return None
         return held.view() if isinstance(held, ArrayPlane) else held.read()
@@ -237,7 +237,7 @@ class Extension:
             A plane of another shape.
         """
         group: dict[str, Any] = self._planes if name in _PLANE_DTYPES else self._extras
-        held = source._planes.get(name) or source._extras.get(name)
+        held = source._held(name)
         if held is None:
             group.pop(name, None)
             return
@@ -269,7 +269,7 @@ class Extension:
         numpy.ndarray or None
             The pixels, which must not be changed; None if the extension has none.
         """
-        held = self._planes.get(name) or self._extras.get(name)
+        held = self._held(name)
         return held.read_once() if isinstance(held, ArrayPlane) else None
 
     def rows(self, name: str) -> Any:
@@ -285,7 +285,7 @@ class Extension:
         object or None
             With `shape` and indexing by a slice; None if the extension has no such plane.
         """
-        held = self._planes.get(name) or self._extras.get(name)
+        held = self._held(name)
         return held.rows() if isinstance(held, ArrayPlane) else None
 
     def reset(self, data: Any, mask: Any, variance: Any) -> None:
@@ -597,6 +597,9 @@ class Extension:
         if self._wcs.is_changed:
             wcs_module.write_to_header(self._wcs.mapping, header)
         return header
+
+    def _held(self, name: str) -> Held[Any] | None:
+        return self._planes.get(name) or self._extras.get(name)
 
     def _held_table(self, name: str) -> HeldTable:
         held = self._extras.get(name)

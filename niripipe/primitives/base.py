@@ -125,10 +125,6 @@ class UnknownPrimitiveError(InputError, AttributeError):
 class Runner(Protocol):
     """What calls primitives: `niripipe.reduction.runner.RecipeRunner`, or the planner."""
 
-    @property
-    def limited(self) -> bool:
-        """Whether memory is limited, so that frames may have to wait on disk."""
-
     def call(
         self,
         owner: PrimitivesBase,

@@ -109,7 +109,7 @@ class FrameStore:
     The folder is private, made when it is first needed, and gone when the block ends, also after an
     error or an interrupt. Values are moved bit for bit, so results do not depend on the limit.
     Within the block the process keeps the memory of freed planes for new ones (`keep_freed_memory`); it
-    is given back when the block ends, and with a limit before each step.
+    is given back when the block ends, and before each step when a limit is near.
 
     Parameters
     ----------

@@ -214,10 +214,6 @@ class _Notes:
     def map(self, function: Callable[[T], R], items: Sequence[T]) -> list[R]:
         return [function(item) for item in items]
 
-    @property
-    def limited(self) -> bool:
-        return False
-
     def later(self, function: Callable[[], R]) -> Callable[[], R]:
         return function
 

@@ -123,11 +123,6 @@ class RecipeRunner:
 
     # -- what primitives use -------------------------------------------------------------------------
 
-    @property
-    def limited(self) -> bool:
-        """Whether memory is limited, so that frames may have to wait on disk."""
-        return self.store.limit is not None
-
     def call(
         self,
         owner: PrimitivesBase,

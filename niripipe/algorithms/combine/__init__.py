@@ -26,10 +26,9 @@ from __future__ import annotations
 from .engine import Combined, MedianVariance, Operation, Rejection, RowSource, combine
 from .noiseclip import NoiseModel
 from .reduce import median_variance_factor
-from .subsets import HELD, SubsetMedian, subset_medians
+from .subsets import SubsetMedian, subset_medians
 
 __all__ = [
-    "HELD",
     "Combined",
     "MedianVariance",
     "NoiseModel",

@@ -26,9 +26,9 @@ __all__ = ["Combined", "MedianVariance", "Operation", "Rejection", "RowSource", 
 Float32 = NDArray[np.float32]
 Bool = NDArray[np.bool_]
 
-BLOCK_VALUES = 1 << 21
-"""Values of all inputs together in a block of rows: eight megabytes of float32. Smaller blocks would suit the
-cache better, but threads then spend their time handing the interpreter lock to each other."""
+# Values of all inputs together in a block of rows: eight megabytes of float32. Smaller blocks would suit the
+# cache better, but threads then spend their time handing the interpreter lock to each other.
+_BLOCK_VALUES = 1 << 21
 
 
 class RowSource(Protocol):
@@ -429,7 +429,7 @@ def _flat(block: NDArray[Any]) -> NDArray[Any]:
 
 
 def _rows_that_fit(n: int, width: int, least: int) -> int:
-    pixels = min(BLOCK_VALUES // n, PLANE_BLOCK)
+    pixels = min(_BLOCK_VALUES // n, PLANE_BLOCK)
     return max(pixels // max(width, 1), least)
 
 

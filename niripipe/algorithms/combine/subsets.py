@@ -24,16 +24,15 @@ from .reduce import median_variance_factor
 from .select import BEST_TIER
 from .settings import Settings
 
-__all__ = ["HELD", "MaskSource", "SubsetMedian", "subset_medians"]
+__all__ = ["MaskSource", "SubsetMedian", "subset_medians"]
 
 Float32 = NDArray[np.float32]
 Bool = NDArray[np.bool_]
 Subset = tuple[int, ...]
 Spread = Callable[[Float32, slice], Float32]
 
-HELD = 16
-"""How many results are made and held at a time at most; each time their inputs are read anew."""
-_HELD_BYTES = 48 << 20
+# How many results are made and held at a time at most, and their bytes; each time their inputs are read anew.
+_HELD, _HELD_BYTES = 16, 48 << 20
 # Values in a block of rows of all inputs, pixels that are sorted at a time, row by row, and pixels into whose
 # ranks values are inserted at a time, many ranks in a call. Longer calls would leave the cache, and with
 # shorter ones threads wait for the interpreter: measured.
@@ -97,7 +96,7 @@ def subset_medians(
     Yields
     ------
     SubsetMedian
-        For each subset in order. At most `HELD` are held at a time.
+        For each subset in order. A few are made and held at a time.
 
     Raises
     ------
@@ -129,7 +128,7 @@ def subset_medians(
     wanted = [_checked(subset, len(planes)) for subset in subsets]
     scales, zeros = per_input("scale", scale, len(planes), 1.0), per_input("zero", zero, len(planes), 0.0)
     result_bytes = (4 if variance is None and spread is None else 8) * shape[0] * shape[1]
-    held = int(np.clip(_HELD_BYTES // result_bytes, 2, HELD))
+    held = int(np.clip(_HELD_BYTES // result_bytes, 2, _HELD))
     for start in range(0, len(wanted), held):
         part = slice(start, start + held)
         noise = None if spread is None else spread[part]
