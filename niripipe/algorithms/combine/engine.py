@@ -16,7 +16,8 @@ from niripipe.algorithms.sorting import median_rows
 from niripipe.errors import DataError, ParameterError
 
 from .noiseclip import HALO, NoiseModel, outliers
-from .reduce import reduce_all, reduce_used
+from .places import LeftOut
+from .reduce import mean_of_used, reduce_all, reduce_used
 from .reject import doubtful, reject
 from .select import BEST_TIER, select_usable
 from .settings import MedianVariance, Operation, Rejection, Settings
@@ -228,19 +229,32 @@ class _Task:
         with np.errstate(all="ignore"):
             data, variance, mask = self._load(wide)
             self._normalise(data, variance)
+            planes = data, variance, mask
+            out = _rows(self.result, rows)
             kept = None
             if self.settings.reject == "noiseclip":
                 assert variance is not None
-                kept = _flat(_explained(data, variance, mask, self.settings, self.scale)[:, inner])
-            _combine_block(
-                _flat(data[:, inner]),
-                None if variance is None else _flat(variance[:, inner]),
-                None if mask is None else _flat(mask[:, inner]),
-                kept,
-                self.settings,
-                _rows(self.result, rows),
-                self.exposures,
-            )
+                left_out = LeftOut(_flat(data), _flat(variance), None if mask is None else _flat(mask))
+                hits = self._hits(data, variance, left_out)
+                if self.settings.operation == "mean":
+                    _mean_of_rest(*planes, left_out, hits, inner, out, self.exposures)
+                    return
+                kept = np.ones(data.shape, bool)
+                kept.reshape(-1)[hits] = False
+                kept = _flat(kept[:, inner])
+            block = [None if plane is None else _flat(plane[:, inner]) for plane in planes]
+            _combine_block(*block, kept, self.settings, out, self.exposures)
+
+    def _hits(self, data: Float32, variance: Float32, left_out: LeftOut) -> NDArray[np.intp]:
+        return outliers(
+            data,
+            variance,
+            self.settings.noise,
+            left_out=left_out,
+            scale=self.scale,
+            hsigma=self.settings.hsigma,
+            lsigma=self.settings.lsigma,
+        )
 
     def _load(self, rows: slice) -> tuple[Float32, Float32 | None, NDArray[np.uint16] | None]:
         """Read rows of all inputs, of one after the other: its variance may be computed from its data."""
@@ -326,6 +340,45 @@ def _combine_block(
         combine_special(data, variance, mask, kept, settings, out, where, exposures)
 
 
+def _mean_of_rest(
+    data: Float32,
+    variance: Float32 | None,
+    mask: NDArray[np.uint16] | None,
+    left_out: LeftOut,
+    hits: NDArray[np.intp],
+    inner: slice,
+    out: Combined,
+    exposures: NDArray[np.float64] | None,
+) -> None:
+    """Take the mean of what is left of ``(n, rows, nx)``, in place: what is left out becomes 0.
+
+    Bit for bit what `combine_special` makes of each pixel, without picking pixels out of all inputs.
+    """
+    assert variance is not None
+    pixels = data[0].size
+    cut = slice(inner.start * data.shape[2], inner.stop * data.shape[2])
+    count = left_out.number - np.bincount(hits % pixels, minlength=pixels)
+    used = count[cut]
+    gone = np.concatenate([left_out.where, hits])
+    for plane in (data, variance):
+        plane.reshape(-1)[gone] = 0
+    out.data[:], out.variance[:] = mean_of_used(_flat(data[:, inner]), _flat(variance[:, inner]), used)
+    out.count[:] = used
+    if mask is not None:
+        assert out.mask is not None
+        block = _flat(mask[:, inner])
+        nothing = np.flatnonzero(used == 0)
+        worst = np.bitwise_or.reduce(block[:, nothing], axis=0) | bits.NO_DATA
+        mask.reshape(-1)[gone] = 0
+        flags = np.bitwise_or.reduce(block, axis=0, out=out.mask)
+        flags[nothing] = worst
+    if out.rejected is not None:
+        out.rejected[:] = left_out.number[cut] - used
+    if out.exposure is not None and exposures is not None:
+        lost = np.bincount(gone % pixels, weights=exposures[gone // pixels], minlength=pixels)
+        out.exposure[:] = exposures.sum() - lost[cut]
+
+
 def combine_special(
     data: Float32,
     variance: Float32 | None,
@@ -379,37 +432,6 @@ def _usable(data: Float32, variance: Float32 | None, mask: NDArray[np.uint16] | 
         if variance is not None:
             np.copyto(variance, 0, where=~finite)
     return usable
-
-
-def _explained(
-    data: Float32,
-    variance: Float32,
-    mask: NDArray[np.uint16] | None,
-    settings: Settings,
-    scale: NDArray[np.float64],
-) -> Bool:
-    """Which inputs the noise model explains, for a block with its halo."""
-    flat, spread = _flat(data), _flat(variance)
-    doubt = ~np.isfinite(np.add.reduce(flat, axis=0) + np.add.reduce(spread, axis=0))
-    if mask is not None:
-        doubt |= np.bitwise_or.reduce(_flat(mask), axis=0) & np.uint16(0xFFFF & ~BEST_TIER) != 0
-    special = np.flatnonzero(doubt)
-    usable = _usable(
-        flat.take(special, axis=1),
-        spread.take(special, axis=1),
-        None if mask is None else _flat(mask).take(special, axis=1),
-    )
-    found = outliers(
-        data,
-        variance,
-        settings.noise,
-        special=special,
-        usable=usable,
-        scale=scale,
-        hsigma=settings.hsigma,
-        lsigma=settings.lsigma,
-    )
-    return np.logical_not(found, out=found)
 
 
 def _rows(result: Combined, rows: slice) -> Combined:

@@ -15,8 +15,11 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from niripipe.algorithms.sorting import lower_median_rows, sort_rows
+from niripipe.algorithms.flags import few_true
+from niripipe.algorithms.sorting import lower_median_rows
 from niripipe.errors import ParameterError
+
+from .places import LeftOut
 
 __all__ = ["HALO", "NoiseModel", "outliers"]
 
@@ -28,6 +31,10 @@ _REACH = 2
 
 HALO = _REACH + 1
 """Rows needed on either side of a block: neighbours of rejected pixels, and the contrast there."""
+
+
+_GROUP = 1 << 18
+"""Values of some inputs that are compared with the centre at a time: they stay in the cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +92,11 @@ def outliers(
     variance: Float32,
     model: NoiseModel,
     *,
-    special: NDArray[np.intp],
-    usable: Bool,
+    left_out: LeftOut,
     scale: NDArray[np.float64],
     hsigma: float,
     lsigma: float,
-) -> Bool:
+) -> NDArray[np.intp]:
     """Find outliers in a block of rows.
 
     The centre is the median; for an even number of inputs the *lower* of the two middle values, raised by
@@ -102,13 +108,11 @@ def outliers(
     Parameters
     ----------
     data, variance : ndarray
-        Values and variances ``(n, rows, nx)``.
+        Values and variances ``(n, rows, nx)``, contiguous. Not modified in the end.
     model : NoiseModel
         The expected scatter.
-    special : ndarray of int
-        Flat indices of the pixels where not every input takes part.
-    usable : ndarray of bool
-        Which ones do there, ``(n, special.size)``.
+    left_out : LeftOut
+        Inputs that take no part.
     scale : ndarray
         Factors by which the inputs were multiplied, ``(n,)``: photon noise scales with them.
     hsigma, lsigma : float
@@ -116,69 +120,83 @@ def outliers(
 
     Returns
     -------
-    ndarray of bool
-        ``(n, rows, nx)``. Valid in all rows except `HALO` at either end of the block, unless
-        that is the end of the image.
+    ndarray of int
+        The outliers, as ascending indices into the flattened inputs; none is among those left out. Valid in
+        all rows except `HALO` at either end of the block, unless that is the end of the image.
     """
-    centre, smallest, count = _centre(data, variance, special, usable)
-    extra = _model_variance(centre, smallest, count, model)
-    found = np.empty(data.shape, bool)
+    n, height, width = data.shape
+    centre, smallest = _centre(data, variance, left_out)
+    extra = _model_variance(centre, smallest, left_out.number.reshape(height, width), model)
     high, low = np.float32(hsigma**2), np.float32(lsigma**2)
-    deviation, expected = np.empty_like(centre), np.empty_like(centre)
-    for index, (values, own) in enumerate(zip(data, variance, strict=True)):
-        np.subtract(values, centre, out=deviation)
-        np.multiply(deviation, np.float32(-scale[index] / model.gain), out=expected)
-        expected += own
-        np.maximum(expected, smallest, out=expected)
-        expected += extra
-        limit = high if high == low else np.where(deviation > 0, high, low)
-        deviation *= deviation
-        hit = found[index]
-        np.greater(deviation, limit * expected, out=hit)
-        hit.reshape(-1)[special] &= usable[index]
-        _look_around(hit, deviation, expected, model.neighbour_sigma)
-        hit.reshape(-1)[special] &= usable[index]
-    return found
+    factor = (-scale / model.gain).astype(np.float32)[:, None, None]
+    group = max(_GROUP // centre.size, 1)
+    deviation = np.empty((group, height, width), np.float32)
+    expected, limit = np.empty_like(deviation), np.empty_like(deviation)
+    hit = np.empty(deviation.shape, bool)
+    found = []
+    edges = np.searchsorted(left_out.where, np.arange(0, n + group, group) * centre.size)
+    for turn, first in enumerate(range(0, n, group)):
+        inputs = slice(first, min(first + group, n))
+        some = slice(0, inputs.stop - first)
+        np.subtract(data[inputs], centre, out=deviation[some])
+        np.multiply(deviation[some], factor[inputs], out=expected[some])
+        expected[some] += variance[inputs]
+        np.maximum(expected[some], smallest, out=expected[some])
+        expected[some] += extra
+        sides = high if high == low else np.where(deviation[some] > 0, high, low)
+        np.multiply(expected[some], sides, out=limit[some])
+        deviation[some] *= deviation[some]
+        np.greater(deviation[some], limit[some], out=hit[some])
+        unusable = left_out.where[edges[turn] : edges[turn + 1]] - first * centre.size
+        places = _with_neighbours(hit[some], unusable, deviation[some], expected[some], model.neighbour_sigma)
+        found.append(places + first * centre.size)
+    return np.concatenate(found)
 
 
-def _look_around(hit: Bool, squared: Float32, expected: Float32, limit: float) -> None:
-    """Apply a lower limit to the eight neighbours of every hit."""
-    height, width = hit.shape
-    rows, columns = np.divmod(np.flatnonzero(hit), width)
-    if not rows.size or np.isinf(limit):
-        return
-    for dy in (-1, 0, 1):
-        for dx in (-1, 0, 1):
-            y, x = rows + dy, columns + dx
-            inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
-            y, x = y[inside], x[inside]
-            hit[y, x] |= squared[y, x] > np.float32(limit**2) * expected[y, x]
+def _with_neighbours(
+    hit: Bool, unusable: NDArray[np.intp], squared: Float32, expected: Float32, limit: float
+) -> NDArray[np.intp]:
+    """Return where usable pixels are hit, a lower limit holding for the eight neighbours of every hit."""
+    _, height, width = hit.shape
+    flat = hit.reshape(-1)
+    flat[unusable] = False
+    places = few_true(flat)
+    if not places.size or np.isinf(limit):
+        return places
+    step = np.arange(-1, 2)
+    line, x = np.divmod(places[:, None, None], width)
+    y = line % height + step[:, None]
+    x = x + step
+    inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
+    near = (places[:, None, None] + step[:, None] * width + step)[inside]
+    beyond = squared.reshape(-1)[near] > np.float32(limit**2) * expected.reshape(-1)[near]
+    flat[near[beyond]] = True
+    flat[unusable] = False
+    return few_true(flat)
 
 
-def _centre(
-    data: Float32, variance: Float32, special: NDArray[np.intp], usable: Bool
-) -> tuple[Float32, Float32, NDArray[np.intp]]:
-    """Robust centre, smallest variance and number of inputs of each pixel; NaN where there are none."""
+def _centre(data: Float32, variance: Float32, left_out: LeftOut) -> tuple[Float32, Float32]:
+    """Robust centre and smallest variance of each pixel; NaN and infinity where there are no inputs.
+
+    Inputs that take no part do so as infinities, in turn of either sign. The first one is negative where the
+    number of inputs is odd, so that the lower median of the rest keeps its rank whatever their number.
+    """
     n = len(data)
-    # What the lower median lies below the mean of normal deviates on average, in sigma.
-    below = np.array([0.0] + [_lower_median_offset(k) for k in range(1, n + 1)], np.float32)
-    smallest = np.minimum.reduce(variance, axis=0)
-    centre = lower_median_rows(data.copy())
-    if n % 2 == 0:
-        centre += below[n] * np.sqrt(smallest)
-    if not special.size:
-        return centre, smallest, np.asarray(n)
     infinity = np.float32(np.inf)
-    least = np.where(usable, variance.reshape(n, -1).take(special, axis=1), infinity).min(axis=0)
-    number = np.count_nonzero(usable, axis=0)
-    ordered = sort_rows(np.where(usable, data.reshape(n, -1).take(special, axis=1), infinity))
-    middle = np.take_along_axis(ordered, np.maximum(number - 1, 0)[None] // 2, axis=0)[0]
-    middle += below[number] * np.sqrt(least)
-    middle[number == 0] = np.nan
-    count = np.full(centre.shape, n)
-    for plane, part in ((centre, middle), (smallest, least), (count, number)):
-        plane.reshape(-1)[special] = part
-    return centre, smallest, count
+    ordered = data.copy()
+    first = infinity if n % 2 == 0 else -infinity
+    ordered.reshape(-1)[left_out.where] = np.where(left_out.first_and_every_second, first, -first)
+    flat = variance.reshape(-1)
+    kept = flat[left_out.where]
+    flat[left_out.where] = infinity
+    smallest = np.minimum.reduce(variance, axis=0)
+    flat[left_out.where] = kept
+    centre = lower_median_rows(ordered)
+    if n % 2 == 0 or left_out.where.size:
+        # What the lower median lies below the mean of normal deviates on average, in sigma.
+        below = np.array([np.nan] + [_lower_median_offset(k) for k in range(1, n + 1)], np.float32)
+        centre += below[left_out.number].reshape(centre.shape) * np.sqrt(smallest)
+    return centre, smallest
 
 
 def _model_variance(

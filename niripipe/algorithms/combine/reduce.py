@@ -12,7 +12,7 @@ from niripipe.algorithms.sorting import lower_median_rows, median_rows
 from .reject import median_of_sorted, sorted_usable
 from .settings import Settings
 
-__all__ = ["median_variance_factor", "reduce_all", "reduce_used"]
+__all__ = ["mean_of_used", "median_variance_factor", "reduce_all", "reduce_used"]
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
@@ -154,6 +154,13 @@ def reduce_used(
         spread = _mean(deviation, number - 1)
     spread /= np.maximum(number, 1).astype(np.float32)
     spread *= factors[number]
+    return value, spread
+
+
+def mean_of_used(data: Float32, variance: Float32, number: NDArray[np.intp]) -> tuple[Float32, Float32]:
+    """Return the mean, and its variance, of `number` inputs a pixel; the others are 0 in both planes."""
+    value, spread = _mean(data, number), _mean(variance, number)
+    spread /= np.maximum(number, 1).astype(np.float32)
     return value, spread
 
 
