@@ -229,7 +229,6 @@ class _Task:
         with np.errstate(all="ignore"):
             data, variance, mask = self._load(wide)
             self._normalise(data, variance)
-            planes = data, variance, mask
             out = _rows(self.result, rows)
             kept = None
             if self.settings.reject == "noiseclip":
@@ -237,13 +236,20 @@ class _Task:
                 left_out = LeftOut(_flat(data), _flat(variance), None if mask is None else _flat(mask))
                 hits = self._hits(data, variance, left_out)
                 if self.settings.operation == "mean":
-                    _mean_of_rest(*planes, left_out, hits, inner, out, self.exposures)
+                    _mean_of_rest(data, variance, mask, left_out, hits, inner, out, self.exposures)
                     return
                 kept = np.ones(data.shape, bool)
                 kept.reshape(-1)[hits] = False
                 kept = _flat(kept[:, inner])
-            block = [None if plane is None else _flat(plane[:, inner]) for plane in planes]
-            _combine_block(*block, kept, self.settings, out, self.exposures)
+            _combine_block(
+                _flat(data[:, inner]),
+                None if variance is None else _flat(variance[:, inner]),
+                None if mask is None else _flat(mask[:, inner]),
+                kept,
+                self.settings,
+                out,
+                self.exposures,
+            )
 
     def _hits(self, data: Float32, variance: Float32, left_out: LeftOut) -> NDArray[np.intp]:
         return outliers(
