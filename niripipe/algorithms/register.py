@@ -35,6 +35,11 @@ _MAX_ERROR = 0.06
 _ROUNDS = 12
 # Places with less than this part of the highest number of votes are chance.
 _HOPELESS = 0.2
+# Candidates of one rotation and scale at most.
+_PLACES = 8
+# A second shift is a rival from this part of the first one's pairs on. One that has less than `_NO_RIVAL` of
+# them even within a wider radius is none, where there are enough pairs for counting them to mean something.
+_RIVAL, _NO_RIVAL, _MANY_PAIRS = 0.6, 0.5, 12
 # Cells along an axis in which neighbours are looked for; more would be smaller than any field needs.
 _CELLS = 4096
 # A correlation has no pairs to clip; its error is less certain, and the limit lower.
@@ -210,11 +215,15 @@ def match_sources(
             centre, f"not enough sources: {len(frame)} in the frame, {len(reference)} in the reference"
         )
     trials = _trials(frame, reference, search_radius, match_radius, rotate, scale, centre)
-    refined = (
-        _refine(frame, reference, start, match_radius, search_radius, centre, rotate, scale, min_sources)
-        for start in trials
-    )
-    solutions = [solution for solution in refined if solution is not None]
+    solutions: list[_Solution] = []
+    for start in trials:
+        most = max((solution.pairs[0].size for solution in solutions), default=0)
+        solution = _refine(
+            frame, reference, start, match_radius, search_radius, centre, rotate, scale, min_sources,
+            least=int(_NO_RIVAL * most) if most >= _MANY_PAIRS else 1,
+        )  # fmt: skip
+        if solution is not None:
+            solutions.append(solution)
     if not solutions:
         return _refused(
             centre,
@@ -469,15 +478,21 @@ def _vote(
     smooth = _over_square(counts.reshape(number, number).astype(np.float64), 3, np.add) / 9
     peaks = (smooth == _over_square(smooth, 5, np.maximum)) & (smooth > 0)
     row, column = np.nonzero(peaks)
-    order = np.argsort(-smooth[row, column], kind="stable")[:8]
-    return [
-        (
-            float(smooth[row[k], column[k]]),
-            (float(column[k]) - 1.5) * cell - search - match,
-            (float(row[k]) - 1.5) * cell - search - match,
-        )
-        for k in order
-    ]
+    order = np.argsort(-smooth[row, column], kind="stable")
+    row, column = row[order], column[order]
+    height = smooth[row, column]
+    found: list[tuple[float, float, float]] = []
+    free = np.ones(row.size, bool)
+    for k in range(row.size):
+        if free[k] and len(found) < _PLACES:
+            # One pair alone makes a square of equal votes: their middle is one candidate.
+            same = free & (abs(row - row[k]) <= 2) & (abs(column - column[k]) <= 2) & (height == height[k])
+            free[same] = False
+            y, x = float(row[same].mean()), float(column[same].mean())
+            found.append(
+                (float(height[k]), (x - 1.5) * cell - search - match, (y - 1.5) * cell - search - match)
+            )
+    return found
 
 
 def _over_square(values: Floats, size: int, function: np.ufunc) -> Floats:
@@ -530,15 +545,16 @@ def _refine(
     rotate: bool,
     scale: bool,
     min_sources: int,
+    least: int,
 ) -> _Solution | None:
-    """Pair, fit, clip, until the pairs rest."""
+    """Pair, fit, clip, until the pairs rest; None with less than so many pairs in the wider first round."""
     dx, dy, angle, factor = start
     variance, variance_ref = _errors(frame) ** 2, _errors(reference) ** 2
     extra, radius, before = 0.0, 1.5 * match, None
     for turn in range(_ROUNDS):
         x, y = _moved(frame.x, frame.y, dx, dy, angle, factor, centre)
         i, j = pair_sources(x, y, reference.x, reference.y, radius)
-        if i.size == 0:
+        if i.size < (1 if turn else least):
             return None
         rx, ry = reference.x[j] - x[i], reference.y[j] - y[i]
         weight = 1 / (variance[i] + variance_ref[j] + extra)
@@ -697,7 +713,7 @@ def _judge(
 def _rivals(best: _Solution, other: _Solution) -> bool:
     """Tell whether a second shift explains nearly as much."""
     first, second = best.pairs[0].size, other.pairs[0].size
-    return second > 0.6 * first and best.score - other.score < 3
+    return second > _RIVAL * first and best.score - other.score < 3
 
 
 def _few(
