@@ -6,10 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from niripipe.algorithms import bits
-from niripipe.algorithms.combine import RowSource
 from niripipe.algorithms.flags import Flags, few_true
 from niripipe.algorithms.parallel import plane_rows, row_blocks
 from niripipe.algorithms.regions import connected
+from niripipe.algorithms.sources import RowSource
 from niripipe.errors import DataError
 
 __all__ = ["find_flags", "flag_levels", "where_flagged"]

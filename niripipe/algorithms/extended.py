@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from niripipe.algorithms.gaussian import MAD_TO_SIGMA
 from niripipe.algorithms.regions import connected
+from niripipe.algorithms.sources import PlaneSource
 from niripipe.errors import AlgorithmError
 
 __all__ = ["BOX", "ExtendedLight", "box_medians", "extended_light", "over_pixels"]
@@ -54,14 +55,14 @@ class ExtendedLight:
     levels: Float64
 
 
-def box_medians(plane: Floats, *flags: NDArray[Any] | None) -> Float64:
+def box_medians(plane: PlaneSource, *flags: PlaneSource | None) -> Float64:
     """Return the medians of the boxes of a frame.
 
     Parameters
     ----------
-    plane : ndarray, shape (ny, nx)
-        The frame.
-    *flags : ndarray of the same shape or None
+    plane : ndarray or PlaneSource, shape (ny, nx)
+        The frame; a quarter of it is read.
+    *flags : ndarray or PlaneSource of the same shape, or None
         Pixels that are not zero in one of them are left out.
 
     Returns

@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from niripipe.algorithms.parallel import plane_rows, row_blocks
+from niripipe.algorithms.sources import RowSource
 
 __all__ = ["Flags", "few_true"]
-
-
-class _Rows(Protocol):
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-
-    def __getitem__(self, rows: slice, /) -> NDArray[Any]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +29,12 @@ class Flags:
     bits: NDArray[np.uint16]
 
     @classmethod
-    def of(cls, mask: _Rows) -> Flags:
+    def none(cls) -> Flags:
+        """Return a mask without a flag."""
+        return cls(np.zeros(0, np.int32), np.zeros(0, np.uint16))
+
+    @classmethod
+    def of(cls, mask: RowSource) -> Flags:
         """Return the flags of a mask, which is read block by block."""
         height, width = mask.shape
         found, bits = [np.zeros(0, np.intp)], [np.zeros(0, np.uint16)]

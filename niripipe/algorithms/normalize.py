@@ -8,33 +8,20 @@ compared with one plane, which takes a time proportional to the number of frames
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from niripipe.algorithms.sources import PlaneSource, Section
 from niripipe.errors import AlgorithmError, DataError, ParameterError
 
 __all__ = ["Method", "masked_median", "scale_factors", "zero_offsets"]
 
 Float32 = NDArray[np.float32]
 Bool = NDArray[np.bool_]
-Section = tuple[slice, slice]
 Method = Literal["pairwise", "reference"]
 Kind = Literal["scale", "zero"]
-
-
-class PlaneSource(Protocol):
-    """A plane that gives a part of itself on demand: an array, or something that reads it from a file."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """``(ny, nx)``."""
-        ...
-
-    def __getitem__(self, section: Section, /) -> NDArray[Any]:
-        """Return some rows and columns."""
-        ...
 
 
 Flags = Sequence[PlaneSource | None]

@@ -488,10 +488,8 @@ def _vote(
             # One pair alone makes a square of equal votes: their middle is one candidate.
             same = free & (abs(row - row[k]) <= 2) & (abs(column - column[k]) <= 2) & (height == height[k])
             free[same] = False
-            y, x = float(row[same].mean()), float(column[same].mean())
-            found.append(
-                (float(height[k]), (x - 1.5) * cell - search - match, (y - 1.5) * cell - search - match)
-            )
+            to_x, to_y = (float(np.mean(at[same]) - 1.5) * cell - search - match for at in (column, row))
+            found.append((float(height[k]), to_x, to_y))
     return found
 
 

@@ -19,15 +19,15 @@ from numpy.typing import NDArray
 
 from niripipe.algorithms.background import Background, lattice, level_of, measure_background, strided_level
 from niripipe.algorithms.gaussian import MEDIAN_ERROR
-from niripipe.algorithms.parallel import plane_rows, row_blocks
+from niripipe.algorithms.sources import PlaneSource, Section
 from niripipe.errors import AlgorithmError, ParameterError
 
-__all__ = ["SkyMatch", "Subtracted", "sky_factor", "sky_offset", "sky_residual", "subtracted"]
+__all__ = ["SkyMatch", "sky_factor", "sky_offset", "sky_residual", "subtracted", "unsubtracted"]
 
 Floats = NDArray[np.floating[Any]]
-Integers = NDArray[np.integer[Any]] | NDArray[np.bool_]
 LevelKind = Literal["peak", "median", "faint", "boxes"]
 
+_ALL = (slice(None), slice(None))
 _SAMPLES = 1 << 18
 # Side of the boxes, in pixels, and share of them, that define the level "faint".
 _BOX, _FAINT_SHARE = 32, 0.2
@@ -61,61 +61,47 @@ class SkyMatch:
     share: float = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class Subtracted:
-    """A frame without its sky: `data` and `variance` (None if it had none), float32 ``(ny, nx)``."""
-
-    data: NDArray[np.float32]
-    variance: NDArray[np.float32] | None
-
-
 def subtracted(
-    data: NDArray[np.float32],
-    variance: Callable[[slice], NDArray[np.float32]] | None,
-    sky: NDArray[np.float32],
-    sky_variance: NDArray[np.float32] | None,
-    *,
-    factor: float = 1.0,
-    constant: float = 0.0,
-) -> Subtracted:
-    """Subtract a sky from a frame, in one pass.
+    data: NDArray[np.float32], sky: NDArray[np.float32], *, factor: float = 1.0, constant: float = 0.0
+) -> NDArray[np.float32]:
+    """Subtract a sky from some pixels of a frame.
 
     Parameters
     ----------
-    data, sky : ndarray of float32, shape (ny, nx)
-        Frame and sky. Not modified.
-    variance : callable, optional
-        Takes a slice of rows, returns the variance of the frame there.
-    sky_variance : ndarray of float32 of the same shape, optional
-        Variance of the sky; none counts as exact.
+    data, sky : ndarray of float32
+        Frame and sky, of one shape. Not modified.
     factor, constant : float
         What the sky is multiplied by, and a number to subtract too.
 
     Returns
     -------
-    Subtracted
-        ``data - factor * sky - constant`` and ``variance + factor**2 * sky_variance``, new arrays.
+    ndarray of float32
+        ``data - factor * sky - constant``.
     """
-    result = np.empty(data.shape, np.float32)
-    spread = None if variance is None else np.empty(data.shape, np.float32)
-    for rows in row_blocks(data.shape[0], plane_rows(data.shape[1])):
-        block = np.multiply(sky[rows], np.float32(-factor), out=result[rows])
-        block += data[rows]
-        if constant:
-            block -= np.float32(constant)
-        if variance is not None and spread is not None:
-            spread[rows] = variance(rows)
-            if sky_variance is not None:
-                spread[rows] += np.float32(factor**2) * sky_variance[rows]
-    return Subtracted(result, spread)
+    result: NDArray[np.float32] = sky * np.float32(-factor)
+    result += data
+    if constant:
+        result -= np.float32(constant)
+    return result
+
+
+def unsubtracted(
+    data: NDArray[np.float32], sky: NDArray[np.float32], *, factor: float = 1.0, constant: float = 0.0
+) -> NDArray[np.float32]:
+    """Undo `subtracted`, to the rounding of float32; the parameters are the same."""
+    result: NDArray[np.float32] = sky * np.float32(factor)
+    result += data
+    if constant:
+        result += np.float32(constant)
+    return result
 
 
 def sky_factor(
-    data: Floats,
-    sky: Floats,
-    mask: Integers | None = None,
-    sky_mask: Integers | None = None,
-    objmask: Integers | None = None,
+    data: PlaneSource,
+    sky: PlaneSource,
+    mask: PlaneSource | None = None,
+    sky_mask: PlaneSource | None = None,
+    objmask: PlaneSource | None = None,
     *,
     level: LevelKind = "peak",
     threshold: float = 0.001,
@@ -125,11 +111,11 @@ def sky_factor(
 
     Parameters
     ----------
-    data, sky : ndarray, shape (ny, nx)
-        Science frame and sky frame.
-    mask, sky_mask : integer ndarray of the same shape, optional
+    data, sky : ndarray or PlaneSource, shape (ny, nx)
+        Science frame and sky frame; only a sample is read.
+    mask, sky_mask : ndarray of int or PlaneSource of the same shape, optional
         Data quality of either; pixels that are not zero are left out.
-    objmask : integer ndarray of the same shape, optional
+    objmask : ndarray of int or PlaneSource of the same shape, optional
         Sources in the science frame; pixels that are not zero are left out. Give one whenever there is one:
         a frame that is measured with its sources in has too much subtracted.
     level : {"peak", "median", "faint", "boxes"}
@@ -192,11 +178,11 @@ def sky_factor(
 
 
 def sky_offset(
-    data: Floats,
-    sky: Floats,
-    mask: Integers | None = None,
-    sky_mask: Integers | None = None,
-    objmask: Integers | None = None,
+    data: PlaneSource,
+    sky: PlaneSource,
+    mask: PlaneSource | None = None,
+    sky_mask: PlaneSource | None = None,
+    objmask: PlaneSource | None = None,
     *,
     level: LevelKind = "peak",
     sampling: int | None = None,
@@ -224,11 +210,11 @@ def sky_offset(
 
 
 def sky_residual(
-    data: Floats,
-    sky: Floats,
-    mask: Integers | None = None,
-    sky_mask: Integers | None = None,
-    objmask: Integers | None = None,
+    data: PlaneSource,
+    sky: PlaneSource,
+    mask: PlaneSource | None = None,
+    sky_mask: PlaneSource | None = None,
+    objmask: PlaneSource | None = None,
     *,
     factor: float = 1.0,
     level: LevelKind = "peak",
@@ -258,11 +244,11 @@ def sky_residual(
 
 
 def _sample(
-    data: Floats,
-    sky: Floats,
-    mask: Integers | None,
-    sky_mask: Integers | None,
-    objmask: Integers | None,
+    data: PlaneSource,
+    sky: PlaneSource,
+    mask: PlaneSource | None,
+    sky_mask: PlaneSource | None,
+    objmask: PlaneSource | None,
     level: LevelKind,
     sampling: int | None,
     thin: int = 1,
@@ -285,39 +271,46 @@ def _sample(
     if level in ("faint", "boxes"):
         return _box_sample(data, sky, mask, sky_mask, objmask, level, thin)
     pieces = []
-    step = max(1, round(thin * data.size / _SAMPLES))
+    step = max(1, round(thin * math.prod(data.shape) / _SAMPLES))
     for row, column in lattice(step):
         cut = (slice(row, None, step), slice(column, None, step))
-        good = np.isfinite(data[cut]) & np.isfinite(sky[cut])
-        for plane in (mask, sky_mask, objmask):
-            if plane is not None:
-                good &= plane[cut] == 0
-        pieces.append((data[cut][good], sky[cut][good]))
+        some, some_sky, good = _usable(cut, data, sky, mask, sky_mask, objmask)
+        pieces.append((some[good], some_sky[good]))
     science = np.concatenate([piece[0] for piece in pieces])
     frame = np.concatenate([piece[1] for piece in pieces])
     measure = level_of if level == "peak" else _median_level
     return science, frame, measure, partial(measure, frame)
 
 
+def _usable(
+    cut: Section, data: PlaneSource, sky: PlaneSource, *flags: PlaneSource | None
+) -> tuple[Floats, Floats, NDArray[np.bool_]]:
+    """Read a part of frame and sky, and find where both are numbers without flags."""
+    some, some_sky = data[cut], sky[cut]
+    good = np.isfinite(some) & np.isfinite(some_sky)
+    for plane in flags:
+        if plane is not None:
+            good &= plane[cut] == 0
+    return some, some_sky, good
+
+
 def _strided_sample(
-    data: Floats,
-    sky: Floats,
-    mask: Integers | None,
-    sky_mask: Integers | None,
-    objmask: Integers | None,
+    data: PlaneSource,
+    sky: PlaneSource,
+    mask: PlaneSource | None,
+    sky_mask: PlaneSource | None,
+    objmask: PlaneSource | None,
     sampling: int,
 ) -> tuple[Floats, Floats, Callable[[Floats], Background], Callable[[], Background]]:
-    good = np.isfinite(data) & np.isfinite(sky)
-    for plane in (mask, objmask):
-        if plane is not None:
-            good &= plane == 0
+    some, some_sky, good = _usable(_ALL, data, sky, mask, None, objmask)
 
     def measure(values: Floats) -> Background:
         # The sample is already one in `sampling`; only the fit takes one in `sampling` again.
         return strided_level(values.astype(np.float64), sampling)
 
-    base = partial(measure_background, sky, sky_mask, sampling=sampling)
-    return data[good][::sampling], sky[good][::sampling], measure, base
+    flags = None if sky_mask is None else sky_mask[_ALL]
+    base = partial(measure_background, some_sky, flags, sampling=sampling)
+    return some[good][::sampling], some_sky[good][::sampling], measure, base
 
 
 def _median_level(values: Floats) -> Background:
@@ -325,11 +318,11 @@ def _median_level(values: Floats) -> Background:
 
 
 def _box_sample(
-    data: Floats,
-    sky: Floats,
-    mask: Integers | None,
-    sky_mask: Integers | None,
-    objmask: Integers | None,
+    data: PlaneSource,
+    sky: PlaneSource,
+    mask: PlaneSource | None,
+    sky_mask: PlaneSource | None,
+    objmask: PlaneSource | None,
     level: LevelKind,
     thin: int,
 ) -> tuple[Floats, Floats, Callable[[Floats], Background], Callable[[], Background]]:
@@ -343,16 +336,13 @@ def _box_sample(
     # Half of the rows and half of the columns: the boxes' medians need no more.
     step = 2 * math.isqrt(thin)
     cut = (slice(0, ny * _BOX, step), slice(0, nx * _BOX, step))
-    good = np.isfinite(data[cut]) & np.isfinite(sky[cut])
-    for plane in (mask, sky_mask, objmask):
-        if plane is not None:
-            good &= plane[cut] == 0
+    some, some_sky, good = _usable(cut, data, sky, mask, sky_mask, objmask)
 
-    def boxes(plane: Floats) -> Floats:
-        part = np.where(good, plane[cut], np.nan).reshape(ny, _BOX // step, nx, _BOX // step)
+    def boxes(part: Floats) -> Floats:
+        part = np.where(good, part, np.nan).reshape(ny, _BOX // step, nx, _BOX // step)
         return part.transpose(0, 2, 1, 3).reshape(ny * nx, -1)
 
-    science, frame = boxes(data), boxes(sky)
+    science, frame = boxes(some), boxes(some_sky)
     # A box that is mostly masked has no median worth comparing.
     enough = np.isfinite(science).mean(axis=1) > 0.3
     if enough.sum() < 25:
@@ -362,7 +352,7 @@ def _box_sample(
             expected=">= 25",
         )
     measure = _faint_level if level == "faint" else _box_level
-    return science[enough], frame[enough], measure, lambda: level_of(sky[cut][good])
+    return science[enough], frame[enough], measure, lambda: level_of(some_sky[good])
 
 
 def _faint_level(values: Floats) -> Background:

@@ -13,7 +13,7 @@ from niripipe.astrodata.extension import Extension
 from niripipe.astrodata.factory import create, open, register_class
 from niripipe.astrodata.fits_source import MissingFileError
 from niripipe.astrodata.headers import HeaderManager, header_value
-from niripipe.astrodata.planes import restore
+from niripipe.astrodata.planes import ArrayPlane, restore
 from niripipe.astrodata.provenance import (
     HistoryRecord,
     ProvenanceRecord,
@@ -33,6 +33,7 @@ __all__ = [
     "DQ",
     "FAIL",
     "NOT_SIGNAL",
+    "ArrayPlane",
     "AstroData",
     "Extension",
     "HeaderManager",

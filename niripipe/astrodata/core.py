@@ -14,7 +14,7 @@ from niripipe.astrodata import arithmetic, descriptors, display, naming, tags
 from niripipe.astrodata.descriptors import astro_data_descriptor
 from niripipe.astrodata.extension import Extension, check_extra_name
 from niripipe.astrodata.headers import HeaderManager, WatchedHeader, header_value, watched
-from niripipe.astrodata.planes import RowFunction, Rows
+from niripipe.astrodata.planes import ArrayPlane, RowFunction, Rows
 from niripipe.astrodata.provenance import HistoryRecord, ProvenanceRecord, Records
 from niripipe.astrodata.section import Section
 from niripipe.astrodata.tables import HeldTable, is_table
@@ -370,18 +370,22 @@ class AstroData:
         """Return ``data``, ``variance``, ``mask`` or an extra for reading only, without copying."""
         return self._each(lambda extension: extension.read(name))
 
-    def derive_variance(self, function: RowFunction) -> None:
+    def derive_variance(self, function: RowFunction, *, using: Sequence[ArrayPlane] = ()) -> None:
         """Set the variance as a function of the present data, see `Extension.derive_variance`."""
         for extension in self.extensions:
-            extension.derive_variance(function)
+            extension.derive_variance(function, using=using)
 
     def variance_function(self) -> Any:
         """Return the function of the data that the variance still is, see `Extension.variance_function`."""
         return self._each(lambda extension: extension.variance_function())
 
-    def derive_data(self, function: RowFunction) -> Any:
+    def variance_of(self, data: Any) -> Any:
+        """Return the variance of a single extension for reading only, see `Extension.variance_of`."""
+        return self._extension.variance_of(data)
+
+    def derive_data(self, function: RowFunction, *, using: Sequence[ArrayPlane] = ()) -> Any:
         """Replace the data by a function of them, see `Extension.derive_data`."""
-        return self._each(lambda extension: extension.derive_data(function))
+        return self._each(lambda extension: extension.derive_data(function, using=using))
 
     def compute_mask(self, function: Rows) -> None:
         """Set the mask to what a function makes of it, see `Extension.compute_mask`."""

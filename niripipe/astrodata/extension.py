@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any, cast
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from niripipe.astrodata import wcs as wcs_module
 from niripipe.astrodata.headers import WatchedHeader, drop_structure, watched
-from niripipe.astrodata.planes import ArrayPlane, Held, RowFunction, Rows
+from niripipe.astrodata.planes import ArrayPlane, Held, RowFunction, Rows, in_blocks
 from niripipe.astrodata.section import Section
 from niripipe.astrodata.tables import HeldTable, is_table
 from niripipe.astrodata.tangent import TangentPlane
@@ -117,7 +117,7 @@ class Extension:
     def variance(self, array: Any) -> None:
         self._set_plane("variance", array)
 
-    def derive_variance(self, function: RowFunction) -> None:
+    def derive_variance(self, function: RowFunction, *, using: Sequence[ArrayPlane] = ()) -> None:
         """Set the variance as a function of the present data, computed when somebody needs it.
 
         Subtracting and dividing by another extension in place keeps it so; any other change of the data has
@@ -128,10 +128,12 @@ class Extension:
         function : callable
             Takes the values of some rows of the data, and the rows as a slice; returns their variance,
             float32, pixel by pixel.
+        using : sequence of ArrayPlane
+            Other planes that the function reads; their memory is counted as this extension's.
         """
-        self._planes["variance"] = ArrayPlane.derived(self._planes["data"], function)
+        self._planes["variance"] = ArrayPlane.derived(self._planes["data"], function, using=using)
 
-    def derive_data(self, function: RowFunction) -> bool:
+    def derive_data(self, function: RowFunction, *, using: Sequence[ArrayPlane] = ()) -> bool:
         """Replace the data by a function of them, computed when somebody needs them; False if they are kept.
 
         Data that are in memory only are kept: the caller changes them. The variance stays what it was: one
@@ -142,11 +144,13 @@ class Extension:
         function : callable
             Takes the values of some rows of the data, which it must not change, and the rows as a slice;
             returns the new values, float32, pixel by pixel.
+        using : sequence of ArrayPlane
+            Other planes that the function reads; their memory is counted as this extension's.
         """
         before = self._planes["data"]
         if not before.is_recipe:
             return False
-        self._planes["data"] = ArrayPlane.derived(before, function)
+        self._planes["data"] = ArrayPlane.derived(before, function, using=(before, *using))
         self._follow_data()
         return True
 
@@ -172,6 +176,25 @@ class Extension:
         """Return the function of the present data that the variance still is, or None."""
         plane = self._planes.get("variance")
         return None if plane is None else plane.derivation(self._planes["data"])
+
+    def variance_of(self, data: NDArray[np.float32]) -> NDArray[np.float32] | None:
+        """Return the variance for reading only, from data that the caller has read already where it can.
+
+        Parameters
+        ----------
+        data : ndarray of float32
+            The present data, as `read_once` gives them.
+
+        Returns
+        -------
+        numpy.ndarray or None
+            float32, of the same shape; None without a variance.
+        """
+        plane = self._planes.get("variance")
+        function = None if plane is None else plane.derivation(self._planes["data"])
+        if plane is None or function is None or plane.is_loaded:
+            return None if plane is None else plane.read_once()
+        return in_blocks(function, data)
 
     @property
     def mask(self) -> NDArray[np.uint16] | None:

@@ -12,7 +12,7 @@ import os
 import threading
 import uuid
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar, cast
 
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from niripipe.errors import StorageError
 
-__all__ = ["ArrayPlane", "Held", "RowFunction", "Rows", "restore", "row_blocks"]
+__all__ = ["ArrayPlane", "Held", "RowFunction", "Rows", "in_blocks", "restore", "row_blocks"]
 
 _T = TypeVar("_T")
 RowFunction = Callable[[NDArray[Any], slice], NDArray[Any]]
@@ -37,6 +37,14 @@ _BLOCK = 256
 def row_blocks(n_rows: int) -> list[slice]:
     """Cut rows into blocks to work on one after the other."""
     return [slice(start, min(start + _BLOCK, n_rows)) for start in range(0, n_rows, _BLOCK)]
+
+
+def in_blocks(function: RowFunction, plane: NDArray[Any]) -> NDArray[np.float32]:
+    """Apply a function of rows to a plane, block by block, so that what lies between stays in the cache."""
+    result = np.empty(plane.shape, np.float32)
+    for rows in row_blocks(len(plane)):
+        result[rows] = function(plane[rows], rows)
+    return result
 
 
 def restore(folder: str | os.PathLike[str]) -> int:
@@ -210,10 +218,10 @@ class ArrayPlane(Held[NDArray[Any]]):
 
     @property
     def nbytes(self) -> int:
-        """Bytes in memory; 0 while the array is on disk."""
+        """Bytes in memory, of the array and of what it is made from; 0 while all that is on disk."""
         value, loader = self._shared.value, self._shared.loader
-        inside = loader.part.nbytes if isinstance(loader, _Surrounded) else 0
-        return inside if value is None else value.nbytes
+        inside = sum(plane.nbytes for plane in _made_from(loader))
+        return inside + (0 if value is None else value.nbytes)
 
     def view(self) -> NDArray[Any]:
         """Return a read-only view, without copying."""
@@ -229,7 +237,14 @@ class ArrayPlane(Held[NDArray[Any]]):
         return (array.shape, array.strides, array.dtype) == (value.shape, value.strides, value.dtype)
 
     @classmethod
-    def derived(cls, source: ArrayPlane, function: RowFunction, dtype: Any = np.float32) -> ArrayPlane:
+    def derived(
+        cls,
+        source: ArrayPlane,
+        function: RowFunction,
+        dtype: Any = np.float32,
+        *,
+        using: Sequence[ArrayPlane] = (),
+    ) -> ArrayPlane:
         """Return a plane whose pixels are computed from another one's, as it is now, when they are needed.
 
         Parameters
@@ -241,8 +256,10 @@ class ArrayPlane(Held[NDArray[Any]]):
             same rows of the new plane. Pixel by pixel.
         dtype : optional
             What the function returns.
+        using : sequence of ArrayPlane
+            Other planes that the function reads, by `rows`; they occupy memory as long as this plane exists.
         """
-        return cls(loader=_Derived(source, function, dtype), shape=source.shape, dtype=dtype)
+        return cls(loader=_Derived(source, function, dtype, using), shape=source.shape, dtype=dtype)
 
     @classmethod
     def computed(cls, function: Rows, shape: tuple[int, ...], dtype: Any) -> ArrayPlane:
@@ -327,10 +344,9 @@ class ArrayPlane(Held[NDArray[Any]]):
         shared = self._shared
         with shared.lock:
             array = shared.value
-            if array is None and isinstance(shared.loader, _Surrounded):
-                return shared.loader.part.park(folder)
+            inside = sum(plane.park(folder) for plane in _made_from(shared.loader))
             if array is None or any(holder._exposed for holder in shared.holders):
-                return 0
+                return inside
             if shared.loader is None or (isinstance(shared.loader, _Derived) and shared.loader.is_long):
                 shared.loader = _Scratch(Path(folder), array, shared.loader)
                 _parked.add(shared)
@@ -341,7 +357,7 @@ class ArrayPlane(Held[NDArray[Any]]):
                     array.dtype,
                 )
             shared.value = None
-            return array.nbytes
+            return inside + array.nbytes
 
 
 class _RowLoader(Protocol):
@@ -355,6 +371,11 @@ class _RowLoader(Protocol):
 def _original(loader: Any) -> Any:
     """Return the loader that an array had before it was moved to a scratch file."""
     return loader.original if isinstance(loader, _Scratch) else loader
+
+
+def _made_from(loader: Any) -> Sequence[ArrayPlane]:
+    """Return the planes, for nobody else to look after, that a loader needs."""
+    return getattr(_original(loader), "using", ())
 
 
 def _by_rows(loader: object) -> bool:
@@ -373,8 +394,10 @@ class _RowsOnDemand:
         self._loader = loader
         self.shape, self.dtype = shape, dtype
 
-    def __getitem__(self, rows: slice) -> NDArray[Any]:
-        wanted = rows.indices(self.shape[0])
+    def __getitem__(self, key: slice | tuple[slice, slice]) -> NDArray[Any]:
+        if isinstance(key, tuple):
+            return self[key[0]][:, key[1]]
+        wanted = key.indices(self.shape[0])
         if len(range(*wanted)) > _BLOCK:
             return self._many(wanted)
         last = getattr(_last, "rows", None)
@@ -420,10 +443,13 @@ class _Computed:
 class _Derived(_Computed):
     """Loader of an array that is computed from another one."""
 
-    def __init__(self, source: ArrayPlane, function: RowFunction, dtype: Any) -> None:
+    def __init__(
+        self, source: ArrayPlane, function: RowFunction, dtype: Any, using: Sequence[ArrayPlane] = ()
+    ) -> None:
         # A handle of its own keeps the pixels as they are now: whoever changes them gets a copy.
         self.source = mine = cast("ArrayPlane", source.copy())
         self.function = function
+        self.using = tuple(using)
         # Without a reference to itself, so that planes are freed at once, not when cycles are collected.
         super().__init__(lambda rows: function(mine.rows()[rows], rows), source.shape, dtype)
 
@@ -445,6 +471,7 @@ class _Surrounded:
 
     def __init__(self, part: ArrayPlane, shape: tuple[int, ...], corner: tuple[int, int]) -> None:
         self.part, self.shape, self.corner = part, shape, corner
+        self.using = (part,)
 
     def __call__(self) -> NDArray[Any]:
         return self.read_rows(slice(None))

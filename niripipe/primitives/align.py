@@ -266,9 +266,10 @@ def _resample(
         raise DataError("A frame to be resampled has one extension", file=frame.filename, found=len(frame))
     # A frame fills a part of the grid; the rest need not be in memory.
     part = part_of_grid(grid, ext.shape, to_frame)
+    data = ext.read_once("data")
     result = resample(
-        ext.read_once("data"),
-        ext.read_once("variance"),
+        data,
+        ext.variance_of(data),
         ext.read_once("mask"),
         ext.read_once("OBJMASK"),
         matrix=to_frame.matrix,

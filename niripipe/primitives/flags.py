@@ -20,6 +20,8 @@ def flag(frame: AstroData, flags: Flags) -> None:
     flags : Flags
         Which pixels, and the bits of each.
     """
+    if not flags.where.size:
+        return
     ext = frame[0]
     height = ext.shape[0]
     if not ext.derive_mask(lambda values, rows: flags.add_to(values.copy(), rows, height)):

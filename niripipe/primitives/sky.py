@@ -12,9 +12,9 @@ from pydantic import BeforeValidator
 
 from niripipe.algorithms import grouping
 from niripipe.algorithms.flags import Flags
-from niripipe.algorithms.sky import subtracted
-from niripipe.astrodata import AstroData
-from niripipe.astrodata.planes import Rows
+from niripipe.algorithms.sky import subtracted, unsubtracted
+from niripipe.astrodata import ArrayPlane, AstroData
+from niripipe.astrodata.planes import in_blocks
 from niripipe.astrodata.tables import as_rows
 from niripipe.errors import DataError, ParameterError
 from niripipe.logutils import get_logger
@@ -24,6 +24,7 @@ from niripipe.primitives.geometry import require_sky_mapping
 from niripipe.primitives.params import Field, NameList, Params
 from niripipe.primitives.skybuild import (
     BuiltSky,
+    Noise,
     Pixels,
     SkyBuilder,
     SkyBuildParams,
@@ -273,9 +274,6 @@ class Sky(PrimitivesBase):
         needed = {name for names in users for name in names}
         skies = {name: sky for name, sky in skies.items() if name in needed}
         self.keep(skies.values())
-        if params.share == 1:
-            # Too often needed to be computed each time.
-            self.map(lambda sky: sky[0].compute_once("data"), skies.values())
         partners = {name: _partners(name, sky, users) for name, sky in skies.items()}
         builder = SkyBuilder(
             skies,
@@ -386,7 +384,8 @@ class Sky(PrimitivesBase):
 
     def _save_sky(self, user: AstroData, sky: BuiltSky) -> None:
         frame = user.copy()
-        frame[0].reset(sky.data, mask=sky.mask, variance=sky.variance)
+        variance = None if sky.noise is None else sky.noise.rows(slice(None))
+        frame[0].reset(sky.data, mask=sky.mask(), variance=variance)
         frame.update_filename(suffix="_sky", strip=True)
         path = self.context.output_dir / str(frame.filename)
         self.runner.save(frame, path, overwrite=self.context.overwrite)
@@ -398,12 +397,13 @@ def _subtract(frame: AstroData, sky: BuiltSky, params: SubtractSkyParams) -> tup
     pixels = Pixels.of(frame)
     before = level_of(pixels) if params.reset_sky else 0.0
     match = match_sky(frame, pixels, sky, params)
-    variance = _variance_of(frame, pixels) if params.propagate_variance else None
-    result = subtracted(
-        pixels.data, variance, sky.data, sky.variance, factor=match.factor, constant=match.constant - before
-    )
-    ext.variance, ext.data = result.variance, result.data
-    _join_mask(frame, pixels.mask, sky.mask)
+    if not params.propagate_variance:
+        ext.variance = None
+    _take_away(frame, sky, match.factor, match.constant - before)
+    if sky.flags is not None and pixels.mask is not None:
+        flag(frame, sky.flags)
+    elif sky.flags is not None:
+        ext.mask = sky.mask()
     level = float(np.median(sky.data[::8, ::8])) * match.factor + match.constant
     hdr = ext.hdr
     hdr.set("SKYNUM", len(sky.names), "Number of sky frames combined")
@@ -446,25 +446,31 @@ def _shared(
     return united
 
 
-def _join_mask(frame: AstroData, mask: Any, sky_mask: Any) -> None:
-    """Give a frame the flags of its sky too."""
-    if sky_mask is None:
-        return
-    if mask is None:
-        frame[0].mask = sky_mask.copy()
-        return
-    new = sky_mask & ~mask
-    where = np.flatnonzero(new)
-    if where.size:
-        flag(frame, Flags(where.astype(np.int32), new.reshape(-1)[where]))
+def _take_away(frame: AstroData, sky: BuiltSky, factor: float, constant: float) -> None:
+    """Subtract a sky with its variance: at once, or when pixels are needed, if they can be had again."""
+    ext = frame[0]
+    plane, noise = sky.plane, sky.noise
+    before = ext.variance_function()
 
+    def data(values: Any, rows: slice) -> Any:
+        return subtracted(values, plane.rows()[rows], factor=factor, constant=constant)
 
-def _variance_of(frame: AstroData, pixels: Pixels) -> Rows | None:
-    """Return the variance of a frame row by row; from its pixels, if it still is a function of them."""
-    function, plane = frame[0].variance_function(), frame[0].rows("variance")
-    if function is not None:
-        return lambda rows: function(pixels.data[rows], rows)
-    return None if plane is None else plane.__getitem__
+    def variance(values: Any, rows: slice) -> Any:
+        spread = before(unsubtracted(values, plane.rows()[rows], factor=factor, constant=constant), rows)
+        if noise is not None:
+            spread += np.float32(factor**2) * noise.rows(rows)
+        return spread
+
+    old = ext.read_once("variance") if before is None else None
+    waits = ext.derive_data(data, using=[plane])
+    if not waits:
+        ext.data = in_blocks(data, ext.read("data"))
+    if before is not None:
+        ext.derive_variance(variance, using=() if noise is None else noise.using)
+        if not waits:
+            ext.compute_once("variance")
+    elif old is not None and noise is not None:
+        ext.variance = in_blocks(lambda values, rows: values + np.float32(factor**2) * noise.rows(rows), old)
 
 
 def _root(frame: AstroData) -> str:
@@ -507,8 +513,16 @@ def _partners(name: str, sky: AstroData, users: dict[tuple[str, ...], list[Astro
 def _as_built(sky: AstroData) -> BuiltSky:
     """Return a sky frame in the form of one that was just made."""
     name, ext, seconds = _root(sky), sky[0], seconds_of(sky)
-    planes = (ext.read("data"), ext.read("variance"), ext.read("mask"))
-    return BuiltSky((name,), *planes, {name: 1.0}, {name: 0.0}, {name: seconds})
+    variance, mask = ext.read("variance"), ext.rows("mask")
+    return BuiltSky(
+        (name,),
+        ArrayPlane(ext.read("data")),
+        None if variance is None else Noise.known(variance),
+        None if mask is None else Flags.of(mask),
+        {name: 1.0},
+        {name: 0.0},
+        {name: seconds},
+    )
 
 
 def _require_same_state(frames: Sequence[AstroData], skies: Sequence[AstroData]) -> None:

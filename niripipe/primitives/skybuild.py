@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 
 from niripipe.algorithms import background, extended, normalize
 from niripipe.algorithms import sky as sky_algorithm
-from niripipe.algorithms.combine import combine, subset_medians
+from niripipe.algorithms.combine import combine, median_variance_factors, subset_medians
 from niripipe.algorithms.combine.select import BEST_TIER
 from niripipe.algorithms.flags import Flags
 from niripipe.algorithms.parallel import map_items
-from niripipe.astrodata import DQ, AstroData
-from niripipe.astrodata.planes import RowFunction
+from niripipe.algorithms.sources import PlaneSource
+from niripipe.astrodata import DQ, ArrayPlane, AstroData
+from niripipe.astrodata.planes import RowFunction, Rows
 from niripipe.errors import AlgorithmError
 from niripipe.logutils import get_logger
 from niripipe.primitives import objmask
@@ -27,6 +28,7 @@ from niripipe.primitives.stacking import Rejection, combination_settings, sectio
 __all__ = [
     "BuiltSky",
     "Match",
+    "Noise",
     "Pixels",
     "Scaling",
     "SkyBuildParams",
@@ -44,6 +46,8 @@ _EXTENDED = int(DQ.overlap)
 objects such pixels are used where every sky has them: a small galaxy leaves no hole."""
 
 SkyLevel = Literal["auto", "peak", "median", "faint", "boxes"]
+
+_ALL = (slice(None), slice(None))
 
 _NEEDING_VARIANCE = ("varclip", "noiseclip")
 """Ways of rejection that look at variances."""
@@ -96,6 +100,43 @@ class Scaling(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Noise:
+    """The variance of a sky: a plane, or what it can be computed from where somebody needs it.
+
+    Attributes
+    ----------
+    rows : callable
+        Takes a slice of rows, returns their variance.
+    using : tuple of ArrayPlane
+        What that needs beside the sky.
+    """
+
+    rows: Rows
+    using: tuple[ArrayPlane, ...]
+
+    @classmethod
+    def known(cls, variance: NDArray[np.float32]) -> Noise:
+        """Return the variance that a plane has."""
+        plane = ArrayPlane(variance)
+        return cls(lambda rows: np.asarray(plane.rows()[rows]), (plane,))
+
+    @classmethod
+    def of_median(cls, sky: ArrayPlane, number: NDArray[Any], spread: RowFunction) -> Noise:
+        """Return the variance of medians of some inputs; `spread` makes that of one of them from the median.
+
+        The median is the better known level, and it saves looking at the variance of each input.
+        """
+        inputs = ArrayPlane(number)
+        factors = median_variance_factors(int(number.max(initial=0)))
+
+        def variance(rows: slice) -> NDArray[np.float32]:
+            with np.errstate(all="ignore"):
+                return np.asarray(factors[inputs.rows()[rows]] * spread(sky.rows()[rows], rows))
+
+        return cls(variance, (inputs,))
+
+
+@dataclass(frozen=True, slots=True)
 class BuiltSky:
     """A sky made of several frames, at the level of the first frame of all.
 
@@ -103,8 +144,12 @@ class BuiltSky:
     ----------
     names : tuple of str
         The frames combined.
-    data, variance, mask : ndarray
-        The planes; the last two may be None.
+    plane : ArrayPlane
+        The sky, which the frames from which it is subtracted share.
+    noise : Noise or None
+        Its variance.
+    flags : Flags or None
+        Its data quality; None if no frame has one.
     scales, offsets : dict of str to float
         What each frame was multiplied by, and what was added to it, to bring it to that level.
     times : dict of str to float
@@ -112,18 +157,27 @@ class BuiltSky:
     """
 
     names: tuple[str, ...]
-    data: NDArray[np.float32]
-    variance: NDArray[np.float32] | None
-    mask: NDArray[np.uint16] | None
+    plane: ArrayPlane
+    noise: Noise | None
+    flags: Flags | None
     scales: dict[str, float]
     offsets: dict[str, float]
     times: dict[str, float]
     _boxes: list[NDArray[np.float64]] = field(default_factory=list, repr=False, compare=False)
 
+    @property
+    def data(self) -> NDArray[np.float32]:
+        """The pixels, for reading only."""
+        return self.plane.view()
+
+    def mask(self) -> NDArray[np.uint16] | None:
+        """Return the flags as a plane."""
+        return None if self.flags is None else self.flags.add_to(np.zeros(self.plane.shape, np.uint16))
+
     def boxes(self) -> NDArray[np.float64]:
         """Return the medians of its boxes; they are computed once."""
         if not self._boxes:
-            self._boxes.append(extended.box_medians(self.data, self.mask))
+            self._boxes.append(extended.box_medians(self.data, self.mask()))
         return self._boxes[0]
 
     def expected(self, time: float) -> tuple[float, float, float]:
@@ -169,6 +223,9 @@ class Match:
     warning: str = ""
 
 
+_Made = tuple[ArrayPlane, Noise | None, Flags | None]
+
+
 class SkyBuilder:
     """Combines skies; what does not depend on the frame to be corrected is computed once.
 
@@ -212,11 +269,10 @@ class SkyBuilder:
 
         It can be called once: the skies are let go of on the way.
         """
-        planes = self._medians(subsets) if self._only_medians() else self._plain(subsets)
-        for subset, (data, variance, mask) in zip(subsets, planes, strict=True):
-            _clean_flags(mask)
+        made = self._medians(subsets) if self._only_medians() else self._plain(subsets)
+        for subset, (plane, noise, flags) in zip(subsets, made, strict=True):
             yield BuiltSky(
-                subset, data, variance, mask,
+                subset, plane, noise, None if flags is None else _cleaned(flags),
                 {name: self.scales[name] for name in subset},
                 {name: self.offsets[name] for name in subset},
                 {name: self.times[name] for name in subset},
@@ -232,7 +288,7 @@ class SkyBuilder:
         trimmed = p.reject_method == "none" or (p.reject_method == "minmax" and p.nlow == p.nhigh)
         return p.operation == "median" and trimmed
 
-    def _medians(self, subsets: Sequence[tuple[str, ...]]) -> Iterator[tuple[Any, Any, Any]]:
+    def _medians(self, subsets: Sequence[tuple[str, ...]]) -> Iterator[_Made]:
         place = {name: k for k, name in enumerate(self.names)}
         last_use = {name: k for k, subset in enumerate(subsets) for name in subset}
         spread = self._common_spread(subsets)
@@ -249,16 +305,22 @@ class SkyBuilder:
             [[place[name] for name in subset] for subset in subsets],
             scale=[self.scales[name] for name in self.names],
             zero=[self.offsets[name] for name in self.names],
-            spread=spread,
+            numbers=spread is not None,
             threads=self.threads,
         )
         for k, result in enumerate(results):
             for name in [name for name in sources if last_use.get(name, -1) <= k]:
                 for source in sources.pop(name):
                     source.release()
-            yield result.data, result.variance, result.mask
+            plane, noise, flags = ArrayPlane(result.data), None, result.flags
+            if spread is not None and result.number is not None:
+                noise = Noise.of_median(plane, result.number, spread[k])
+            elif result.variance is not None:
+                noise = Noise.known(result.variance)
+            del result  # its sky is not to stay longer than its frame
+            yield plane, noise, flags
 
-    def _plain(self, subsets: Sequence[tuple[str, ...]]) -> Iterator[tuple[Any, Any, Any]]:
+    def _plain(self, subsets: Sequence[tuple[str, ...]]) -> Iterator[_Made]:
         params = self.params
         for subset in subsets:
             variance = self._variance(subset)
@@ -274,7 +336,8 @@ class SkyBuilder:
                 zero=[self.offsets[name] for name in subset],
                 threads=self.threads,
             )
-            yield made.data, made.variance if variance else None, made.mask
+            noise = Noise.known(made.variance) if variance else None
+            yield ArrayPlane(made.data), noise, None if made.mask is None else Flags.of(made.mask)
 
     def _common_spread(self, subsets: Sequence[tuple[str, ...]]) -> list[RowFunction] | None:
         """Return for each subset the variance of one of its skies as a function of their median.
@@ -322,7 +385,7 @@ class SkyBuilder:
         if min(self.skies[self.names[0]][0].shape) < 4 * extended.BOX:
             return
         boxes = map_items(
-            lambda name: extended.box_medians(self._data[name][:], self._masks[name][:]),
+            lambda name: extended.box_medians(self._data[name], self._masks[name]),
             self.names,
             threads=self.threads,
         )
@@ -365,25 +428,25 @@ class SkyBuilder:
 
 @dataclass(frozen=True, slots=True)
 class Pixels:
-    """What of a frame a sky is compared with.
+    """What of a frame a sky is compared with; it is read as far as it is looked at.
 
     Attributes
     ----------
-    data : ndarray of float32
-    mask : ndarray of uint16 or None
-    objects : ndarray of uint8 or None
+    data : PlaneSource
+    mask : PlaneSource or None
+    objects : PlaneSource or None
         Its sources, where they are known.
     """
 
-    data: NDArray[np.float32]
-    mask: NDArray[np.uint16] | None
-    objects: NDArray[np.uint8] | None
+    data: PlaneSource
+    mask: PlaneSource | None
+    objects: PlaneSource | None
 
     @classmethod
     def of(cls, frame: AstroData) -> Pixels:
-        """Read a frame."""
+        """Return the present pixels of a frame."""
         ext = frame[0]
-        return cls(ext.read_once("data"), ext.read_once("mask"), ext.read_once("OBJMASK"))
+        return cls(ext.rows("data"), ext.rows("mask"), ext.rows("OBJMASK"))
 
 
 def match_sky(frame: AstroData, pixels: Pixels, sky: BuiltSky, params: Scaling) -> Match:
@@ -411,7 +474,7 @@ def match_sky(frame: AstroData, pixels: Pixels, sky: BuiltSky, params: Scaling) 
     objects: Any = pixels.objects
     if params.level == "auto" and level == "boxes" and (params.scale_sky or params.offset_sky):
         objects = _with_extended_light(pixels, sky)
-    arguments = (pixels.data, sky.data, pixels.mask, sky.mask, objects)
+    arguments = (pixels.data, sky.data, pixels.mask, sky.mask(), objects)
     try:
         if params.scale_sky:
             found = sky_algorithm.sky_factor(*arguments, level=level, threshold=params.debug_threshold)
@@ -428,7 +491,8 @@ def match_sky(frame: AstroData, pixels: Pixels, sky: BuiltSky, params: Scaling) 
 
 def level_of(pixels: Pixels) -> float:
     """Return the background level of a frame, without its sources where they are known."""
-    return background.measure_background(pixels.data, pixels.mask, pixels.objects).level
+    planes = (None if plane is None else plane[_ALL] for plane in (pixels.mask, pixels.objects))
+    return background.measure_background(pixels.data[_ALL], *planes).level
 
 
 def _with_extended_light(pixels: Pixels, sky: BuiltSky) -> Any:
@@ -440,7 +504,7 @@ def _with_extended_light(pixels: Pixels, sky: BuiltSky) -> Any:
     if not light.any() or light.mean() > 1 - _LEAST_SKY:
         return objects
     shown = extended.over_pixels(light, sky.data.shape)
-    return shown if objects is None else shown | (objects != 0)
+    return shown if objects is None else shown | (objects[_ALL] != 0)
 
 
 def _believed(
@@ -492,12 +556,12 @@ def _level_kind(wanted: SkyLevel, shape: tuple[int, ...]) -> sky_algorithm.Level
     return "boxes" if min(shape) >= 8 * extended.BOX else "peak"
 
 
-def _clean_flags(mask: NDArray[np.uint16] | None) -> None:
+def _cleaned(flags: Flags) -> Flags:
     """Turn the private object bit into "no data", and forget brightness: it was another exposure's."""
-    if mask is not None:
-        everywhere_object = mask & objmask.OBJECT_BIT != 0
-        mask &= ~(objmask.OBJECT_BIT | np.uint16(_EXTENDED | DQ.non_linear | DQ.saturated))
-        mask[everywhere_object] |= np.uint16(DQ.no_data)
+    bits = flags.bits & ~(objmask.OBJECT_BIT | np.uint16(_EXTENDED | DQ.non_linear | DQ.saturated))
+    bits[flags.bits & objmask.OBJECT_BIT != 0] |= np.uint16(DQ.no_data)
+    left = bits != 0
+    return Flags(flags.where[left], bits[left])
 
 
 def seconds_of(frame: AstroData) -> float:
@@ -539,9 +603,7 @@ class _Mask:
     def __init__(self, frame: AstroData, *, with_flags: bool) -> None:
         self.shape: tuple[int, int] = frame[0].shape
         source = frame[0].rows("mask") if with_flags else None
-        self._flags = (
-            Flags(np.zeros(0, np.int32), np.zeros(0, np.uint16)) if source is None else Flags.of(source)
-        )
+        self._flags = Flags.none() if source is None else Flags.of(source)
         self._added: list[tuple[np.uint16, NDArray[np.uint8]]] = []
         bad = self._flags.bits & np.uint16(0xFFFF & ~BEST_TIER) != 0
         unusable = np.zeros(self.shape, bool)

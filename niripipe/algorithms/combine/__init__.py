@@ -23,9 +23,9 @@ the rounding of ``float32``, with these differences:
 
 from __future__ import annotations
 
-from .engine import Combined, MedianVariance, Operation, Rejection, RowSource, combine
+from .engine import Combined, MedianVariance, Operation, Rejection, combine
 from .noiseclip import NoiseModel
-from .reduce import median_variance_factor
+from .reduce import median_variance_factor, median_variance_factors
 from .subsets import SubsetMedian, subset_medians
 
 __all__ = [
@@ -34,9 +34,9 @@ __all__ = [
     "NoiseModel",
     "Operation",
     "Rejection",
-    "RowSource",
     "SubsetMedian",
     "combine",
     "median_variance_factor",
+    "median_variance_factors",
     "subset_medians",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -13,6 +13,7 @@ from numpy.typing import DTypeLike, NDArray
 from niripipe.algorithms import bits
 from niripipe.algorithms.parallel import PLANE_BLOCK, map_blocks
 from niripipe.algorithms.sorting import median_rows
+from niripipe.algorithms.sources import RowSource
 from niripipe.errors import DataError, ParameterError
 
 from .noiseclip import HALO, NoiseModel, outliers
@@ -22,7 +23,7 @@ from .reject import doubtful, reject
 from .select import BEST_TIER, select_usable
 from .settings import MedianVariance, Operation, Rejection, Settings
 
-__all__ = ["Combined", "MedianVariance", "Operation", "Rejection", "RowSource", "combine"]
+__all__ = ["Combined", "MedianVariance", "Operation", "Rejection", "combine"]
 
 Float32 = NDArray[np.float32]
 Bool = NDArray[np.bool_]
@@ -30,22 +31,6 @@ Bool = NDArray[np.bool_]
 # Values of all inputs together in a block of rows: eight megabytes of float32. Smaller blocks would suit the
 # cache better, but threads then spend their time handing the interpreter lock to each other.
 _BLOCK_VALUES = 1 << 21
-
-
-class RowSource(Protocol):
-    """A plane that gives its rows on demand: an array, a memory map, a loader.
-
-    With several threads it is asked for different rows at the same time.
-    """
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """``(ny, nx)``."""
-        ...
-
-    def __getitem__(self, rows: slice, /) -> NDArray[Any]:
-        """Return the rows of a slice with step 1 as ``(rows, nx)``."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from niripipe.algorithms.sorting import lower_median_rows, median_rows
 from .reject import median_of_sorted, sorted_usable
 from .settings import Settings
 
-__all__ = ["mean_of_used", "median_variance_factor", "reduce_all", "reduce_used"]
+__all__ = ["mean_of_used", "median_variance_factor", "median_variance_factors", "reduce_all", "reduce_used"]
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
@@ -72,6 +72,14 @@ def median_variance_factor(n: int, *, lower: bool = False) -> float:
     if n % 2 or lower:
         return math.pi / 2 * (1 - (2 - math.pi / 2) / n)
     return math.pi / 2 * (1 - (3 - math.pi / 2) / n + 2.8 / n**2)
+
+
+def median_variance_factors(most: int) -> Float32:
+    """Return by what the variance of one value is multiplied to be that of the median of 0, 1 ... `most`.
+
+    float32, shape ``(most + 1,)``; 0 for no value.
+    """
+    return np.array([0.0] + [median_variance_factor(n) / n for n in range(1, most + 1)], np.float32)
 
 
 def reduce_all(

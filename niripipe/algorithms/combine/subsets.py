@@ -8,18 +8,20 @@ it does not have of the run of planes that it spans.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from niripipe.algorithms.parallel import map_blocks, map_items, plane_rows, row_blocks
+from niripipe.algorithms.flags import Flags
+from niripipe.algorithms.parallel import map_blocks, map_items, row_blocks
 from niripipe.algorithms.sorting import select_rows
+from niripipe.algorithms.sources import RowSource
 from niripipe.errors import ParameterError
 
-from .engine import Combined, RowSource, combine_special, common_shape, per_input
+from .engine import Combined, combine_special, common_shape, per_input
 from .reduce import median_variance_factor
 from .select import BEST_TIER
 from .settings import Settings
@@ -29,10 +31,9 @@ __all__ = ["MaskSource", "SubsetMedian", "subset_medians"]
 Float32 = NDArray[np.float32]
 Bool = NDArray[np.bool_]
 Subset = tuple[int, ...]
-Spread = Callable[[Float32, slice], Float32]
 
 # How many results are made and held at a time at most, and their bytes; each time their inputs are read anew.
-_HELD, _HELD_BYTES = 16, 48 << 20
+_HELD, _HELD_BYTES = 16, 96 << 20
 # Values in a block of rows of all inputs, pixels that are sorted at a time, row by row, and pixels into whose
 # ranks values are inserted at a time, many ranks in a call. Longer calls would leave the cache, and with
 # shorter ones threads wait for the interpreter: measured.
@@ -53,14 +54,16 @@ class SubsetMedian:
         Plane ``(ny, nx)``.
     variance : ndarray of float32 or None
         Its variance; None without input variances.
-    mask : ndarray of uint16 or None
-        0 where a clean input was used, else the bits of the least bad inputs, which were used; None without
-        input masks.
+    number : ndarray of uint8 (or uint16 above 255 inputs) or None
+        Of how many inputs each value is the median, if asked for.
+    flags : Flags or None
+        Where no clean input was used, the bits of the least bad ones, which were; None without input masks.
     """
 
     data: Float32
     variance: Float32 | None
-    mask: NDArray[np.uint16] | None
+    number: NDArray[np.unsignedinteger[Any]] | None
+    flags: Flags | None
 
 
 def subset_medians(
@@ -71,7 +74,7 @@ def subset_medians(
     *,
     scale: Sequence[float] | NDArray[np.floating] | None = None,
     zero: Sequence[float] | NDArray[np.floating] | None = None,
-    spread: Sequence[Spread] | None = None,
+    numbers: bool = False,
     threads: int = 1,
     rows_per_block: int | None = None,
 ) -> Iterator[SubsetMedian]:
@@ -84,10 +87,9 @@ def subset_medians(
     subsets : sequence of sequence of int
         Indices into the planes, without repetition. Put subsets with many inputs in common next to each
         other.
-    spread : sequence of callable, optional
-        Instead of `variance`, where all inputs of a subset have the same noise: one function a subset, which
-        takes the median of some rows, and the rows as a slice, and returns the variance of one input. The
-        median is the better known level, and it saves looking at the variance of each input.
+    numbers : bool
+        Return the number of inputs used in each pixel. Where all inputs have the same noise it says all
+        that the variance of a median depends on, see `median_variance_factor`, and is found faster.
     threads : int
         Number of threads; the result does not depend on it.
     rows_per_block : int, optional
@@ -127,12 +129,11 @@ def subset_medians(
     )
     wanted = [_checked(subset, len(planes)) for subset in subsets]
     scales, zeros = per_input("scale", scale, len(planes), 1.0), per_input("zero", zero, len(planes), 0.0)
-    result_bytes = (4 if variance is None and spread is None else 8) * shape[0] * shape[1]
+    result_bytes = (4 + 4 * (variance is not None) + numbers) * shape[0] * shape[1]
     held = int(np.clip(_HELD_BYTES // result_bytes, 2, _HELD))
     for start in range(0, len(wanted), held):
         part = slice(start, start + held)
-        noise = None if spread is None else spread[part]
-        task = _Task(planes, variance, mask, wanted[part], scales, zeros, noise, shape)
+        task = _Task(planes, variance, mask, wanted[part], scales, zeros, numbers, shape)
         rows = rows_per_block or max(_BLOCK_VALUES // (len(task.members) * max(shape[1], 1)), 2)
         map_blocks(task.run, shape[0], rows_per_block=rows, threads=threads)
         map_items(task.finish, range(len(task.subsets)), threads=threads)
@@ -251,7 +252,7 @@ class _Task:
         subsets: list[Subset],
         scale: NDArray[np.float64],
         zero: NDArray[np.float64],
-        spread: Sequence[Spread] | None,
+        numbers: bool,
         shape: tuple[int, int],
     ) -> None:
         self.members = sorted(set().union(*subsets))
@@ -265,19 +266,19 @@ class _Task:
         if mask is not None and any(one is not None for one in mask):
             self.mask = [_as_mask(mask[k]) for k in self.members]
         self.scale, self.zero = scale[self.members], zero[self.members]
-        self.spread = spread
         self.shape = shape
+        self.counter = np.dtype(np.uint8 if len(self.members) < 256 else np.uint16)
         self.out: list[Float32] = [np.empty(shape, np.float32) for _ in subsets]
         self.out_variance: list[Float32] | None = None
-        if variance is not None or spread is not None:
+        if variance is not None:
             self.out_variance = [np.empty(shape, np.float32) for _ in subsets]
-        self.out_mask: list[NDArray[np.uint16]] | None = None
-        if self.mask is not None:
-            self.out_mask = [np.zeros(shape, np.uint16) for _ in subsets]
+        self.out_number: list[NDArray[np.unsignedinteger[Any]]] | None = None
+        if numbers:
+            self.out_number = [np.empty(shape, self.counter) for _ in subsets]
+        self.out_flags = [Flags.none() for _ in subsets]
         self.left: dict[int, _Columns] = {}
-        # To multiply the sum of the variances of n inputs by, or that of one.
-        power = 2 if spread is None else 1
-        factors = [0.0] + [median_variance_factor(n) / n**power for n in range(1, len(self.members) + 1)]
+        # To multiply the sum of the variances of n inputs by.
+        factors = [0.0] + [median_variance_factor(n) / n**2 for n in range(1, len(self.members) + 1)]
         self.factors = np.array(factors, np.float32)
 
     def run(self, rows: slice) -> None:
@@ -300,8 +301,9 @@ class _Task:
         self.left.clear()
         while self.out:
             variance = None if self.out_variance is None else self.out_variance.pop(0)
-            mask = None if self.out_mask is None else self.out_mask.pop(0)
-            yield SubsetMedian(self.out.pop(0), variance, mask)
+            number = None if self.out_number is None else self.out_number.pop(0)
+            flags = self.out_flags.pop(0)
+            yield SubsetMedian(self.out.pop(0), variance, number, None if self.mask is None else flags)
 
     # ---- one block
 
@@ -365,7 +367,7 @@ class _Task:
             if bad is not None:
                 if sign is None or masked is None:
                     sign = np.full(bad.shape, np.inf, np.float32)
-                    masked = np.zeros(bad.shape, np.uint8 if len(self.members) < 256 else np.uint16)
+                    masked = np.zeros(bad.shape, self.counter)
                 elif masked is node.masked:
                     sign, masked = sign.copy(), masked.copy()
                 # One more infinity: of either sign in turn.
@@ -424,12 +426,13 @@ class _Task:
             odd = node.sign < 0
             value = np.where(odd, between, high) if n % 2 else np.where(odd, low, between)
         self.out[k][rows].reshape(-1)[block.place] = value
-        if self.out_variance is not None:
+        if self.out_variance is not None and node.total is not None:
             factors = self.factors[n::-1]
             factor = factors[0] if node.masked is None else factors.take(node.masked, mode="clip")
-            # Without a total `finish` knows the variance of an input.
-            variance = factor if node.total is None else node.total * factor
-            self.out_variance[k][rows].reshape(-1)[block.place] = variance
+            self.out_variance[k][rows].reshape(-1)[block.place] = node.total * factor
+        if self.out_number is not None:
+            number = n if node.masked is None else self.counter.type(n) - node.masked
+            self.out_number[k][rows].reshape(-1)[block.place] = number
         if node.masked is not None:
             nothing = np.flatnonzero(node.masked == n)
             if nothing.size:
@@ -455,18 +458,10 @@ class _Task:
         return _Columns(where + rows.start * self.shape[1], columns, variance, mask, used)
 
     def finish(self, k: int) -> None:
-        """Do for a subset, after all rows were run, what needs the median or few pixels only."""
+        """Combine for a subset, after all rows were run, the least bad inputs where it has no clean one."""
         parts = [part for _, part in sorted(self.left.items()) if k in part.used]
-        if parts:
-            self._least_bad(k, parts)
-        if self.spread is None or self.out_variance is None:
+        if not parts:
             return
-        with np.errstate(all="ignore"):
-            for rows in row_blocks(self.shape[0], plane_rows(self.shape[1])):
-                self.out_variance[k][rows] *= self.spread[k](self.out[k][rows], rows)
-
-    def _least_bad(self, k: int, parts: list[_Columns]) -> None:
-        """Combine the least bad inputs where a result has no clean one."""
         members = list(self.subsets[k])
         where = np.concatenate([part.where[part.used[k]] for part in parts])
         cut = [np.ix_(np.array(members), part.used[k]) for part in parts]
@@ -488,12 +483,14 @@ class _Task:
         with np.errstate(all="ignore"):
             combine_special(values, noise, flags, None, settings, out, np.arange(n))
         self.out[k].reshape(-1)[where] = out.data
-        if self.spread is not None and self.out_variance is not None:
-            self.out_variance[k].reshape(-1)[where] = self.factors[out.count]
-        elif self.out_variance is not None:
+        if self.out_variance is not None:
             self.out_variance[k].reshape(-1)[where] = out.variance
-        if self.out_mask is not None and out.mask is not None:
-            self.out_mask[k].reshape(-1)[where] = out.mask
+        if self.out_number is not None:
+            self.out_number[k].reshape(-1)[where] = out.count
+        if out.mask is not None:
+            order = np.argsort(where)
+            order = order[out.mask[order] != 0]
+            self.out_flags[k] = Flags(where[order].astype(np.int32), out.mask[order])
 
 
 @dataclass(frozen=True, slots=True)
