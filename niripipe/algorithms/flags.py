@@ -52,6 +52,13 @@ class Flags:
         found = np.minimum(np.searchsorted(self.where, where), self.where.size - 1)
         return np.where(self.where[found] == where, self.bits[found], np.uint16(0))
 
+    def united(self, where: NDArray[np.intp], bit: int) -> Flags:
+        """Return these flags and a bit in some places more, which are in ascending order."""
+        every = np.union1d(self.where, where)
+        bits = self.at(every)
+        bits[np.searchsorted(every, where)] |= np.uint16(bit)
+        return Flags(every.astype(np.int32), bits)
+
     def add_to(
         self, mask: NDArray[np.uint16], rows: slice = slice(None), height: int | None = None
     ) -> NDArray[np.uint16]:

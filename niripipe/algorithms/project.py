@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from niripipe.algorithms.affine import Transform
 from niripipe.algorithms.bits import NO_DATA
 from niripipe.algorithms.parallel import map_blocks
 from niripipe.algorithms.resample import (
@@ -21,8 +22,8 @@ from niripipe.algorithms.resample import (
     TAPS,
     Kernel,
     Resampled,
-    Transform,
     check_arguments,
+    check_planes,
     kernel_weights,
     replace_bad_pixels,
 )
@@ -94,7 +95,8 @@ def project(
     AlgorithmError
         For planes of different shapes, or a mapping that nowhere reaches the frame.
     """
-    check_arguments(data, (variance, mask, objmask), kernel, dq_threshold, shape)
+    check_arguments(kernel, dq_threshold, shape)
+    check_planes(data, (variance, mask, objmask))
     mapping = _Mapping(to_input, shape, data.shape)
     data, variance, flags = _prepared(data, variance, mask, clean)
     out = np.zeros(shape, np.float32)

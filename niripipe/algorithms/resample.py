@@ -10,13 +10,14 @@ one-dimensional kernels over blocks of rows. Anything else gathers its pixels on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from niripipe.algorithms.affine import WHOLE, Affine
 from niripipe.algorithms.bits import BAD, COSMIC_RAY, NO_DATA
 from niripipe.algorithms.flags import Flags
 from niripipe.algorithms.parallel import map_blocks, plane_rows, row_blocks
@@ -26,16 +27,12 @@ __all__ = [
     "KERNELS",
     "REPLACED",
     "TAPS",
-    "Affine",
-    "Grid",
     "Kernel",
     "Resampled",
-    "affine_approximation",
+    "Resampling",
     "check_arguments",
-    "corners_of",
+    "check_planes",
     "kernel_weights",
-    "output_grid",
-    "part_of_grid",
     "replace_bad_pixels",
     "resample",
 ]
@@ -44,8 +41,6 @@ Floats = NDArray[np.floating[Any]]
 Plane = NDArray[np.float32]
 Kernel = Literal["nearest", "linear", "poly3", "poly5", "spline3", "spline5"]
 Rules = Literal["niripipe", "dragons"]
-Transform = Callable[[Floats, Floats], tuple[Floats, Floats]]
-Position = NDArray[np.floating[Any]] | NDArray[np.signedinteger[Any]] | float
 
 # Number of samples per axis; the splines, of endless reach, are judged by the polynomials of the same order.
 TAPS = {"nearest": 1, "linear": 2, "poly3": 4, "poly5": 6, "spline3": 4, "spline5": 6}
@@ -55,57 +50,8 @@ REPLACED = BAD | COSMIC_RAY | NO_DATA
 # Mappings that differ by less than this many pixels anywhere on the frame are the same mapping: 1 % of the
 # best centring of a star.
 _SAME = 1e-3
-_INTEGER = 1e-6
-# Pixels around the field of a frame that its part of a grid has: flags grow by less.
-_AROUND = 8
 # A bit set in more than this share of the frame is spread plane-wise rather than pixel by pixel.
 _DENSE = 0.03
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Affine:
-    """An affine mapping of array positions, ``matrix @ (y, x) + offset``.
-
-    Attributes
-    ----------
-    matrix : ndarray of float64, shape (2, 2)
-        In array order: the first row gives y.
-    offset : ndarray of float64, shape (2,)
-        In array order, pixels.
-    """
-
-    matrix: NDArray[np.float64]
-    offset: NDArray[np.float64]
-
-    @classmethod
-    def shift(cls, dy: float, dx: float) -> Affine:
-        """Return the mapping that adds ``(dy, dx)``."""
-        return cls(np.eye(2), np.array([dy, dx], dtype=np.float64))
-
-    def __call__(self, y: Position, x: Position) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Map positions; y and x are broadcast against each other."""
-        m, o = self.matrix, self.offset
-        y, x = np.asarray(y, dtype=np.float64), np.asarray(x, dtype=np.float64)
-        return m[0, 0] * y + m[0, 1] * x + o[0], m[1, 0] * y + m[1, 1] * x + o[1]
-
-    def then(self, other: Affine) -> Affine:
-        """Return the mapping that applies this one first and ``other`` to its result."""
-        return Affine(other.matrix @ self.matrix, other.matrix @ self.offset + other.offset)
-
-    def inverse(self) -> Affine:
-        """Return the mapping that undoes this one; a singular matrix raises `AlgorithmError`."""
-        if not abs(np.linalg.det(self.matrix)) > 1e-12:
-            raise AlgorithmError("The mapping cannot be inverted", found=self.matrix.tolist())
-        inverse = np.linalg.inv(self.matrix).astype(np.float64)
-        return Affine(inverse, -inverse @ self.offset)
-
-
-@dataclass(frozen=True, slots=True)
-class Grid:
-    """An output frame: position of its pixel (0, 0) in the reference, and shape; both ``(y, x)``."""
-
-    origin: tuple[int, int]
-    shape: tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -213,130 +159,29 @@ def resample(
     The weights are those of the Lagrange polynomials as DRAGONS writes them
     (gempy/library/cython_utils.pyx, polyinterp).
     """
-    dragons = rules == "dragons"
-    threshold = (0.001 if dragons else 0.1) if dq_threshold is None else dq_threshold
-    check_arguments(data, (variance, mask, objmask), kernel, threshold, shape)
-    mapping = Affine(np.asarray(matrix, dtype=np.float64), np.asarray(offset, dtype=np.float64))
-    mapping.inverse()
-    mapping = Affine.shift(*origin).then(mapping)
-    jacobian = float(abs(np.linalg.det(mapping.matrix)))
-
-    job = _Job(mapping, data.shape, shape, TAPS[kernel], kernel.startswith("spline"), dragons, threads)
-    flags = np.zeros(data.shape, dtype=np.uint16) if mask is None else mask
-    data, variance, flags = _prepare(
-        data, variance, flags, job, clean=not dragons if clean is None else clean
+    check_planes(data, (variance, mask, objmask))
+    job = Resampling(
+        (data.shape[0], data.shape[1]),
+        matrix=matrix,
+        offset=offset,
+        shape=shape,
+        origin=origin,
+        kernel=kernel,
+        dq_threshold=dq_threshold,
+        clean=clean,
+        conserve=conserve,
+        rules=rules,
+        threads=threads,
     )
-
-    out = job.interpolate(data, "signed")
-    out_variance = None
-    if variance is not None:
-        out_variance = job.interpolate(variance, "signed" if dragons else "squared")
-        # Only the signed kernel can go below zero; a variance never does.
-        np.clip(out_variance, 0, np.inf, out=out_variance)
-    if conserve and jacobian != 1.0:
-        out *= np.float32(jacobian)
-        if out_variance is not None:
-            out_variance *= np.float32(jacobian if dragons else jacobian**2)
-    out_mask = job.spread(flags, threshold)
-    out_objects = None if objmask is None else job.spread_plane(objmask, threshold)
-    job.blank(out, out_variance, out_mask, out_objects)
-    correlation = 1.0 / (job.noise_reduction() * (jacobian if conserve else 1.0))
-    return Resampled(out, out_variance, out_mask, out_objects, jacobian, correlation)
-
-
-def output_grid(corners: Iterable[Floats]) -> Grid:
-    """Find the grid that holds every frame.
-
-    Parameters
-    ----------
-    corners : iterable of ndarray, shape (n, 2)
-        For each frame the positions ``(y, x)`` of its corner pixels in the reference; see `corners_of`.
-
-    Returns
-    -------
-    Grid
-        On each axis from the least ceiling to the greatest floor of the corners: pixels that at least one
-        frame can fill.
-
-    Raises
-    ------
-    AlgorithmError
-        Without frames, or when a corner is not finite.
-    """
-    low, high = [], []
-    for frame in corners:
-        points = np.asarray(frame, dtype=np.float64)
-        if not np.isfinite(points).all():
-            raise AlgorithmError("A frame's corners are not finite in the reference", found=points.tolist())
-        # A corner that misses an integer by rounding still belongs to it.
-        low.append(np.ceil(points.min(axis=0) - _INTEGER))
-        high.append(np.floor(points.max(axis=0) + _INTEGER))
-    if not low:
-        raise AlgorithmError("There is no frame to make a common grid of")
-    first, last = np.min(low, axis=0).astype(int), np.max(high, axis=0).astype(int)
-    return Grid((int(first[0]), int(first[1])), (int(last[0] - first[0] + 1), int(last[1] - first[1] + 1)))
-
-
-def part_of_grid(grid: Grid, shape: tuple[int, int], mapping: Affine) -> Grid:
-    """Return the part of a grid outside of which a frame has no data, with a few pixels around it.
-
-    Parameters
-    ----------
-    grid : Grid
-    shape : tuple of int
-        Shape of the frame.
-    mapping : Affine
-        Of positions in the reference to positions in the frame.
-
-    Returns
-    -------
-    Grid
-        Of one pixel at least.
-    """
-    corners = corners_of(shape, mapping.inverse())
-    first, size = np.array(grid.origin), np.array(grid.shape)
-    low = np.clip(np.floor(corners.min(axis=0)).astype(int) - _AROUND, first, first + size - 1)
-    high = np.clip(np.ceil(corners.max(axis=0)).astype(int) + _AROUND, low, first + size - 1)
-    return Grid((int(low[0]), int(low[1])), (int(high[0] - low[0] + 1), int(high[1] - low[1] + 1)))
-
-
-def corners_of(shape: tuple[int, int], mapping: Affine | None = None) -> NDArray[np.float64]:
-    """Return the positions ``(y, x)`` of a frame's four corner pixels, mapped if wanted; shape (4, 2)."""
-    y = np.array([0, 0, shape[0] - 1, shape[0] - 1], dtype=np.float64)
-    x = np.array([0, shape[1] - 1, 0, shape[1] - 1], dtype=np.float64)
-    return np.stack([y, x] if mapping is None else mapping(y, x), axis=1)
-
-
-def affine_approximation(transform: Transform, shape: tuple[int, int]) -> Affine:
-    """Approximate a mapping by an affine one over a frame.
-
-    Parameters
-    ----------
-    transform : callable
-        Takes arrays y and x, returns arrays y and x.
-    shape : tuple of int
-        The frame on which the approximation should hold.
-
-    Returns
-    -------
-    Affine
-        Exact at the centre ``(ny/2, nx/2)``; slopes from the middles of the four sides.
-
-    Raises
-    ------
-    AlgorithmError
-        When the mapping is not finite there.
-    """
-    half = np.array(shape, dtype=np.float64) / 2
-    step = np.array([[0, 0], [1, 0], [-1, 0], [0, 1], [0, -1]], dtype=np.float64)
-    points = half + step * half
-    mapped = np.stack(transform(points[:, 0], points[:, 1]), axis=1).astype(np.float64)
-    if not np.isfinite(mapped).all():
-        raise AlgorithmError("The mapping has no finite value on the frame", found=mapped.tolist())
-    matrix = np.stack(
-        [(mapped[1] - mapped[2]) / (2 * half[0]), (mapped[3] - mapped[4]) / (2 * half[1])], axis=1
-    )
-    return Affine(matrix, mapped[0] - matrix @ half)
+    flags = Flags.none() if mask is None else Flags.of(mask)
+    finite = np.isfinite(data) if variance is None else np.isfinite(data) & np.isfinite(variance)
+    if not finite.all():
+        flags = flags.united(np.flatnonzero(~finite), NO_DATA)
+    bad = job.replaced(flags)
+    out = job.plane(data, bad)
+    out_variance = None if variance is None else job.plane(variance, bad, variance=True)
+    out_objects = None if objmask is None else job.objects(objmask)
+    return Resampled(out, out_variance, job.mask(flags), out_objects, job.jacobian, job.correlation)
 
 
 def kernel_weights(fraction: Floats | float, taps: int) -> NDArray[np.float64]:
@@ -376,7 +221,9 @@ def kernel_weights(fraction: Floats | float, taps: int) -> NDArray[np.float64]:
     )
 
 
-def replace_bad_pixels(planes: Sequence[Plane], bad: NDArray[np.bool_], *, reach: int = 3) -> None:
+def replace_bad_pixels(
+    planes: Sequence[Plane], bad: NDArray[np.bool_], *, reach: int = 3, sharpen: bool = True
+) -> None:
     """Replace pixels by an estimate from their good neighbours, in place.
 
     Parameters
@@ -387,6 +234,8 @@ def replace_bad_pixels(planes: Sequence[Plane], bad: NDArray[np.bool_], *, reach
         The pixels to replace.
     reach : int
         How far into a bad area to go, in pixels; what lies deeper becomes 0.
+    sharpen : bool
+        Let the first plane follow the curvature of its neighbours. A variance must not be extrapolated.
 
     Notes
     -----
@@ -414,8 +263,7 @@ def replace_bad_pixels(planes: Sequence[Plane], bad: NDArray[np.bool_], *, reach
         can = norm > 0
         for number, plane in enumerate(planes):
             values = np.where(usable, plane.ravel()[place], 0.0)
-            # A variance must not be extrapolated, so only the first plane, the data, is sharpened.
-            used = weight if number == 0 else usable * smooth
+            used = weight if sharpen and number == 0 else usable * smooth
             total = used.sum(axis=1)
             plane.ravel()[todo[can]] = ((used * values).sum(axis=1)[can] / total[can]).astype(np.float32)
         good.ravel()[todo[can]] = True
@@ -424,14 +272,8 @@ def replace_bad_pixels(planes: Sequence[Plane], bad: NDArray[np.bool_], *, reach
         plane.ravel()[todo] = 0
 
 
-def check_arguments(
-    data: Plane,
-    others: Sequence[NDArray[Any] | None],
-    kernel: str,
-    threshold: float,
-    shape: tuple[int, int],
-) -> None:
-    """Refuse what no resampling can be done with: kernel, threshold of flags, output shape, planes."""
+def check_arguments(kernel: str, threshold: float, shape: tuple[int, int]) -> None:
+    """Refuse what no resampling can be done with: kernel, threshold of flags, output shape."""
     if kernel not in KERNELS:
         raise ParameterError("Unknown kernel", item="kernel", found=kernel, expected=", ".join(KERNELS))
     if not 0 <= threshold < 1:
@@ -440,134 +282,266 @@ def check_arguments(
         )
     if min(shape) < 1:
         raise ParameterError("The output has no pixels", item="shape", found=shape)
+
+
+def check_planes(data: Plane, others: Sequence[NDArray[Any] | None]) -> None:
+    """Refuse planes of different shapes."""
     for plane in others:
         if plane is not None and plane.shape != data.shape:
             raise AlgorithmError("The planes differ in shape", found=plane.shape, expected=data.shape)
 
 
-def _prepare(
-    data: Plane, variance: Plane | None, flags: NDArray[np.uint16], job: _Job, *, clean: bool
-) -> tuple[Plane, Plane | None, NDArray[np.uint16]]:
-    """Make planes without NaN and, if asked for, without the values of bad pixels."""
-    finite = np.isfinite(data)
-    if variance is not None:
-        finite &= np.isfinite(variance)
-    whole = bool(finite.all())
-    bad = (flags & REPLACED) != 0 if clean else np.zeros(0, dtype=bool)
-    if not whole:
-        flags = np.where(finite, flags, flags | np.uint16(NO_DATA))
-        bad = bad | ~finite if clean else ~finite
-    data = data.astype(np.float32, copy=False)
-    if not bad.any() or (job.exact and whole):
-        return data, variance, flags
-    data = data.copy()
-    variance = None if variance is None else variance.astype(np.float32, copy=True)
-    planes = [data] if variance is None else [data, variance]
-    if clean and not job.exact:
-        replace_bad_pixels(planes, bad, reach=max(1, job.taps // 2))
-    else:
-        for plane in planes:
-            plane[~finite] = 0
-    return data, variance, flags
-
-
 Combine = Literal["signed", "squared", "absolute"]
 
 
-class _Job:
-    """One mapping from one shape to another, and the ways to send planes through it."""
+class Resampling:
+    """A mapping from one pixel grid to another, and the ways to send planes through it.
+
+    Parameters
+    ----------
+    source : tuple of int
+        Shape of the frames.
+    matrix, offset, shape, origin, kernel, dq_threshold, clean, conserve, rules, threads
+        As for `resample`.
+
+    Attributes
+    ----------
+    by_rows : bool
+        Whether some rows of the output need some rows of the input only, see `rows`.
+    jacobian, correlation : float
+        As in `Resampled`.
+
+    Raises
+    ------
+    ParameterError
+        For an unknown kernel, a threshold outside [0, 1), an output without pixels.
+    AlgorithmError
+        For a mapping that is not invertible.
+    """
 
     def __init__(
         self,
-        mapping: Affine,
-        source: tuple[int, ...],
-        target: tuple[int, int],
-        taps: int,
-        spline: bool,
-        dragons: bool,
-        threads: int,
+        source: tuple[int, int],
+        *,
+        matrix: Floats,
+        offset: Floats | Sequence[float],
+        shape: tuple[int, int],
+        origin: tuple[int, int] = (0, 0),
+        kernel: Kernel = "poly3",
+        dq_threshold: float | None = None,
+        clean: bool | None = None,
+        conserve: bool = True,
+        rules: Rules = "niripipe",
+        threads: int = 1,
     ) -> None:
-        self.source = (int(source[0]), int(source[1]))
-        self.target = target
-        self.taps = taps
-        self.spline = spline
-        self.dragons = dragons
-        self.threads = threads
-        self.mapping = _snap(mapping, target) if not dragons else mapping
-        m = self.mapping.matrix
-        near = np.rint(self.mapping.offset)
-        self.exact = bool((m == np.eye(2)).all() and (self.mapping.offset == near).all())
-        self.shear = _is_shear(m, max(*self.source, *target))
+        self._dragons = rules == "dragons"
+        self._threshold = (0.001 if self._dragons else 0.1) if dq_threshold is None else dq_threshold
+        check_arguments(kernel, self._threshold, shape)
+        mapping = Affine(np.asarray(matrix, dtype=np.float64), np.asarray(offset, dtype=np.float64))
+        mapping.inverse()
+        mapping = Affine.shift(*origin).then(mapping)
+        self.jacobian = float(abs(np.linalg.det(mapping.matrix)))
+        self.source, self.target = source, shape
+        self._taps = TAPS[kernel]
+        self._spline = kernel.startswith("spline")
+        self._clean = not self._dragons if clean is None else clean
+        self._threads = threads
+        self._mapping = mapping if self._dragons else _snap(mapping, shape)
+        m = self._mapping.matrix
+        near = np.rint(self._mapping.offset)
+        self._exact = bool((m == np.eye(2)).all() and (self._mapping.offset == near).all())
+        self._shear = _is_shear(m, max(*source, *shape))
+        self._scale = self.jacobian if conserve else 1.0
+        self.by_rows = self._exact or (self._shear and self._taps > 1 and not self._spline)
+        self.correlation = 1.0 / (self._noise_reduction() * self._scale)
 
     # --- planes -----------------------------------------------------------------------------------------
 
-    def interpolate(self, plane: Plane, combine: Combine) -> Plane:
-        if self.exact:
+    def replaced(self, flags: Flags) -> NDArray[np.intp]:
+        """Return the places of the pixels whose values are replaced, of the flags of the input."""
+        if self._exact or not self._clean:
+            return np.zeros(0, np.intp)
+        return np.asarray(flags.where[flags.bits & np.uint16(REPLACED) != 0], np.intp)
+
+    def plane(self, plane: Plane, bad: NDArray[np.intp], *, variance: bool = False) -> Plane:
+        """Send data, or with `variance` their variance, through the mapping.
+
+        Parameters
+        ----------
+        plane : ndarray of float32
+            Not modified.
+        bad : ndarray of int
+            The places of pixels to replace, ascending, see `replaced`. So are values that are not finite.
+        variance : bool
+            What the plane is.
+
+        Returns
+        -------
+        ndarray of float32
+            0 where the input does not reach.
+        """
+        out = np.empty(self.target, np.float32)
+        rows_per_block = plane_rows(self.target[1])
+        if self.by_rows:
+
+            def block(rows: slice) -> None:
+                out[rows] = self.rows(plane[self.window(rows)], bad, rows, variance=variance)
+
+            map_blocks(block, self.target[0], rows_per_block=rows_per_block, threads=self._threads)
+            return out
+        plane = self._repaired(plane, bad, 0, sharpen=not variance)
+        out = self._interpolate(plane, self._kind(variance))
+        self._finish(out, slice(0, self.target[0]), variance)
+        return out
+
+    def window(self, rows: slice) -> slice:
+        """Return the rows of the input that some rows of the output need; for mappings `by_rows`."""
+        reach = max(1, self._taps // 2)
+        whole, _ = self._column_shift(np.arange(self.target[1]))
+        first = rows.start + int(whole.min()) - 2 * reach
+        last = rows.stop + int(whole.max()) + 2 * reach + 1
+        top = self.source[0]
+        return slice(min(max(first, 0), top - 1), max(min(last, top), min(max(first, 0), top - 1) + 1))
+
+    def rows(self, block: Plane, bad: NDArray[np.intp], rows: slice, *, variance: bool = False) -> Plane:
+        """Return rows of what `plane` returns, from rows of the input.
+
+        Parameters
+        ----------
+        block : ndarray of float32
+            The rows of the input that `window` names. Not modified.
+        bad, variance
+            As for `plane`; places in all of the input.
+        rows : slice
+            Which rows of the output.
+        """
+        first = self.window(rows).start
+        block = self._repaired(block, bad, first, sharpen=not variance)
+        height = rows.stop - rows.start
+        if self._exact:
+            out = np.zeros((height, self.target[1]), np.float32)
+            dy, dx = (round(o) for o in self._mapping.offset)
+            cut_y = _overlap(len(block), height, rows.start + dy - first)
+            cut_x = _overlap(self.source[1], self.target[1], dx)
+            out[cut_y[1], cut_x[1]] = block[cut_y[0], cut_x[0]]
+        else:
+            out = np.empty((height, self.target[1]), np.float32)
+            self._sheared(block, first, out, rows, self._kind(variance))
+        self._finish(out, rows, variance)
+        return out
+
+    def mask(self, flags: Flags) -> NDArray[np.uint16]:
+        """Send flags through the mapping; the bit "no data" marks what the input does not reach."""
+        out = self._spread(flags)
+        self._fill_outside(out, slice(0, self.target[0]), NO_DATA)
+        return out
+
+    def objects(self, objmask: NDArray[Any]) -> NDArray[np.uint8]:
+        """Send an object mask through the mapping."""
+        out = self._spread_plane(objmask)
+        self._fill_outside(out, slice(0, self.target[0]), 0)
+        return out
+
+    def _kind(self, variance: bool) -> Combine:
+        return "squared" if variance and not self._dragons else "signed"
+
+    def _repaired(self, block: Plane, bad: NDArray[np.intp], first: int, *, sharpen: bool) -> Plane:
+        """Return rows of the input, from row `first` on, without NaN and the values of bad pixels."""
+        ny, nx = block.shape
+        begin, end = np.searchsorted(bad, (first * nx, (first + ny) * nx))
+        unknown = None
+        # Looking at the sum is quicker than looking at each value.
+        if not np.isfinite(np.add.reduce(block, axis=None, dtype=np.float64)):
+            unknown = ~np.isfinite(block)
+        block = np.ascontiguousarray(block, np.float32)
+        if begin == end and unknown is None:
+            return block
+        block = block.copy()
+        if self._clean and not self._exact:
+            wrong = np.zeros(block.shape, bool) if unknown is None else unknown
+            wrong.reshape(-1)[bad[begin:end] - first * nx] = True
+            replace_bad_pixels([block], wrong, reach=max(1, self._taps // 2), sharpen=sharpen)
+        elif unknown is not None:
+            block[unknown] = 0
+        return block
+
+    def _finish(self, out: Plane, rows: slice, variance: bool) -> None:
+        """Scale some rows, and write 0 where the input does not reach."""
+        if variance:
+            # Only the signed kernel can go below zero; a variance never does.
+            np.clip(out, 0, np.inf, out=out)
+        if self._scale != 1.0:
+            out *= np.float32(self._scale**2 if variance and not self._dragons else self._scale)
+        self._fill_outside(out, rows, 0)
+
+    def _interpolate(self, plane: Plane, combine: Combine) -> Plane:
+        if self._exact:
             return self._copy(plane)
-        if self.spline and combine != "absolute":
-            return self._spline(plane, combine)
+        if self._spline and combine != "absolute":
+            return self._by_splines(plane, combine)
         out = np.empty(self.target, dtype=np.float32)
-        work = self._sheared if self.shear and self.taps > 1 else self._gathered
         source = np.ascontiguousarray(plane, dtype=np.float32)
 
         def block(rows: slice) -> None:
-            work(source, out, rows, combine)
+            if self._shear and self._taps > 1:
+                self._sheared(source, 0, out[rows], rows, combine)
+            else:
+                self._gathered(source, out, rows, combine)
 
-        map_blocks(block, self.target[0], rows_per_block=plane_rows(self.target[1]), threads=self.threads)
+        map_blocks(block, self.target[0], rows_per_block=plane_rows(self.target[1]), threads=self._threads)
         return out
 
-    def spread(self, flags: NDArray[np.uint16], threshold: float) -> NDArray[np.uint16]:
-        if self.exact:
-            return self._copy(flags)
+    def _spread(self, flags: Flags) -> NDArray[np.uint16]:
+        if self._exact:
+            return self._copy(flags.add_to(np.zeros(self.source, np.uint16)))
         out = np.zeros(self.target, dtype=np.uint16)
-        found = Flags.of(flags)
-        flagged, values = found.where.astype(np.intp), found.bits
+        flagged, values = flags.where.astype(np.intp), flags.bits
         present = int(np.bitwise_or.reduce(values)) if values.size else 0
         for bit in (1 << k for k in range(16)):
             if not present & bit:
                 continue
             places = flagged[(values & bit) != 0]
-            if self.shear and self.taps > 1 and not self.dragons and places.size < _DENSE * flags.size:
-                self._scatter(places, out, bit, threshold)
+            few = places.size < _DENSE * self.source[0] * self.source[1]
+            if self._shear and self._taps > 1 and not self._dragons and few:
+                self._scatter(places, out, bit)
             else:
-                plane = ((flags & bit) != 0).astype(np.uint8)
-                out |= self.spread_plane(plane, threshold).astype(np.uint16) * np.uint16(bit)
+                plane = np.zeros(self.source, np.uint8)
+                plane.reshape(-1)[places] = 1
+                out |= self._spread_plane(plane).astype(np.uint16) * np.uint16(bit)
         return out
 
-    def spread_plane(self, plane: NDArray[Any], threshold: float) -> NDArray[np.uint8]:
+    def _spread_plane(self, plane: NDArray[Any]) -> NDArray[np.uint8]:
         present = (plane != 0).astype(np.float32)
-        if self.exact:
+        if self._exact:
             return self._copy(present).astype(np.uint8)
-        weight = self.interpolate(present, "signed" if self.dragons else "absolute")
-        return (np.abs(weight) > np.float32(threshold)).astype(np.uint8)
+        weight = self._interpolate(present, "signed" if self._dragons else "absolute")
+        return (np.abs(weight) > np.float32(self._threshold)).astype(np.uint8)
 
-    def blank(
-        self,
-        data: Plane,
-        variance: Plane | None,
-        mask: NDArray[np.uint16],
-        objects: NDArray[np.uint8] | None,
-    ) -> None:
-        """Write the fill values where the input does not reach."""
-        planes = [plane for plane in (data, variance, objects) if plane is not None]
-        if not np.count_nonzero(self.mapping.matrix - np.diag(np.diag(self.mapping.matrix))):
-            y, x = (self._inside_along(axis, np.arange(self.target[axis])) for axis in (0, 1))
-            mask[~y], mask[:, ~x] = NO_DATA, NO_DATA
-            for plane in planes:
-                plane[~y], plane[:, ~x] = 0, 0
-            return
-        for rows in row_blocks(self.target[0], plane_rows(self.target[1])):
-            outside = ~self._inside(rows)
-            if outside.any():
-                mask[rows][outside] = NO_DATA
-                for plane in planes:
-                    plane[rows][outside] = 0
+    def _fill_outside(self, out: NDArray[Any], rows: slice, value: int) -> None:
+        """Write a value into those of some rows of the output where the input does not reach."""
+        for some in row_blocks(rows.stop - rows.start, plane_rows(self.target[1])):
+            wanted = slice(rows.start + some.start, rows.start + some.stop)
+            for columns in self._doubtful(wanted):
+                outside = ~self._inside(wanted, columns)
+                if outside.any():
+                    out[some, columns][outside] = value
 
-    def noise_reduction(self) -> float:
+    def _doubtful(self, rows: slice) -> Iterator[slice]:
+        """Yield columns that are not inside in all of some rows: what is in the first and last is in all."""
+        every = slice(0, self.target[1])
+        ends = [self._inside(slice(row, row + 1), every) for row in (rows.start, rows.stop - 1)]
+        inside = np.flatnonzero(ends[0] & ends[1])
+        first, last = (int(inside[0]), int(inside[-1]) + 1) if inside.size else (every.stop, every.stop)
+        if first:
+            yield slice(0, first)
+        if last < every.stop:
+            yield slice(last, every.stop)
+
+    def _noise_reduction(self) -> float:
         """Mean over the output of the sum of squared weights."""
-        if self.exact or self.taps == 1:
+        if self._exact or self._taps == 1:
             return 1.0
-        if self.shear:
+        if self._shear:
             _, row = self._row_shift(np.arange(self.source[0]))
             _, column = self._column_shift(np.arange(self.target[1]))
             return float(self._squares(row).mean() * self._squares(column).mean())
@@ -578,16 +552,17 @@ class _Job:
 
     def _row_shift(self, y: NDArray[Any]) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
         """Shift along x of each *input* row, as whole pixels and fraction."""
-        m, o = self.mapping.matrix, self.mapping.offset
+        m, o = self._mapping.matrix, self._mapping.offset
         return _split(m[1, 0] / m[0, 0] * (y - o[0]) + o[1])
 
     def _column_shift(self, x: NDArray[Any]) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
         """Shift along y of each *output* column."""
-        return _split(self.mapping.matrix[0, 1] * x + self.mapping.offset[0])
+        return _split(self._mapping.matrix[0, 1] * x + self._mapping.offset[0])
 
-    def _inside(self, rows: slice) -> NDArray[np.bool_]:
-        y, x = np.arange(rows.start, rows.stop)[:, None], np.arange(self.target[1])[None, :]
-        m, o = self.mapping.matrix, self.mapping.offset
+    def _inside(self, rows: slice, columns: slice) -> NDArray[np.bool_]:
+        y = np.arange(rows.start, rows.stop)[:, None]
+        x = np.arange(columns.start, columns.stop)[None, :]
+        m, o = self._mapping.matrix, self._mapping.offset
         inside = np.ones((y.size, x.size), dtype=bool)
         for axis in (0, 1):
             if m[axis, 1 - axis] == 0:
@@ -598,21 +573,21 @@ class _Job:
 
     def _inside_along(self, axis: int, pixel: NDArray[Any]) -> NDArray[np.bool_]:
         """Return which pixels along an axis lie inside, where the other axis does not matter."""
-        return self._reached(axis, self.mapping.matrix[axis, axis] * pixel + self.mapping.offset[axis])
+        return self._reached(axis, self._mapping.matrix[axis, axis] * pixel + self._mapping.offset[axis])
 
     def _reached(self, axis: int, position: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Return which positions along an axis of the input it has a value for."""
         size = self.source[axis]
-        if self.dragons and self.taps > 1:
+        if self._dragons and self._taps > 1:
             return np.asarray((position >= 0) & (position < size - 1))
         # nearest takes the whole pixel; everything else needs a neighbour on the far side.
-        rim = 0.5 if self.taps == 1 else _INTEGER
+        rim = 0.5 if self._taps == 1 else WHOLE
         return np.asarray((position >= -rim) & (position <= size - 1 + rim))
 
     def _squares(self, fraction: Floats) -> NDArray[np.float64]:
-        if self.spline:
-            return np.asarray(_spline_squares(fraction, 3 if self.taps == 4 else 5))
-        return np.asarray((kernel_weights(fraction, self.taps) ** 2).sum(axis=0))
+        if self._spline:
+            return np.asarray(_spline_squares(fraction, 3 if self._taps == 4 else 5))
+        return np.asarray((kernel_weights(fraction, self._taps) ** 2).sum(axis=0))
 
     # --- ways -------------------------------------------------------------------------------------------
 
@@ -620,26 +595,27 @@ class _Job:
         out = np.zeros(self.target, dtype=plane.dtype)
         cuts = [
             _overlap(n, m, round(o))
-            for n, m, o in zip(self.source, self.target, self.mapping.offset, strict=True)
+            for n, m, o in zip(self.source, self.target, self._mapping.offset, strict=True)
         ]
         out[cuts[0][1], cuts[1][1]] = plane[cuts[0][0], cuts[1][0]]
         return out
 
-    def _sheared(self, source: Plane, out: Plane, rows: slice, combine: Combine) -> None:
+    def _sheared(self, block: Plane, start: int, out: Plane, rows: slice, combine: Combine) -> None:
+        """Interpolate rows of the output from rows of the input, from row `start` on."""
         ny, nx = self.source
         whole, fraction = self._column_shift(np.arange(self.target[1]))
-        reach = self.taps // 2
+        reach = self._taps // 2
         first = min(max(rows.start + int(whole.min()) - reach, 0), ny - 1)
         last = min(max(rows.stop + int(whole.max()) + reach + 1, first + 1), ny)
         middle = np.empty((last - first, self.target[1]), dtype=np.float32)
         row_whole, row_fraction = self._row_shift(np.arange(first, last))
         for run in _runs(row_whole):
             _interpolate(
-                source[first + run.start : first + run.stop],
+                block[first - start + run.start : first - start + run.stop],
                 middle[run],
                 int(row_whole[run.start]),
                 row_fraction[run],
-                self.taps,
+                self._taps,
                 combine,
                 sample0=0,
                 samples=nx,
@@ -648,10 +624,10 @@ class _Job:
         for run in _runs(whole):
             _interpolate(
                 middle.T[run],
-                out[rows].T[run],
+                out.T[run],
                 int(whole[run.start]),
                 fraction[run],
-                self.taps,
+                self._taps,
                 combine,
                 sample0=first,
                 samples=ny,
@@ -659,20 +635,20 @@ class _Job:
             )
 
     def _gathered(self, source: Plane, out: Plane, rows: slice, combine: Combine) -> None:
-        y, x = self.mapping(np.arange(rows.start, rows.stop)[:, None], np.arange(self.target[1])[None, :])
+        y, x = self._mapping(np.arange(rows.start, rows.stop)[:, None], np.arange(self.target[1])[None, :])
         ny, nx = self.source
-        if self.taps == 1:
+        if self._taps == 1:
             iy = np.clip(np.floor(y + 0.5), 0, ny - 1).astype(np.intp)
             ix = np.clip(np.floor(x + 0.5), 0, nx - 1).astype(np.intp)
             out[rows] = source[iy, ix]
             return
-        iy, wy = _tap_weights(y, ny, self.taps, combine)
-        ix, wx = _tap_weights(x, nx, self.taps, combine)
+        iy, wy = _tap_weights(y, ny, self._taps, combine)
+        ix, wx = _tap_weights(x, nx, self._taps, combine)
         flat = source.ravel()
         total = np.zeros(y.shape, dtype=np.float32)
-        half = self.taps // 2 - 1
-        columns = [np.clip(ix + t - half, 0, nx - 1) for t in range(self.taps)]
-        for u in range(self.taps):
+        half = self._taps // 2 - 1
+        columns = [np.clip(ix + t - half, 0, nx - 1) for t in range(self._taps)]
+        for u in range(self._taps):
             line = np.clip(iy + u - half, 0, ny - 1) * nx
             part = np.zeros(y.shape, dtype=np.float32)
             for t, column in enumerate(columns):
@@ -680,11 +656,11 @@ class _Job:
             total += wy[u] * part
         out[rows] = total
 
-    def _spline(self, plane: Plane, combine: Combine) -> Plane:
+    def _by_splines(self, plane: Plane, combine: Combine) -> Plane:
         from scipy.ndimage import affine_transform
 
-        order: Literal[1, 3, 5] = 1 if combine == "squared" else 3 if self.taps == 4 else 5
-        m, o = self.mapping.matrix, self.mapping.offset
+        order: Literal[1, 3, 5] = 1 if combine == "squared" else 3 if self._taps == 4 else 5
+        m, o = self._mapping.matrix, self._mapping.offset
         out = affine_transform(
             plane.astype(np.float32, copy=False),
             m,
@@ -696,7 +672,7 @@ class _Job:
         )
         if combine == "squared":
             for rows in row_blocks(self.target[0], plane_rows(self.target[1])):
-                y, x = self.mapping(
+                y, x = self._mapping(
                     np.arange(rows.start, rows.stop)[:, None], np.arange(self.target[1])[None, :]
                 )
                 out[rows] *= (self._squares(y - np.floor(y)) * self._squares(x - np.floor(x))).astype(
@@ -704,17 +680,17 @@ class _Job:
                 )
         return out
 
-    def _scatter(self, places: NDArray[np.intp], out: NDArray[np.uint16], bit: int, threshold: float) -> None:
+    def _scatter(self, places: NDArray[np.intp], out: NDArray[np.uint16], bit: int) -> None:
         """Set a bit in the output pixels to which the given input pixels contribute enough."""
         ny, nx = self.source
         my, mx = self.target
-        steps = np.arange(self.taps) - (self.taps // 2 - 1)
+        steps = np.arange(self._taps) - (self._taps // 2 - 1)
         y, x = (places // nx)[:, None], (places % nx)[:, None]
         whole, fraction = self._row_shift(y)
         column = x - whole - steps
-        tap = np.arange(self.taps)
+        tap = np.arange(self._taps)
         # In the column `steps[t]` to the left of a pixel, that pixel is tap t.
-        weight_x = _tap_weights(column + whole + fraction, nx, self.taps, "absolute")[1][tap, :, tap].T
+        weight_x = _tap_weights(column + whole + fraction, nx, self._taps, "absolute")[1][tap, :, tap].T
         y, column, weight_x = (
             np.broadcast_to(part, column.shape).reshape(-1, 1) for part in (y, column, weight_x)
         )
@@ -722,12 +698,12 @@ class _Job:
         y, column, weight_x = y[keep], column[keep], weight_x[keep]
         whole, fraction = self._column_shift(column)
         row = y - whole - steps
-        weight_y = _tap_weights(row + whole + fraction, ny, self.taps, "absolute")[1][tap, :, tap].T
+        weight_y = _tap_weights(row + whole + fraction, ny, self._taps, "absolute")[1][tap, :, tap].T
         weight_y = np.where((row >= 0) & (row < my), weight_y, 0)
         target = (np.clip(row, 0, my - 1) * mx + column).ravel()
         total = np.zeros(my * mx, dtype=np.float32)
         np.add.at(total, target, (weight_x * weight_y).astype(np.float32).ravel())
-        hit = target[total[target] > np.float32(threshold)]
+        hit = target[total[target] > np.float32(self._threshold)]
         out.ravel()[hit] |= np.uint16(bit)
 
 
@@ -828,9 +804,9 @@ def _spline_squares(fraction: Floats, order: Literal[3, 5]) -> NDArray[np.float6
 
 
 def _split(shift: NDArray[Any]) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-    whole = np.floor(shift + _INTEGER)
+    whole = np.floor(shift + WHOLE)
     fraction = np.maximum(shift - whole, 0.0)
-    return whole.astype(np.intp), np.where(fraction < _INTEGER, 0.0, fraction)
+    return whole.astype(np.intp), np.where(fraction < WHOLE, 0.0, fraction)
 
 
 def _snap(mapping: Affine, shape: tuple[int, int]) -> Affine:
@@ -842,7 +818,7 @@ def _snap(mapping: Affine, shape: tuple[int, int]) -> Affine:
         o, m = o + (m - np.eye(2)) @ centre, np.eye(2)
     if (m == np.eye(2)).all():
         whole = np.rint(o)
-        o = np.where(np.abs(o - whole) < _INTEGER, whole, o)
+        o = np.where(np.abs(o - whole) < WHOLE, whole, o)
     return Affine(m, o)
 
 

@@ -396,8 +396,8 @@ class AstroData:
         self,
         shape: tuple[int, int],
         corner: tuple[int, int],
-        data: np.ndarray,
-        variance: np.ndarray | None,
+        data: ArrayPlane,
+        variance: ArrayPlane | None,
         mask: Rows,
     ) -> None:
         """Replace the planes of a single extension by ones with a part, see `Extension.reset_within`."""
@@ -411,6 +411,10 @@ class AstroData:
     def derive_mask(self, function: RowFunction) -> Any:
         """Replace the mask by a function of it, see `Extension.derive_mask`."""
         return self._each(lambda extension: extension.derive_mask(function))
+
+    def handle(self, name: str) -> ArrayPlane | None:
+        """Return a handle on a plane of a single extension as it is now, see `Extension.handle`."""
+        return self._extension.handle(name)
 
     def take_over(self, name: str, source: AstroData) -> None:
         """Give a single extension a plane or extra of another, see `Extension.take_over`."""

@@ -244,6 +244,17 @@ class Extension:
             return None
         return held.view() if isinstance(held, ArrayPlane) else held.read()
 
+    def handle(self, name: str) -> ArrayPlane | None:
+        """Return a handle on a plane as it is now, whatever becomes of this extension; None if there is none.
+
+        Parameters
+        ----------
+        name : str
+            ``data``, ``variance`` or ``mask``.
+        """
+        plane = self._planes.get(name)
+        return None if plane is None else cast("ArrayPlane", plane.copy())
+
     def take_over(self, name: str, source: Extension) -> None:
         """Give this extension a plane or extra of another; it is shared until one of the two writes.
 
@@ -340,11 +351,11 @@ class Extension:
         self,
         shape: tuple[int, int],
         corner: tuple[int, int],
-        data: NDArray[np.float32],
-        variance: NDArray[np.float32] | None,
+        data: ArrayPlane,
+        variance: ArrayPlane | None,
         mask: Rows,
     ) -> None:
-        """Replace the planes by ones that are zero outside of a part, which alone is kept in memory.
+        """Replace the planes by ones that are zero outside of a part, of which alone there are pixels.
 
         Parameters
         ----------
@@ -352,15 +363,13 @@ class Extension:
             Shape of the new planes.
         corner : tuple of int
             Row and column of the first pixel of the part.
-        data, variance : ndarray of float32, or None
-            The part; taken over without a copy. Without a variance there will be none.
+        data, variance : ArrayPlane of float32, or None
+            The part, in memory or to be computed. Without a variance there will be none.
         mask : callable
             Makes rows of the mask, which has `shape`; see `compute_mask`.
         """
         parts = {"data": data} if variance is None else {"data": data, "variance": variance}
-        self._planes = {
-            name: ArrayPlane.part_of(ArrayPlane(array), shape, corner) for name, array in parts.items()
-        }
+        self._planes = {name: ArrayPlane.part_of(part, shape, corner) for name, part in parts.items()}
         self.compute_mask(mask)
         self._follow_data()
 

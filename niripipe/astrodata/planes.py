@@ -262,7 +262,9 @@ class ArrayPlane(Held[NDArray[Any]]):
         return cls(loader=_Derived(source, function, dtype, using), shape=source.shape, dtype=dtype)
 
     @classmethod
-    def computed(cls, function: Rows, shape: tuple[int, ...], dtype: Any) -> ArrayPlane:
+    def computed(
+        cls, function: Rows, shape: tuple[int, ...], dtype: Any, *, using: Sequence[ArrayPlane] = ()
+    ) -> ArrayPlane:
         """Return a plane whose pixels are made, when they are needed, by a function of a slice of rows.
 
         Parameters
@@ -271,8 +273,10 @@ class ArrayPlane(Held[NDArray[Any]]):
             Takes a slice, returns these rows of the plane. It is called again when they are needed again.
         shape, dtype : optional
             What it makes.
+        using : sequence of ArrayPlane
+            Planes that the function reads, by `rows`; they occupy memory as long as this plane exists.
         """
-        return cls(loader=_Computed(function, shape, dtype), shape=shape, dtype=dtype)
+        return cls(loader=_Computed(function, shape, dtype, using), shape=shape, dtype=dtype)
 
     @classmethod
     def part_of(cls, part: ArrayPlane, shape: tuple[int, ...], corner: tuple[int, int]) -> ArrayPlane:
@@ -423,8 +427,11 @@ class _Computed:
 
     by_rows = True
 
-    def __init__(self, function: Rows, shape: tuple[int, ...], dtype: Any) -> None:
+    def __init__(
+        self, function: Rows, shape: tuple[int, ...], dtype: Any, using: Sequence[ArrayPlane] = ()
+    ) -> None:
         self._rows = function
+        self.using = tuple(using)
         self.shape, self.dtype = shape, np.dtype(dtype)
 
     def read_rows(self, rows: slice) -> NDArray[Any]:
@@ -449,9 +456,8 @@ class _Derived(_Computed):
         # A handle of its own keeps the pixels as they are now: whoever changes them gets a copy.
         self.source = mine = cast("ArrayPlane", source.copy())
         self.function = function
-        self.using = tuple(using)
         # Without a reference to itself, so that planes are freed at once, not when cycles are collected.
-        super().__init__(lambda rows: function(mine.rows()[rows], rows), source.shape, dtype)
+        super().__init__(lambda rows: function(mine.rows()[rows], rows), source.shape, dtype, using)
 
     @property
     def can_reload(self) -> bool:
@@ -472,6 +478,11 @@ class _Surrounded:
     def __init__(self, part: ArrayPlane, shape: tuple[int, ...], corner: tuple[int, int]) -> None:
         self.part, self.shape, self.corner = part, shape, corner
         self.using = (part,)
+
+    @property
+    def can_reload(self) -> bool:
+        """Whether the array is not the only form of what it holds: its part can be had again."""
+        return self.part.is_recipe
 
     def __call__(self) -> NDArray[Any]:
         return self.read_rows(slice(None))

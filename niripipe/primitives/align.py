@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from niripipe.algorithms import fluxscale, register
-from niripipe.algorithms.flags import Flags
-from niripipe.algorithms.resample import Affine, Grid, corners_of, output_grid, part_of_grid, resample
-from niripipe.astrodata import DQ, AstroData, shifted
-from niripipe.astrodata.planes import Rows
+from niripipe.algorithms.affine import Affine, Grid, corners_of, output_grid, part_of_grid
+from niripipe.algorithms.resample import Resampling
+from niripipe.astrodata import AstroData, shifted
 from niripipe.errors import DataError
 from niripipe.logutils import get_logger
+from niripipe.primitives.aligned import aligned
 from niripipe.primitives.base import Outcome, PrimitivesBase, Status, not_needed, primitive
 from niripipe.primitives.geometry import pixel_mapping, require_sky_mapping
 from niripipe.primitives.params import Field, FrameOrPath, Params
@@ -264,14 +264,11 @@ def _resample(
     ext = frame[0]
     if len(frame) != 1:
         raise DataError("A frame to be resampled has one extension", file=frame.filename, found=len(frame))
-    # A frame fills a part of the grid; the rest need not be in memory.
+    # A frame fills a part of the grid; of the rest there need not be pixels.
     part = part_of_grid(grid, ext.shape, to_frame)
-    data = ext.read_once("data")
-    result = resample(
-        data,
-        ext.variance_of(data),
-        ext.read_once("mask"),
-        ext.read_once("OBJMASK"),
+    corner = (part.origin[0] - grid.origin[0], part.origin[1] - grid.origin[1])
+    job = Resampling(
+        ext.shape,
         matrix=to_frame.matrix,
         offset=to_frame.offset,
         shape=part.shape,
@@ -281,45 +278,18 @@ def _resample(
         clean=params.clean_data,
         conserve=params.conserve,
     )
+    result = aligned(ext, job, grid, corner)
     _move_catalogue(frame, to_frame, grid)
-    corner = (part.origin[0] - grid.origin[0], part.origin[1] - grid.origin[1])
-    ext.reset_within(
-        grid.shape, corner, result.data, result.variance, _mask_within(grid, corner, result.mask)
-    )
-    if result.objmask is not None:
-        objects = np.zeros(grid.shape, np.uint8)
-        objects[_cut(corner, part.shape)] = result.objmask
-        ext.OBJMASK = objects
+    ext.reset_within(grid.shape, corner, result.data, result.variance, result.mask)
+    if result.objects is not None:
+        ext.OBJMASK = result.objects
     ext.sky_mapping = wcs
     ny, nx = grid.shape
     ext.hdr.set("DATASEC", f"[1:{nx},1:{ny}]", "Section with data")
-    ext.hdr.set("JFACTOR", round(result.jacobian, 9), "Input pixels per output pixel (area)")
-    ext.hdr.set("NOISCORR", round(result.correlation, 5), "Variance of large apertures over sum of VAR")
+    ext.hdr.set("JFACTOR", round(job.jacobian, 9), "Input pixels per output pixel (area)")
+    ext.hdr.set("NOISCORR", round(job.correlation, 5), "Variance of large apertures over sum of VAR")
     for key in ("FRMNAME", "FRAMEID", "DATATYP"):
         ext.hdr.remove(key, ignore_missing=True)
-
-
-def _mask_within(grid: Grid, corner: tuple[int, int], mask: NDArray[np.uint16]) -> Rows:
-    """Return the mask of a frame that is given in a part of a grid, and has no data elsewhere."""
-    height, width = grid.shape
-    inside = _cut(corner, mask.shape)
-    # Most of it is no data, or nothing: what differs from that is kept.
-    found = Flags.of(mask)
-    y, x = np.divmod(found.where, mask.shape[1])
-    flags = Flags((y + corner[0]) * width + x + corner[1], found.bits)
-
-    def rows_of(rows: slice) -> NDArray[np.uint16]:
-        present = np.arange(height)[rows]
-        there = (present >= inside[0].start) & (present < inside[0].stop)
-        made = np.full((present.size, width), DQ.no_data, np.uint16)
-        made[there, inside[1]] = 0
-        return flags.add_to(made, rows, height)
-
-    return rows_of
-
-
-def _cut(corner: tuple[int, int], shape: tuple[int, ...]) -> tuple[slice, slice]:
-    return slice(corner[0], corner[0] + shape[0]), slice(corner[1], corner[1] + shape[1])
 
 
 def _move_catalogue(frame: AstroData, to_frame: Affine, grid: Grid) -> None:

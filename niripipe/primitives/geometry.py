@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from niripipe.algorithms.resample import Affine, affine_approximation
+from niripipe.algorithms.affine import Affine, affine_approximation
 from niripipe.astrodata import AstroData, SkyMapping
 from niripipe.errors import DataError
 

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 from pydantic import BeforeValidator
 
+from niripipe.algorithms.affine import Affine, Grid, corners_of, output_grid
 from niripipe.algorithms.project import project
-from niripipe.algorithms.resample import Affine, Grid, Kernel, Resampled, corners_of, output_grid, resample
+from niripipe.algorithms.resample import Kernel, Resampled, resample
 from niripipe.astrodata import AstroData, SkyMapping, shifted
 from niripipe.errors import AlgorithmError, DataError, InputError, ParameterError
 from niripipe.primitives.base import PrimitivesBase, primitive

@@ -5,15 +5,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from niripipe.algorithms.resample import (
-    KERNELS,
+from niripipe.algorithms.affine import (
     Affine,
     Grid,
     affine_approximation,
     corners_of,
-    kernel_weights,
     output_grid,
     part_of_grid,
+)
+from niripipe.algorithms.resample import (
+    KERNELS,
+    kernel_weights,
     replace_bad_pixels,
     resample,
 )

@@ -1,0 +1,186 @@
+"""The pixels of a frame on another grid, interpolated when somebody needs them."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from niripipe.algorithms.affine import Grid
+from niripipe.algorithms.flags import Flags
+from niripipe.algorithms.resample import Resampling
+from niripipe.astrodata import DQ, ArrayPlane, AstroData
+from niripipe.astrodata.planes import Rows
+
+__all__ = ["Aligned", "aligned"]
+
+_last = threading.local()
+"""What a thread read last of a frame: variances are computed from the data, and looked at after them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Aligned:
+    """The planes of a frame behind a mapping.
+
+    Attributes
+    ----------
+    data, variance : ArrayPlane
+        float32, on the part of the grid that the frame fills; `variance` is None if the frame has none.
+    mask : callable
+        Makes rows of the mask, on the whole grid; bit 16 (no data) where the frame does not reach.
+    objects : ndarray of uint8, or None
+        Object mask on the whole grid.
+    """
+
+    data: ArrayPlane
+    variance: ArrayPlane | None
+    mask: Rows
+    objects: NDArray[np.uint8] | None
+
+
+def aligned(frame: AstroData, job: Resampling, grid: Grid, corner: tuple[int, int]) -> Aligned:
+    """Send a frame through a mapping.
+
+    What can be done row by row waits until somebody looks at the rows: a frame on a common grid then needs
+    no more memory than it did before. What other mappings make is computed at once.
+
+    Parameters
+    ----------
+    frame : AstroData
+        With one extension. What becomes of it afterwards does not matter.
+    job : Resampling
+        The mapping, onto the part of the grid that the frame fills.
+    grid : Grid
+        The grid.
+    corner : tuple of int
+        Row and column of the grid at which that part begins.
+
+    Returns
+    -------
+    Aligned
+    """
+    source = _Source(frame, job)
+    objmask = frame.read_once("OBJMASK")
+    objects = None
+    if objmask is not None:
+        objects = np.zeros(grid.shape, np.uint8)
+        objects[_cut(corner, job.target)] = job.objects(objmask)
+    mask = _mask_within(source, grid, corner)
+    if job.by_rows:
+        data = ArrayPlane.computed(source.data, job.target, np.float32, using=[source.handles[0]])
+        variance = None
+        if source.has_variance:
+            using = [source.handles[1]]
+            variance = ArrayPlane.computed(source.variance, job.target, np.float32, using=using)
+        return Aligned(data, variance, mask, objects)
+    every = slice(0, job.source[0])
+    data = ArrayPlane(job.plane(source.read_data(every), source.bad))
+    noise = source.read_variance(every)
+    variance = None if noise is None else ArrayPlane(job.plane(noise, source.bad, variance=True))
+    return Aligned(data, variance, mask, objects)
+
+
+class _Source:
+    """A frame, and what of it rows on the new grid are made from."""
+
+    def __init__(self, frame: AstroData, job: Resampling) -> None:
+        data, variance = frame.handle("data"), frame.handle("variance")
+        assert data is not None
+        self.job = job
+        self.handles = [data] if variance is None else [data, variance]
+        self.has_variance = variance is not None
+        self._noise_of = None if variance is None else variance.derivation(data)
+        mask = frame.rows("mask")
+        self.flags = Flags.none() if mask is None else Flags.of(mask)
+        self.bad = job.replaced(self.flags)
+
+    def data(self, rows: slice) -> NDArray[np.float32]:
+        """Return rows of the data on the new grid."""
+        every, step = self._contiguous(rows)
+        return self.job.rows(self.read_data(self.job.window(every)), self.bad, every)[::step]
+
+    def variance(self, rows: slice) -> NDArray[np.float32]:
+        """Return rows of the variance on the new grid."""
+        every, step = self._contiguous(rows)
+        block = self.read_variance(self.job.window(every))
+        assert block is not None
+        return self.job.rows(block, self.bad, every, variance=True)[::step]
+
+    def unknown(self, rows: slice) -> NDArray[np.intp]:
+        """Return the places, among some rows of the frame, of pixels without a value."""
+        places = [np.zeros(0, np.intp)]
+        for block in (self.read_data(rows), self.read_variance(rows)):
+            if block is not None and not np.isfinite(np.add.reduce(block, axis=None, dtype=np.float64)):
+                places.append(np.flatnonzero(~np.isfinite(block)) + rows.start * block.shape[1])
+        return np.unique(np.concatenate(places))
+
+    def read_data(self, rows: slice) -> NDArray[np.float32]:
+        """Return rows of the data of the frame."""
+        known: NDArray[np.float32] | None = self._known(rows)[0]
+        if known is None:
+            _last.rows = None  # its memory can be used again
+            known = self.handles[0].rows()[rows]
+            _last.rows = (weakref.ref(self), rows, known, None)
+        return known
+
+    def read_variance(self, rows: slice) -> NDArray[np.float32] | None:
+        """Return rows of the variance of the frame."""
+        if not self.has_variance:
+            return None
+        data, known = self._known(rows)
+        if known is None:
+            data = self.read_data(rows) if self._noise_of is not None else data
+            known = self.handles[1].rows()[rows] if self._noise_of is None else self._noise_of(data, rows)
+            _last.rows = (weakref.ref(self), rows, data, known)
+        return cast("NDArray[np.float32]", known)
+
+    def _known(self, rows: slice) -> tuple[Any, Any]:
+        last = getattr(_last, "rows", None)
+        return last[2:] if last is not None and last[0]() is self and last[1] == rows else (None, None)
+
+    def _contiguous(self, rows: slice) -> tuple[slice, int]:
+        first, last, step = rows.indices(self.job.target[0])
+        return slice(first, last), step
+
+
+def _mask_within(source: _Source, grid: Grid, corner: tuple[int, int]) -> Rows:
+    """Return the mask of a frame that fills a part of a grid, and has no data elsewhere."""
+    height, width = grid.shape
+    job = source.job
+    inside = _cut(corner, job.target)
+
+    def spread(flags: Flags) -> Flags:
+        """Return the flags on the grid; most of it is no data, or nothing: what differs is kept."""
+        found = Flags.of(job.mask(flags))
+        y, x = np.divmod(found.where, job.target[1])
+        return Flags((y + corner[0]) * width + x + corner[1], found.bits)
+
+    if job.by_rows:
+        usual = spread(source.flags)
+    else:
+        every = slice(0, job.source[0])
+        usual = spread(source.flags.united(source.unknown(every), int(DQ.no_data)))
+
+    def rows_of(rows: slice) -> NDArray[np.uint16]:
+        first, last, _ = rows.indices(height)
+        low, high = max(first - corner[0], 0), min(last - corner[0], job.target[0])
+        flags = usual
+        if job.by_rows and low < high:
+            unknown = source.unknown(job.window(slice(low, high)))
+            if unknown.size:
+                flags = spread(source.flags.united(unknown, int(DQ.no_data)))
+        present = np.arange(height)[rows]
+        there = (present >= inside[0].start) & (present < inside[0].stop)
+        made = np.full((present.size, width), DQ.no_data, np.uint16)
+        made[there, inside[1]] = 0
+        return flags.add_to(made, rows, height)
+
+    return rows_of
+
+
+def _cut(corner: tuple[int, int], shape: tuple[int, ...]) -> tuple[slice, slice]:
+    return slice(corner[0], corner[0] + shape[0]), slice(corner[1], corner[1] + shape[1])
