@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from contextlib import contextmanager
+from typing import Protocol, TypeVar
 
 from niripipe.errors import ParameterError
 
-__all__ = ["PLANE_BLOCK", "map_blocks", "map_items", "plane_rows", "row_blocks"]
+__all__ = [
+    "PLANE_BLOCK",
+    "Run",
+    "check_threads",
+    "map_blocks",
+    "map_items",
+    "plane_rows",
+    "row_blocks",
+    "workers",
+]
 
 PLANE_BLOCK = 1 << 18
 """Pixels of a block for simple arithmetic. A call on them takes some 30 microseconds: shorter ones leave
@@ -18,9 +28,26 @@ _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
 
+class Run(Protocol):
+    """Calls a function for every item, and returns the results in order."""
+
+    def __call__(self, func: Callable[[_Item], _Result], items: Sequence[_Item], /) -> list[_Result]:
+        """Do so."""
+        ...
+
+
 def plane_rows(width: int) -> int:
     """Return of how many rows a block for simple arithmetic consists, at least one."""
     return max(PLANE_BLOCK // max(width, 1), 1)
+
+
+def check_threads(threads: int) -> int:
+    """Return a number of threads that is usable; else raise `ParameterError`."""
+    if threads < 1:
+        raise ParameterError(
+            "at least one thread is needed", item="threads", found=threads, expected="a positive integer"
+        )
+    return threads
 
 
 def row_blocks(n_rows: int, rows_per_block: int) -> list[slice]:
@@ -76,10 +103,7 @@ def map_blocks(
     The first error in row order is raised; blocks that have not started are then left undone.
     `numpy.errstate` does not reach into other threads: `func` has to set it itself.
     """
-    if threads < 1:
-        raise ParameterError(
-            "at least one thread is needed", item="threads", found=threads, expected="a positive integer"
-        )
+    check_threads(threads)
     return map_items(func, row_blocks(n_rows, rows_per_block), threads=threads)
 
 
@@ -89,8 +113,15 @@ def map_items(func: Callable[[_Item], _Result], items: Sequence[_Item], *, threa
     As in `map_blocks`: threads share the work as long as `func` spends its time in NumPy, the first error in
     order is raised, and `numpy.errstate` does not reach into other threads.
     """
-    workers = min(threads, len(items))
-    if workers <= 1:
-        return [func(item) for item in items]
-    with ThreadPoolExecutor(workers, thread_name_prefix="niripipe-rows") as pool:
-        return list(pool.map(func, items))
+    with workers(min(threads, len(items))) as run:
+        return run(func, items)
+
+
+@contextmanager
+def workers(threads: int) -> Iterator[Run]:
+    """Keep threads for several rounds of work: what it gives calls a function for items like `map_items`."""
+    if threads <= 1:
+        yield lambda func, items: [func(item) for item in items]
+        return
+    with ThreadPoolExecutor(threads, thread_name_prefix="niripipe-rows") as pool:
+        yield lambda func, items: list(pool.map(func, items))

@@ -352,6 +352,11 @@ class Resampling:
         self._exact = bool((m == np.eye(2)).all() and (self._mapping.offset == near).all())
         self._shear = _is_shear(m, max(*source, *shape))
         self._scale = self.jacobian if conserve else 1.0
+        self._lines: tuple[_Lines, _Lines] | None = None
+        self._edges: tuple[tuple[int, int], list[tuple[slice, NDArray[np.bool_]]]] | None = None
+        if self._shear and not self._exact:
+            rows, columns = np.arange(source[0]), np.arange(shape[1])
+            self._lines = _Lines(*self._row_shift(rows)), _Lines(*self._column_shift(columns))
         self.by_rows = self._exact or (self._shear and self._taps > 1 and not self._spline)
         self.correlation = 1.0 / (self._noise_reduction() * self._scale)
 
@@ -397,9 +402,8 @@ class Resampling:
     def window(self, rows: slice) -> slice:
         """Return the rows of the input that some rows of the output need; for mappings `by_rows`."""
         reach = max(1, self._taps // 2)
-        whole, _ = self._column_shift(np.arange(self.target[1]))
-        first = rows.start + int(whole.min()) - 2 * reach
-        last = rows.stop + int(whole.max()) + 2 * reach + 1
+        low, high = self._column_reach()
+        first, last = rows.start + low - 2 * reach, rows.stop + high + 2 * reach + 1
         top = self.source[0]
         return slice(min(max(first, 0), top - 1), max(min(last, top), min(max(first, 0), top - 1) + 1))
 
@@ -521,10 +525,16 @@ class Resampling:
         """Write a value into those of some rows of the output where the input does not reach."""
         for some in row_blocks(rows.stop - rows.start, plane_rows(self.target[1])):
             wanted = slice(rows.start + some.start, rows.start + some.stop)
-            for columns in self._doubtful(wanted):
-                outside = ~self._inside(wanted, columns)
-                if outside.any():
-                    out[some, columns][outside] = value
+            for columns, outside in self._outside(wanted):
+                out[some, columns][outside] = value
+
+    def _outside(self, rows: slice) -> list[tuple[slice, NDArray[np.bool_]]]:
+        """Return columns with pixels outside of the input, and which; at once for the rows asked for last."""
+        key, last = (rows.start, rows.stop), self._edges
+        if last is None or last[0] != key:
+            found = [(columns, ~self._inside(rows, columns)) for columns in self._doubtful(rows)]
+            last = self._edges = key, [(columns, outside) for columns, outside in found if outside.any()]
+        return last[1]
 
     def _doubtful(self, rows: slice) -> Iterator[slice]:
         """Yield columns that are not inside in all of some rows: what is in the first and last is in all."""
@@ -558,6 +568,13 @@ class Resampling:
     def _column_shift(self, x: NDArray[Any]) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
         """Shift along y of each *output* column."""
         return _split(self._mapping.matrix[0, 1] * x + self._mapping.offset[0])
+
+    def _column_reach(self) -> tuple[int, int]:
+        """Return the least and the greatest shift along y, whole pixels."""
+        if self._lines is None:
+            dy = round(self._mapping.offset[0])
+            return dy, dy
+        return self._lines[1].reach
 
     def _inside(self, rows: slice, columns: slice) -> NDArray[np.bool_]:
         y = np.arange(rows.start, rows.stop)[:, None]
@@ -602,31 +619,33 @@ class Resampling:
 
     def _sheared(self, block: Plane, start: int, out: Plane, rows: slice, combine: Combine) -> None:
         """Interpolate rows of the output from rows of the input, from row `start` on."""
+        assert self._lines is not None
         ny, nx = self.source
-        whole, fraction = self._column_shift(np.arange(self.target[1]))
+        row_lines, column_lines = self._lines
         reach = self._taps // 2
-        first = min(max(rows.start + int(whole.min()) - reach, 0), ny - 1)
-        last = min(max(rows.stop + int(whole.max()) + reach + 1, first + 1), ny)
+        low, high = self._column_reach()
+        first = min(max(rows.start + low - reach, 0), ny - 1)
+        last = min(max(rows.stop + high + reach + 1, first + 1), ny)
         middle = np.empty((last - first, self.target[1]), dtype=np.float32)
-        row_whole, row_fraction = self._row_shift(np.arange(first, last))
-        for run in _runs(row_whole):
+        for run in _runs(row_lines.whole[first:last]):
+            lines = slice(first + run.start, first + run.stop)
             _interpolate(
-                block[first - start + run.start : first - start + run.stop],
+                block[lines.start - start : lines.stop - start],
                 middle[run],
-                int(row_whole[run.start]),
-                row_fraction[run],
+                row_lines,
+                lines,
                 self._taps,
                 combine,
                 sample0=0,
                 samples=nx,
                 point0=0,
             )
-        for run in _runs(whole):
+        for run in _runs(column_lines.whole):
             _interpolate(
                 middle.T[run],
                 out.T[run],
-                int(whole[run.start]),
-                fraction[run],
+                column_lines,
+                run,
                 self._taps,
                 combine,
                 sample0=first,
@@ -707,11 +726,27 @@ class Resampling:
         out.ravel()[hit] |= np.uint16(bit)
 
 
+class _Lines:
+    """Shifts of lines along themselves, and the weights of the interpolation, which are computed once."""
+
+    def __init__(self, whole: NDArray[np.intp], fraction: NDArray[np.float64]) -> None:
+        self.whole, self.fraction = whole, fraction
+        self.reach = int(whole.min()), int(whole.max())
+        self._weights: dict[tuple[int, Combine], NDArray[np.float32]] = {}
+
+    def weights(self, order: int, combine: Combine) -> NDArray[np.float32]:
+        """Return the weights of all lines, ``(order, lines, 1)``."""
+        if (order, combine) not in self._weights:
+            weights = _combined(kernel_weights(self.fraction, order), combine)
+            self._weights[order, combine] = weights.astype(np.float32)[:, :, None]
+        return self._weights[order, combine]
+
+
 def _interpolate(
     source: Plane,
     target: Plane,
-    whole: int,
-    fraction: NDArray[np.float64],
+    lines: _Lines,
+    which: slice,
     taps: int,
     combine: Combine,
     *,
@@ -722,13 +757,15 @@ def _interpolate(
     """Interpolate lines along the last axis.
 
     ``source[:, j]`` is sample ``sample0 + j`` of ``samples``; ``target[:, k]`` gets the value at position
-    ``point0 + k + whole + fraction``, ``fraction`` being one number a line. Outside, the outermost sample
-    is repeated.
+    ``point0 + k + whole + fraction``, of which there is one a line; they are those of some of `lines`.
+    Outside, the outermost sample is repeated.
     """
     points = target.shape[1]
-    level = fraction.size == 0 or bool((fraction == fraction[0]).all())
-    lines = fraction[:1] if level else fraction
-    orders = [1] if level and lines.size and lines[0] == 0 else [n for n in (6, 4, 2) if n <= taps]
+    whole, fraction = int(lines.whole[which.start]), lines.fraction[which]
+    level = bool((fraction == fraction[0]).all())
+    if level:
+        which = slice(which.start, which.start + 1)
+    orders = [1] if level and fraction[0] == 0 else [n for n in (6, 4, 2) if n <= taps]
     # Position k of the target has its left sample at k + shift of the source.
     shift = point0 + whole - sample0
     done_from, done_to = None, None
@@ -738,7 +775,7 @@ def _interpolate(
         start = min(max(before - whole - point0, 0), points)
         stop = max(min(samples - order // 2 - whole - point0, points), start)
         pieces = [(start, stop)] if done_from is None else [(start, done_from), (done_to, stop)]
-        weights = _combined(kernel_weights(lines, order), combine).astype(np.float32)[:, :, None]
+        weights = lines.weights(order, combine)[:, which]
         for begin, end in pieces:
             if begin is None or end is None or end <= begin:
                 continue

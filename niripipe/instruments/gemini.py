@@ -133,7 +133,7 @@ class AstroDataGemini(AstroData):
         "well_depth_setting": "WELDEPTH",
     }
 
-    _seen_keywords: tuple[Any, frozenset[str]] | None = None
+    _seen_keywords: tuple[Any, frozenset[str], str] | None = None
 
     @staticmethod
     def _matches_data(source: Any) -> bool:
@@ -230,20 +230,19 @@ class AstroDataGemini(AstroData):
     def _tag_raw(self) -> TagSet | None:
         """Mark untouched data: no processing time stamp, and neither prepared nor processed by any sign."""
         keywords = self._phu_keywords()
-        touched = "GEM-TLM" in keywords or _PROCESSED_KEYWORDS & keywords or _has_part(keywords, "PREPAR")
+        touched = "GEM-TLM" in keywords or _PROCESSED_KEYWORDS & keywords or self._has_part("PREPAR")
         return None if touched else TagSet({"RAW"})
 
     @astro_data_tag
     def _tag_prepared(self) -> TagSet:
-        return TagSet({"PREPARED" if _has_part(self._phu_keywords(), "PREPAR") else "UNPREPARED"})
+        return TagSet({"PREPARED" if self._has_part("PREPAR") else "UNPREPARED"})
 
     @astro_data_tag
     def _tag_overscan(self) -> TagSet | None:
-        keywords = self._phu_keywords()
         added = {
             tag
             for part, tag in (("TRIMOVER", "OVERSCAN_TRIMMED"), ("SUBOVER", "OVERSCAN_SUBTRACTED"))
-            if _has_part(keywords, part)
+            if self._has_part(part)
         }
         return TagSet(added) if added else None
 
@@ -743,8 +742,14 @@ class AstroDataGemini(AstroData):
         # Nearly every tag method asks; going through the cards is what costs.
         state = self.phu.state
         if self._seen_keywords is None or self._seen_keywords[0] != state:
-            self._seen_keywords = state, frozenset(self.phu.keys())
+            keywords = frozenset(self.phu.keys())
+            self._seen_keywords = state, keywords, "\n".join(keywords)
         return self._seen_keywords[1]
+
+    def _has_part(self, part: str) -> bool:
+        """Return whether the name of a keyword of the primary header has a part."""
+        self._phu_keywords()
+        return self._seen_keywords is not None and part in self._seen_keywords[2]
 
     def _headers(self) -> list[Header]:
         if self.is_single:
@@ -796,10 +801,6 @@ class AstroDataGemini(AstroData):
         if icrs:
             return pointing.to_icrs(get_text(phu, "FRAME") or "FK5", ra, dec, start)
         return ra, dec
-
-
-def _has_part(keywords: frozenset[str], part: str) -> bool:
-    return any(part in keyword for keyword in keywords)
 
 
 def _sum(header: Header, *keywords: str) -> float:

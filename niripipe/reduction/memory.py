@@ -48,8 +48,9 @@ _NEARLY = 0.95
 _LEAST = 48 * 2**20
 """Frames of at least this many bytes stay in memory whatever the limit: a few full frames with all planes."""
 
-_LOOK_AROUND = 2
-"""After how many frames that were worked on all are looked at again, which takes 10 microseconds for each."""
+_LOOK_AROUND = 0.1
+"""After what part of the frames was worked on all are looked at again: a frame may share planes with others,
+and looking at it takes 10 microseconds."""
 
 _ELSEWHERE = 150 * 10**6
 """What a process is taken to use beside the frames where the system does not say."""
@@ -214,7 +215,8 @@ class FrameStore:
             return
         with self._lock:
             self._settled += 1
-            if self._settled % _LOOK_AROUND == 0:
+            if self._settled >= max(_LOOK_AROUND * len(self._frames), 2):
+                self._settled = 0
                 self._sizes = {key: _nbytes(frame) for key, frame in self._frames.items()}
             total = sum(self._sizes.values())
             for key, frame in list(self._frames.items()):

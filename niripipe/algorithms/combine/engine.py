@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from niripipe.algorithms import bits
-from niripipe.algorithms.parallel import PLANE_BLOCK, map_blocks
+from niripipe.algorithms.parallel import PLANE_BLOCK, check_threads, row_blocks, workers
 from niripipe.algorithms.sorting import median_rows
 from niripipe.algorithms.sources import RowSource
 from niripipe.errors import DataError, ParameterError
@@ -31,6 +31,9 @@ Bool = NDArray[np.bool_]
 # Values of all inputs together in a block of rows: eight megabytes of float32. Smaller blocks would suit the
 # cache better, but threads then spend their time handing the interpreter lock to each other.
 _BLOCK_VALUES = 1 << 21
+# Values of all inputs that are read at a time, input by input: data, variance and mask of them take 120
+# megabytes. Rows that are computed need more rows of what they are computed from.
+_READ_VALUES = 12 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,8 +167,28 @@ def combine(
     task = _Task(settings, list(data), variance, mask, scale, zero, rejection_map, exposures)
     if rows_per_block is None:
         rows_per_block = _rows_that_fit(len(data), task.shape[1], 8 * HALO if reject == "noiseclip" else 4)
-    map_blocks(task.run, task.shape[0], rows_per_block=rows_per_block, threads=threads)
+    rows_per_strip = max(_rows_read(len(data), task.shape[1]) // rows_per_block, 1) * rows_per_block
+    with workers(check_threads(threads)) as run:
+        for strip in row_blocks(task.shape[0], rows_per_strip):
+            blocks = task.blocks(strip, rows_per_block)
+            run(partial(task.load, blocks), range(len(data)))
+            run(task.combine, blocks)
     return task.result
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """Rows of all inputs ``(n, rows, nx)``: those to combine, and a few more on either side."""
+
+    rows: slice
+    wide: slice
+    data: Float32
+    variance: Float32 | None
+    mask: NDArray[np.uint16] | None
+
+    def within(self, rows: slice) -> slice:
+        """Return where its rows are among some that begin earlier."""
+        return slice(self.wide.start - rows.start, self.wide.stop - rows.start)
 
 
 class _Task:
@@ -203,19 +226,61 @@ class _Task:
             None if exposures is None else np.empty(self.shape, np.float32),
         )
         self.exposures = None if exposures is None else per_input("exposures", exposures, len(data), 0.0)
-        self._local = threading.local()
+        self._buffers: dict[tuple[str, int], NDArray[Any]] = {}
 
-    def run(self, rows: slice) -> None:
-        """Combine the rows of one block."""
+    def blocks(self, strip: slice, rows_per_block: int) -> list[_Block]:
+        """Cut rows that are read together into blocks, with room for the inputs that is used again."""
         halo = HALO if self.settings.reject == "noiseclip" else 0
-        wide = slice(max(rows.start - halo, 0), min(rows.stop + halo, self.shape[0]))
-        inner = slice(rows.start - wide.start, rows.stop - wide.start)
+        found = []
+        for number, part in enumerate(row_blocks(strip.stop - strip.start, rows_per_block)):
+            rows = slice(strip.start + part.start, strip.start + part.stop)
+            wide = slice(max(rows.start - halo, 0), min(rows.stop + halo, self.shape[0]))
+            found.append(
+                _Block(
+                    rows,
+                    wide,
+                    self._buffer(("data", number), wide, np.float32),
+                    None if self.variance is None else self._buffer(("variance", number), wide, np.float32),
+                    None if self.mask is None else self._buffer(("mask", number), wide, np.uint16),
+                )
+            )
+        return found
+
+    def load(self, blocks: list[_Block], k: int) -> None:
+        """Read an input: data, variance and mask, because a variance may be computed from the data."""
+        rows = slice(blocks[0].wide.start, blocks[-1].wide.stop)
+        factor, offset = np.float32(self.scale[k]), np.float32(self.zero[k])
+        with np.errstate(all="ignore"):
+            values = self.data[k][rows]
+            for block in blocks:
+                np.copyto(block.data[k], values[block.within(rows)], casting="unsafe")
+                if factor != 1:
+                    block.data[k] *= factor
+                if offset != 0:
+                    block.data[k] += offset
+            if self.variance is not None:
+                values = self.variance[k][rows]
+                for block in blocks:
+                    assert block.variance is not None
+                    np.copyto(block.variance[k], values[block.within(rows)], casting="unsafe")
+                    if factor != 1:
+                        block.variance[k] *= factor**2
+            if self.mask is not None:
+                source = self.mask[k]
+                flags = None if source is None else source[rows]
+                for block in blocks:
+                    assert block.mask is not None
+                    found = 0 if flags is None else flags[block.within(rows)]
+                    np.copyto(block.mask[k], found, casting="unsafe")
+
+    def combine(self, block: _Block) -> None:
+        """Combine the rows of one block."""
+        data, variance, mask = block.data, block.variance, block.mask
+        inner = slice(block.rows.start - block.wide.start, block.rows.stop - block.wide.start)
+        out = _rows(self.result, block.rows)
+        kept = None
         # What is not a number is found, not warned about; threads do not inherit the caller's settings.
         with np.errstate(all="ignore"):
-            data, variance, mask = self._load(wide)
-            self._normalise(data, variance)
-            out = _rows(self.result, rows)
-            kept = None
             if self.settings.reject == "noiseclip":
                 assert variance is not None
                 left_out = LeftOut(_flat(data), _flat(variance), None if mask is None else _flat(mask))
@@ -247,38 +312,13 @@ class _Task:
             lsigma=self.settings.lsigma,
         )
 
-    def _load(self, rows: slice) -> tuple[Float32, Float32 | None, NDArray[np.uint16] | None]:
-        """Read rows of all inputs, of one after the other: its variance may be computed from its data."""
-        data = self._buffer("data", rows, np.float32)
-        variance = None if self.variance is None else self._buffer("variance", rows, np.float32)
-        mask = None if self.mask is None else self._buffer("mask", rows, np.uint16)
-        for k, source in enumerate(self.data):
-            np.copyto(data[k], source[rows], casting="unsafe")
-            if variance is not None and self.variance is not None:
-                np.copyto(variance[k], self.variance[k][rows], casting="unsafe")
-            if mask is not None and self.mask is not None:
-                flags = self.mask[k]
-                np.copyto(mask[k], 0 if flags is None else flags[rows], casting="unsafe")
-        return data, variance, mask
-
-    def _buffer(self, name: str, rows: slice, dtype: DTypeLike) -> NDArray[Any]:
-        """Return room for some rows of all inputs, which a thread uses again."""
+    def _buffer(self, name: tuple[str, int], rows: slice, dtype: DTypeLike) -> NDArray[Any]:
         height, width = rows.stop - rows.start, self.shape[1]
-        buffer = getattr(self._local, name, None)
+        buffer = self._buffers.get(name)
         if buffer is None or buffer.shape[1] < height:
-            buffer = np.empty((len(self.data), height, width), dtype)
-            setattr(self._local, name, buffer)
+            buffer = self._buffers[name] = np.empty((len(self.data), height, width), dtype)
         block: NDArray[Any] = buffer.reshape(-1)[: len(self.data) * height * width]
         return block.reshape(len(self.data), height, width)
-
-    def _normalise(self, data: Float32, variance: Float32 | None) -> None:
-        for index, (factor, offset) in enumerate(zip(self.scale, self.zero, strict=True)):
-            if factor != 1:
-                data[index] *= np.float32(factor)
-                if variance is not None:
-                    variance[index] *= np.float32(factor) ** 2
-            if offset != 0:
-                data[index] += np.float32(offset)
 
 
 def _combine_block(
@@ -442,8 +482,13 @@ def _flat(block: NDArray[Any]) -> NDArray[Any]:
 
 
 def _rows_that_fit(n: int, width: int, least: int) -> int:
-    pixels = min(_BLOCK_VALUES // n, PLANE_BLOCK)
+    """Return how many rows of all inputs are combined at a time, by one thread."""
+    pixels = min(_BLOCK_VALUES // n, PLANE_BLOCK // 2)
     return max(pixels // max(width, 1), least)
+
+
+def _rows_read(n: int, width: int) -> int:
+    return min(_READ_VALUES // n, PLANE_BLOCK) // max(width, 1)
 
 
 def common_shape(

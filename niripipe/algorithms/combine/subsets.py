@@ -8,6 +8,7 @@ it does not have of the run of planes that it spans.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
@@ -33,7 +34,7 @@ Bool = NDArray[np.bool_]
 Subset = tuple[int, ...]
 
 # How many results are made and held at a time at most, and their bytes; each time their inputs are read anew.
-_HELD, _HELD_BYTES = 16, 96 << 20
+_HELD, _HELD_BYTES = 24, 128 << 20
 # Values in a block of rows of all inputs, pixels that are sorted at a time, row by row, and pixels into whose
 # ranks values are inserted at a time, many ranks in a call. Longer calls would leave the cache, and with
 # shorter ones threads wait for the interpreter: measured.
@@ -131,8 +132,9 @@ def subset_medians(
     scales, zeros = per_input("scale", scale, len(planes), 1.0), per_input("zero", zero, len(planes), 0.0)
     result_bytes = (4 + 4 * (variance is not None) + numbers) * shape[0] * shape[1]
     held = int(np.clip(_HELD_BYTES // result_bytes, 2, _HELD))
-    for start in range(0, len(wanted), held):
-        part = slice(start, start + held)
+    turns = math.ceil(len(wanted) / held)
+    for turn in range(turns):
+        part = slice(turn * len(wanted) // turns, (turn + 1) * len(wanted) // turns)
         task = _Task(planes, variance, mask, wanted[part], scales, zeros, numbers, shape)
         rows = rows_per_block or max(_BLOCK_VALUES // (len(task.members) * max(shape[1], 1)), 2)
         map_blocks(task.run, shape[0], rows_per_block=rows, threads=threads)
