@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from niripipe.algorithms.bits import BAD, COSMIC_RAY, NO_DATA, SATURATED, UNILLUMINATED
 from niripipe.algorithms.gaussian import SIGMA_TO_FWHM
 from niripipe.algorithms.profile import measure_profiles, stamp_half_size
-from niripipe.algorithms.resample import replace_bad_pixels
+from niripipe.algorithms.repair import replace_bad_pixels
 from niripipe.errors import AlgorithmError, ParameterError
 
 __all__ = ["CATALOGUE", "Detection", "add_world_columns", "detect_sources", "star_likeness"]

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from niripipe.algorithms.affine import Transform
 from niripipe.algorithms.bits import NO_DATA
 from niripipe.algorithms.parallel import map_blocks
+from niripipe.algorithms.repair import replace_bad_pixels
 from niripipe.algorithms.resample import (
     REPLACED,
     TAPS,
@@ -25,7 +26,6 @@ from niripipe.algorithms.resample import (
     check_arguments,
     check_planes,
     kernel_weights,
-    replace_bad_pixels,
 )
 from niripipe.errors import AlgorithmError
 

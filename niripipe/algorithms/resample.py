@@ -21,6 +21,7 @@ from niripipe.algorithms.affine import WHOLE, Affine
 from niripipe.algorithms.bits import BAD, COSMIC_RAY, NO_DATA
 from niripipe.algorithms.flags import Flags
 from niripipe.algorithms.parallel import map_blocks, plane_rows, row_blocks
+from niripipe.algorithms.repair import Repairs
 from niripipe.errors import AlgorithmError, ParameterError
 
 __all__ = [
@@ -33,7 +34,6 @@ __all__ = [
     "check_arguments",
     "check_planes",
     "kernel_weights",
-    "replace_bad_pixels",
     "resample",
 ]
 
@@ -177,9 +177,9 @@ def resample(
     finite = np.isfinite(data) if variance is None else np.isfinite(data) & np.isfinite(variance)
     if not finite.all():
         flags = flags.united(np.flatnonzero(~finite), NO_DATA)
-    bad = job.replaced(flags)
-    out = job.plane(data, bad)
-    out_variance = None if variance is None else job.plane(variance, bad, variance=True)
+    repairs = job.repairs(flags)
+    out = job.plane(data, repairs)
+    out_variance = None if variance is None else job.plane(variance, repairs, variance=True)
     out_objects = None if objmask is None else job.objects(objmask)
     return Resampled(out, out_variance, job.mask(flags), out_objects, job.jacobian, job.correlation)
 
@@ -219,57 +219,6 @@ def kernel_weights(fraction: Floats | float, taps: int) -> NDArray[np.float64]:
             a2,
         ]
     )
-
-
-def replace_bad_pixels(
-    planes: Sequence[Plane], bad: NDArray[np.bool_], *, reach: int = 3, sharpen: bool = True
-) -> None:
-    """Replace pixels by an estimate from their good neighbours, in place.
-
-    Parameters
-    ----------
-    planes : sequence of ndarray of float32, shape (ny, nx)
-        Planes to repair, each by itself.
-    bad : ndarray of bool
-        The pixels to replace.
-    reach : int
-        How far into a bad area to go, in pixels; what lies deeper becomes 0.
-    sharpen : bool
-        Let the first plane follow the curvature of its neighbours. A variance must not be extrapolated.
-
-    Notes
-    -----
-    A single bad pixel is half the sum of its four neighbours less a quarter of the sum of the
-    diagonal ones, which is exact for surfaces of third order in x and y together, so the core of a star
-    keeps its height. With a neighbour missing it is the weighted mean of the good ones.
-    """
-    ny, nx = bad.shape
-    todo = np.flatnonzero(bad)
-    good = ~bad
-    dy, dx = np.array([[-1, 1, 0, 0, -1, -1, 1, 1], [0, 0, -1, 1, -1, 1, -1, 1]])
-    sharp = np.array([0.5] * 4 + [-0.25] * 4)
-    smooth = np.array([1.0] * 4 + [0.5] * 4)
-    for _ in range(reach):
-        if todo.size == 0:
-            return
-        y, x = todo // nx, todo % nx
-        near_y, near_x = y[:, None] + dy, x[:, None] + dx
-        inside = (near_y >= 0) & (near_y < ny) & (near_x >= 0) & (near_x < nx)
-        place = np.where(inside, near_y * nx + near_x, 0)
-        usable = inside & good.ravel()[place]
-        complete = usable.all(axis=1)
-        weight = np.where(complete[:, None], sharp, usable * smooth)
-        norm = weight.sum(axis=1)
-        can = norm > 0
-        for number, plane in enumerate(planes):
-            values = np.where(usable, plane.ravel()[place], 0.0)
-            used = weight if sharpen and number == 0 else usable * smooth
-            total = used.sum(axis=1)
-            plane.ravel()[todo[can]] = ((used * values).sum(axis=1)[can] / total[can]).astype(np.float32)
-        good.ravel()[todo[can]] = True
-        todo = todo[~can]
-    for plane in planes:
-        plane.ravel()[todo] = 0
 
 
 def check_arguments(kernel: str, threshold: float, shape: tuple[int, int]) -> None:
@@ -362,21 +311,23 @@ class Resampling:
 
     # --- planes -----------------------------------------------------------------------------------------
 
-    def replaced(self, flags: Flags) -> NDArray[np.intp]:
-        """Return the places of the pixels whose values are replaced, of the flags of the input."""
-        if self._exact or not self._clean:
-            return np.zeros(0, np.intp)
-        return np.asarray(flags.where[flags.bits & np.uint16(REPLACED) != 0], np.intp)
+    def repairs(self, flags: Flags) -> Repairs:
+        """Return how the values of flagged pixels of the input are replaced."""
+        bad = flags.where[flags.bits & np.uint16(REPLACED) != 0]
+        return self._repairs_of(bad if self._clean and not self._exact else bad[:0], self.source)
 
-    def plane(self, plane: Plane, bad: NDArray[np.intp], *, variance: bool = False) -> Plane:
+    def _repairs_of(self, bad: NDArray[np.integer], shape: tuple[int, int]) -> Repairs:
+        return Repairs.of(bad, shape, reach=max(1, self._taps // 2))
+
+    def plane(self, plane: Plane, repairs: Repairs, *, variance: bool = False) -> Plane:
         """Send data, or with `variance` their variance, through the mapping.
 
         Parameters
         ----------
         plane : ndarray of float32
             Not modified.
-        bad : ndarray of int
-            The places of pixels to replace, ascending, see `replaced`. So are values that are not finite.
+        repairs : Repairs
+            What `repairs` returned. Values that are not finite are replaced as well.
         variance : bool
             What the plane is.
 
@@ -390,11 +341,11 @@ class Resampling:
         if self.by_rows:
 
             def block(rows: slice) -> None:
-                out[rows] = self.rows(plane[self.window(rows)], bad, rows, variance=variance)
+                out[rows] = self.rows(plane[self.window(rows)], repairs, rows, variance=variance)
 
             map_blocks(block, self.target[0], rows_per_block=rows_per_block, threads=self._threads)
             return out
-        plane = self._repaired(plane, bad, 0, sharpen=not variance)
+        plane = self._repaired(plane, repairs, 0, sharpen=not variance)
         out = self._interpolate(plane, self._kind(variance))
         self._finish(out, slice(0, self.target[0]), variance)
         return out
@@ -407,20 +358,20 @@ class Resampling:
         top = self.source[0]
         return slice(min(max(first, 0), top - 1), max(min(last, top), min(max(first, 0), top - 1) + 1))
 
-    def rows(self, block: Plane, bad: NDArray[np.intp], rows: slice, *, variance: bool = False) -> Plane:
+    def rows(self, block: Plane, repairs: Repairs, rows: slice, *, variance: bool = False) -> Plane:
         """Return rows of what `plane` returns, from rows of the input.
 
         Parameters
         ----------
         block : ndarray of float32
             The rows of the input that `window` names. Not modified.
-        bad, variance
-            As for `plane`; places in all of the input.
+        repairs, variance
+            As for `plane`.
         rows : slice
             Which rows of the output.
         """
         first = self.window(rows).start
-        block = self._repaired(block, bad, first, sharpen=not variance)
+        block = self._repaired(block, repairs, first, sharpen=not variance)
         height = rows.stop - rows.start
         if self._exact:
             out = np.zeros((height, self.target[1]), np.float32)
@@ -449,24 +400,23 @@ class Resampling:
     def _kind(self, variance: bool) -> Combine:
         return "squared" if variance and not self._dragons else "signed"
 
-    def _repaired(self, block: Plane, bad: NDArray[np.intp], first: int, *, sharpen: bool) -> Plane:
+    def _repaired(self, block: Plane, repairs: Repairs, first: int, *, sharpen: bool) -> Plane:
         """Return rows of the input, from row `first` on, without NaN and the values of bad pixels."""
-        ny, nx = block.shape
-        begin, end = np.searchsorted(bad, (first * nx, (first + ny) * nx))
-        unknown = None
         # Looking at the sum is quicker than looking at each value.
+        unknown = None
         if not np.isfinite(np.add.reduce(block, axis=None, dtype=np.float64)):
             unknown = ~np.isfinite(block)
-        block = np.ascontiguousarray(block, np.float32)
-        if begin == end and unknown is None:
+        block = np.array(block, np.float32)
+        if unknown is not None and self._clean and not self._exact:
+            start = first * block.shape[1]
+            begin, end = np.searchsorted(repairs.bad, (start, start + block.size))
+            unknown.reshape(-1)[repairs.bad[begin:end] - start] = True
+            here = self._repairs_of(np.flatnonzero(unknown), (block.shape[0], block.shape[1]))
+            here.apply(block, sharpen=sharpen)
             return block
-        block = block.copy()
-        if self._clean and not self._exact:
-            wrong = np.zeros(block.shape, bool) if unknown is None else unknown
-            wrong.reshape(-1)[bad[begin:end] - first * nx] = True
-            replace_bad_pixels([block], wrong, reach=max(1, self._taps // 2), sharpen=sharpen)
-        elif unknown is not None:
+        if unknown is not None:
             block[unknown] = 0
+        repairs.apply(block, first, sharpen=sharpen)
         return block
 
     def _finish(self, out: Plane, rows: slice, variance: bool) -> None:

@@ -78,9 +78,9 @@ def aligned(frame: AstroData, job: Resampling, grid: Grid, corner: tuple[int, in
             variance = ArrayPlane.computed(source.variance, job.target, np.float32, using=using)
         return Aligned(data, variance, mask, objects)
     every = slice(0, job.source[0])
-    data = ArrayPlane(job.plane(source.read_data(every), source.bad))
+    data = ArrayPlane(job.plane(source.read_data(every), source.repairs))
     noise = source.read_variance(every)
-    variance = None if noise is None else ArrayPlane(job.plane(noise, source.bad, variance=True))
+    variance = None if noise is None else ArrayPlane(job.plane(noise, source.repairs, variance=True))
     return Aligned(data, variance, mask, objects)
 
 
@@ -96,19 +96,19 @@ class _Source:
         self._noise_of = None if variance is None else variance.derivation(data)
         mask = frame.rows("mask")
         self.flags = Flags.none() if mask is None else Flags.of(mask)
-        self.bad = job.replaced(self.flags)
+        self.repairs = job.repairs(self.flags)
 
     def data(self, rows: slice) -> NDArray[np.float32]:
         """Return rows of the data on the new grid."""
         every, step = self._contiguous(rows)
-        return self.job.rows(self.read_data(self.job.window(every)), self.bad, every)[::step]
+        return self.job.rows(self.read_data(self.job.window(every)), self.repairs, every)[::step]
 
     def variance(self, rows: slice) -> NDArray[np.float32]:
         """Return rows of the variance on the new grid."""
         every, step = self._contiguous(rows)
         block = self.read_variance(self.job.window(every))
         assert block is not None
-        return self.job.rows(block, self.bad, every, variance=True)[::step]
+        return self.job.rows(block, self.repairs, every, variance=True)[::step]
 
     def unknown(self, rows: slice) -> NDArray[np.intp]:
         """Return the places, among some rows of the frame, of pixels without a value."""

@@ -13,10 +13,10 @@ from niripipe.algorithms.affine import (
     output_grid,
     part_of_grid,
 )
+from niripipe.algorithms.repair import replace_bad_pixels
 from niripipe.algorithms.resample import (
     KERNELS,
     kernel_weights,
-    replace_bad_pixels,
     resample,
 )
 from niripipe.errors import AlgorithmError, ParameterError
