@@ -5,7 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+from niripipe.algorithms.bits import BAD
 from niripipe.algorithms.detect import CATALOGUE, add_world_columns, detect_sources
+from niripipe.algorithms.morphology import dilate
 from niripipe.errors import AlgorithmError, ParameterError
 
 SIGMA = 2.0
@@ -116,9 +118,29 @@ def test_the_quick_catalogue_has_a_width_where_no_profile_fits():
     assert row["XWIN_IMAGE"] - 1 == pytest.approx(5, abs=0.05)
 
 
-@pytest.mark.parametrize("measure", [False, "positions"])
-def test_the_object_mask_is_nearly_the_same_however_much_is_measured(stars, measure):
-    full, quick = (detect_sources(stars[0], measure=much).objmask for much in (True, measure))
+def test_the_object_mask_is_nearly_the_same_when_positions_are_measured(stars):
+    full, quick = (detect_sources(stars[0], measure=much).objmask for much in (True, "positions"))
+    assert (full != quick).sum() < 0.02 * full.sum()
+
+
+@pytest.mark.parametrize("flagged", [False, True])
+def test_the_object_mask_alone_is_one_of_squares_that_covers_the_same_objects(stars, flagged):
+    mask = None
+    if flagged:
+        mask = np.where(np.random.default_rng(1).random(stars[0].shape) < 0.02, BAD, 0).astype(np.uint16)
+        mask[40:60, 30:50] = BAD
+    full, quick = (detect_sources(stars[0], mask, measure=much).objmask for much in (True, False))
+    squares = quick.reshape(quick.shape[0] // 2, 2, quick.shape[1] // 2, 2)
+    assert (squares.max(axis=(1, 3)) == squares.min(axis=(1, 3))).all()
+    assert not (full & ~dilate(quick, 2)).any()
+    assert not (quick & ~dilate(full, 3.5)).any()
+    assert 1 <= quick.sum() / full.sum() < 1.3
+
+
+def test_the_object_mask_of_an_odd_frame_is_found_in_full(stars):
+    frame = stars[0][:-1, :-3]
+    full, quick = (detect_sources(frame, measure=much).objmask for much in (True, False))
+    assert quick.shape == frame.shape
     assert (full != quick).sum() < 0.02 * full.sum()
 
 
