@@ -174,10 +174,10 @@ def resample(
         threads=threads,
     )
     flags = Flags.none() if mask is None else Flags.of(mask)
+    repairs = job.repairs(flags)
     finite = np.isfinite(data) if variance is None else np.isfinite(data) & np.isfinite(variance)
     if not finite.all():
         flags = flags.united(np.flatnonzero(~finite), NO_DATA)
-    repairs = job.repairs(flags)
     out = job.plane(data, repairs)
     out_variance = None if variance is None else job.plane(variance, repairs, variance=True)
     out_objects = None if objmask is None else job.objects(objmask)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import special
 
-from niripipe.algorithms.combine import Combined, combine, median_variance_factor
+from niripipe.algorithms.combine import Combined, combine, engine, median_variance_factor
 from niripipe.errors import DataError, ParameterError
 
 V10 = (10, 11, 12, 13, 14, 15, 16, 17, 18, 200)
@@ -405,10 +405,12 @@ class _Loader:
         return self.plane[rows].astype(">i4")
 
 
-def test_planes_can_come_from_loaders_a_few_rows_at_a_time() -> None:
+def test_planes_can_come_from_loaders_a_few_rows_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     planes = np.random.default_rng(0).integers(0, 1000, (3, 20, 5))
     loaders = [_Loader(plane) for plane in planes]
-    result = combine(loaders, rows_per_block=8)
+    # Two blocks of three inputs with four rows of five values.
+    monkeypatch.setattr(engine, "_READ_VALUES", 2 * 3 * 4 * 5)
+    result = combine(loaders, rows_per_block=4)
     assert result.data == pytest.approx(planes.mean(axis=0), rel=1e-6)
     assert loaders[0].asked == [slice(0, 8), slice(8, 16), slice(16, 20)]
 

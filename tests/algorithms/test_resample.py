@@ -13,9 +13,10 @@ from niripipe.algorithms.affine import (
     output_grid,
     part_of_grid,
 )
-from niripipe.algorithms.repair import replace_bad_pixels
+from niripipe.algorithms.flags import Flags
 from niripipe.algorithms.resample import (
     KERNELS,
+    Resampling,
     kernel_weights,
     resample,
 )
@@ -334,16 +335,30 @@ def test_the_output_grid_holds_every_frame():
         output_grid([])
 
 
-def test_replaced_pixels_continue_a_smooth_surface():
-    y, x = np.mgrid[:30, :30]
-    surface = (5 + 0.3 * y - 0.2 * x + 0.05 * x**2 + 0.02 * x * y).astype(np.float32)
-    plane, bad = surface.copy(), np.zeros(surface.shape, bool)
-    bad[10, 10] = bad[0, 5] = True
-    bad[20:22, 20:22] = True
-    plane[bad] = 1e6
-    replace_bad_pixels([plane], bad)
-    assert plane[10, 10] == pytest.approx(surface[10, 10], abs=1e-3)
-    np.testing.assert_allclose(plane[bad], surface[bad], atol=2.0)
+@pytest.mark.parametrize("name", MAPPINGS)
+def test_rows_of_a_shift_are_those_of_the_whole(name):
+    to_frame = MAPPINGS[name]
+    rng = np.random.default_rng(8)
+    data = rng.normal(1000, 30, (64, 64)).astype(np.float32)
+    data[20, 30] = data[63, 3] = np.nan
+    mask = np.where(rng.random(data.shape) < 0.05, 1, 0).astype(np.uint16)
+    mask[30:34, 10:14] = 1
+    options = {"matrix": to_frame.matrix, "offset": to_frame.offset, "shape": (80, 75), "origin": (-8, -5)}
+    job = Resampling((64, 64), **options)
+    if not job.by_rows:
+        assert name in ("rotation", "magnified")
+        return
+    repairs = job.repairs(Flags.of(mask))
+    for variance in (False, True):
+        whole = job.plane(data, repairs, variance=variance)
+        assert np.isfinite(whole).all()
+        for first in (0, 1, 17, 40, 79):
+            for last in (first + 1, first + 9, 80):
+                rows = slice(first, min(last, 80))
+                block = data[job.window(rows)]
+                found = job.rows(block, repairs, rows, variance=variance)
+                np.testing.assert_array_equal(found, whole[rows])
+    np.testing.assert_array_equal(resample(data, None, mask, **options).data, job.plane(data, repairs))
 
 
 @pytest.mark.parametrize("name", MAPPINGS)

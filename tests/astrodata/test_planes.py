@@ -187,8 +187,8 @@ def test_an_extension_with_a_part_waits_on_disk_travels_and_is_written_to(tmp_pa
     ad[0].reset_within(
         SHAPE,
         (20, 2),
-        part,
-        part * 2,
+        ArrayPlane(part),
+        ArrayPlane(part * 2),
         lambda rows: np.full((len(range(*rows.indices(600))), 7), 16, np.uint16),
     )
     whole = np.zeros(SHAPE, np.float32)
@@ -205,6 +205,35 @@ def test_an_extension_with_a_part_waits_on_disk_travels_and_is_written_to(tmp_pa
         whole_now[0, 0] = 5
         np.testing.assert_array_equal(one[0].data, whole_now)
         assert (one[0].mask == 16).all()
+
+
+def test_what_a_plane_is_made_from_counts_and_waits_on_disk_with_it(raw_file: Path, tmp_path: Path) -> None:
+    ad = astrodata.open(raw_file)
+    sky = ArrayPlane(np.full(SHAPE, 7, np.float32))
+    assert ad[0].derive_data(lambda values, rows: values - sky.rows()[rows], using=[sky])
+    expected = counts(np.float32) - 7
+    assert (ad.nbytes, ad[0].rows("data")[5:9].shape) == (sky.nbytes, (4, SHAPE[1]))
+    twin = ad.copy()
+    # A function of a function still needs what the first one does.
+    twin.multiply(2.0)
+    ad[0].derive_variance(lambda values, rows: 2 * values)
+    assert twin.nbytes == sky.nbytes
+    assert ad.park(tmp_path) == SHAPE[0] * SHAPE[1] * 4
+    assert (ad.nbytes, twin.nbytes, sky.is_loaded) == (0, 0, False)
+    np.testing.assert_array_equal(ad[0].rows("data")[3::5, 1:3], expected[3::5, 1:3])
+    np.testing.assert_array_equal(twin[0].read_once("data"), 2 * expected)
+    variance = ad[0].variance_of(ad[0].read_once("data"))
+    np.testing.assert_array_equal(variance, 2 * expected)
+    ad[0].data[0, 0] = 5
+    assert (ad[0].data[0, 0], twin[0].data[0, 0]) == (5, 2 * expected[0, 0])
+
+
+def test_a_handle_keeps_a_plane_as_it_is(raw_file: Path) -> None:
+    ad = astrodata.open(raw_file)
+    handle = ad[0].handle("data")
+    assert ad[0].handle("variance") is None
+    ad[0].data[...] = 0
+    np.testing.assert_array_equal(handle.rows()[:], counts(np.float32))
 
 
 def test_extras_can_be_computed_and_handed_on(raw_file: Path) -> None:

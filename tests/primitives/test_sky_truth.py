@@ -53,6 +53,10 @@ def subtracted(raws, **parameters):
         ad = astrodata.open(raw.hdulist())
         ad.path = raw.name
         frames.append(ad)
+    return subtracted_frames(frames, **parameters)
+
+
+def subtracted_frames(frames, **parameters):
     b = make.bench(frames, parameters=parameters, threads=2)
     b.p.prepare()
     b.p.addDQ(static_bpm=None, latency=False)

@@ -1,0 +1,66 @@
+"""Inputs that are left out are found as lists of places, and are those that data quality leaves out."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from niripipe.algorithms.combine import combine
+from niripipe.algorithms.combine.places import LeftOut
+from niripipe.algorithms.combine.select import select_usable
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    n=st.integers(1, 9),
+    share=st.sampled_from([0.0, 0.05, 0.5, 1.0]),
+    unknown=st.sampled_from([0.0, 0.1, 1.0]),
+    with_mask=st.booleans(),
+)
+def test_they_are_those_that_are_not_selected(seed, n, share, unknown, with_mask):
+    rng = np.random.default_rng(seed)
+    data, variance = rng.normal(0, 1, (2, n, 37)).astype(np.float32)
+    mask = np.where(rng.random(data.shape) < share, rng.choice([1, 2, 4, 8, 16, 64, 0x8000], data.shape), 0)
+    mask = mask.astype(np.uint16)
+    data[rng.random(data.shape) < unknown] = np.nan
+    variance[rng.random(data.shape) < unknown] = np.inf
+    finite = np.isfinite(data) & np.isfinite(variance)
+    usable = select_usable(mask if with_mask else None, finite)
+    found = LeftOut(data, variance, mask if with_mask else None)
+    np.testing.assert_array_equal(found.where, np.flatnonzero(~usable))
+    np.testing.assert_array_equal(found.number, usable.sum(axis=0))
+    turn = np.cumsum(~usable, axis=0) % 2 == 1
+    np.testing.assert_array_equal(found.first_and_every_second, turn.reshape(-1)[found.where])
+
+
+@pytest.mark.parametrize("n", [2, 3, 4, 7, 8, 35])
+@pytest.mark.parametrize("flagged", [0.0, 0.1, 0.7])
+def test_the_mean_of_what_is_left_is_that_of_the_inputs_used(n, flagged):
+    rng = np.random.default_rng(n)
+    data = rng.normal(100, 5, (n, 40, 31)).astype(np.float32)
+    variance = rng.uniform(20, 30, data.shape).astype(np.float32)
+    mask = np.where(rng.random(data.shape) < flagged, rng.choice([1, 4, 8, 64], data.shape), 0)
+    mask = (mask | np.where(rng.random(data.shape) < 0.1, 2, 0)).astype(np.uint16)
+    data[rng.random(data.shape) < 0.01] += 5000
+    exposures = np.arange(1.0, n + 1)
+    made = combine(
+        data, variance, mask, operation="mean", reject="noiseclip", hsigma=4, lsigma=4,
+        exposures=exposures, rejection_map=True, rows_per_block=9, threads=2,
+    )  # fmt: skip
+    # Each input alone says by its share of the exposure whether it is in.
+    usable = select_usable(mask.reshape(n, -1), np.ones((n, 40 * 31), bool)).reshape(data.shape)
+    np.testing.assert_array_equal(made.count + made.rejected, usable.sum(axis=0))
+    nothing = made.rejected == 0
+    assert nothing.any()
+    count = np.maximum(usable.sum(axis=0), 1)
+    for name, plane in (("data", data / count), ("variance", variance / count**2)):
+        expected = (plane * usable).sum(axis=0)
+        np.testing.assert_allclose(getattr(made, name)[nothing], expected[nothing], rtol=2e-6)
+    np.testing.assert_allclose(made.exposure[nothing], np.tensordot(exposures, usable, 1)[nothing], rtol=1e-6)
+    flags = np.bitwise_or.reduce(np.where(usable, mask, 0), axis=0)
+    np.testing.assert_array_equal(made.mask[nothing], flags[nothing])
+    if n > 4 and not flagged:
+        assert abs(made.data - 100).max() < 5000 / n / 4
