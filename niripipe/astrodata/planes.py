@@ -407,10 +407,15 @@ class _RowsOnDemand:
         last = getattr(_last, "rows", None)
         if last is not None and last[0]() is self._loader and last[1] == wanted:
             return cast("NDArray[Any]", last[2])
-        _last.rows = None  # its memory can be used again
+        if last is None or not self._needs(last[0]()):
+            _last.rows = None  # its memory can be used again
         found = self._loader.read_rows(slice(*wanted))
         _last.rows = (weakref.ref(self._loader), wanted, found)
         return found
+
+    def _needs(self, loader: object) -> bool:
+        """Return whether rows are computed from those of another loader."""
+        return isinstance(self._loader, _Derived) and self._loader.source._shared.loader is loader
 
     def _many(self, wanted: tuple[int, int, int]) -> NDArray[Any]:
         """Fill an array in blocks, so that what lies between stays in the cache."""
