@@ -390,8 +390,8 @@ def _by_rows(loader: object) -> bool:
 class _RowsOnDemand:
     """Rows of an array that is not in memory, read or computed as they are asked for.
 
-    Each thread keeps those that it asked for last: a variance is computed from the rows of the data that
-    were wanted just before.
+    Each thread keeps those that it asked for last, of one plane that is computed and one on disk: a variance
+    is computed from the rows of the data that were wanted just before.
     """
 
     def __init__(self, loader: _RowLoader, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
@@ -404,13 +404,15 @@ class _RowsOnDemand:
         wanted = key.indices(self.shape[0])
         if len(range(*wanted)) > _BLOCK:
             return self._many(wanted)
-        last = getattr(_last, "rows", None)
+        # A plane that waits on disk, such as a sky, is looked at between those that are computed with it.
+        kind = "waiting" if isinstance(self._loader, _Scratch) else "computed"
+        last = getattr(_last, kind, None)
         if last is not None and last[0]() is self._loader and last[1] == wanted:
             return cast("NDArray[Any]", last[2])
         if last is None or not self._needs(last[0]()):
-            _last.rows = None  # its memory can be used again
+            setattr(_last, kind, None)  # its memory can be used again
         found = self._loader.read_rows(slice(*wanted))
-        _last.rows = (weakref.ref(self._loader), wanted, found)
+        setattr(_last, kind, (weakref.ref(self._loader), wanted, found))
         return found
 
     def _needs(self, loader: object) -> bool:

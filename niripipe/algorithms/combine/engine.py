@@ -31,9 +31,9 @@ Bool = NDArray[np.bool_]
 # Values of all inputs together in a block of rows: eight megabytes of float32. Smaller blocks would suit the
 # cache better, but threads then spend their time handing the interpreter lock to each other.
 _BLOCK_VALUES = 1 << 21
-# Values of all inputs that are read at a time, input by input: data, variance and mask of them take 120
+# Values of all inputs that are read at a time, input by input: data, variance and mask of them take 63
 # megabytes. Rows that are computed need more rows of what they are computed from.
-_READ_VALUES = 12 << 20
+_READ_VALUES = 6 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,9 +165,12 @@ def combine(
         noise=noise,
     )
     task = _Task(settings, list(data), variance, mask, scale, zero, rejection_map, exposures)
+    rows_per_strip = _rows_that_fit(_READ_VALUES, PLANE_BLOCK, len(data), task.shape[1])
     if rows_per_block is None:
-        rows_per_block = _rows_that_fit(len(data), task.shape[1], 8 * HALO if reject == "noiseclip" else 4)
-    rows_per_strip = max(_rows_read(len(data), task.shape[1]) // rows_per_block, 1) * rows_per_block
+        fit = _rows_that_fit(_BLOCK_VALUES, PLANE_BLOCK // 2, len(data), task.shape[1])
+        least = 8 * HALO if reject == "noiseclip" else 4
+        rows_per_block = max(rows_per_strip // max(round(rows_per_strip / max(fit, least)), 1), least)
+    rows_per_strip = max(rows_per_strip // rows_per_block, 1) * rows_per_block
     with workers(check_threads(threads)) as run:
         for strip in row_blocks(task.shape[0], rows_per_strip):
             blocks = task.blocks(strip, rows_per_block)
@@ -481,14 +484,9 @@ def _flat(block: NDArray[Any]) -> NDArray[Any]:
     return block.reshape(len(block), -1)
 
 
-def _rows_that_fit(n: int, width: int, least: int) -> int:
-    """Return how many rows of all inputs are combined at a time, by one thread."""
-    pixels = min(_BLOCK_VALUES // n, PLANE_BLOCK // 2)
-    return max(pixels // max(width, 1), least)
-
-
-def _rows_read(n: int, width: int) -> int:
-    return min(_READ_VALUES // n, PLANE_BLOCK) // max(width, 1)
+def _rows_that_fit(values: int, pixels: int, n: int, width: int) -> int:
+    """Return of how many rows n inputs have no more than so many values, and each so many pixels."""
+    return max(min(values // n, pixels) // max(width, 1), 1)
 
 
 def common_shape(
