@@ -159,17 +159,16 @@ def _mask_within(source: _Source, grid: Grid, corner: tuple[int, int]) -> Rows:
         y, x = np.divmod(found.where, job.target[1])
         return Flags((y + corner[0]) * width + x + corner[1], found.bits)
 
-    if job.by_rows:
-        usual = spread(source.flags)
-    else:
-        every = slice(0, job.source[0])
-        usual = spread(source.flags.united(source.unknown(every), int(DQ.no_data)))
+    # Pixels without a value are looked for now where the values are at hand, else with the rows.
+    later = job.by_rows and not source.handles[0].is_loaded
+    unknown = np.zeros(0, np.intp) if later else source.unknown(slice(0, job.source[0]))
+    usual = spread(source.flags.united(unknown, int(DQ.no_data)))
 
     def rows_of(rows: slice) -> NDArray[np.uint16]:
         first, last, _ = rows.indices(height)
         low, high = max(first - corner[0], 0), min(last - corner[0], job.target[0])
         flags = usual
-        if job.by_rows and low < high:
+        if later and low < high:
             unknown = source.unknown(job.window(slice(low, high)))
             if unknown.size:
                 flags = spread(source.flags.united(unknown, int(DQ.no_data)))

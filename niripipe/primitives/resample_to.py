@@ -220,10 +220,11 @@ def onto_target(
     def treat(frame: AstroData) -> None:
         own = require_wcs(frame)
         ext = frame[0]
+        data = ext.read_once("data")
         try:
             result = project(
-                ext.read_once("data"),
-                ext.read_once("variance"),
+                data,
+                ext.variance_of(data),
                 ext.read_once("mask"),
                 ext.read_once("OBJMASK"),
                 to_input=_transform(wcs, own),
@@ -262,9 +263,10 @@ def _one_each(shifts: Shifts | None, number: int) -> Shifts:
 def _shift(frame: AstroData, move: Affine, grid: Grid, params: ShiftImagesParams) -> None:
     ext = frame[0]
     back = move.inverse()
+    data = ext.read_once("data")
     result = resample(
-        ext.read_once("data"),
-        ext.read_once("variance"),
+        data,
+        ext.variance_of(data),
         ext.read_once("mask"),
         ext.read_once("OBJMASK"),
         matrix=back.matrix,

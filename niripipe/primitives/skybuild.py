@@ -588,9 +588,8 @@ class _Plane:
         self._frame = None
 
     def __getitem__(self, key: slice | tuple[slice, slice], /) -> NDArray[Any]:
-        rows, columns = key if isinstance(key, tuple) else (key, slice(None))
         assert self._frame is not None
-        found: NDArray[Any] = self._frame[0].rows(self._name)[rows][:, columns]
+        found: NDArray[Any] = self._frame[0].rows(self._name)[key]
         return found
 
 

@@ -39,8 +39,8 @@ _AUTOMATIC = 400 * 10**6
 """What a reduction may use unasked: the largest take little longer than without a limit."""
 
 _WORKING = 210 * 10**6
-"""Bytes kept free for what an algorithm needs beside the frames: eight skies, and blocks of rows of all
-frames for each thread. It does not grow with the number of frames."""
+"""Bytes kept free for what an algorithm needs beside the frames: skies that are being made, strips of rows of
+all frames, working space for each thread. It does not grow with the number of frames."""
 
 _NEARLY = 0.95
 """From this part of the limit on freed memory is returned; having it back later takes time."""

@@ -55,7 +55,8 @@ MAPPINGS["turn"] = Affine(np.array([[0.99, 0.1], [-0.1, 0.99]]), np.array([0.3, 
 
 @pytest.mark.parametrize("name", MAPPINGS)
 @pytest.mark.parametrize("broken", ["", "data", "variance"])
-def test_a_frame_on_a_grid_is_what_resampling_makes_of_it(name, broken):
+@pytest.mark.parametrize("waits", [False, True])
+def test_a_frame_on_a_grid_is_what_resampling_makes_of_it(name, broken, waits, tmp_path):
     rng = np.random.default_rng(1)
     to_frame, shape = MAPPINGS[name], (300, 41)
     frame = make.electrons(make.frame(rng.normal(100, 5, shape), shape=shape), 25.0, 0)
@@ -67,11 +68,15 @@ def test_a_frame_on_a_grid_is_what_resampling_makes_of_it(name, broken):
     part = part_of_grid(grid, shape, to_frame)
     corner = (part.origin[0] - grid.origin[0], part.origin[1] - grid.origin[1])
     options = {"matrix": to_frame.matrix, "offset": to_frame.offset}
-    planes = [frame[0].read(key) for key in ("data", "variance", "mask", "OBJMASK")]
+    if waits:
+        frame.write(tmp_path / "frame.fits")
+        frame = astrodata.open(tmp_path / "frame.fits")
+    planes = [frame[0].read_once(key) for key in ("data", "variance", "mask", "OBJMASK")]
     expected = resample(*planes, **options, shape=grid.shape, origin=grid.origin)
     job = Resampling(shape, **options, shape=part.shape, origin=part.origin)
     assert job.by_rows == (name != "turn")
     found = aligned(frame[0], job, grid, corner)
+    assert frame[0].handle("data").is_loaded == (not waits)
     # What becomes of the frame afterwards does not matter.
     frame[0].data[...] = 0
     cut = (slice(corner[0], corner[0] + part.shape[0]), slice(corner[1], corner[1] + part.shape[1]))
