@@ -158,12 +158,11 @@ def detect_sources(
         Without it they are NaN.
     measure : bool or "positions"
         Whether the sources are measured. Without it there is the object mask only, and the catalogue is
-        empty; where the sides of the frame are multiples of 4, and no variance changes the threshold, it is
-        made of squares of 2 x 2 pixels, and reaches a pixel further out. "positions" is quicker and does for
-        aligning frames: fluxes are isophotal ones, corrected for what lies below the threshold, and
-        FLUX_RADIUS is NaN, except where FWHM_IMAGE has to be made of it. Both look for blends at 8
-        levels, and for the background at one pixel in four; the mask differs from that of the full
-        measurement at the edges of objects.
+        empty. "positions" is quicker and does for aligning frames: fluxes are isophotal ones, corrected for
+        what lies below the threshold, and FLUX_RADIUS is NaN, except where FWHM_IMAGE has to be made of
+        it. Both look for blends at 8 levels, and for the background at one pixel in four; where the
+        sides of the frame are multiples of 4, and no variance is given, they find sources among squares of
+        2 x 2 pixels, so that the mask is made of these, and reaches about a pixel further out.
     enough : int
         With ``measure="positions"``: if so many sources stand out at four times the threshold, only
         these are measured, and the mask only holds their pixels above it. The positions of faint sources
@@ -188,44 +187,41 @@ def detect_sources(
     from niripipe.algorithms.background import background_map, can_be_halved
 
     plane, hidden = _repaired(data, mask, bad_bits)
-    if not measure and variance is None and can_be_halved(plane.shape, back_size):
-        background = background_map(plane, hidden, box=back_size, filter_size=back_filtersize, quick="halved")
-        objmask = _mask_of_squares(
-            plane, hidden, mask, background, detect_thresh, detect_minarea, deblend_mincont
-        )
-        return Detection(np.zeros(0, CATALOGUE), objmask, background.mean, background.rms, float("nan"))
-    background = background_map(
-        plane, hidden, box=back_size, filter_size=back_filtersize, quick=measure is not True
-    )
-    plane -= background.level
-    if hidden is not None:
-        plane[hidden] = 0
+    coarse = measure is not True and variance is None and can_be_halved(plane.shape, back_size)
+    quick: bool | Literal["halved"] = "halved" if coarse else measure is not True
+    background = background_map(plane, hidden, box=back_size, filter_size=back_filtersize, quick=quick)
     empty = Detection(
         np.zeros(0, CATALOGUE), np.zeros(data.shape, np.uint8), background.mean, background.rms, float("nan")
     )
     if not background.rms > 0:
         return empty
-    noise = _noise_map(variance, hidden, background.rms)
+    if coarse:
+        seen = _Field.of_squares(plane, hidden, mask, background, measured=bool(measure))
+    else:
+        seen = _Field.of_pixels(plane, hidden, mask, background, variance)
     levels = _LEVELS if measure is True else _FEW_LEVELS
+
+    def found_above(threshold: float) -> tuple[Any, NDArray[np.int32]]:
+        return seen.extracted(threshold, detect_minarea, deblend_mincont, levels, gain)
+
     found = None
     if measure == "positions" and enough > 0:
-        found = _extract(
-            plane, _BRIGHT * detect_thresh, noise, hidden, detect_minarea, deblend_mincont, levels, gain
-        )
+        found = found_above(_BRIGHT * detect_thresh)
     if found is not None and len(found[0]) >= enough:
         detect_thresh *= _BRIGHT
     else:
-        found = _extract(plane, detect_thresh, noise, hidden, detect_minarea, deblend_mincont, levels, gain)
+        found = found_above(detect_thresh)
     objects, segments = found
     if len(objects) == 0:
         return empty
     if analysis_thresh > detect_thresh:
-        bright = plane > analysis_thresh * noise
-        objects["tnpix"] = np.bincount(segments[bright], minlength=len(objects) + 1)[1:]
+        bright = seen.plane > analysis_thresh * seen.noise
+        objects["tnpix"] = seen.area * np.bincount(segments[bright], minlength=len(objects) + 1)[1:]
     covered = segments != 0
     places = np.flatnonzero(covered)
     labels = segments.ravel()[places]
-    flagged, union = _flagged(places, labels, mask, len(objects))
+    flagged, union = _flagged(places, labels, seen.flags, len(objects))
+    flagged *= seen.area
     keep = _acceptable(objects, flagged)
     if not keep.all():
         renumber = np.zeros(len(objects) + 1, dtype=np.int32)
@@ -236,11 +232,13 @@ def detect_sources(
     if len(objects) == 0:
         return empty
     objmask = covered.view(np.uint8)
+    if coarse:
+        objmask = objmask.repeat(2, axis=0).repeat(2, axis=1)
     if not measure:
         return replace(empty, objmask=objmask)
 
     catalogue = _catalogue(objects, flagged[keep], union[keep])
-    catalogue["BACKGROUND"] = _at(background.level, objects)
+    catalogue["BACKGROUND"] = seen.at(background.level, objects)
     if measure == "positions":
         _isophotal(catalogue, objects, detect_thresh, background.rms, gain)
     else:
@@ -419,40 +417,105 @@ def _noise_map(
     return np.asarray(rms * np.sqrt(np.maximum(smooth, 0.25 * low) / middle), dtype=np.float32)
 
 
-def _mask_of_squares(
-    plane: NDArray[np.float32],
-    hidden: NDArray[np.bool_] | None,
-    mask: NDArray[np.uint16] | None,
-    background: BackgroundMap,
-    thresh: float,
-    minarea: int,
-    mincont: float,
-) -> NDArray[np.uint8]:
-    """Return the mask of the objects that are found among squares of 2 x 2 pixels.
+@dataclass(frozen=True, slots=True)
+class _Field:
+    """What sources are looked for in: the pixels, or the means of squares of 2 x 2 of them.
 
-    A fourth of the values is looked at, the threshold in surface brightness is the same, and the filter,
-    which then is twice as wide, suits faint light better and sharp cores less: of these there is enough.
+    Of squares there are a fourth as many. The threshold in surface brightness is the same; the filter, which
+    then is twice as wide, suits faint light better and sharp cores less, and of these there is enough.
+
+    Attributes
+    ----------
+    plane : ndarray of float32
+        Without background, 0 where hidden.
+    hidden : ndarray of bool or None
+        What has nothing to say.
+    flags : ndarray of uint16 or None
+        Data quality.
+    noise : float or ndarray of float32
+        Deviation that a threshold counts in, of a pixel.
+    side : int
+        Pixels along a side of an element.
     """
-    if not background.rms > 0:
-        return np.zeros(plane.shape, np.uint8)
-    squares = _over_squares(np.add, plane)
-    squares *= np.float32(0.25)
-    squares -= background.level
-    unknown = None if hidden is None else _over_squares(np.logical_or, hidden)
-    if unknown is not None:
-        squares[unknown] = 0
-    objects, segments = _extract(
-        squares, thresh, background.rms, unknown, max(minarea // 4, 1), mincont, _FEW_LEVELS, 1.0
-    )
-    for name, factor in (("tnpix", 4), ("a", 2), ("b", 2)):
-        objects[name] *= factor
-    places = np.flatnonzero(segments)
-    labels = segments.reshape(-1)[places]
-    flags = None if mask is None else _over_squares(np.bitwise_or, mask)
-    flagged, _ = _flagged(places, labels, flags, len(objects))
-    covered = np.zeros(segments.shape, np.uint8)
-    covered.reshape(-1)[places] = np.concatenate([[False], _acceptable(objects, 4 * flagged)])[labels]
-    return covered.repeat(2, axis=0).repeat(2, axis=1)
+
+    plane: NDArray[np.float32]
+    hidden: NDArray[np.bool_] | None
+    flags: NDArray[np.uint16] | None
+    noise: float | NDArray[np.float32]
+    side: int
+
+    @classmethod
+    def of_pixels(
+        cls,
+        plane: NDArray[np.float32],
+        hidden: NDArray[np.bool_] | None,
+        mask: NDArray[np.uint16] | None,
+        background: BackgroundMap,
+        variance: Floats | None,
+    ) -> _Field:
+        """Look at pixels; the background of the plane itself is subtracted."""
+        plane -= background.level
+        if hidden is not None:
+            plane[hidden] = 0
+        return cls(plane, hidden, mask, _noise_map(variance, hidden, background.rms), 1)
+
+    @classmethod
+    def of_squares(
+        cls,
+        plane: NDArray[np.float32],
+        hidden: NDArray[np.bool_] | None,
+        mask: NDArray[np.uint16] | None,
+        background: BackgroundMap,
+        *,
+        measured: bool,
+    ) -> _Field:
+        """Look at squares; the background of the plane itself is subtracted if it will be measured."""
+        squares = _over_squares(np.add, plane)
+        squares *= np.float32(0.25)
+        squares -= background.level
+        unknown = None if hidden is None else _over_squares(np.logical_or, hidden)
+        if unknown is not None:
+            squares[unknown] = 0
+        if measured:
+            height, width = background.level.shape
+            corners = plane.reshape(height, 2, width, 2)
+            corners -= background.level[:, None, :, None]
+            if hidden is not None:
+                plane[hidden] = 0
+        flags = None if mask is None else _over_squares(np.bitwise_or, mask)
+        return cls(squares, unknown, flags, background.rms, 2)
+
+    @property
+    def area(self) -> int:
+        """Pixels of an element."""
+        return self.side**2
+
+    def extracted(
+        self, thresh: float, minarea: int, mincont: float, levels: int, gain: float
+    ) -> tuple[Any, NDArray[np.int32]]:
+        """Return objects, measured in pixels, and the number of its object for each element."""
+        # The mean of a square has as many times less noise as it has pixels along a side.
+        noise = self.noise / self.side if isinstance(self.noise, float) else self.noise
+        objects, segments = _extract(
+            self.plane, self.side * thresh, noise, self.hidden,
+            max(minarea // self.area, 1), mincont, levels, self.area * gain,
+        )  # fmt: skip
+        if self.side > 1:
+            for name in ("x", "y"):
+                objects[name] = self.side * objects[name] + (self.side - 1) / 2
+            for name in ("a", "b"):
+                objects[name] *= self.side
+            for name in ("npix", "tnpix", "flux", "cflux", "errx2", "erry2", "errxy"):
+                objects[name] *= self.area
+        return objects, segments
+
+    def at(self, plane: NDArray[np.float32], objects: Any) -> NDArray[np.float32]:
+        """Return the values of a plane of elements at the objects."""
+        row, column = (
+            np.clip(np.rint((objects[name] - (self.side - 1) / 2) / self.side).astype(int), 0, size - 1)
+            for name, size in zip("yx", plane.shape, strict=True)
+        )
+        return np.asarray(plane[row, column])
 
 
 def _over_squares(function: np.ufunc, plane: NDArray[Any]) -> NDArray[Any]:
@@ -765,12 +828,6 @@ def _locus(width: Floats) -> float:
     if spans[start] > 0.35:
         return float("nan")
     return float(np.exp(np.median(ordered[start : start + half])))
-
-
-def _at(plane: NDArray[np.float32], objects: Any) -> NDArray[np.float32]:
-    row = np.clip(np.rint(objects["y"]).astype(int), 0, plane.shape[0] - 1)
-    column = np.clip(np.rint(objects["x"]).astype(int), 0, plane.shape[1] - 1)
-    return np.asarray(plane[row, column])
 
 
 def _moved(jacobian: Floats, xx: Floats, yy: Floats, xy: Floats) -> tuple[Floats, Floats, Floats]:

@@ -81,8 +81,9 @@ class Sources(PrimitivesBase):
         Data, variance and mask are not changed. With ``catalogue=False`` an older OBJCAT, which would not
         belong to the new mask, is removed. With ``catalogue="positions"`` FLUX_AUTO is the isophotal
         flux, corrected for what lies below the threshold, and FLUX_RADIUS is missing (NaN). Both find the
-        background and blends in a coarser way, so that the mask differs a little at the edges of objects;
-        and with `enough` it leaves out the faint ones.
+        background and blends in a coarser way, and sources among squares of 2 x 2 pixels where the sides of
+        the frame are multiples of 4, so that the mask reaches about a pixel further out; and with `enough`
+        it leaves out the faint ones.
 
         Raises
         ------
