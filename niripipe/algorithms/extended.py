@@ -182,14 +182,15 @@ def _trend(rest: Float64, quiet: Bool, shape: tuple[int, int]) -> tuple[Float64,
     level = _median(rest[quiet])
     kept = quiet & (rest <= level)
     model, noise = np.full(rest.size, level), 0.0
-    for _ in range(6):
+    for turn in range(6):
         away = rest - model
         below = away[quiet & (away < 0)]
         if below.size == 0:
             break
         noise = -MAD_TO_SIGMA * _median(below)
-        kept = quiet & (np.abs(away) <= 2.5 * noise)
-        if kept.sum() < _LEAST_BOXES // 2:
+        before, kept = kept, quiet & (np.abs(away) <= 2.5 * noise)
+        # The same boxes give the same plane.
+        if kept.sum() < _LEAST_BOXES // 2 or (turn and np.array_equal(kept, before)):
             break
         used = design[kept]
         # Three terms over a square: well conditioned, and a tenth of the time of a general solution.
@@ -231,6 +232,10 @@ def _regions(rest: Float64, good: Bool, noise: float, shape: tuple[int, int]) ->
 
 def _nine(plane: NDArray[Any]) -> list[NDArray[Any]]:
     """Return a mosaic and its eight shifts by one box; boxes at the edge are their own neighbours."""
-    padded = np.pad(plane, 1, mode="edge")
     rows, columns = plane.shape
+    # What np.pad does with mode="edge", in a tenth of the time.
+    padded = np.empty((rows + 2, columns + 2), plane.dtype)
+    padded[1:-1, 1:-1] = plane
+    padded[0, 1:-1], padded[-1, 1:-1] = plane[0], plane[-1]
+    padded[:, 0], padded[:, -1] = padded[:, 1], padded[:, -2]
     return [padded[dy : dy + rows, dx : dx + columns] for dy in range(3) for dx in range(3)]

@@ -501,10 +501,9 @@ class Resampling:
         """Mean over the output of the sum of squared weights."""
         if self._exact or self._taps == 1:
             return 1.0
-        if self._shear:
-            _, row = self._row_shift(np.arange(self.source[0]))
-            _, column = self._column_shift(np.arange(self.target[1]))
-            return float(self._squares(row).mean() * self._squares(column).mean())
+        if self._lines is not None:
+            row, column = (self._squares(lines.fraction).mean() for lines in self._lines)
+            return float(row * column)
         # Fractions of a general mapping are spread evenly.
         return float(self._squares(np.linspace(0, 1, 256, endpoint=False)).mean() ** 2)
 
