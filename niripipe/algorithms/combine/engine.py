@@ -34,6 +34,8 @@ _BLOCK_VALUES = 1 << 21
 # Values of all inputs that are read at a time, input by input: data, variance and mask of them take 63
 # megabytes. Rows that are computed need more rows of what they are computed from.
 _READ_VALUES = 6 << 20
+# Rows of an input with fewer values are read by one thread: two would wait for each other's short calls.
+_SHARED = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,10 +173,11 @@ def combine(
         least = 8 * HALO if reject == "noiseclip" else 4
         rows_per_block = max(rows_per_strip // max(round(rows_per_strip / max(fit, least)), 1), least)
     rows_per_strip = max(rows_per_strip // rows_per_block, 1) * rows_per_block
-    with workers(check_threads(threads)) as run:
+    readers = threads if rows_per_strip * task.shape[1] >= _SHARED else 1
+    with workers(check_threads(threads)) as run, workers(readers) as read:
         for strip in row_blocks(task.shape[0], rows_per_strip):
             blocks = task.blocks(strip, rows_per_block)
-            run(partial(task.load, blocks), range(len(data)))
+            read(partial(task.load, blocks), range(len(data)))
             run(task.combine, blocks)
     return task.result
 
