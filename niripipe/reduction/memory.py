@@ -38,7 +38,7 @@ _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "
 _AUTOMATIC = 400 * 10**6
 """What a reduction may use unasked: the largest take little longer than without a limit."""
 
-_WORKING = 210 * 10**6
+_WORKING = 225 * 10**6
 """Bytes kept free for what an algorithm needs beside the frames: skies that are being made, strips of rows of
 all frames, working space for each thread. It does not grow with the number of frames."""
 
