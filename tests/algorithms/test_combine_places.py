@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from niripipe.algorithms.combine import combine
+from niripipe.algorithms.combine import combine, noiseclip
 from niripipe.algorithms.combine.places import LeftOut
 from niripipe.algorithms.combine.select import select_usable
 
@@ -64,3 +64,31 @@ def test_the_mean_of_what_is_left_is_that_of_the_inputs_used(n, flagged):
     np.testing.assert_array_equal(made.mask[nothing], flags[nothing])
     if n > 4 and not flagged:
         assert abs(made.data - 100).max() < 5000 / n / 4
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 8, 9])
+@pytest.mark.parametrize("flagged", [0.0, 0.2, 0.6])
+def test_the_centre_is_the_lower_median_of_what_is_left(n, flagged):
+    rng = np.random.default_rng(10 * n)
+    data = rng.normal(100, 5, (n, 12, 11)).astype(np.float32)
+    variance = rng.uniform(20, 30, data.shape).astype(np.float32)
+    mask = np.where(rng.random(data.shape) < flagged, 1, 0).astype(np.uint16)
+    # Without a usable input all flagged ones count: what is not even a number never does.
+    data[:, 0, 0] = np.nan
+    usable = select_usable(mask.reshape(n, -1), np.isfinite(data).reshape(n, -1)).reshape(data.shape)
+    before = data.copy(), variance.copy()
+    left_out = LeftOut(data.reshape(n, -1), variance.reshape(n, -1), mask.reshape(n, -1))
+    centre, smallest = noiseclip._centre(data, variance, left_out)
+    for y, x in np.ndindex(12, 11):
+        own = usable[:, y, x]
+        number = own.sum()
+        if not number:
+            assert np.isnan(centre[y, x])
+            continue
+        least = variance[own, y, x].min()
+        median = np.sort(data[own, y, x])[(number - 1) // 2]
+        expected = median + noiseclip._lower_median_offset(int(number)) * np.sqrt(least)
+        assert smallest[y, x] == least
+        assert centre[y, x] == pytest.approx(expected, rel=1e-6)
+    np.testing.assert_array_equal(data, before[0])
+    np.testing.assert_array_equal(variance, before[1])
