@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import convolve, maximum_filter
 from scipy.special import gammainc
 
+from niripipe.algorithms import register
 from niripipe.algorithms.register import (
     Sources,
     _over_square,
@@ -330,3 +331,12 @@ def test_values_are_combined_over_squares(ny: int, nx: int, seed: int) -> None:
     values = np.random.default_rng(seed).integers(0, 50, (ny, nx)).astype(float)
     assert np.array_equal(_over_square(values, 3, np.add), convolve(values, np.ones((3, 3)), mode="constant"))
     assert np.array_equal(_over_square(values, 5, np.maximum), maximum_filter(values, 5))
+
+
+def test_a_pair_is_one_candidate_and_what_it_cannot_be_is_another():
+    frame = Sources(np.array([100.0]), np.array([80.0]))
+    reference = Sources(np.array([103.3, 200.0]), np.array([78.2, 80.0]))
+    places = register._vote(frame.x, frame.y, frame, reference, 120.0, 2.0)
+    assert len(places) == 2
+    shifts = sorted((dx, dy) for _, dx, dy in places)
+    np.testing.assert_allclose(shifts, [(3.3, -1.8), (100.0, 0.0)], atol=0.6)

@@ -228,6 +228,22 @@ def test_what_a_plane_is_made_from_counts_and_waits_on_disk_with_it(raw_file: Pa
     assert (ad[0].data[0, 0], twin[0].data[0, 0]) == (5, 2 * expected[0, 0])
 
 
+def test_a_variance_is_computed_from_the_rows_of_data_that_were_wanted_just_before(raw_file: Path) -> None:
+    ad, made = astrodata.open(raw_file), []
+
+    def corrected(values: Any, rows: slice) -> Any:
+        made.append(rows)
+        return values * np.float32(2)
+
+    ad[0].derive_data(corrected)
+    ad[0].derive_variance(lambda values, rows: values + 1)
+    data, variance = ad[0].rows("data"), ad[0].rows("variance")
+    for rows in (slice(0, 50), slice(50, 100)):
+        np.testing.assert_array_equal(data[rows], 2 * counts(np.float32)[rows])
+        np.testing.assert_array_equal(variance[rows], 2 * counts(np.float32)[rows] + 1)
+    assert len(made) == 2
+
+
 def test_a_handle_keeps_a_plane_as_it_is(raw_file: Path) -> None:
     ad = astrodata.open(raw_file)
     handle = ad[0].handle("data")
