@@ -483,13 +483,13 @@ def _vote(
     height = smooth[row, column]
     found: list[tuple[float, float, float]] = []
     free = np.ones(row.size, bool)
-    for k in range(row.size):
-        if free[k] and len(found) < _PLACES:
-            # One pair alone makes a square of equal votes: their middle is one candidate.
-            same = free & (abs(row - row[k]) <= 2) & (abs(column - column[k]) <= 2) & (height == height[k])
-            free[same] = False
-            to_x, to_y = (float(np.mean(at[same]) - 1.5) * cell - search - match for at in (column, row))
-            found.append((float(height[k]), to_x, to_y))
+    while free.any() and len(found) < _PLACES:
+        k = int(np.argmax(free))
+        # One pair alone makes a square of equal votes: their middle is one candidate.
+        same = free & (abs(row - row[k]) <= 2) & (abs(column - column[k]) <= 2) & (height == height[k])
+        free[same] = False
+        to_x, to_y = (float(np.mean(at[same]) - 1.5) * cell - search - match for at in (column, row))
+        found.append((float(height[k]), to_x, to_y))
     return found
 
 

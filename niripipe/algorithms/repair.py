@@ -86,8 +86,8 @@ class Repairs:
         Parameters
         ----------
         block : ndarray of float32, shape (rows, nx)
-            The rows, contiguous, good pixels finite. Those at either end are right only as far as `reach`
-            rows from there, or at the end of the frame.
+            The rows, contiguous, good pixels finite. The outermost `reach` rows are not right, unless
+            the frame ends there.
         first : int
             Which row of the frame the first one is.
         sharpen : bool

@@ -336,18 +336,17 @@ class Resampling:
         ndarray of float32
             0 where the input does not reach.
         """
-        out = np.empty(self.target, np.float32)
-        rows_per_block = plane_rows(self.target[1])
-        if self.by_rows:
-
-            def block(rows: slice) -> None:
-                out[rows] = self.rows(plane[self.window(rows)], repairs, rows, variance=variance)
-
-            map_blocks(block, self.target[0], rows_per_block=rows_per_block, threads=self._threads)
+        if not self.by_rows:
+            plane = self._repaired(plane, repairs, 0, sharpen=not variance)
+            out = self._interpolate(plane, self._kind(variance))
+            self._finish(out, slice(0, self.target[0]), variance)
             return out
-        plane = self._repaired(plane, repairs, 0, sharpen=not variance)
-        out = self._interpolate(plane, self._kind(variance))
-        self._finish(out, slice(0, self.target[0]), variance)
+        out = np.empty(self.target, np.float32)
+
+        def block(rows: slice) -> None:
+            out[rows] = self.rows(plane[self.window(rows)], repairs, rows, variance=variance)
+
+        map_blocks(block, self.target[0], rows_per_block=plane_rows(self.target[1]), threads=self._threads)
         return out
 
     def window(self, rows: slice) -> slice:
@@ -356,7 +355,8 @@ class Resampling:
         low, high = self._column_reach()
         first, last = rows.start + low - 2 * reach, rows.stop + high + 2 * reach + 1
         top = self.source[0]
-        return slice(min(max(first, 0), top - 1), max(min(last, top), min(max(first, 0), top - 1) + 1))
+        first = min(max(first, 0), top - 1)
+        return slice(first, max(min(last, top), first + 1))
 
     def rows(self, block: Plane, repairs: Repairs, rows: slice, *, variance: bool = False) -> Plane:
         """Return rows of what `plane` returns, from rows of the input.
@@ -372,15 +372,10 @@ class Resampling:
         """
         first = self.window(rows).start
         block = self._repaired(block, repairs, first, sharpen=not variance)
-        height = rows.stop - rows.start
         if self._exact:
-            out = np.zeros((height, self.target[1]), np.float32)
-            dy, dx = (round(o) for o in self._mapping.offset)
-            cut_y = _overlap(len(block), height, rows.start + dy - first)
-            cut_x = _overlap(self.source[1], self.target[1], dx)
-            out[cut_y[1], cut_x[1]] = block[cut_y[0], cut_x[0]]
+            out = self._copy(block, first, rows)
         else:
-            out = np.empty((height, self.target[1]), np.float32)
+            out = np.empty((rows.stop - rows.start, self.target[1]), np.float32)
             self._sheared(block, first, out, rows, self._kind(variance))
         self._finish(out, rows, variance)
         return out
@@ -429,8 +424,6 @@ class Resampling:
         self._fill_outside(out, rows, 0)
 
     def _interpolate(self, plane: Plane, combine: Combine) -> Plane:
-        if self._exact:
-            return self._copy(plane)
         if self._spline and combine != "absolute":
             return self._by_splines(plane, combine)
         out = np.empty(self.target, dtype=np.float32)
@@ -557,13 +550,14 @@ class Resampling:
 
     # --- ways -------------------------------------------------------------------------------------------
 
-    def _copy(self, plane: NDArray[Any]) -> NDArray[Any]:
-        out = np.zeros(self.target, dtype=plane.dtype)
-        cuts = [
-            _overlap(n, m, round(o))
-            for n, m, o in zip(self.source, self.target, self._mapping.offset, strict=True)
-        ]
-        out[cuts[0][1], cuts[1][1]] = plane[cuts[0][0], cuts[1][0]]
+    def _copy(self, block: NDArray[Any], first: int = 0, rows: slice | None = None) -> NDArray[Any]:
+        """Move rows of the input, from row `first` on, by whole pixels to rows of the output, or to all."""
+        rows = slice(0, self.target[0]) if rows is None else rows
+        out = np.zeros((rows.stop - rows.start, self.target[1]), block.dtype)
+        dy, dx = (round(o) for o in self._mapping.offset)
+        cut_y = _overlap(len(block), len(out), rows.start + dy - first)
+        cut_x = _overlap(self.source[1], self.target[1], dx)
+        out[cut_y[1], cut_x[1]] = block[cut_y[0], cut_x[0]]
         return out
 
     def _sheared(self, block: Plane, start: int, out: Plane, rows: slice, combine: Combine) -> None:

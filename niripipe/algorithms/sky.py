@@ -22,7 +22,7 @@ from niripipe.algorithms.gaussian import MEDIAN_ERROR
 from niripipe.algorithms.sources import PlaneSource, Section
 from niripipe.errors import AlgorithmError, ParameterError
 
-__all__ = ["SkyMatch", "sky_factor", "sky_offset", "sky_residual", "subtracted", "unsubtracted"]
+__all__ = ["SkyMatch", "sky_factor", "sky_offset", "sky_residual", "subtracted"]
 
 Floats = NDArray[np.floating[Any]]
 LevelKind = Literal["peak", "median", "faint", "boxes"]
@@ -71,7 +71,8 @@ def subtracted(
     data, sky : ndarray of float32
         Frame and sky, of one shape. Not modified.
     factor, constant : float
-        What the sky is multiplied by, and a number to subtract too.
+        What the sky is multiplied by, and a number to subtract too. With the signs of both changed the sky
+        is put back, to the rounding of float32.
 
     Returns
     -------
@@ -82,17 +83,6 @@ def subtracted(
     result += data
     if constant:
         result -= np.float32(constant)
-    return result
-
-
-def unsubtracted(
-    data: NDArray[np.float32], sky: NDArray[np.float32], *, factor: float = 1.0, constant: float = 0.0
-) -> NDArray[np.float32]:
-    """Undo `subtracted`, to the rounding of float32; the parameters are the same."""
-    result: NDArray[np.float32] = sky * np.float32(factor)
-    result += data
-    if constant:
-        result += np.float32(constant)
     return result
 
 

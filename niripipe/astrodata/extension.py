@@ -191,10 +191,10 @@ class Extension:
             float32, of the same shape; None without a variance.
         """
         plane = self._planes.get("variance")
-        function = None if plane is None else plane.derivation(self._planes["data"])
-        if plane is None or function is None or plane.is_loaded:
-            return None if plane is None else plane.read_once()
-        return in_blocks(function, data)
+        if plane is None:
+            return None
+        function = plane.derivation(self._planes["data"])
+        return plane.read_once() if function is None or plane.is_loaded else in_blocks(function, data)
 
     @property
     def mask(self) -> NDArray[np.uint16] | None:

@@ -12,7 +12,7 @@ from pydantic import BeforeValidator
 
 from niripipe.algorithms import grouping
 from niripipe.algorithms.flags import Flags
-from niripipe.algorithms.sky import subtracted, unsubtracted
+from niripipe.algorithms.sky import subtracted
 from niripipe.astrodata import ArrayPlane, AstroData
 from niripipe.astrodata.planes import in_blocks
 from niripipe.astrodata.tables import as_rows
@@ -456,12 +456,11 @@ def _take_away(frame: AstroData, sky: BuiltSky, factor: float, constant: float) 
         return subtracted(values, plane.rows()[rows], factor=factor, constant=constant)
 
     def variance(values: Any, rows: slice) -> Any:
-        spread = before(unsubtracted(values, plane.rows()[rows], factor=factor, constant=constant), rows)
+        spread = before(subtracted(values, plane.rows()[rows], factor=-factor, constant=-constant), rows)
         if noise is not None:
             spread += np.float32(factor**2) * noise.rows(rows)
         return spread
 
-    old = ext.read_once("variance") if before is None else None
     waits = ext.derive_data(data, using=[plane])
     if not waits:
         ext.data = in_blocks(data, ext.read("data"))
@@ -469,7 +468,7 @@ def _take_away(frame: AstroData, sky: BuiltSky, factor: float, constant: float) 
         ext.derive_variance(variance, using=() if noise is None else noise.using)
         if not waits:
             ext.compute_once("variance")
-    elif old is not None and noise is not None:
+    elif noise is not None and (old := ext.read_once("variance")) is not None:
         ext.variance = in_blocks(lambda values, rows: values + np.float32(factor**2) * noise.rows(rows), old)
 
 

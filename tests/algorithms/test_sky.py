@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from niripipe.algorithms.sky import sky_factor, sky_offset, sky_residual, subtracted, unsubtracted
+from niripipe.algorithms.sky import sky_factor, sky_offset, sky_residual, subtracted
 from niripipe.errors import AlgorithmError, ParameterError
 
 
@@ -108,4 +108,4 @@ def test_a_sky_is_subtracted_and_put_back(constant):
     found = subtracted(data, sky, factor=1.25, constant=constant)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, data - 1.25 * sky - constant, rtol=1e-5, atol=1e-4)
-    np.testing.assert_allclose(unsubtracted(found, sky, factor=1.25, constant=constant), data, rtol=1e-6)
+    np.testing.assert_allclose(subtracted(found, sky, factor=-1.25, constant=-constant), data, rtol=1e-6)

@@ -173,8 +173,8 @@ def combine(
         least = 8 * HALO if reject == "noiseclip" else 4
         rows_per_block = max(rows_per_strip // max(round(rows_per_strip / max(fit, least)), 1), least)
     rows_per_strip = max(rows_per_strip // rows_per_block, 1) * rows_per_block
-    readers = threads if rows_per_strip * task.shape[1] >= _SHARED else 1
-    with workers(check_threads(threads)) as run, workers(readers) as read:
+    with workers(check_threads(threads)) as run, workers(1) as one_by_one:
+        read = run if rows_per_strip * task.shape[1] >= _SHARED else one_by_one
         for strip in row_blocks(task.shape[0], rows_per_strip):
             blocks = task.blocks(strip, rows_per_block)
             read(partial(task.load, blocks), range(len(data)))
