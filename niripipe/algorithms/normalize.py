@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from niripipe.algorithms.parallel import Run, one_by_one
 from niripipe.algorithms.sources import PlaneSource, Section
 from niripipe.errors import AlgorithmError, DataError, ParameterError
 
@@ -69,6 +70,7 @@ def scale_factors(
     reference: Float32 | None = None,
     objects: Flags | None = None,
     section: Section | None = None,
+    run: Run = one_by_one,
 ) -> NDArray[np.float64]:
     """Find the factors that scale all frames to the level of the first, or of a reference.
 
@@ -96,6 +98,8 @@ def scale_factors(
         N object masks; pixels that are not 0 do not count.
     section : tuple of slice, optional
         Rows and columns to look at.
+    run : callable
+        Applies a function to frames, by their numbers, possibly in other processes (method "reference").
 
     Returns
     -------
@@ -112,7 +116,7 @@ def scale_factors(
         If a frame has no usable pixel in common with the reference (or, pairwise, with the first frame, not
         even by way of others), or levels to be scaled are not positive.
     """
-    return np.exp(_solve_all("scale", data, masks, objects, section, method, reference))
+    return np.exp(_solve_all("scale", data, masks, objects, section, method, reference, run))
 
 
 def zero_offsets(
@@ -123,6 +127,7 @@ def zero_offsets(
     reference: Float32 | None = None,
     objects: Flags | None = None,
     section: Section | None = None,
+    run: Run = one_by_one,
 ) -> NDArray[np.float64]:
     """Find the offsets that, added, bring all frames to the level of the first, or of a reference.
 
@@ -131,7 +136,7 @@ def zero_offsets(
 
     Parameters
     ----------
-    data, masks, method, reference, objects, section
+    data, masks, method, reference, objects, section, run
         As in `scale_factors`.
 
     Returns
@@ -144,7 +149,7 @@ def zero_offsets(
     ParameterError, DataError, AlgorithmError
         As in `scale_factors`.
     """
-    return _solve_all("zero", data, masks, objects, section, method, reference)
+    return _solve_all("zero", data, masks, objects, section, method, reference, run)
 
 
 def _near_middle(values: NDArray[np.floating]) -> tuple[NDArray[np.floating], int]:
@@ -172,6 +177,7 @@ def _solve_all(
     section: Section | None,
     method: Method,
     reference: Float32 | None,
+    run: Run,
 ) -> NDArray[np.float64]:
     if len(data) == 0:
         raise DataError("there is nothing to compare", found="no planes", expected="at least one")
@@ -205,7 +211,7 @@ def _solve_all(
         values = plane(index)
         return _against(kind, values, common, good(index, values) & allowed, index)
 
-    return np.array([compared(index) for index in range(len(data))])
+    return np.array(run(compared, range(len(data))))
 
 
 def _against(kind: Kind, plane: Float32, reference: Float32, both: Bool, index: int) -> float:

@@ -1,4 +1,4 @@
-"""Work over blocks of rows, on one or several threads."""
+"""Work over blocks of rows and other items, on one or several threads or processes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Protocol, TypeVar
 
+from niripipe.algorithms.forks import can_fork, map_forked
 from niripipe.errors import ParameterError
 
 __all__ = [
@@ -15,8 +16,10 @@ __all__ = [
     "check_threads",
     "map_blocks",
     "map_items",
+    "one_by_one",
     "plane_rows",
     "row_blocks",
+    "spread",
     "workers",
 ]
 
@@ -117,11 +120,41 @@ def map_items(func: Callable[[_Item], _Result], items: Sequence[_Item], *, threa
         return run(func, items)
 
 
+def spread(func: Callable[[_Item], _Result], items: Sequence[_Item], *, workers: int) -> list[_Result]:
+    """Call `func` for every item, in processes where the system has a cheap way to make them, else in threads.
+
+    Worth it for items that take some ten milliseconds each; a process costs about as much.
+
+    Parameters
+    ----------
+    func : callable
+        Called in copies of this process (see `~niripipe.algorithms.forks.map_forked`): it returns what
+        can be pickled, and changes nothing but arrays of `~niripipe.algorithms.forks.shared_empty`.
+    items : sequence
+    workers : int
+        Number of processes, or threads, this one included; 1 runs everything here.
+
+    Returns
+    -------
+    list
+        What `func` returned, in the order of the items. The first error in this order is raised.
+    """
+    workers = min(check_threads(workers), len(items))
+    if workers > 1 and can_fork():
+        return map_forked(func, items, processes=workers)
+    return map_items(func, items, threads=workers)
+
+
+def one_by_one(func: Callable[[_Item], _Result], items: Sequence[_Item], /) -> list[_Result]:
+    """Call `func` for every item here and now: the `Run` of one thread."""
+    return [func(item) for item in items]
+
+
 @contextmanager
 def workers(threads: int) -> Iterator[Run]:
     """Keep threads for several rounds of work: what it gives calls a function for items like `map_items`."""
     if threads <= 1:
-        yield lambda func, items: [func(item) for item in items]
+        yield one_by_one
         return
     with ThreadPoolExecutor(threads, thread_name_prefix="niripipe-rows") as pool:
         yield lambda func, items: list(pool.map(func, items))

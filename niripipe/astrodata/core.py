@@ -160,6 +160,11 @@ class AstroData:
         """The extension objects themselves."""
         return [self._parts.extensions[i] for i in self.indices]
 
+    @property
+    def waits(self) -> bool:
+        """Whether the data can be had again from files, so that what is done to them pixel by pixel waits."""
+        return all(extension.waits for extension in self.extensions)
+
     # ---- headers, names, tags
 
     @property

@@ -154,6 +154,11 @@ class Extension:
         self._follow_data()
         return True
 
+    @property
+    def waits(self) -> bool:
+        """Whether the data can be had again from a file: what is done to them pixel by pixel then waits."""
+        return self._planes["data"].is_recipe
+
     def compute_mask(self, function: Rows) -> None:
         """Set the mask to what a function makes of it, when somebody needs it.
 

@@ -13,7 +13,8 @@ from niripipe.algorithms.resample import Resampling
 from niripipe.astrodata import AstroData, shifted
 from niripipe.errors import DataError
 from niripipe.logutils import get_logger
-from niripipe.primitives.aligned import aligned
+from niripipe.primitives import objmask
+from niripipe.primitives.aligned import Outline, aligned, outlined
 from niripipe.primitives.base import Outcome, PrimitivesBase, Status, not_needed, primitive
 from niripipe.primitives.geometry import pixel_mapping, require_sky_mapping
 from niripipe.primitives.params import Field, FrameOrPath, Params
@@ -93,7 +94,7 @@ class Align(PrimitivesBase):
             for frame in frames:
                 self.note(frame, not_needed("there is only one frame"))
             return frames
-        verdicts = align_frames(frames, params, self.map)
+        verdicts = align_frames(frames, params, self.study)
         kept = []
         for frame, verdict in zip(frames, verdicts, strict=True):
             if not verdict.kept:
@@ -146,8 +147,17 @@ class Align(PrimitivesBase):
         to_frames = [pixel_mapping(reference, frame) for frame in frames]
         grid = _common_grid(reference, frames, to_frames, trim=params.trim_data or given is not None)
         wcs = shifted(require_sky_mapping(reference), grid.origin[1], grid.origin[0])
-        jobs = list(zip(frames, to_frames, strict=True))
-        self.map(lambda job: _resample(*job, grid, wcs, params), jobs)
+        jobs = [
+            (frame, *_mapping(frame, to_frame, grid, params))
+            for frame, to_frame in zip(frames, to_frames, strict=True)
+        ]
+        outlines = self.study(lambda job: outlined(job[0][0], job[1], grid, job[2]), jobs)
+        made = [(*job, outline) for job, outline in zip(jobs, outlines, strict=True)]
+        self.map(
+            lambda job: _put_on_grid(*job, grid, wcs), made, light=all(job.by_rows for _, job, _ in jobs)
+        )
+        for frame, to_frame in zip(frames, to_frames, strict=True):
+            _move_catalogue(frame, to_frame, grid)
         return frames
 
     @primitive(stamp="SCALEOBJ")
@@ -258,9 +268,10 @@ def _common_grid(
     )
 
 
-def _resample(
-    frame: AstroData, to_frame: Affine, grid: Grid, wcs: Any, params: ResampleToCommonFrameParams
-) -> None:
+def _mapping(
+    frame: AstroData, to_frame: Affine, grid: Grid, params: ResampleToCommonFrameParams
+) -> tuple[Resampling, tuple[int, int]]:
+    """Return the mapping of a frame onto the part of the grid that it fills, and the corner of this part."""
     ext = frame[0]
     if len(frame) != 1:
         raise DataError("A frame to be resampled has one extension", file=frame.filename, found=len(frame))
@@ -278,11 +289,18 @@ def _resample(
         clean=params.clean_data,
         conserve=params.conserve,
     )
-    result = aligned(ext, job, grid, corner)
-    _move_catalogue(frame, to_frame, grid)
+    return job, corner
+
+
+def _put_on_grid(
+    frame: AstroData, job: Resampling, corner: tuple[int, int], outline: Outline, grid: Grid, wcs: Any
+) -> None:
+    """Give a frame the planes, the coordinates and the headers that it has on a grid."""
+    ext = frame[0]
+    result = aligned(ext, job, grid, corner, outline)
     ext.reset_within(grid.shape, corner, result.data, result.variance, result.mask)
-    if result.objects is not None:
-        ext.OBJMASK = result.objects
+    if outline.objects is not None:
+        objmask.put(frame, outline.objects)
     ext.sky_mapping = wcs
     ny, nx = grid.shape
     ext.hdr.set("DATASEC", f"[1:{nx},1:{ny}]", "Section with data")

@@ -14,12 +14,36 @@ from niripipe.algorithms.affine import Grid
 from niripipe.algorithms.flags import Flags
 from niripipe.algorithms.resample import Resampling
 from niripipe.astrodata import DQ, ArrayPlane, AstroData
+from niripipe.algorithms.repair import Repairs
 from niripipe.astrodata.planes import Rows
+from niripipe.primitives.objmask import PackedMask
 
-__all__ = ["Aligned", "aligned"]
+__all__ = ["Aligned", "Outline", "aligned", "outlined"]
 
 _last = threading.local()
 """What a thread read last of a frame: variances are computed from the data, and looked at after them."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outline:
+    """What becomes of a frame on another grid, but for its pixels: lists and bits, which need little room.
+
+    Attributes
+    ----------
+    flags : Flags
+        Of the frame.
+    repairs : Repairs
+        How its bad pixels are replaced.
+    spread : Flags
+        On the whole grid, but for the places that the frame does not reach.
+    objects : PackedMask or None
+        Object mask on the whole grid.
+    """
+
+    flags: Flags
+    repairs: Repairs
+    spread: Flags
+    objects: PackedMask | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,18 +56,43 @@ class Aligned:
         float32, on the part of the grid that the frame fills; `variance` is None if the frame has none.
     mask : callable
         Makes rows of the mask, on the whole grid; bit 16 (no data) where the frame does not reach.
-    objects : ndarray of uint8, or None
-        Object mask on the whole grid.
     """
 
     data: ArrayPlane
     variance: ArrayPlane | None
     mask: Rows
-    objects: NDArray[np.uint8] | None
 
 
-def aligned(frame: AstroData, job: Resampling, grid: Grid, corner: tuple[int, int]) -> Aligned:
-    """Send a frame through a mapping.
+def outlined(frame: AstroData, job: Resampling, grid: Grid, corner: tuple[int, int]) -> Outline:
+    """Send the flags and the object mask of a frame through a mapping.
+
+    Parameters
+    ----------
+    frame, job, grid, corner
+        As for `aligned`. The frame is not changed.
+
+    Returns
+    -------
+    Outline
+    """
+    plane = frame.rows("mask")
+    flags = Flags.none() if plane is None else Flags.of(plane)
+    source = _Source(frame, job, flags, job.repairs(flags))
+    unknown = np.zeros(0, np.intp) if source.waits else source.unknown(slice(0, job.source[0]))
+    spread = _spread(flags.united(unknown, int(DQ.no_data)), job, grid, corner)
+    objmask = frame.read_once("OBJMASK")
+    objects = None
+    if objmask is not None:
+        whole = np.zeros(grid.shape, np.uint8)
+        whole[_cut(corner, job.target)] = job.objects(objmask)
+        objects = PackedMask.of(whole)
+    return Outline(flags, source.repairs, spread, objects)
+
+
+def aligned(
+    frame: AstroData, job: Resampling, grid: Grid, corner: tuple[int, int], outline: Outline
+) -> Aligned:
+    """Send the pixels of a frame through a mapping.
 
     What can be done row by row waits until somebody looks at the rows: a frame on a common grid then needs
     no more memory than it did before. What other mappings make is computed at once.
@@ -58,45 +107,45 @@ def aligned(frame: AstroData, job: Resampling, grid: Grid, corner: tuple[int, in
         The grid.
     corner : tuple of int
         Row and column of the grid at which that part begins.
+    outline : Outline
+        What `outlined` says.
 
     Returns
     -------
     Aligned
     """
-    source = _Source(frame, job)
-    objmask = frame.read_once("OBJMASK")
-    objects = None
-    if objmask is not None:
-        objects = np.zeros(grid.shape, np.uint8)
-        objects[_cut(corner, job.target)] = job.objects(objmask)
-    mask = _mask_within(source, grid, corner)
+    source = _Source(frame, job, outline.flags, outline.repairs)
+    mask = _mask_within(source, outline.spread, grid, corner)
     if job.by_rows:
         data = ArrayPlane.computed(source.data, job.target, np.float32, using=[source.handles[0]])
         variance = None
         if source.has_variance:
             using = [source.handles[1]]
             variance = ArrayPlane.computed(source.variance, job.target, np.float32, using=using)
-        return Aligned(data, variance, mask, objects)
+        return Aligned(data, variance, mask)
     every = slice(0, job.source[0])
     data = ArrayPlane(job.plane(source.read_data(every), source.repairs))
     noise = source.read_variance(every)
     variance = None if noise is None else ArrayPlane(job.plane(noise, source.repairs, variance=True))
-    return Aligned(data, variance, mask, objects)
+    return Aligned(data, variance, mask)
 
 
 class _Source:
     """A frame, and what of it rows on the new grid are made from."""
 
-    def __init__(self, frame: AstroData, job: Resampling) -> None:
+    def __init__(self, frame: AstroData, job: Resampling, flags: Flags, repairs: Repairs) -> None:
         data, variance = frame.handle("data"), frame.handle("variance")
         assert data is not None
         self.job = job
         self.handles = [data] if variance is None else [data, variance]
         self.has_variance = variance is not None
         self._noise_of = None if variance is None else variance.derivation(data)
-        mask = frame.rows("mask")
-        self.flags = Flags.none() if mask is None else Flags.of(mask)
-        self.repairs = job.repairs(self.flags)
+        self.flags, self.repairs = flags, repairs
+
+    @property
+    def waits(self) -> bool:
+        """Whether pixels without a value are looked for with the rows, because they are not at hand now."""
+        return self.job.by_rows and not self.handles[0].is_loaded
 
     def data(self, rows: slice) -> NDArray[np.float32]:
         """Return rows of the data on the new grid."""
@@ -147,22 +196,20 @@ class _Source:
         return slice(first, last), step
 
 
-def _mask_within(source: _Source, grid: Grid, corner: tuple[int, int]) -> Rows:
+def _spread(flags: Flags, job: Resampling, grid: Grid, corner: tuple[int, int]) -> Flags:
+    """Send flags through a mapping. Most of a mask is no data, or nothing: what differs is kept."""
+    found = Flags.of(job.mask(flags))
+    y, x = np.divmod(found.where, job.target[1])
+    return Flags((y + corner[0]) * grid.shape[1] + x + corner[1], found.bits)
+
+
+def _mask_within(source: _Source, usual: Flags, grid: Grid, corner: tuple[int, int]) -> Rows:
     """Return the mask of a frame that fills a part of a grid, and has no data elsewhere."""
     height, width = grid.shape
     job = source.job
     inside = _cut(corner, job.target)
 
-    def spread(flags: Flags) -> Flags:
-        """Return the flags on the grid; most of it is no data, or nothing: what differs is kept."""
-        found = Flags.of(job.mask(flags))
-        y, x = np.divmod(found.where, job.target[1])
-        return Flags((y + corner[0]) * width + x + corner[1], found.bits)
-
-    # Pixels without a value are looked for now where the values are at hand, else with the rows.
-    later = job.by_rows and not source.handles[0].is_loaded
-    unknown = np.zeros(0, np.intp) if later else source.unknown(slice(0, job.source[0]))
-    usual = spread(source.flags.united(unknown, int(DQ.no_data)))
+    later = source.waits
 
     def rows_of(rows: slice) -> NDArray[np.uint16]:
         first, last, _ = rows.indices(height)
@@ -171,7 +218,7 @@ def _mask_within(source: _Source, grid: Grid, corner: tuple[int, int]) -> Rows:
         if later and low < high:
             unknown = source.unknown(job.window(slice(low, high)))
             if unknown.size:
-                flags = spread(source.flags.united(unknown, int(DQ.no_data)))
+                flags = _spread(source.flags.united(unknown, int(DQ.no_data)), job, grid, corner)
         present = np.arange(height)[rows]
         there = (present >= inside[0].start) & (present < inside[0].stop)
         made = np.full((present.size, width), DQ.no_data, np.uint16)

@@ -134,8 +134,11 @@ class Runner(Protocol):
     ) -> list[AstroData]:
         """Run one primitive on the frames given, or on a stream when there are none."""
 
-    def map(self, function: Callable[[T], R], items: Sequence[T]) -> list[R]:
-        """Apply a function to independent items, on threads, in order."""
+    def map(self, function: Callable[[T], R], items: Sequence[T], *, light: bool = False) -> list[R]:
+        """Apply a function to independent items, on threads unless it is light, in order."""
+
+    def study(self, function: Callable[[T], R], items: Sequence[T]) -> list[R]:
+        """Find something out about independent items, which stay as they are, in processes, in order."""
 
     def later(self, function: Callable[[], R]) -> Callable[[], R]:
         """Do something, beside the reduction if that has threads; what is returned gives the result."""
@@ -168,6 +171,11 @@ class Primitive:
         Whether a primitive that treats frames one by one may treat a frame again that carries its stamp.
     headers_only : bool
         Whether the step works on headers. Threads would only wait for each other.
+    pixel_by_pixel : bool
+        Whether the step waits, for frames whose pixels wait, until somebody looks at the pixels.
+    beforehand : callable, optional
+        ``(frame, params)``: finds out what takes long, and changes nothing; it runs in other processes. The
+        method of a primitive that treats frames one by one gets the result as its last argument.
     """
 
     def __init__(
@@ -178,12 +186,16 @@ class Primitive:
         renames: bool = True,
         repeatable: bool = False,
         headers_only: bool = False,
+        pixel_by_pixel: bool = False,
+        beforehand: Callable[[AstroData, Any], Any] | None = None,
     ) -> None:
         self.function = function
         self.stamp = stamp
         self.renames = renames
         self.repeatable = repeatable
         self.headers_only = headers_only
+        self.pixel_by_pixel = pixel_by_pixel
+        self.beforehand = beforehand
         self.name = function.__name__
         self.__doc__ = function.__doc__
         self.__name__ = function.__name__
@@ -259,11 +271,11 @@ def primitive(function: Callable[..., Any], /) -> Primitive: ...
 
 
 @overload
-def primitive(*, stamp: str | None = None, **settings: bool) -> Callable[[Callable[..., Any]], Primitive]: ...
+def primitive(*, stamp: str | None = None, **settings: Any) -> Callable[[Callable[..., Any]], Primitive]: ...
 
 
 def primitive(
-    function: Callable[..., Any] | None = None, /, *, stamp: str | None = None, **settings: bool
+    function: Callable[..., Any] | None = None, /, *, stamp: str | None = None, **settings: Any
 ) -> Primitive | Callable[[Callable[..., Any]], Primitive]:
     """Make a method a primitive.
 
@@ -274,8 +286,8 @@ def primitive(
         ``(self, frames, params) -> list of AstroData``. The annotations decide which it is.
     stamp : str, optional
         PHU time-stamp keyword of the step.
-    **settings : bool
-        `renames`, `repeatable` and `headers_only` of `Primitive`.
+    **settings
+        `renames`, `repeatable`, `headers_only`, `pixel_by_pixel` and `beforehand` of `Primitive`.
 
     Returns
     -------
@@ -323,9 +335,19 @@ class PrimitivesBase:
         }
         return dict(sorted(found.items()))
 
-    def map(self, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
-        """Apply a function to independent items, on as many threads as the reduction has."""
-        return self.runner.map(function, list(items))
+    def map(self, function: Callable[[T], R], items: Iterable[T], *, light: bool = False) -> list[R]:
+        """Apply a function to independent items, on as many threads as the reduction has.
+
+        What is `light`, some calls without work on pixels, is done on one: others would only wait for it.
+        """
+        return self.runner.map(function, list(items), light=light)
+
+    def study(self, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
+        """Find something out about independent items, in as many processes as the reduction has threads.
+
+        The items stay as they are; results are sent from one process to another.
+        """
+        return self.runner.study(function, list(items))
 
     def later(self, function: Callable[[], R]) -> Callable[[], R]:
         """Do something, beside the reduction if that has threads; what is returned gives the result."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -116,7 +117,7 @@ def align_frames(frames: list[AstroData], params: AdjustWCSToReferenceParams, ru
         and ALGNMETH, ALGNNUM, ALGNRMS, ALGNERR and ALGNREF in the primary header say how.
     params : AdjustWCSToReferenceParams
     run : callable
-        Applies a function to frames, possibly on threads.
+        Applies a function to frames, which it does not change, possibly in other processes.
 
     Returns
     -------
@@ -165,8 +166,7 @@ def _chosen(
     best: tuple[AstroData, list[Registration | None]] | None = None
     most = -1
     for candidate in _candidates(frames, params):
-        # Many short calls: threads would only wait for each other.
-        results = [_registered(frame, candidate, params) for frame in frames]
+        results = run(partial(_registered, reference=candidate, params=params), frames)
         matched = sum(result is not None and result.accepted for result in results)
         if matched > most:
             best, most = (candidate, results), matched

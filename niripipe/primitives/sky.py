@@ -24,6 +24,7 @@ from niripipe.primitives.geometry import require_sky_mapping
 from niripipe.primitives.params import Field, NameList, Params
 from niripipe.primitives.skybuild import (
     BuiltSky,
+    Match,
     Noise,
     Pixels,
     SkyBuilder,
@@ -42,6 +43,8 @@ _MANY_SKIES = 9
 """A median of so many frames moves by 0.14 deviations of one of them at most for a star in one of them."""
 _ENOUGH_SKIES = 15
 """More do little for a sky that is shared: the noise of the difference is 1.05 times that of a frame."""
+_TOGETHER = 16
+"""Skies that are compared with their frames at a time, while they are in memory."""
 _STATE = ("ADUTOELE", "DARKCORR", "FLATCORR")
 """Steps that frame and sky must have in common."""
 
@@ -286,10 +289,8 @@ class Sky(PrimitivesBase):
         if not params.keep_skies:
             self.streams.pop("sky", None)
         wanted = sorted(users, key=lambda names: float(np.mean([builder.times[name] for name in names])))
-        for group in _batched(builder.built(wanted), max(self.context.threads, 1)):
-            jobs = [(frame, sky) for sky in group for frame in users[sky.names]]
-            for frame, outcome in self.map(lambda job: _subtract(*job, params), jobs):
-                self.note(frame, outcome)
+        for group in _batched(builder.built(wanted), _TOGETHER):
+            self._subtract_skies([(frame, sky) for sky in group for frame in users[sky.names]], params)
             if params.save_sky:
                 for sky in group:
                     self._save_sky(users[sky.names][0], sky)
@@ -328,8 +329,7 @@ class Sky(PrimitivesBase):
                     expected=frame[0].shape,
                 )
         jobs = [(frame, _as_built(sky)) for frame, sky in zip(frames, skies, strict=True)]
-        for frame, outcome in self.map(lambda job: _subtract(*job, params), jobs):
-            self.note(frame, outcome)
+        self._subtract_skies(jobs, params)
         return frames
 
     @primitive(stamp="SUBSKYBG")
@@ -355,6 +355,14 @@ class Sky(PrimitivesBase):
             frame.add(np.float32(reference - level))
             frame[0].hdr.set("SKYLEVEL", reference, "Sky level")
         return frames
+
+    def _subtract_skies(self, jobs: list[tuple[AstroData, BuiltSky]], params: SubtractSkyParams) -> None:
+        """Subtract from each frame its sky."""
+        found = self.study(lambda job: _matched(*job, params), jobs)
+        matched = [(frame, sky, match) for (frame, sky), match in zip(jobs, found, strict=True)]
+        light = all(frame.waits for frame, _ in jobs)
+        for frame, outcome in self.map(lambda job: _subtract(*job, params), matched, light=light):
+            self.note(frame, outcome)
 
     def _add_to_sky_stream(self, skies: list[AstroData]) -> None:
         present = self.streams.setdefault("sky", [])
@@ -391,16 +399,23 @@ class Sky(PrimitivesBase):
         self.runner.save(frame, path, overwrite=self.context.overwrite)
 
 
-def _subtract(frame: AstroData, sky: BuiltSky, params: SubtractSkyParams) -> tuple[AstroData, Outcome]:
+def _matched(frame: AstroData, sky: BuiltSky, params: SubtractSkyParams) -> tuple[Match, float]:
+    """Find out how much of a sky is in a frame, and which level the frame is to keep."""
+    pixels = Pixels.of(frame)
+    kept = level_of(pixels) if params.reset_sky else 0.0
+    return match_sky(frame, pixels, sky, params), kept
+
+
+def _subtract(
+    frame: AstroData, sky: BuiltSky, matched: tuple[Match, float], params: SubtractSkyParams
+) -> tuple[AstroData, Outcome]:
     """Subtract a sky from a frame, and say in its headers what was subtracted."""
     ext = frame[0]
-    pixels = Pixels.of(frame)
-    before = level_of(pixels) if params.reset_sky else 0.0
-    match = match_sky(frame, pixels, sky, params)
+    match, kept = matched
     if not params.propagate_variance:
         ext.variance = None
-    _take_away(frame, sky, match.factor, match.constant - before)
-    if sky.flags is not None and pixels.mask is not None:
+    _take_away(frame, sky, match.factor, match.constant - kept)
+    if sky.flags is not None and ext.rows("mask") is not None:
         flag(frame, sky.flags)
     elif sky.flags is not None:
         ext.mask = sky.mask()

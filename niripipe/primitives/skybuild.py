@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -14,7 +15,7 @@ from niripipe.algorithms import sky as sky_algorithm
 from niripipe.algorithms.combine import combine, median_variance_factors, subset_medians
 from niripipe.algorithms.combine.select import BEST_TIER
 from niripipe.algorithms.flags import Flags
-from niripipe.algorithms.parallel import map_items
+from niripipe.algorithms.parallel import spread
 from niripipe.algorithms.sources import PlaneSource
 from niripipe.astrodata import DQ, ArrayPlane, AstroData
 from niripipe.astrodata.planes import RowFunction, Rows
@@ -256,7 +257,11 @@ class SkyBuilder:
         self.threads = threads
         self.names = tuple(skies)
         self.times = {name: seconds_of(frame) for name, frame in skies.items()}
-        masks = map_items(self._own_mask, self._frames, threads=threads)
+        masks = spread(self._own_mask, self._frames, workers=threads)
+        if params.mask_objects:
+            for frame in self._frames:
+                if frame[0].rows("OBJMASK") is None:
+                    log.warning("%s has no object mask: its objects may show in the sky", frame.filename)
         self._masks = dict(zip(self.names, masks, strict=True))
         self._data = {name: _Plane(frame, "data") for name, frame in skies.items()}
         self._extended_levels: dict[str, float] | None = None
@@ -374,9 +379,7 @@ class SkyBuilder:
         mask = _Mask(frame, with_flags=self.params.apply_dq)
         if self.params.mask_objects:
             grown = objmask.dilated(frame, self.params.dilation)
-            if grown is None:
-                log.warning("%s has no object mask: its objects may show in the sky", frame.filename)
-            else:
+            if grown is not None:
                 mask.add(int(objmask.OBJECT_BIT), grown)
         return mask
 
@@ -384,10 +387,10 @@ class SkyBuilder:
         """Put extended light into the masks, where it is seen."""
         if min(self.skies[self.names[0]][0].shape) < 4 * extended.BOX:
             return
-        boxes = map_items(
+        boxes = spread(
             lambda name: extended.box_medians(self._data[name], self._masks[name]),
             self.names,
-            threads=self.threads,
+            workers=self.threads,
         )
         place = {name: k for k, name in enumerate(self.names)}
         others = [[place[p] for p in partners.get(name, ()) if p in place] for name in self.names]
@@ -415,7 +418,8 @@ class SkyBuilder:
         kind = normalize.scale_factors if self.params.scale else normalize.zero_offsets
         try:
             found = kind(
-                list(self._data.values()), list(self._masks.values()), method="reference", section=where
+                list(self._data.values()), list(self._masks.values()), method="reference", section=where,
+                run=partial(spread, workers=self.threads),
             )
         except AlgorithmError:
             # Objects and galaxies may leave two frames without a pixel in common.

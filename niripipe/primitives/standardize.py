@@ -235,9 +235,14 @@ class Standardize(PrimitivesBase):
             book.look_up(frames, "processed_bpm")
             if params.user_bpm is None and book.reasons.get("processed_bpm"):
                 log.stdinfo("no bad pixel mask is applied: %s", book.reasons["processed_bpm"])
-        self.map(lambda frame: self._add_dq(frame, params), frames)
+        found = self.study(_found_flags, frames)
+        for frame, flags in zip(frames, found, strict=True):
+            if flags is None:
+                self.note(frame, skipped("the frame has a data-quality plane already"))
+            else:
+                self._add_dq(frame, flags, params)
         if params.latency:
-            _add_latency(frames, params, self.map)
+            _add_latency(frames, params, self.study)
         if params.add_illum_mask:
             for frame in frames:
                 self._add_illumination(frame, params.illum_mask)
@@ -246,7 +251,7 @@ class Standardize(PrimitivesBase):
     @primitive
     def addLatencyToDQ(self, frames: list[AstroData], params: AddLatencyToDQParams) -> list[AstroData]:
         """Flag (bit 8) pixels that were saturated in a frame that ended less than `time` before."""
-        _add_latency(frames, params, self.map)
+        _add_latency(frames, params, self.study)
         return frames
 
     @primitive(stamp="ADILLMSK")
@@ -254,7 +259,7 @@ class Standardize(PrimitivesBase):
         """Flag (bit 64) what an illumination mask covers."""
         return self._add_illumination(frame, params.illum_mask)
 
-    @primitive(stamp="ADUTOELE")
+    @primitive(stamp="ADUTOELE", pixel_by_pixel=True)
     def ADUToElectrons(self, frame: AstroData, params: ADUToElectronsParams) -> Outcome | None:
         """Convert data, variance and levels from ADU to electrons; GAIN becomes 1."""
         ext = frame[0]
@@ -299,7 +304,7 @@ class Standardize(PrimitivesBase):
         ext.hdr.set("VARNOISE", ", ".join(names), "Noise components in the variance")
         return None
 
-    @primitive(stamp="LINCORR")
+    @primitive(stamp="LINCORR", pixel_by_pixel=True)
     def nonlinearityCorrect(self, frame: AstroData, params: NonlinearityCorrectParams) -> Outcome | None:
         """Correct the non-linearity of the detector, where its coefficients are known.
 
@@ -344,17 +349,9 @@ class Standardize(PrimitivesBase):
 
     # -- helpers -------------------------------------------------------------------------------------
 
-    def _add_dq(self, frame: AstroData, params: AddDQParams) -> None:
+    def _add_dq(self, frame: AstroData, flags: Flags, params: AddDQParams) -> None:
+        """Give a frame a mask of what its pixels say and of its bad pixel masks."""
         ext = frame[0]
-        if ext.rows("mask") is not None:
-            self.note(frame, skipped("the frame has a data-quality plane already"))
-            return
-        flags = dq.find_flags(
-            ext.rows("data"),
-            saturation=ext.saturation_level(),
-            non_linear=ext.non_linear_level(),
-            not_finite=int(DQ.no_data),
-        )
         bad = [clipped(frame, bpm)[0].read("data") for bpm in self._bad_pixel_masks(frame, params)]
         height, width = ext.shape
 
@@ -396,6 +393,19 @@ class Standardize(PrimitivesBase):
         mask[covered] |= np.uint16(DQ.unilluminated)
         ext.mask = mask
         return DONE
+
+
+def _found_flags(frame: AstroData) -> Flags | None:
+    """Find out which flags the pixels of a frame need; None if it has a mask already."""
+    ext = frame[0]
+    if ext.rows("mask") is not None:
+        return None
+    return dq.find_flags(
+        ext.rows("data"),
+        saturation=ext.saturation_level(),
+        non_linear=ext.non_linear_level(),
+        not_finite=int(DQ.no_data),
+    )
 
 
 def _validate(frame: AstroData, params: ValidateDataParams) -> None:
@@ -581,7 +591,8 @@ def _add_latency(
                 earlier_ones.append((earlier[0].detector_section(), latent[j]))
         if earlier_ones:
             glowing.append((frame, earlier_ones))
-    each(lambda job: _flag_latency(*job), glowing)
+    for frame, earlier_ones in glowing:
+        _flag_latency(frame, earlier_ones)
 
 
 def _still_glows(frame: AstroData, earlier: AstroData, since: float, params: LatencyParams) -> bool:

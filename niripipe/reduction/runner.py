@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from niripipe.algorithms.parallel import spread
 from niripipe.astrodata import AstroData, add_history
 from niripipe.errors import AlgorithmError, DataError, NiripipeError
 from niripipe.logutils import get_logger
@@ -27,6 +28,9 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 log = get_logger(__name__)
+
+_WORTHWHILE = 4
+"""Items from which on other processes help to study them: to make one takes as long as an item or two."""
 
 
 class StreamArguments:
@@ -104,6 +108,7 @@ class RecipeRunner:
         self.written: dict[int, tuple[AstroData, Path]] = {}
         self._to_save: list[tuple[AstroData, Path, bool]] = []
         self._notes: list[dict[int, Outcome]] = []
+        self._threads = threads
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="niripipe") if threads > 1 else None
         # Of its own: what is wanted much later must not keep the others from their work.
         self._aside = ThreadPoolExecutor(1, thread_name_prefix="niripipe-aside") if threads > 1 else None
@@ -160,11 +165,21 @@ class RecipeRunner:
             self._save_all()
         return outputs
 
-    def map(self, function: Callable[[T], R], items: Sequence[T]) -> list[R]:
-        """Apply a function to independent items, on threads, and return the results in order."""
-        if self._pool is None or len(items) < 2 or getattr(self._in_worker, "busy", False):
+    def map(self, function: Callable[[T], R], items: Sequence[T], *, light: bool = False) -> list[R]:
+        """Apply a function to independent items, on threads unless it is light, and return the results in order.
+
+        Threads would only wait for each other in a function that does no work on pixels.
+        """
+        if light or self._pool is None or len(items) < 2 or getattr(self._in_worker, "busy", False):
             return self._one_by_one(function, items)
         return list(self._pool.map(self._as_worker(function), items))
+
+    def study(self, function: Callable[[T], R], items: Sequence[T]) -> list[R]:
+        """Find something out about independent items, in processes, and return the results in order.
+
+        The items stay as they are, in memory or on disk.
+        """
+        return spread(function, items, workers=self._threads if len(items) >= _WORTHWHILE else 1)
 
     def later(self, function: Callable[[], R]) -> Callable[[], R]:
         """Begin something beside the reduction, and return what waits for the result.
@@ -252,29 +267,34 @@ class RecipeRunner:
     def _each(
         self, owner: PrimitivesBase, primitive: Primitive, frames: list[AstroData], resolved: Resolved
     ) -> list[AstroData]:
-        """Run a primitive that treats frames one by one, on threads."""
+        """Run a primitive that treats frames one by one, on threads where these help."""
         lock = threading.Lock()
         passed = 0
         self.progress.update(primitive.name, 0, len(frames))
+        once = primitive.stamp if not primitive.repeatable else None
+        found: dict[int, Any] = {}
+        if primitive.beforehand is not None:
+            to_do = [frame for frame in frames if not once or once not in frame.phu]
+            study = self._attempt(lambda frame: primitive.beforehand(frame, resolved.params))
+            found = {id(frame): result for frame, result in zip(to_do, self.study(study, to_do), strict=True)}
 
         def treat(frame: AstroData) -> Outcome | NiripipeError:
             nonlocal passed
             try:
-                if primitive.stamp and primitive.stamp in frame.phu and not primitive.repeatable:
+                if once and once in frame.phu:
                     return skipped("already done")
-                return primitive.function(owner, frame, resolved.params) or DONE
-            except (DataError, AlgorithmError) as error:
-                if not self.droppable:
-                    raise
-                _name_the_raw_file(error, [frame])
-                return error
+                arguments = [found.pop(id(frame))] if found else []
+                if arguments and isinstance(arguments[0], NiripipeError):
+                    return arguments[0]
+                return primitive.function(owner, frame, resolved.params, *arguments) or DONE
             finally:
                 with lock:
                     passed += 1
                     self.progress.update(primitive.name, passed, len(frames))
 
         kept = []
-        results = (self._one_by_one if primitive.headers_only else self.map)(treat, frames)
+        light = primitive.headers_only or (primitive.pixel_by_pixel and all(frame.waits for frame in frames))
+        results = self.map(self._attempt(treat), frames, light=light)
         for frame, result in zip(frames, results, strict=True):
             if isinstance(result, Outcome):
                 self.note(frame, result)
@@ -285,6 +305,22 @@ class RecipeRunner:
         if errors and not kept:
             raise errors[0]
         return kept
+
+    def _attempt(
+        self, function: Callable[[AstroData], R]
+    ) -> Callable[[AstroData], R | NiripipeError]:
+        """Return a function that returns the error if a frame's data defeat it and the frame may be left out."""
+
+        def attempt(frame: AstroData) -> R | NiripipeError:
+            try:
+                return function(frame)
+            except (DataError, AlgorithmError) as error:
+                if not self.droppable:
+                    raise
+                _name_the_raw_file(error, [frame])
+                return error
+
+        return attempt
 
     def _skip(self, primitive: Primitive, frames: list[AstroData], resolved: Resolved, stream: str) -> None:
         outcome = skipped("skip_primitive was set")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,7 +12,8 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from niripipe.algorithms import bits
-from niripipe.algorithms.parallel import PLANE_BLOCK, check_threads, row_blocks, workers
+from niripipe.algorithms.forks import can_fork, shared_empty
+from niripipe.algorithms.parallel import PLANE_BLOCK, Run, check_threads, one_by_one, row_blocks, spread, workers
 from niripipe.algorithms.sorting import median_rows
 from niripipe.algorithms.sources import RowSource
 from niripipe.errors import DataError, ParameterError
@@ -36,6 +38,8 @@ _BLOCK_VALUES = 1 << 21
 _READ_VALUES = 6 << 20
 # Rows of an input with fewer values are read by one thread: two would wait for each other's short calls.
 _SHARED = 1 << 16
+# Values from which on processes share the work: of fewer, two threads make as much in the time.
+_APART = 12 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,19 +170,23 @@ def combine(
         median_variance=median_variance,
         noise=noise,
     )
-    task = _Task(settings, list(data), variance, mask, scale, zero, rejection_map, exposures)
-    rows_per_strip = _rows_that_fit(_READ_VALUES, PLANE_BLOCK, len(data), task.shape[1])
+    check_threads(threads)
+    task = _Task(settings, list(data), variance, mask, scale, zero, rejection_map, exposures, threads)
+    read_values = _READ_VALUES // threads if task.apart else _READ_VALUES
+    rows_per_strip = _rows_that_fit(read_values, PLANE_BLOCK, len(data), task.shape[1])
     if rows_per_block is None:
         fit = _rows_that_fit(_BLOCK_VALUES, PLANE_BLOCK // 2, len(data), task.shape[1])
         least = 8 * HALO if reject == "noiseclip" else 4
         rows_per_block = max(rows_per_strip // max(round(rows_per_strip / max(fit, least)), 1), least)
     rows_per_strip = max(rows_per_strip // rows_per_block, 1) * rows_per_block
-    with workers(check_threads(threads)) as run, workers(1) as one_by_one:
+    strips = row_blocks(task.shape[0], rows_per_strip)
+    if task.apart:
+        spread(partial(task.run, rows_per_block=rows_per_block), strips, workers=threads)
+        return task.result
+    with workers(threads) as run:
         read = run if rows_per_strip * task.shape[1] >= _SHARED else one_by_one
-        for strip in row_blocks(task.shape[0], rows_per_strip):
-            blocks = task.blocks(strip, rows_per_block)
-            read(partial(task.load, blocks), range(len(data)))
-            run(task.combine, blocks)
+        for strip in strips:
+            task.run(strip, rows_per_block=rows_per_block, read=read, combine=run)
     return task.result
 
 
@@ -210,6 +218,7 @@ class _Task:
         zero: Sequence[float] | NDArray[np.floating] | None,
         rejection_map: bool,
         exposures: Sequence[float] | None,
+        threads: int,
     ) -> None:
         self.settings = settings
         self.data = data
@@ -222,17 +231,26 @@ class _Task:
             )
         self.scale = per_input("scale", scale, len(data), 1.0)
         self.zero = per_input("zero", zero, len(data), 0.0)
+        # Whether other processes are to do a part of it, and have to write where it is seen here.
+        self.apart = threads > 1 and can_fork() and len(data) * math.prod(self.shape) >= _APART
+        empty = shared_empty if self.apart else np.empty
         counter: DTypeLike = np.uint8 if len(data) < 256 else np.uint16
         self.result = Combined(
-            np.empty(self.shape, np.float32),
-            np.empty(self.shape, np.float32),
-            None if self.mask is None else np.empty(self.shape, np.uint16),
-            np.empty(self.shape, counter),
-            np.zeros(self.shape, counter) if rejection_map else None,
-            None if exposures is None else np.empty(self.shape, np.float32),
+            empty(self.shape, np.float32),
+            empty(self.shape, np.float32),
+            None if self.mask is None else empty(self.shape, np.uint16),
+            empty(self.shape, counter),
+            empty(self.shape, counter) if rejection_map else None,
+            None if exposures is None else empty(self.shape, np.float32),
         )
         self.exposures = None if exposures is None else per_input("exposures", exposures, len(data), 0.0)
         self._buffers: dict[tuple[str, int], NDArray[Any]] = {}
+
+    def run(self, strip: slice, *, rows_per_block: int, read: Run = one_by_one, combine: Run = one_by_one) -> None:
+        """Combine rows that are read together, block by block."""
+        blocks = self.blocks(strip, rows_per_block)
+        read(partial(self.load, blocks), range(len(self.data)))
+        combine(self.combine, blocks)
 
     def blocks(self, strip: slice, rows_per_block: int) -> list[_Block]:
         """Cut rows that are read together into blocks, with room for the inputs that is used again."""

@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from niripipe.algorithms.flags import Flags
-from niripipe.algorithms.parallel import map_blocks, map_items, row_blocks
+from niripipe.algorithms.forks import shared_empty
+from niripipe.algorithms.parallel import row_blocks, spread
 from niripipe.algorithms.sorting import select_rows
 from niripipe.algorithms.sources import RowSource
 from niripipe.errors import ParameterError
@@ -137,8 +138,7 @@ def subset_medians(
         part = slice(turn * len(wanted) // turns, (turn + 1) * len(wanted) // turns)
         task = _Task(planes, variance, mask, wanted[part], scales, zeros, numbers, shape)
         rows = rows_per_block or max(_BLOCK_VALUES // (len(task.members) * max(shape[1], 1)), 2)
-        map_blocks(task.run, shape[0], rows_per_block=rows, threads=threads)
-        map_items(task.finish, range(len(task.subsets)), threads=threads)
+        task.finish(spread(task.run, row_blocks(shape[0], rows), workers=threads))
         yield from task.results()
 
 
@@ -270,21 +270,20 @@ class _Task:
         self.scale, self.zero = scale[self.members], zero[self.members]
         self.shape = shape
         self.counter = np.dtype(np.uint8 if len(self.members) < 256 else np.uint16)
-        self.out: list[Float32] = [np.empty(shape, np.float32) for _ in subsets]
+        self.out: list[Float32] = [shared_empty(shape, np.float32) for _ in subsets]
         self.out_variance: list[Float32] | None = None
         if variance is not None:
-            self.out_variance = [np.empty(shape, np.float32) for _ in subsets]
+            self.out_variance = [shared_empty(shape, np.float32) for _ in subsets]
         self.out_number: list[NDArray[np.unsignedinteger[Any]]] | None = None
         if numbers:
-            self.out_number = [np.empty(shape, self.counter) for _ in subsets]
+            self.out_number = [shared_empty(shape, self.counter) for _ in subsets]
         self.out_flags = [Flags.none() for _ in subsets]
-        self.left: dict[int, _Columns] = {}
         # To multiply the sum of the variances of n inputs by.
         factors = [0.0] + [median_variance_factor(n) / n**2 for n in range(1, len(self.members) + 1)]
         self.factors = np.array(factors, np.float32)
 
-    def run(self, rows: slice) -> None:
-        """Find the medians in some rows."""
+    def run(self, rows: slice) -> _Columns | None:
+        """Find the medians in some rows; return what there is of pixels without a clean input."""
         every = range(len(self.subsets))
         with np.errstate(all="ignore"):
             block = self._load(rows)
@@ -294,13 +293,17 @@ class _Task:
                     core = self._core(piece)
                     for some in row_blocks(piece.size, _INSERTED):
                         self._descend(piece.cut(some), core.cut(some), every, rows)
-            if block.nothing:
-                nothing = {k: np.concatenate(places) for k, places in block.nothing.items()}
-                self.left[rows.start] = self._columns(rows, block, nothing)
+        if not block.nothing:
+            return None
+        return self._columns(rows, block, {k: np.concatenate(found) for k, found in block.nothing.items()})
+
+    def finish(self, left: Sequence[_Columns | None]) -> None:
+        """Do what is left to do when all rows were run, which returned this."""
+        for k in range(len(self.subsets)):
+            self._finish(k, [part for part in left if part is not None and k in part.used])
 
     def results(self) -> Iterator[SubsetMedian]:
         """Give out the results, one after the other, and let go of them."""
-        self.left.clear()
         while self.out:
             variance = None if self.out_variance is None else self.out_variance.pop(0)
             number = None if self.out_number is None else self.out_number.pop(0)
@@ -445,7 +448,7 @@ class _Task:
     # ---- pixels without a clean input
 
     def _columns(self, rows: slice, block: _Piece, nothing: dict[int, NDArray[np.intp]]) -> _Columns:
-        """Keep the inputs of some pixels for `finish`."""
+        """Return the inputs of some pixels for `finish`."""
         where = np.unique(np.concatenate(list(nothing.values())))
         variance = mask = None
         if self.variance is not None:
@@ -459,9 +462,8 @@ class _Task:
         columns = block.values.take(where, axis=1)
         return _Columns(where + rows.start * self.shape[1], columns, variance, mask, used)
 
-    def finish(self, k: int) -> None:
-        """Combine for a subset, after all rows were run, the least bad inputs where it has no clean one."""
-        parts = [part for _, part in sorted(self.left.items()) if k in part.used]
+    def _finish(self, k: int, parts: list[_Columns]) -> None:
+        """Combine for a subset the least bad inputs where it has no clean one."""
         if not parts:
             return
         members = list(self.subsets[k])
