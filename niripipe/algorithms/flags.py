@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,6 +45,13 @@ class Flags:
             found.append(where + rows.start * width)
             bits.append(flags[where].astype(np.uint16))
         return cls(np.concatenate(found).astype(np.int32), np.concatenate(bits))
+
+    @classmethod
+    def joined(cls, parts: Sequence[Flags]) -> Flags:
+        """Return the flags of several parts of a mask, each behind the one before."""
+        if not parts:
+            return cls.none()
+        return cls(np.concatenate([part.where for part in parts]), np.concatenate([part.bits for part in parts]))
 
     def at(self, where: NDArray[np.intp]) -> NDArray[np.uint16]:
         """Return the flags of some places in the flattened plane, 0 for those without any."""

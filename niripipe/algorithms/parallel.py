@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ __all__ = [
     "PLANE_BLOCK",
     "Run",
     "check_threads",
+    "even_rows",
     "map_blocks",
     "map_items",
     "one_by_one",
@@ -69,6 +71,12 @@ def row_blocks(n_rows: int, rows_per_block: int) -> list[slice]:
             expected="a positive integer",
         )
     return [slice(start, min(start + rows_per_block, n_rows)) for start in range(0, n_rows, rows_per_block)]
+
+
+def even_rows(n_rows: int, rows_per_block: int, workers: int) -> int:
+    """Return how many rows a block has, at most so many, if each worker is to have as many blocks as others."""
+    blocks = math.ceil(n_rows / rows_per_block / workers) * workers
+    return max(math.ceil(n_rows / max(blocks, 1)), 1)
 
 
 def map_blocks(

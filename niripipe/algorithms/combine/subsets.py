@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from niripipe.algorithms.flags import Flags
 from niripipe.algorithms.forks import shared_empty
-from niripipe.algorithms.parallel import row_blocks, spread
+from niripipe.algorithms.parallel import even_rows, row_blocks, spread
 from niripipe.algorithms.sorting import select_rows
 from niripipe.algorithms.sources import RowSource
 from niripipe.errors import ParameterError
@@ -138,8 +138,9 @@ def subset_medians(
         part = slice(turn * len(wanted) // turns, (turn + 1) * len(wanted) // turns)
         task = _Task(planes, variance, mask, wanted[part], scales, zeros, numbers, shape)
         rows = rows_per_block or max(_BLOCK_VALUES // (len(task.members) * max(shape[1], 1)), 2)
-        task.finish(spread(task.run, row_blocks(shape[0], rows), workers=threads))
-        yield from task.results()
+        rows = even_rows(shape[0], rows, threads)
+        flags = spread(task.run, row_blocks(shape[0], rows), workers=threads)
+        yield from task.results(flags)
 
 
 @runtime_checkable
@@ -277,13 +278,12 @@ class _Task:
         self.out_number: list[NDArray[np.unsignedinteger[Any]]] | None = None
         if numbers:
             self.out_number = [shared_empty(shape, self.counter) for _ in subsets]
-        self.out_flags = [Flags.none() for _ in subsets]
         # To multiply the sum of the variances of n inputs by.
         factors = [0.0] + [median_variance_factor(n) / n**2 for n in range(1, len(self.members) + 1)]
         self.factors = np.array(factors, np.float32)
 
-    def run(self, rows: slice) -> _Columns | None:
-        """Find the medians in some rows; return what there is of pixels without a clean input."""
+    def run(self, rows: slice) -> dict[int, Flags]:
+        """Find the medians in some rows; return the flags of each subset that has any there."""
         every = range(len(self.subsets))
         with np.errstate(all="ignore"):
             block = self._load(rows)
@@ -293,22 +293,18 @@ class _Task:
                     core = self._core(piece)
                     for some in row_blocks(piece.size, _INSERTED):
                         self._descend(piece.cut(some), core.cut(some), every, rows)
-        if not block.nothing:
-            return None
-        return self._columns(rows, block, {k: np.concatenate(found) for k, found in block.nothing.items()})
+            if not block.nothing:
+                return {}
+            nothing = {k: np.concatenate(places) for k, places in block.nothing.items()}
+            return self._least_bad(rows, nothing, block.values)
 
-    def finish(self, left: Sequence[_Columns | None]) -> None:
-        """Do what is left to do when all rows were run, which returned this."""
+    def results(self, flags: Sequence[dict[int, Flags]]) -> Iterator[SubsetMedian]:
+        """Give out the results, with the flags found in all rows, one after the other, and let go of them."""
         for k in range(len(self.subsets)):
-            self._finish(k, [part for part in left if part is not None and k in part.used])
-
-    def results(self) -> Iterator[SubsetMedian]:
-        """Give out the results, one after the other, and let go of them."""
-        while self.out:
             variance = None if self.out_variance is None else self.out_variance.pop(0)
             number = None if self.out_number is None else self.out_number.pop(0)
-            flags = self.out_flags.pop(0)
-            yield SubsetMedian(self.out.pop(0), variance, number, None if self.mask is None else flags)
+            found = None if self.mask is None else Flags.joined([part[k] for part in flags if k in part])
+            yield SubsetMedian(self.out.pop(0), variance, number, found)
 
     # ---- one block
 
@@ -447,9 +443,13 @@ class _Task:
 
     # ---- pixels without a clean input
 
-    def _columns(self, rows: slice, block: _Piece, nothing: dict[int, NDArray[np.intp]]) -> _Columns:
-        """Return the inputs of some pixels for `finish`."""
+    def _least_bad(self, rows: slice, nothing: dict[int, NDArray[np.intp]], values: Float32) -> dict[int, Flags]:
+        """Combine the least bad inputs where a subset has no clean one, and return the flags of these pixels.
+
+        `nothing` has, for each subset that has any, their places in these rows.
+        """
         where = np.unique(np.concatenate(list(nothing.values())))
+        values = values.take(where, axis=1)
         variance = mask = None
         if self.variance is not None:
             # Those of masked inputs, which the block no longer has.
@@ -458,57 +458,50 @@ class _Task:
         if self.mask is not None:
             none = np.zeros(where.size, np.uint16)
             mask = np.stack([none if one is None else one.at(rows, where) for one in self.mask])
-        used = {k: np.searchsorted(where, pixels) for k, pixels in nothing.items()}
-        columns = block.values.take(where, axis=1)
-        return _Columns(where + rows.start * self.shape[1], columns, variance, mask, used)
+        found = {}
+        for k, places in nothing.items():
+            cut = np.ix_(self.subsets[k], np.searchsorted(where, places))
+            noise = None if variance is None else variance[cut]
+            found[k] = self._combined(k, rows, places, values[cut], noise, None if mask is None else mask[cut])
+        return found
 
-    def _finish(self, k: int, parts: list[_Columns]) -> None:
-        """Combine for a subset the least bad inputs where it has no clean one."""
-        if not parts:
-            return
-        members = list(self.subsets[k])
-        where = np.concatenate([part.where[part.used[k]] for part in parts])
-        cut = [np.ix_(np.array(members), part.used[k]) for part in parts]
-        values = np.concatenate([part.data[ix] for part, ix in zip(parts, cut, strict=True)], axis=1)
-        noise = _cut_columns([part.variance for part in parts], cut)
-        flags = _cut_columns([part.mask for part in parts], cut)
-        settings = Settings.checked(
-            len(members), operation="median", reject="none", hsigma=3, lsigma=3, mclip=True, max_iters=None,
-            nlow=0, nhigh=0, median_variance="exact", noise=None,
-        )  # fmt: skip
-        n = where.size
+    def _combined(
+        self,
+        k: int,
+        rows: slice,
+        places: NDArray[np.intp],
+        values: Float32,
+        variance: Float32 | None,
+        mask: NDArray[np.uint16] | None,
+    ) -> Flags:
+        """Combine the inputs ``(n, pixels)`` of a subset in some pixels with regard to their flags."""
+        n = places.size
         out = Combined(
             np.empty(n, np.float32),
             np.empty(n, np.float32),
-            None if flags is None else np.zeros(n, np.uint16),
+            None if mask is None else np.zeros(n, np.uint16),
             np.empty(n, np.uint16),
             None,
         )
-        with np.errstate(all="ignore"):
-            combine_special(values, noise, flags, None, settings, out, np.arange(n))
-        self.out[k].reshape(-1)[where] = out.data
+        combine_special(values, variance, mask, None, _median_of(len(values)), out, np.arange(n))
+        self.out[k][rows].reshape(-1)[places] = out.data
         if self.out_variance is not None:
-            self.out_variance[k].reshape(-1)[where] = out.variance
+            self.out_variance[k][rows].reshape(-1)[places] = out.variance
         if self.out_number is not None:
-            self.out_number[k].reshape(-1)[where] = out.count
-        if out.mask is not None:
-            order = np.argsort(where)
-            order = order[out.mask[order] != 0]
-            self.out_flags[k] = Flags(where[order].astype(np.int32), out.mask[order])
+            self.out_number[k][rows].reshape(-1)[places] = out.count
+        if out.mask is None:
+            return Flags.none()
+        order = np.argsort(places)
+        order = order[out.mask[order] != 0]
+        return Flags((places[order] + rows.start * self.shape[1]).astype(np.int32), out.mask[order])
 
 
-@dataclass(frozen=True, slots=True)
-class _Columns:
-    """Inputs of some pixels, ``(n, pixels)`` each, and where the pixels lie in the plane.
-
-    ``used`` has the places in these arrays of the pixels that each subset wants.
-    """
-
-    where: NDArray[np.intp]
-    data: Float32
-    variance: Float32 | None
-    mask: NDArray[np.uint16] | None
-    used: dict[int, NDArray[np.intp]]
+def _median_of(n: int) -> Settings:
+    """Return the settings of a plain median."""
+    return Settings.checked(
+        n, operation="median", reject="none", hsigma=3, lsigma=3, mclip=True, max_iters=None,
+        nlow=0, nhigh=0, median_variance="exact", noise=None,
+    )  # fmt: skip
 
 
 def _gaps(subset: Subset) -> Subset:
@@ -562,13 +555,6 @@ def _as_mask(mask: RowSource | None) -> MaskSource | _Rows | None:
 
 def _cut(values: Any, pixels: slice) -> Any:
     return None if values is None else values[pixels]
-
-
-def _cut_columns(
-    parts: Sequence[NDArray[Any] | None], cut: Sequence[tuple[NDArray[Any], ...]]
-) -> NDArray[Any] | None:
-    known = [part[ix] for part, ix in zip(parts, cut, strict=True) if part is not None]
-    return np.concatenate(known, axis=1) if known else None
 
 
 def _checked(subset: Sequence[int], n: int) -> Subset:
