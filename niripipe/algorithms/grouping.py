@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from niripipe.errors import ParameterError
 
@@ -163,29 +163,32 @@ def mean_position(positions: Sequence[Position]) -> Position:
     return centre
 
 
-def fields_overlap(centre: tuple[float, float], shape: tuple[int, int], fraction: float = 0.9) -> bool:
-    """Tell whether two frames show the same field.
+def fields_overlap(
+    centre: tuple[ArrayLike, ArrayLike], shape: tuple[ArrayLike, ArrayLike], fraction: float = 0.9
+) -> NDArray[np.bool_]:
+    """Tell whether frames show the field of another one.
 
     Parameters
     ----------
-    centre : tuple of float
-        Position (y, x) of the first frame's centre, ((ny-1)/2, (nx-1)/2), in the pixels of the second.
-    shape : tuple of int
-        Shape (ny, nx) of the first frame.
+    centre : tuple of float or array
+        Positions (y, x) of the frames' centres, ((ny-1)/2, (nx-1)/2), in the pixels of the other frame.
+    shape : tuple of int or array
+        Shapes (ny, nx) of the frames.
     fraction : float
         Share of the field within which the centres must lie, above 0 and up to 1.
 
     Returns
     -------
-    bool
+    ndarray of bool
+        Of the shape of the arguments.
     """
     if not 0 < fraction <= 1:
         raise ParameterError(
             "Not a share of the field", item="frac_FOV", found=fraction, expected="above 0, up to 1"
         )
-    return all(
-        abs(position - (size - 1) / 2) < fraction * size for position, size in zip(centre, shape, strict=True)
-    )
+    (y, x), (ny, nx) = map(np.asarray, centre), map(np.asarray, shape)
+    inside: NDArray[np.bool_] = np.abs(y - (ny - 1) / 2) < fraction * ny
+    return inside & (np.abs(x - (nx - 1) / 2) < fraction * nx)
 
 
 def group_frames(number: int, overlap: Callable[[int, int], bool] | NDArray[Any]) -> list[list[int]]:

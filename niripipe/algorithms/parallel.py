@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -28,6 +29,9 @@ __all__ = [
 PLANE_BLOCK = 1 << 18
 """Pixels of a block for simple arithmetic. A call on them takes some 30 microseconds: shorter ones leave
 threads waiting for the interpreter, longer ones need more memory and gain nothing."""
+
+_COPY = 0.08
+"""Seconds of work from which on a copy of the process helps: making one, and what both then change, takes 0.02."""
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -129,15 +133,15 @@ def map_items(func: Callable[[_Item], _Result], items: Sequence[_Item], *, threa
 
 
 def spread(func: Callable[[_Item], _Result], items: Sequence[_Item], *, workers: int) -> list[_Result]:
-    """Call `func` for every item, in processes where the system has a cheap way to make them, else in threads.
+    """Call `func` for every item, in copies of this process if that takes less time, else here.
 
-    Worth it for items that take some ten milliseconds each; a process costs about as much.
+    How long the first item takes, here, tells whether it is worth it. Where a process cannot be copied threads
+    share the work.
 
     Parameters
     ----------
     func : callable
-        Called in copies of this process (see `~niripipe.algorithms.forks.map_forked`): it returns what
-        can be pickled, and changes nothing but arrays of `~niripipe.algorithms.forks.shared_empty`.
+        For `~niripipe.algorithms.forks.map_forked`: it returns what can be pickled, and changes nothing.
     items : sequence
     workers : int
         Number of processes, or threads, this one included; 1 runs everything here.
@@ -148,9 +152,15 @@ def spread(func: Callable[[_Item], _Result], items: Sequence[_Item], *, workers:
         What `func` returned, in the order of the items. The first error in this order is raised.
     """
     workers = min(check_threads(workers), len(items))
-    if workers > 1 and can_fork():
-        return map_forked(func, items, processes=workers)
-    return map_items(func, items, threads=workers)
+    if workers < 2 or not can_fork():
+        return map_items(func, items, threads=workers)
+    begun = time.perf_counter()
+    first = func(items[0])
+    took = time.perf_counter() - begun
+    rest = items[1:]
+    if took * len(rest) < _COPY:
+        return [first, *one_by_one(func, rest)]
+    return [first, *map_forked(func, rest, processes=workers)]
 
 
 def one_by_one(func: Callable[[_Item], _Result], items: Sequence[_Item], /) -> list[_Result]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BeforeValidator
 
 from niripipe.algorithms import grouping
@@ -166,7 +167,7 @@ class Sky(PrimitivesBase):
             return frames
         found = grouping.classify(
             _exposures(frames, params),
-            grouping.group_frames(len(frames), lambda i, j: _overlap(frames[i], frames[j], params.frac_FOV)),
+            grouping.group_frames(len(frames), _overlaps(frames, params.frac_FOV)),
             target=_target(frames[0]),
         )
         for warning in found.warnings:
@@ -640,9 +641,17 @@ def _pointing(frame: AstroData) -> tuple[float, float]:
     return float(ra), float(dec)
 
 
-def _overlap(a: AstroData, b: AstroData, fraction: float) -> bool:
-    """Return whether the middle of one frame lies in that part of the other's field."""
-    ny, nx = a[0].shape
-    ra, dec = require_sky_mapping(a).all_pix2world((nx - 1) / 2, (ny - 1) / 2, 0)
-    x, y = require_sky_mapping(b).all_world2pix(ra, dec, 0)
-    return grouping.fields_overlap((float(y), float(x)), (ny, nx), fraction)
+def _overlaps(frames: Sequence[AstroData], fraction: float) -> NDArray[np.bool_]:
+    """Return whether the middle of each frame lies in that part of the field of each other one."""
+    shapes = np.array([frame[0].shape for frame in frames]).T
+    mappings = [require_sky_mapping(frame) for frame in frames]
+    middles = [
+        mapping.all_pix2world((nx - 1) / 2, (ny - 1) / 2, 0)
+        for mapping, (ny, nx) in zip(mappings, shapes.T, strict=True)
+    ]
+    ra, dec = np.array(middles, float).T
+    found = np.empty((len(frames), len(frames)), bool)
+    for k, mapping in enumerate(mappings):
+        x, y = mapping.all_world2pix(ra, dec, 0)
+        found[:, k] = grouping.fields_overlap((y, x), (shapes[0], shapes[1]), fraction)
+    return found

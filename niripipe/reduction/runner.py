@@ -29,9 +29,6 @@ R = TypeVar("R")
 
 log = get_logger(__name__)
 
-_WORTHWHILE = 4
-"""Items from which on other processes help to study them: to make one takes as long as an item or two."""
-
 
 class StreamArguments:
     """Which stream a call reads and which it writes.
@@ -179,7 +176,7 @@ class RecipeRunner:
 
         The items stay as they are, in memory or on disk.
         """
-        return spread(function, items, workers=self._threads if len(items) >= _WORTHWHILE else 1)
+        return spread(function, items, workers=self._threads)
 
     def later(self, function: Callable[[], R]) -> Callable[[], R]:
         """Begin something beside the reduction, and return what waits for the result.

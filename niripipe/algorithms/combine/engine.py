@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from niripipe.algorithms import bits
-from niripipe.algorithms.forks import can_fork, shared_empty
-from niripipe.algorithms.parallel import PLANE_BLOCK, Run, check_threads, one_by_one, row_blocks, spread, workers
+from niripipe.algorithms.forks import can_fork, map_forked, shared_empty
+from niripipe.algorithms.parallel import PLANE_BLOCK, Run, check_threads, even_rows, one_by_one, row_blocks, workers
 from niripipe.algorithms.sorting import median_rows
 from niripipe.algorithms.sources import RowSource
 from niripipe.errors import DataError, ParameterError
@@ -38,6 +38,8 @@ _BLOCK_VALUES = 1 << 21
 _READ_VALUES = 6 << 20
 # Rows of an input with fewer values are read by one thread: two would wait for each other's short calls.
 _SHARED = 1 << 16
+# Strips that a process goes through at a time: each but the first needs fewer rows.
+_LANE = 3
 # Values from which on processes share the work: of fewer, two threads make as much in the time.
 _APART = 12 << 20
 
@@ -179,14 +181,14 @@ def combine(
         least = 8 * HALO if reject == "noiseclip" else 4
         rows_per_block = max(rows_per_strip // max(round(rows_per_strip / max(fit, least)), 1), least)
     rows_per_strip = max(rows_per_strip // rows_per_block, 1) * rows_per_block
-    strips = row_blocks(task.shape[0], rows_per_strip)
+    go_through = partial(task.run, rows_per_strip=rows_per_strip, rows_per_block=rows_per_block)
     if task.apart:
-        spread(partial(task.run, rows_per_block=rows_per_block), strips, workers=threads)
+        lanes = row_blocks(task.shape[0], even_rows(task.shape[0], _LANE * rows_per_strip, threads))
+        map_forked(go_through, lanes, processes=threads)
         return task.result
     with workers(threads) as run:
         read = run if rows_per_strip * task.shape[1] >= _SHARED else one_by_one
-        for strip in strips:
-            task.run(strip, rows_per_block=rows_per_block, read=read, combine=run)
+        go_through(slice(0, task.shape[0]), read=read, combine=run)
     return task.result
 
 
@@ -200,9 +202,33 @@ class _Block:
     variance: Float32 | None
     mask: NDArray[np.uint16] | None
 
-    def within(self, rows: slice) -> slice:
-        """Return where its rows are among some that begin earlier."""
-        return slice(self.wide.start - rows.start, self.wide.stop - rows.start)
+    @property
+    def planes(self) -> list[NDArray[Any]]:
+        """Data, and variance and mask as far as there are any."""
+        return [plane for plane in (self.data, self.variance, self.mask) if plane is not None]
+
+    def rest(self, first: int) -> tuple[slice, slice]:
+        """Return where its rows from row `first` on are: in the block, and among rows that begin with that."""
+        begin = max(first, self.wide.start)
+        return slice(begin - self.wide.start, None), slice(begin - first, max(self.wide.stop - first, 0))
+
+
+class _Known:
+    """The last rows of all inputs, which the next strip begins with."""
+
+    def __init__(self, block: _Block, first: int) -> None:
+        self.first, self.end = first, block.wide.stop
+        # What is combined is changed.
+        self._planes = [plane[:, first - block.wide.start :].copy() for plane in block.planes]
+
+    def put_into(self, block: _Block) -> None:
+        """Copy what a block has of these rows."""
+        begin, end = max(self.first, block.wide.start), min(self.end, block.wide.stop)
+        if begin < end:
+            for plane, rows in zip(block.planes, self._planes, strict=True):
+                plane[:, begin - block.wide.start : end - block.wide.start] = rows[
+                    :, begin - self.first : end - self.first
+                ]
 
 
 class _Task:
@@ -244,21 +270,38 @@ class _Task:
             None if exposures is None else empty(self.shape, np.float32),
         )
         self.exposures = None if exposures is None else per_input("exposures", exposures, len(data), 0.0)
+        # Rows beyond a block that its combination looks at.
+        self.halo = HALO if settings.reject == "noiseclip" else 0
         self._buffers: dict[tuple[str, int], NDArray[Any]] = {}
 
-    def run(self, strip: slice, *, rows_per_block: int, read: Run = one_by_one, combine: Run = one_by_one) -> None:
-        """Combine rows that are read together, block by block."""
-        blocks = self.blocks(strip, rows_per_block)
-        read(partial(self.load, blocks), range(len(self.data)))
-        combine(self.combine, blocks)
+    def run(
+        self,
+        lane: slice,
+        *,
+        rows_per_strip: int,
+        rows_per_block: int,
+        read: Run = one_by_one,
+        combine: Run = one_by_one,
+    ) -> None:
+        """Combine rows, strip by strip; what a strip and the next one need is read once."""
+        known = None
+        for part in row_blocks(lane.stop - lane.start, rows_per_strip):
+            strip = slice(lane.start + part.start, lane.start + part.stop)
+            blocks = self.blocks(strip, rows_per_block)
+            if known is not None:
+                for block in blocks:
+                    known.put_into(block)
+            first = blocks[0].wide.start if known is None else known.end
+            read(partial(self.load, blocks, first), range(len(self.data)))
+            known = _Known(blocks[-1], max(strip.stop - self.halo, 0))
+            combine(self.combine, blocks)
 
     def blocks(self, strip: slice, rows_per_block: int) -> list[_Block]:
         """Cut rows that are read together into blocks, with room for the inputs that is used again."""
-        halo = HALO if self.settings.reject == "noiseclip" else 0
         found = []
         for number, part in enumerate(row_blocks(strip.stop - strip.start, rows_per_block)):
             rows = slice(strip.start + part.start, strip.start + part.stop)
-            wide = slice(max(rows.start - halo, 0), min(rows.stop + halo, self.shape[0]))
+            wide = slice(max(rows.start - self.halo, 0), min(rows.stop + self.halo, self.shape[0]))
             found.append(
                 _Block(
                     rows,
@@ -270,32 +313,36 @@ class _Task:
             )
         return found
 
-    def load(self, blocks: list[_Block], k: int) -> None:
-        """Read an input: data, variance and mask, because a variance may be computed from the data."""
-        rows = slice(blocks[0].wide.start, blocks[-1].wide.stop)
+    def load(self, blocks: list[_Block], first: int, k: int) -> None:
+        """Read an input from a row on: data, variance and mask, as a variance may be computed from the data."""
+        rows = slice(first, blocks[-1].wide.stop)
         factor, offset = np.float32(self.scale[k]), np.float32(self.zero[k])
         with np.errstate(all="ignore"):
             values = self.data[k][rows]
             for block in blocks:
-                np.copyto(block.data[k], values[block.within(rows)], casting="unsafe")
+                own, given = block.rest(first)
+                part = block.data[k][own]
+                np.copyto(part, values[given], casting="unsafe")
                 if factor != 1:
-                    block.data[k] *= factor
+                    part *= factor
                 if offset != 0:
-                    block.data[k] += offset
+                    part += offset
             if self.variance is not None:
                 values = self.variance[k][rows]
                 for block in blocks:
                     assert block.variance is not None
-                    np.copyto(block.variance[k], values[block.within(rows)], casting="unsafe")
+                    own, given = block.rest(first)
+                    part = block.variance[k][own]
+                    np.copyto(part, values[given], casting="unsafe")
                     if factor != 1:
-                        block.variance[k] *= factor**2
+                        part *= factor**2
             if self.mask is not None:
                 source = self.mask[k]
                 flags = None if source is None else source[rows]
                 for block in blocks:
                     assert block.mask is not None
-                    found = 0 if flags is None else flags[block.within(rows)]
-                    np.copyto(block.mask[k], found, casting="unsafe")
+                    own, given = block.rest(first)
+                    np.copyto(block.mask[k][own], 0 if flags is None else flags[given], casting="unsafe")
 
     def combine(self, block: _Block) -> None:
         """Combine the rows of one block."""

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from niripipe.algorithms.flags import Flags
-from niripipe.algorithms.forks import shared_empty
-from niripipe.algorithms.parallel import even_rows, row_blocks, spread
+from niripipe.algorithms.forks import can_fork, map_forked, shared_empty
+from niripipe.algorithms.parallel import check_threads, even_rows, map_items, row_blocks
 from niripipe.algorithms.sorting import select_rows
 from niripipe.algorithms.sources import RowSource
 from niripipe.errors import ParameterError
@@ -40,6 +40,8 @@ _HELD, _HELD_BYTES = 20, 84 << 20
 # ranks values are inserted at a time, many ranks in a call. Longer calls would leave the cache, and with
 # shorter ones threads wait for the interpreter: measured.
 _BLOCK_VALUES, _SORTED, _INSERTED = 1 << 22, 1 << 16, 1 << 15
+# Inputs times results, in values, from which on processes share the work: of less, threads make as much.
+_APART = 1 << 26
 # Taking a value out costs about as much as two insertions into a shared part of the tree save.
 _MOST_GAPS = 4
 # Up to this share of masked pixels in a block, it is quicker to do them again than to heed masks everywhere.
@@ -125,6 +127,7 @@ def subset_medians(
     positive and negative, so that the median stays at a rank that only depends on whether their number is
     even. All of this is minima, maxima and choices of whole rows.
     """
+    check_threads(threads)
     planes = list(data)
     shape = common_shape(
         planes, None if variance is None else list(variance), None if mask is None else list(mask)
@@ -136,10 +139,13 @@ def subset_medians(
     turns = math.ceil(len(wanted) / held)
     for turn in range(turns):
         part = slice(turn * len(wanted) // turns, (turn + 1) * len(wanted) // turns)
-        task = _Task(planes, variance, mask, wanted[part], scales, zeros, numbers, shape)
+        task = _Task(planes, variance, mask, wanted[part], scales, zeros, numbers, shape, threads)
         rows = rows_per_block or max(_BLOCK_VALUES // (len(task.members) * max(shape[1], 1)), 2)
-        rows = even_rows(shape[0], rows, threads)
-        flags = spread(task.run, row_blocks(shape[0], rows), workers=threads)
+        blocks = row_blocks(shape[0], even_rows(shape[0], rows, threads))
+        if task.apart:
+            flags = map_forked(task.run, blocks, processes=threads)
+        else:
+            flags = map_items(task.run, blocks, threads=threads)
         yield from task.results(flags)
 
 
@@ -257,6 +263,7 @@ class _Task:
         zero: NDArray[np.float64],
         numbers: bool,
         shape: tuple[int, int],
+        threads: int,
     ) -> None:
         self.members = sorted(set().union(*subsets))
         place = {member: k for k, member in enumerate(self.members)}
@@ -271,13 +278,17 @@ class _Task:
         self.scale, self.zero = scale[self.members], zero[self.members]
         self.shape = shape
         self.counter = np.dtype(np.uint8 if len(self.members) < 256 else np.uint16)
-        self.out: list[Float32] = [shared_empty(shape, np.float32) for _ in subsets]
+        # Whether other processes are to do a part of it, and have to write where it is seen here.
+        work = len(subsets) * len(self.members) * math.prod(shape)
+        self.apart = threads > 1 and can_fork() and work >= _APART
+        empty = shared_empty if self.apart else np.empty
+        self.out: list[Float32] = [empty(shape, np.float32) for _ in subsets]
         self.out_variance: list[Float32] | None = None
         if variance is not None:
-            self.out_variance = [shared_empty(shape, np.float32) for _ in subsets]
+            self.out_variance = [empty(shape, np.float32) for _ in subsets]
         self.out_number: list[NDArray[np.unsignedinteger[Any]]] | None = None
         if numbers:
-            self.out_number = [shared_empty(shape, self.counter) for _ in subsets]
+            self.out_number = [empty(shape, self.counter) for _ in subsets]
         # To multiply the sum of the variances of n inputs by.
         factors = [0.0] + [median_variance_factor(n) / n**2 for n in range(1, len(self.members) + 1)]
         self.factors = np.array(factors, np.float32)
