@@ -209,13 +209,16 @@ class FrameStore:
                     self._sizes[id(frame)] = _nbytes(frame)
             self.settle()
 
-    def settle(self) -> None:
-        """Move the frames that were not used for the longest time to disk until the rest fits."""
+    def settle(self, *, changed: bool = False) -> None:
+        """Move the frames that were not used for the longest time to disk until the rest fits.
+
+        All frames are looked at if they may have changed, else now and then.
+        """
         if self.limit is None:
             return
         with self._lock:
             self._settled += 1
-            if self._settled >= max(_LOOK_AROUND * len(self._frames), 2):
+            if changed or self._settled >= max(_LOOK_AROUND * len(self._frames), 2):
                 self._settled = 0
                 self._sizes = {key: _nbytes(frame) for key, frame in self._frames.items()}
             total = sum(self._sizes.values())

@@ -167,7 +167,11 @@ class RecipeRunner:
 
         Threads would only wait for each other in a function that does no work on pixels.
         """
-        if light or self._pool is None or len(items) < 2 or getattr(self._in_worker, "busy", False):
+        if light:
+            results = [function(item) for item in items]
+            self.store.settle(changed=True)
+            return results
+        if self._pool is None or len(items) < 2 or getattr(self._in_worker, "busy", False):
             return self._one_by_one(function, items)
         return list(self._pool.map(self._as_worker(function), items))
 

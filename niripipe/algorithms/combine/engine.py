@@ -33,9 +33,9 @@ Bool = NDArray[np.bool_]
 # Values of all inputs together in a block of rows: eight megabytes of float32. Smaller blocks would suit the
 # cache better, but threads then spend their time handing the interpreter lock to each other.
 _BLOCK_VALUES = 1 << 21
-# Values of all inputs that are read at a time, input by input: data, variance and mask of them take 63
-# megabytes. Rows that are computed need more rows of what they are computed from.
-_READ_VALUES = 6 << 20
+# Values of all inputs that are read at a time, input by input, by all processes: data, variance and mask of
+# them take 126 megabytes. Rows that are computed need more rows of what they are computed from.
+_READ_VALUES = 12 << 20
 # Rows of an input with fewer values are read by one thread: two would wait for each other's short calls.
 _SHARED = 1 << 16
 # Strips that a process goes through at a time: each but the first needs fewer rows.
@@ -179,8 +179,9 @@ def combine(
     if rows_per_block is None:
         fit = _rows_that_fit(_BLOCK_VALUES, PLANE_BLOCK // 2, len(data), task.shape[1])
         least = 8 * HALO if reject == "noiseclip" else 4
-        rows_per_block = max(rows_per_strip // max(round(rows_per_strip / max(fit, least)), 1), least)
-    rows_per_strip = max(rows_per_strip // rows_per_block, 1) * rows_per_block
+        rows_per_block = math.ceil(rows_per_strip / max(rows_per_strip // max(fit, least), 1))
+    else:
+        rows_per_strip = max(rows_per_strip // rows_per_block, 1) * rows_per_block
     go_through = partial(task.run, rows_per_strip=rows_per_strip, rows_per_block=rows_per_block)
     if task.apart:
         lanes = row_blocks(task.shape[0], even_rows(task.shape[0], _LANE * rows_per_strip, threads))
@@ -299,16 +300,18 @@ class _Task:
     def blocks(self, strip: slice, rows_per_block: int) -> list[_Block]:
         """Cut rows that are read together into blocks, with room for the inputs that is used again."""
         found = []
+        most = min(rows_per_block + 2 * self.halo, self.shape[0])
         for number, part in enumerate(row_blocks(strip.stop - strip.start, rows_per_block)):
             rows = slice(strip.start + part.start, strip.start + part.stop)
             wide = slice(max(rows.start - self.halo, 0), min(rows.stop + self.halo, self.shape[0]))
+            buffer = partial(self._buffer, number=number, height=wide.stop - wide.start, most=most)
             found.append(
                 _Block(
                     rows,
                     wide,
-                    self._buffer(("data", number), wide, np.float32),
-                    None if self.variance is None else self._buffer(("variance", number), wide, np.float32),
-                    None if self.mask is None else self._buffer(("mask", number), wide, np.uint16),
+                    buffer("data", np.float32),
+                    None if self.variance is None else buffer("variance", np.float32),
+                    None if self.mask is None else buffer("mask", np.uint16),
                 )
             )
         return found
@@ -383,13 +386,14 @@ class _Task:
             lsigma=self.settings.lsigma,
         )
 
-    def _buffer(self, name: tuple[str, int], rows: slice, dtype: DTypeLike) -> NDArray[Any]:
-        height, width = rows.stop - rows.start, self.shape[1]
-        buffer = self._buffers.get(name)
-        if buffer is None or buffer.shape[1] < height:
-            buffer = self._buffers[name] = np.empty((len(self.data), height, width), dtype)
-        block: NDArray[Any] = buffer.reshape(-1)[: len(self.data) * height * width]
-        return block.reshape(len(self.data), height, width)
+    def _buffer(
+        self, name: str, dtype: DTypeLike, *, number: int, height: int, most: int
+    ) -> NDArray[Any]:
+        """Return room for so many rows of all inputs, of one that has room for the largest block."""
+        values = len(self.data) * self.shape[1]
+        if (name, number) not in self._buffers:
+            self._buffers[name, number] = np.empty(values * most, dtype)
+        return self._buffers[name, number][: values * height].reshape(len(self.data), height, self.shape[1])
 
 
 def _combine_block(
@@ -461,9 +465,8 @@ def _mean_of_rest(
     cut = slice(inner.start * data.shape[2], inner.stop * data.shape[2])
     count = left_out.number - np.bincount(hits % pixels, minlength=pixels)
     used = count[cut]
-    gone = np.concatenate([left_out.where, hits])
-    for plane in (data, variance):
-        plane.reshape(-1)[gone] = 0
+    _clear(data, left_out, hits)
+    _clear(variance, left_out, hits)
     out.data[:], out.variance[:] = mean_of_used(_flat(data[:, inner]), _flat(variance[:, inner]), used)
     out.count[:] = used
     if mask is not None:
@@ -471,14 +474,23 @@ def _mean_of_rest(
         block = _flat(mask[:, inner])
         nothing = np.flatnonzero(used == 0)
         worst = np.bitwise_or.reduce(block[:, nothing], axis=0) | bits.NO_DATA
-        mask.reshape(-1)[gone] = 0
+        _clear(mask, left_out, hits)
         flags = np.bitwise_or.reduce(block, axis=0, out=out.mask)
         flags[nothing] = worst
     if out.rejected is not None:
         out.rejected[:] = left_out.number[cut] - used
     if out.exposure is not None and exposures is not None:
-        lost = np.bincount(gone % pixels, weights=exposures[gone // pixels], minlength=pixels)
+        lost = np.zeros(pixels)
+        for where, exposure in zip(left_out.where, exposures, strict=True):
+            lost[where] += exposure
+        np.add.at(lost, hits % pixels, exposures[hits // pixels])
         out.exposure[:] = exposures.sum() - lost[cut]
+
+
+def _clear(plane: NDArray[Any], left_out: LeftOut, hits: NDArray[np.intp]) -> None:
+    """Put 0 in place of all that does not take part."""
+    left_out.put(plane, 0)
+    plane.reshape(-1)[hits] = 0
 
 
 def combine_special(

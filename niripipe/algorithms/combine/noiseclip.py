@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from niripipe.algorithms.flags import few_true
+from niripipe.algorithms.parallel import row_blocks
 from niripipe.algorithms.sorting import lower_median_rows
 from niripipe.errors import ParameterError
 
@@ -35,6 +36,10 @@ HALO = _REACH + 1
 
 _GROUP = 1 << 18
 """Values of some inputs that are compared with the centre at a time: they stay in the cache."""
+
+
+_SORTED = 1 << 13
+"""Pixels whose inputs are sorted at a time, for the same reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +139,7 @@ def outliers(
     expected, limit = np.empty_like(deviation), np.empty_like(deviation)
     hit = np.empty(deviation.shape, bool)
     found = []
-    edges = np.searchsorted(left_out.where, np.arange(0, n + group, group) * centre.size)
-    for turn, first in enumerate(range(0, n, group)):
+    for first in range(0, n, group):
         inputs = slice(first, min(first + group, n))
         some = slice(0, inputs.stop - first)
         np.subtract(data[inputs], centre, out=deviation[some])
@@ -147,7 +151,7 @@ def outliers(
         np.multiply(expected[some], sides, out=limit[some])
         deviation[some] *= deviation[some]
         np.greater(deviation[some], limit[some], out=hit[some])
-        unusable = left_out.where[edges[turn] : edges[turn + 1]] - first * centre.size
+        unusable = left_out.among(inputs)
         places = _with_neighbours(hit[some], unusable, deviation[some], expected[some], model.neighbour_sigma)
         found.append(places + first * centre.size)
     return np.concatenate(found)
@@ -182,21 +186,38 @@ def _centre(data: Float32, variance: Float32, left_out: LeftOut) -> tuple[Float3
     number of inputs is odd, so that the lower median of the rest keeps its rank whatever their number.
     """
     n = len(data)
-    infinity = np.float32(np.inf)
-    ordered = data.copy()
-    first = infinity if n % 2 == 0 else -infinity
-    ordered.reshape(-1)[left_out.where] = np.where(left_out.first_and_every_second, first, -first)
-    flat = variance.reshape(-1)
-    kept = flat[left_out.where]
-    flat[left_out.where] = infinity
-    smallest = np.minimum.reduce(variance, axis=0)
-    flat[left_out.where] = kept
-    centre = lower_median_rows(ordered)
-    if n % 2 == 0 or left_out.where.size:
+    smallest = _smallest(variance, left_out)
+    centre = _medians(data.reshape(n, -1), left_out).reshape(smallest.shape)
+    if n % 2 == 0 or left_out:
         # What the lower median lies below the mean of normal deviates on average, in sigma.
         below = np.array([np.nan] + [_lower_median_offset(k) for k in range(1, n + 1)], np.float32)
         centre += below[left_out.number].reshape(centre.shape) * np.sqrt(smallest)
     return centre, smallest
+
+
+def _medians(data: Float32, left_out: LeftOut) -> Float32:
+    """Lower median of what takes part in each pixel of ``(n, pixels)``."""
+    n, pixels = data.shape
+    first = np.float32(np.inf) if n % 2 == 0 else -np.float32(np.inf)
+    medians = np.empty(pixels, np.float32)
+    for some in row_blocks(pixels, _SORTED):
+        values = data[:, some].copy()
+        for value, where, odd in zip(values, left_out.where, left_out.first_and_every_second, strict=True):
+            begin, end = np.searchsorted(where, (some.start, some.stop))
+            value[where[begin:end] - some.start] = np.where(odd[begin:end], first, -first)
+        medians[some] = lower_median_rows(values)
+    return medians
+
+
+def _smallest(variance: Float32, left_out: LeftOut) -> Float32:
+    """Smallest variance of what takes part in each pixel; infinity where nothing does."""
+    smallest = np.full(variance[0].size, np.inf, np.float32)
+    for one, where in zip(variance.reshape(len(variance), -1), left_out.where, strict=True):
+        kept = one[where]
+        one[where] = np.inf
+        np.minimum(smallest, one, out=smallest)
+        one[where] = kept
+    return smallest.reshape(variance.shape[1:])
 
 
 def _model_variance(
