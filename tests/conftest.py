@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from niripipe.algorithms import parallel
+from niripipe.algorithms.combine import engine, subsets
+
 
 @pytest.fixture(autouse=True)
 def _isolated(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -14,6 +17,17 @@ def _isolated(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     monkeypatch.setenv("USERPROFILE", str(home))
     monkeypatch.delenv("DRAGONSRC", raising=False)
     monkeypatch.chdir(tmp_path_factory.mktemp("cwd"))
+
+
+@pytest.fixture(params=["threads", "copies"])
+def wherever(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Run a test twice: as it comes, and with copies of the process for the smallest piece of work."""
+    if request.param == "copies":
+        monkeypatch.setattr(parallel, "_COPY", 0.0)
+        monkeypatch.setattr(engine, "_APART", 0)
+        monkeypatch.setattr(engine, "_READ_VALUES", 1 << 12)
+        monkeypatch.setattr(subsets, "_APART", 0)
+    return str(request.param)
 
 
 @pytest.fixture(scope="session")

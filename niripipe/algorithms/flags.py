@@ -51,7 +51,9 @@ class Flags:
         """Return the flags of several parts of a mask, each behind the one before."""
         if not parts:
             return cls.none()
-        return cls(np.concatenate([part.where for part in parts]), np.concatenate([part.bits for part in parts]))
+        return cls(
+            np.concatenate([part.where for part in parts]), np.concatenate([part.bits for part in parts])
+        )
 
     def at(self, where: NDArray[np.intp]) -> NDArray[np.uint16]:
         """Return the flags of some places in the flattened plane, 0 for those without any."""

@@ -35,8 +35,8 @@ _MOST = 1 << 13
 """Items at most: a pipe has room for the numbers of twice as many."""
 
 _SECONDS, _TIMES = 10.0, 20.0
-"""A helper is given up when it needs for an item so many seconds, and so many times what the slowest took here.
-Nothing is known to stop one; but a copy of a process with threads has the locks that they held."""
+"""A helper is given up when it needs so many seconds for an item, and so many times what the slowest took
+here: a copy of a process with threads has the locks that they held. Nothing that is done in one needs any."""
 
 _is_helper = False
 
@@ -57,9 +57,7 @@ def shared_empty(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
     return np.ndarray(shape, dtype, buffer=mmap.mmap(-1, size))
 
 
-def map_forked(
-    func: Callable[[_Item], _Result], items: Sequence[_Item], *, processes: int
-) -> list[_Result]:
+def map_forked(func: Callable[[_Item], _Result], items: Sequence[_Item], *, processes: int) -> list[_Result]:
     """Call a function for every item, in this process and in copies of it, and return the results in order.
 
     Each takes the next item as soon as it has done one. What a helper did not do is done here in the end: it
@@ -170,7 +168,7 @@ class _Helper:
         # The last one may be cut off.
         with suppress(EOFError, pickle.UnpicklingError):
             while True:
-                k, result = pickle.load(self._answers)
+                k, result = pickle.load(self._answers)  # noqa: S301  # written by this process's copy
                 found[k] = result
         return found
 

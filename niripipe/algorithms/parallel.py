@@ -31,7 +31,7 @@ PLANE_BLOCK = 1 << 18
 threads waiting for the interpreter, longer ones need more memory and gain nothing."""
 
 _COPY = 0.08
-"""Seconds of work from which on a copy of the process helps: making one, and what both then change, takes 0.02."""
+"""Seconds of work from which on a copy of the process helps; making one, and what both change, takes 0.02."""
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -78,7 +78,7 @@ def row_blocks(n_rows: int, rows_per_block: int) -> list[slice]:
 
 
 def even_rows(n_rows: int, rows_per_block: int, workers: int) -> int:
-    """Return how many rows a block has, at most so many, if each worker is to have as many blocks as others."""
+    """Return how many rows, at most so many, a block has if each worker is to get as many blocks."""
     blocks = math.ceil(n_rows / rows_per_block / workers) * workers
     return max(math.ceil(n_rows / max(blocks, 1)), 1)
 
@@ -135,8 +135,8 @@ def map_items(func: Callable[[_Item], _Result], items: Sequence[_Item], *, threa
 def spread(func: Callable[[_Item], _Result], items: Sequence[_Item], *, workers: int) -> list[_Result]:
     """Call `func` for every item, in copies of this process if that takes less time, else here.
 
-    How long the first item takes, here, tells whether it is worth it. Where a process cannot be copied threads
-    share the work.
+    How long the first item takes, here, tells whether it is worth it. Where a process cannot be copied
+    threads share the work.
 
     Parameters
     ----------

@@ -505,6 +505,12 @@ class _Surrounded:
         return block[::step]
 
 
+def _remove(path: Path, owner: int) -> None:
+    """Remove a scratch file, unless this is a copy of the process that needs it."""
+    if os.getpid() == owner:
+        path.unlink(missing_ok=True)
+
+
 class _Scratch:
     """Loader of an array from a scratch file of its own."""
 
@@ -525,7 +531,7 @@ class _Scratch:
                 found=str(error),
                 remedy=f"Give a scratch folder with at least {array.nbytes} bytes of free space.",
             ) from error
-        weakref.finalize(self, self.path.unlink, missing_ok=True)
+        weakref.finalize(self, _remove, self.path, os.getpid())
 
     def __call__(self) -> NDArray[Any]:
         return self.read_rows(slice(None))

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from niripipe.algorithms.affine import Grid
 from niripipe.algorithms.flags import Flags
+from niripipe.algorithms.repair import Repairs
 from niripipe.algorithms.resample import Resampling
 from niripipe.astrodata import DQ, ArrayPlane, AstroData
-from niripipe.algorithms.repair import Repairs
 from niripipe.astrodata.planes import Rows
 from niripipe.primitives.objmask import PackedMask
 

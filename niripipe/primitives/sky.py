@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import islice
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -44,8 +43,6 @@ _MANY_SKIES = 9
 """A median of so many frames moves by 0.14 deviations of one of them at most for a star in one of them."""
 _ENOUGH_SKIES = 15
 """More do little for a sky that is shared: the noise of the difference is 1.05 times that of a frame."""
-_TOGETHER = 16
-"""Skies that are compared with their frames at a time, while they are in memory."""
 _STATE = ("ADUTOELE", "DARKCORR", "FLATCORR")
 """Steps that frame and sky must have in common."""
 
@@ -290,7 +287,7 @@ class Sky(PrimitivesBase):
         if not params.keep_skies:
             self.streams.pop("sky", None)
         wanted = sorted(users, key=lambda names: float(np.mean([builder.times[name] for name in names])))
-        for group in _batched(builder.built(wanted), _TOGETHER):
+        for group in builder.built(wanted):
             self._subtract_skies([(frame, sky) for sky in group for frame in users[sky.names]], params)
             if params.save_sky:
                 for sky in group:
@@ -554,11 +551,6 @@ def _require_same_state(frames: Sequence[AstroData], skies: Sequence[AstroData])
                     expected=f"as in {lacking[0].filename}",
                     remedy="Reduce the sky with the frames, or write it out after flatCorrect.",
                 )
-
-
-def _batched(skies: Iterator[BuiltSky], size: int) -> Iterator[list[BuiltSky]]:
-    while group := list(islice(skies, size)):
-        yield group
 
 
 def _subset(params: Params, model: type[Params]) -> dict[str, Any]:

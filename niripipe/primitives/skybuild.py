@@ -269,19 +269,27 @@ class SkyBuilder:
             self._mask_extended(partners)
         self.scales, self.offsets = self._normalisation()
 
-    def built(self, subsets: Sequence[tuple[str, ...]]) -> Iterator[BuiltSky]:
-        """Yield the sky made of each subset; put subsets with many names in common next to each other.
+    def built(self, subsets: Sequence[tuple[str, ...]]) -> Iterator[list[BuiltSky]]:
+        """Yield the skies made of the subsets in order, as many as are made at a time.
 
-        It can be called once: the skies are let go of on the way.
+        Put subsets with many names in common next to each other. It can be called once: the skies are let go
+        of on the way.
         """
-        made = self._medians(subsets) if self._only_medians() else self._plain(subsets)
-        for subset, (plane, noise, flags) in zip(subsets, made, strict=True):
-            yield BuiltSky(
-                subset, plane, noise, None if flags is None else _cleaned(flags),
-                {name: self.scales[name] for name in subset},
-                {name: self.offsets[name] for name in subset},
-                {name: self.times[name] for name in subset},
-            )  # fmt: skip
+        done = 0
+        for made in self._medians(subsets) if self._only_medians() else self._plain(subsets):
+            which = subsets[done : done + len(made)]
+            done += len(made)
+            yield [self._as_built(subset, *one) for subset, one in zip(which, made, strict=True)]
+
+    def _as_built(
+        self, subset: tuple[str, ...], plane: ArrayPlane, noise: Noise | None, flags: Flags | None
+    ) -> BuiltSky:
+        return BuiltSky(
+            subset, plane, noise, None if flags is None else _cleaned(flags),
+            {name: self.scales[name] for name in subset},
+            {name: self.offsets[name] for name in subset},
+            {name: self.times[name] for name in subset},
+        )  # fmt: skip
 
     @property
     def _frames(self) -> list[AstroData]:
@@ -293,7 +301,7 @@ class SkyBuilder:
         trimmed = p.reject_method == "none" or (p.reject_method == "minmax" and p.nlow == p.nhigh)
         return p.operation == "median" and trimmed
 
-    def _medians(self, subsets: Sequence[tuple[str, ...]]) -> Iterator[_Made]:
+    def _medians(self, subsets: Sequence[tuple[str, ...]]) -> Iterator[list[_Made]]:
         place = {name: k for k, name in enumerate(self.names)}
         last_use = {name: k for k, subset in enumerate(subsets) for name in subset}
         spread = self._common_spread(subsets)
@@ -303,7 +311,7 @@ class SkyBuilder:
             for k, name in enumerate(self.names)
         }
         self.skies.clear()
-        results = subset_medians(
+        batches = subset_medians(
             list(self._data.values()),
             variance,
             list(self._masks.values()),
@@ -313,19 +321,25 @@ class SkyBuilder:
             numbers=spread is not None,
             threads=self.threads,
         )
-        for k, result in enumerate(results):
-            for name in [name for name in sources if last_use.get(name, -1) <= k]:
+        done = 0
+        for results in batches:
+            done += len(results)
+            for name in [name for name in sources if last_use.get(name, -1) < done]:
                 for source in sources.pop(name):
                     source.release()
-            plane, noise, flags = ArrayPlane(result.data), None, result.flags
-            if spread is not None and result.number is not None:
-                noise = Noise.of_median(plane, result.number, spread[k])
-            elif result.variance is not None:
-                noise = Noise.known(result.variance)
-            del result  # its sky is not to stay longer than its frame
-            yield plane, noise, flags
+            made: list[_Made] = []
+            for k in range(done - len(results), done):
+                result = results.pop(0)
+                plane, noise = ArrayPlane(result.data), None
+                if spread is not None and result.number is not None:
+                    noise = Noise.of_median(plane, result.number, spread[k])
+                elif result.variance is not None:
+                    noise = Noise.known(result.variance)
+                made.append((plane, noise, result.flags))
+            del result, plane, noise  # skies are not to stay longer than their frames
+            yield made
 
-    def _plain(self, subsets: Sequence[tuple[str, ...]]) -> Iterator[_Made]:
+    def _plain(self, subsets: Sequence[tuple[str, ...]]) -> Iterator[list[_Made]]:
         params = self.params
         for subset in subsets:
             variance = self._variance(subset)
@@ -342,7 +356,7 @@ class SkyBuilder:
                 threads=self.threads,
             )
             noise = Noise.known(made.variance) if variance else None
-            yield ArrayPlane(made.data), noise, None if made.mask is None else Flags.of(made.mask)
+            yield [(ArrayPlane(made.data), noise, None if made.mask is None else Flags.of(made.mask))]
 
     def _common_spread(self, subsets: Sequence[tuple[str, ...]]) -> list[RowFunction] | None:
         """Return for each subset the variance of one of its skies as a function of their median.
@@ -418,7 +432,10 @@ class SkyBuilder:
         kind = normalize.scale_factors if self.params.scale else normalize.zero_offsets
         try:
             found = kind(
-                list(self._data.values()), list(self._masks.values()), method="reference", section=where,
+                list(self._data.values()),
+                list(self._masks.values()),
+                method="reference",
+                section=where,
                 run=partial(spread, workers=self.threads),
             )
         except AlgorithmError:

@@ -211,7 +211,10 @@ class _Notes:
         if str(error) not in map(str, self.plan.faults):
             self.plan.faults.append(error)
 
-    def map(self, function: Callable[[T], R], items: Sequence[T]) -> list[R]:
+    def map(self, function: Callable[[T], R], items: Sequence[T], *, light: bool = False) -> list[R]:
+        return [function(item) for item in items]
+
+    def study(self, function: Callable[[T], R], items: Sequence[T]) -> list[R]:
         return [function(item) for item in items]
 
     def later(self, function: Callable[[], R]) -> Callable[[], R]:

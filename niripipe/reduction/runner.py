@@ -163,9 +163,9 @@ class RecipeRunner:
         return outputs
 
     def map(self, function: Callable[[T], R], items: Sequence[T], *, light: bool = False) -> list[R]:
-        """Apply a function to independent items, on threads unless it is light, and return the results in order.
+        """Apply a function to independent items, on threads, and return the results in order.
 
-        Threads would only wait for each other in a function that does no work on pixels.
+        A `light` function, which does no work on pixels, is called on one: others would only wait for it.
         """
         if light:
             results = [function(item) for item in items]
@@ -276,7 +276,8 @@ class RecipeRunner:
         found: dict[int, Any] = {}
         if primitive.beforehand is not None:
             to_do = [frame for frame in frames if not once or once not in frame.phu]
-            study = self._attempt(lambda frame: primitive.beforehand(frame, resolved.params))
+            beforehand = primitive.beforehand
+            study = self._attempt(lambda frame: beforehand(frame, resolved.params))
             found = {id(frame): result for frame, result in zip(to_do, self.study(study, to_do), strict=True)}
 
         def treat(frame: AstroData) -> Outcome | NiripipeError:
@@ -307,10 +308,8 @@ class RecipeRunner:
             raise errors[0]
         return kept
 
-    def _attempt(
-        self, function: Callable[[AstroData], R]
-    ) -> Callable[[AstroData], R | NiripipeError]:
-        """Return a function that returns the error if a frame's data defeat it and the frame may be left out."""
+    def _attempt(self, function: Callable[[AstroData], R]) -> Callable[[AstroData], R | NiripipeError]:
+        """Return a function that returns the error when a frame that may be dropped defeats it."""
 
         def attempt(frame: AstroData) -> R | NiripipeError:
             try:

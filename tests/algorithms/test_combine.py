@@ -367,10 +367,11 @@ def _stack(n: int = 9) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def _same(first: Combined, second: Combined) -> bool:
     return all(
         np.array_equal(getattr(first, name), getattr(second, name))
-        for name in ("data", "variance", "mask", "count", "rejected")
+        for name in ("data", "variance", "mask", "count", "rejected", "exposure")
     )
 
 
+@pytest.mark.usefixtures("wherever")
 @pytest.mark.parametrize("reject", ["none", "minmax", "sigclip", "varclip", "noiseclip"])
 @pytest.mark.parametrize("operation", ["mean", "wtmean", "median", "lmedian"])
 def test_neither_blocks_nor_threads_change_a_bit(reject: str, operation: str) -> None:
@@ -382,6 +383,7 @@ def test_neither_blocks_nor_threads_change_a_bit(reject: str, operation: str) ->
         "nhigh": 2,
         "scale": np.linspace(0.9, 1.1, 9),
         "rejection_map": True,
+        "exposures": np.linspace(1.1, 30.0, 9),
     }
     whole = combine(data, variance, mask, rows_per_block=1000, **settings)  # type: ignore[arg-type]
     for rows, threads in ((1, 1), (7, 2), (16, 3), (None, 2)):

@@ -30,10 +30,17 @@ def test_they_are_those_that_are_not_selected(seed, n, share, unknown, with_mask
     finite = np.isfinite(data) & np.isfinite(variance)
     usable = select_usable(mask if with_mask else None, finite)
     found = LeftOut(data, variance, mask if with_mask else None)
-    np.testing.assert_array_equal(found.where, np.flatnonzero(~usable))
+    for where, there in zip(found.where, usable, strict=True):
+        np.testing.assert_array_equal(where, np.flatnonzero(~there))
+    np.testing.assert_array_equal(found.among(slice(n)), np.flatnonzero(~usable))
+    assert bool(found) == (not usable.all())
     np.testing.assert_array_equal(found.number, usable.sum(axis=0))
     turn = np.cumsum(~usable, axis=0) % 2 == 1
-    np.testing.assert_array_equal(found.first_and_every_second, turn.reshape(-1)[found.where])
+    for odd, where, there in zip(found.first_and_every_second, found.where, turn, strict=True):
+        np.testing.assert_array_equal(odd, there[where])
+    plane = np.ones((n, 37))
+    found.put(plane, 7)
+    np.testing.assert_array_equal(plane, np.where(usable, 1, 7))
 
 
 @pytest.mark.parametrize("n", [2, 3, 4, 7, 8, 35])

@@ -31,6 +31,11 @@ def planes(n, seed, shape=(9, 11), flagged=0.2):
     return list(data), list(variance), list(mask)
 
 
+def medians(*arguments, **options):
+    """Return the medians one by one, whichever are made at a time."""
+    return [one for made in subset_medians(*arguments, **options) for one in made]
+
+
 def mask_of(found):
     assert (np.diff(found.flags.where) > 0).all()
     assert (found.flags.bits > 0).all()
@@ -38,7 +43,7 @@ def mask_of(found):
 
 
 def assert_as_plain(data, variance, mask, subsets, *, scale=None, zero=None, **options):
-    results = subset_medians(data, variance, mask, subsets, scale=scale, zero=zero, **options)
+    results = medians(data, variance, mask, subsets, scale=scale, zero=zero, **options)
     number = 0
     for subset, found in zip(subsets, results, strict=True):
         number += 1
@@ -106,23 +111,24 @@ def test_variances_and_masks_may_be_missing():
     one_good = [None, *mask[1:]]
     filled = [np.zeros_like(mask[1]), *mask[1:]]
     for found, same in zip(
-        subset_medians(data, variance, one_good, subsets),
-        subset_medians(data, variance, filled, subsets),
+        medians(data, variance, one_good, subsets),
+        medians(data, variance, filled, subsets),
         strict=True,
     ):
         np.testing.assert_array_equal(found.data, same.data)
         np.testing.assert_array_equal(mask_of(found), mask_of(same))
 
 
+@pytest.mark.usefixtures("wherever")
 @pytest.mark.parametrize("rows", [1, 4, 100])
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("flagged", [0.03, 0.2])
 def test_neither_blocks_nor_threads_change_a_bit(rows, threads, flagged):
     data, variance, mask = planes(12, 5, flagged=flagged)
     subsets = [tuple(k for k in range(12) if k != left_out) for left_out in range(12)]
-    usual = subset_medians(data, variance, mask, subsets)
+    usual = medians(data, variance, mask, subsets)
     for found, same in zip(
-        subset_medians(data, variance, mask, subsets, rows_per_block=rows, threads=threads),
+        medians(data, variance, mask, subsets, rows_per_block=rows, threads=threads),
         usual,
         strict=True,
     ):
@@ -134,7 +140,7 @@ def test_neither_blocks_nor_threads_change_a_bit(rows, threads, flagged):
 def test_inputs_are_not_changed():
     data, variance, mask = planes(7, 3)
     before = [[plane.copy() for plane in some] for some in (data, variance, mask)]
-    list(subset_medians(data, variance, mask, [(0, 1, 2), (1, 2, 3, 4)], scale=[1.1] * 7))
+    medians(data, variance, mask, [(0, 1, 2), (1, 2, 3, 4)], scale=[1.1] * 7)
     for some, was in zip((data, variance, mask), before, strict=True):
         for plane, old in zip(some, was, strict=True):
             np.testing.assert_array_equal(plane, old)
@@ -144,17 +150,17 @@ def test_inputs_are_not_changed():
 def test_a_subset_that_makes_no_sense_is_refused(subset):
     data, variance, mask = planes(3, 0)
     with pytest.raises(ParameterError, match="subset"):
-        list(subset_medians(data, variance, mask, [subset]))
+        medians(data, variance, mask, [subset])
 
 
 def test_planes_of_different_shape_are_refused():
     with pytest.raises(DataError, match="shape"):
-        list(subset_medians([np.zeros((3, 3)), np.zeros((3, 4))], None, None, [(0, 1)]))
+        medians([np.zeros((3, 3)), np.zeros((3, 4))], None, None, [(0, 1)])
 
 
 def test_no_subsets_give_nothing():
     data, variance, mask = planes(3, 0)
-    assert list(subset_medians(data, variance, mask, [])) == []
+    assert medians(data, variance, mask, []) == []
 
 
 class _Quick:
@@ -176,8 +182,8 @@ class _Quick:
 def test_masks_that_know_more_than_their_rows_give_the_same():
     data, variance, mask = planes(10, 3, flagged=0.3)
     subsets = [tuple(k for k in range(10) if k != left_out) for left_out in range(10)]
-    quick = subset_medians(data, variance, [_Quick(plane) for plane in mask], subsets)
-    for found, same in zip(quick, subset_medians(data, variance, mask, subsets), strict=True):
+    quick = medians(data, variance, [_Quick(plane) for plane in mask], subsets)
+    for found, same in zip(quick, medians(data, variance, mask, subsets), strict=True):
         for name in ("data", "variance"):
             np.testing.assert_array_equal(getattr(found, name), getattr(same, name))
         np.testing.assert_array_equal(mask_of(found), mask_of(same))
@@ -189,8 +195,8 @@ def test_the_number_of_inputs_used_is_told(flagged):
     data = [np.nan_to_num(plane, nan=1000.0) for plane in data]
     subsets = [tuple(range(11)), tuple(range(3, 9))]
 
-    plain = subset_medians(data, None, mask, subsets)
-    made = subset_medians(data, None, mask, subsets, numbers=True, rows_per_block=2, threads=2)
+    plain = medians(data, None, mask, subsets)
+    made = medians(data, None, mask, subsets, numbers=True, rows_per_block=2, threads=2)
     for subset, found, same in zip(subsets, made, plain, strict=True):
         np.testing.assert_array_equal(found.data, same.data)
         flags = np.stack([mask[k] for k in subset])

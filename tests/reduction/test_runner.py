@@ -30,6 +30,13 @@ class PickParams(Params):
     wanted: str = Field("all", description="what to do")
 
 
+def _brightness(frame: AstroData, params: PickParams) -> float:
+    """Find out something that takes long; what is done to the frame here is lost or undone."""
+    if frame.phu["OBJECT"] == params.wanted:
+        raise DataError("this frame is too dark", file=frame.filename)
+    return float(frame[0].data.max())
+
+
 class Demo(NIRI):
     """Primitives that show what the runner does around them."""
 
@@ -46,6 +53,13 @@ class Demo(NIRI):
             raise AlgorithmError("no result", found=3)
         if params.wanted == "calibration":
             raise CalibrationError("no dark")
+        return None
+
+    @primitive(stamp="STUDIED", beforehand=_brightness)
+    def study_first(self, frame: AstroData, params: PickParams, brightness: float) -> Outcome | None:
+        frame.phu["BRIGHT"] = brightness
+        if params.wanted == "late":
+            raise DataError("this frame is no good either", file=frame.filename)
         return None
 
     @primitive(stamp="PICKED")
@@ -263,6 +277,33 @@ def test_one_bad_science_frame_is_dropped_and_named():
     (dropped,) = b.report.dropped
     assert (dropped.name, dropped.step) == (make.name(2), "defeat")
     assert "this frame is no good" in dropped.reason
+
+
+@pytest.mark.usefixtures("wherever")
+@pytest.mark.parametrize("threads", [1, 2])
+def test_what_is_found_out_beforehand_is_handed_over(threads):
+    b = demo(5, droppable=True, threads=threads)
+    b.main[2].phu["OBJECT"] = "dark"
+    b.main[3].phu["STUDIED"] = "before"
+    b.p.study_first(wanted="dark")
+    assert [ad.phu.get("BRIGHT") for ad in b.main] == [0, 1, None, 4]
+    (dropped,) = b.report.dropped
+    assert (dropped.name, dropped.step) == (make.name(3), "study_first")
+    assert "this frame is too dark" in dropped.reason
+    assert str(b.report.step("study_first").outcomes[make.name(4)].reason) == "already done"
+    with pytest.raises(DataError, match="too dark"):
+        c = demo(3, threads=threads)
+        c.main[1].phu["OBJECT"] = "dark"
+        c.p.study_first(wanted="dark")
+    with pytest.raises(DataError, match="no good either"):
+        demo(3, droppable=True, threads=threads).p.study_first(wanted="late")
+
+
+@pytest.mark.usefixtures("wherever")
+@pytest.mark.parametrize("threads", [1, 2, 4])
+def test_what_is_studied_comes_in_order(threads):
+    with demo(7, threads=threads).runner as runner:
+        assert runner.study(lambda value: value**2, list(range(30))) == [k * k for k in range(30)]
 
 
 @pytest.mark.parametrize("threads", [1, 2])

@@ -13,7 +13,15 @@ from numpy.typing import DTypeLike, NDArray
 
 from niripipe.algorithms import bits
 from niripipe.algorithms.forks import can_fork, map_forked, shared_empty
-from niripipe.algorithms.parallel import PLANE_BLOCK, Run, check_threads, even_rows, one_by_one, row_blocks, workers
+from niripipe.algorithms.parallel import (
+    PLANE_BLOCK,
+    Run,
+    check_threads,
+    even_rows,
+    one_by_one,
+    row_blocks,
+    workers,
+)
 from niripipe.algorithms.sorting import median_rows
 from niripipe.algorithms.sources import RowSource
 from niripipe.errors import DataError, ParameterError
@@ -34,8 +42,8 @@ Bool = NDArray[np.bool_]
 # cache better, but threads then spend their time handing the interpreter lock to each other.
 _BLOCK_VALUES = 1 << 21
 # Values of all inputs that are read at a time, input by input, by all processes: data, variance and mask of
-# them take 126 megabytes. Rows that are computed need more rows of what they are computed from.
-_READ_VALUES = 12 << 20
+# them take 105 megabytes. Rows that are computed need more rows of what they are computed from.
+_READ_VALUES = 10 << 20
 # Rows of an input with fewer values are read by one thread: two would wait for each other's short calls.
 _SHARED = 1 << 16
 # Strips that a process goes through at a time: each but the first needs fewer rows.
@@ -209,7 +217,7 @@ class _Block:
         return [plane for plane in (self.data, self.variance, self.mask) if plane is not None]
 
     def rest(self, first: int) -> tuple[slice, slice]:
-        """Return where its rows from row `first` on are: in the block, and among rows that begin with that."""
+        """Return where its rows from row `first` on are: in the block, and among rows that begin there."""
         begin = max(first, self.wide.start)
         return slice(begin - self.wide.start, None), slice(begin - first, max(self.wide.stop - first, 0))
 
@@ -317,7 +325,7 @@ class _Task:
         return found
 
     def load(self, blocks: list[_Block], first: int, k: int) -> None:
-        """Read an input from a row on: data, variance and mask, as a variance may be computed from the data."""
+        """Read an input from row `first` on; a variance after the data, from which it may be computed."""
         rows = slice(first, blocks[-1].wide.stop)
         factor, offset = np.float32(self.scale[k]), np.float32(self.zero[k])
         with np.errstate(all="ignore"):
@@ -386,9 +394,7 @@ class _Task:
             lsigma=self.settings.lsigma,
         )
 
-    def _buffer(
-        self, name: str, dtype: DTypeLike, *, number: int, height: int, most: int
-    ) -> NDArray[Any]:
+    def _buffer(self, name: str, dtype: DTypeLike, *, number: int, height: int, most: int) -> NDArray[Any]:
         """Return room for so many rows of all inputs, of one that has room for the largest block."""
         values = len(self.data) * self.shape[1]
         if (name, number) not in self._buffers:

@@ -81,7 +81,7 @@ def subset_medians(
     numbers: bool = False,
     threads: int = 1,
     rows_per_block: int | None = None,
-) -> Iterator[SubsetMedian]:
+) -> Iterator[list[SubsetMedian]]:
     """Combine many subsets of the same planes by their medians.
 
     Parameters
@@ -101,8 +101,8 @@ def subset_medians(
 
     Yields
     ------
-    SubsetMedian
-        For each subset in order. A few are made and held at a time.
+    list of SubsetMedian
+        As many as are made at a time, for the subsets in order. Take them out of the list to let go of them.
 
     Raises
     ------
@@ -146,7 +146,9 @@ def subset_medians(
             flags = map_forked(task.run, blocks, processes=threads)
         else:
             flags = map_items(task.run, blocks, threads=threads)
-        yield from task.results(flags)
+        results = task.results(flags)
+        del task
+        yield results
 
 
 @runtime_checkable
@@ -309,13 +311,17 @@ class _Task:
             nothing = {k: np.concatenate(places) for k, places in block.nothing.items()}
             return self._least_bad(rows, nothing, block.values)
 
-    def results(self, flags: Sequence[dict[int, Flags]]) -> Iterator[SubsetMedian]:
-        """Give out the results, with the flags found in all rows, one after the other, and let go of them."""
-        for k in range(len(self.subsets)):
-            variance = None if self.out_variance is None else self.out_variance.pop(0)
-            number = None if self.out_number is None else self.out_number.pop(0)
-            found = None if self.mask is None else Flags.joined([part[k] for part in flags if k in part])
-            yield SubsetMedian(self.out.pop(0), variance, number, found)
+    def results(self, flags: Sequence[dict[int, Flags]]) -> list[SubsetMedian]:
+        """Return the results, with the flags found in all rows."""
+        return [
+            SubsetMedian(
+                data,
+                None if self.out_variance is None else self.out_variance[k],
+                None if self.out_number is None else self.out_number[k],
+                None if self.mask is None else Flags.joined([part[k] for part in flags if k in part]),
+            )
+            for k, data in enumerate(self.out)
+        ]
 
     # ---- one block
 
@@ -454,7 +460,9 @@ class _Task:
 
     # ---- pixels without a clean input
 
-    def _least_bad(self, rows: slice, nothing: dict[int, NDArray[np.intp]], values: Float32) -> dict[int, Flags]:
+    def _least_bad(
+        self, rows: slice, nothing: dict[int, NDArray[np.intp]], values: Float32
+    ) -> dict[int, Flags]:
         """Combine the least bad inputs where a subset has no clean one, and return the flags of these pixels.
 
         `nothing` has, for each subset that has any, their places in these rows.
@@ -471,9 +479,11 @@ class _Task:
             mask = np.stack([none if one is None else one.at(rows, where) for one in self.mask])
         found = {}
         for k, places in nothing.items():
-            cut = np.ix_(self.subsets[k], np.searchsorted(where, places))
+            cut = np.ix_(np.array(self.subsets[k]), np.searchsorted(where, places))
             noise = None if variance is None else variance[cut]
-            found[k] = self._combined(k, rows, places, values[cut], noise, None if mask is None else mask[cut])
+            found[k] = self._combined(
+                k, rows, places, values[cut], noise, None if mask is None else mask[cut]
+            )
         return found
 
     def _combined(

@@ -1,0 +1,203 @@
+"""Work is shared with copies of the process: results are those of one process, whatever becomes of a copy."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from niripipe.algorithms import forks, parallel
+from niripipe.algorithms.forks import can_fork, map_forked, shared_empty
+from niripipe.algorithms.parallel import even_rows, row_blocks, spread
+
+pytestmark = pytest.mark.skipif(not can_fork(), reason="this system does not copy processes")
+
+HERE = os.getpid()
+
+
+def squared(number):
+    """Take long enough for every helper to get an item."""
+    time.sleep(0.01)
+    return number * number
+
+
+def children() -> list[str]:
+    return Path(f"/proc/self/task/{threading.get_native_id()}/children").read_text().split()
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left():
+    open_before = len(list(Path("/proc/self/fd").iterdir()))
+    yield
+    assert children() == []
+    assert len(list(Path("/proc/self/fd").iterdir())) == open_before
+
+
+@pytest.mark.parametrize("processes", [1, 2, 4, 30])
+def test_results_come_in_order_from_as_many_processes(processes):
+    found = map_forked(lambda number: (squared(number), os.getpid()), range(24), processes=processes)
+    assert [value for value, _ in found] == [k * k for k in range(24)]
+    workers = {process for _, process in found}
+    assert 1 <= len(workers) <= min(processes, 24)
+    assert len(workers) > 1 or processes == 1
+
+
+def test_nothing_to_do_does_nothing():
+    assert map_forked(squared, [], processes=3) == []
+    assert spread(squared, [], workers=3) == []
+
+
+def test_what_helpers_write_into_shared_arrays_is_seen_here():
+    plane, own = shared_empty((40, 7), np.float32), np.zeros((40, 7), np.float32)
+
+    def fill(rows):
+        time.sleep(0.01)
+        plane[rows] = own[rows] = np.arange(rows.start, rows.stop)[:, None]
+        return os.getpid()
+
+    workers = map_forked(fill, row_blocks(40, 4), processes=2)
+    np.testing.assert_array_equal(plane, np.repeat(np.arange(40, dtype=np.float32)[:, None], 7, axis=1))
+    assert {HERE} < set(workers)
+    assert not np.array_equal(own, plane)
+    assert shared_empty((0, 3), np.uint8).shape == (0, 3)
+
+
+def test_the_first_error_in_order_is_raised_and_nothing_after_it_matters():
+    def fail(number):
+        time.sleep(0.01)
+        if number in (3, 4, 5, 11):
+            raise ValueError(number)
+        return number
+
+    for _ in range(5):
+        with pytest.raises(ValueError, match="^3$"):
+            map_forked(fail, range(12), processes=2)
+
+
+@pytest.mark.parametrize("how", ["killed", "exit", "raises", "unpicklable"])
+def test_what_a_helper_did_not_do_is_done_here(how):
+    def fragile(number):
+        time.sleep(0.01)
+        if os.getpid() != HERE and number > 4:
+            if how == "killed":
+                os.kill(os.getpid(), signal.SIGKILL)
+            if how == "exit":
+                os._exit(3)
+            if how == "raises":
+                raise RuntimeError("only in a helper")
+            return number, lambda: None
+        return number, os.getpid()
+
+    found = map_forked(fragile, range(12), processes=3)
+    assert [number for number, _ in found] == list(range(12))
+    assert {process for _, process in found[5:]} == {HERE}
+
+
+def test_a_helper_that_stands_still_is_given_up(monkeypatch):
+    monkeypatch.setattr(forks, "_SECONDS", 0.2)
+    monkeypatch.setattr(forks, "_TIMES", 1.0)
+
+    def stuck(number):
+        time.sleep(0.01 if os.getpid() == HERE else 1000)
+        return number
+
+    begun = time.monotonic()
+    assert map_forked(stuck, range(6), processes=2) == list(range(6))
+    assert time.monotonic() - begun < 60
+
+
+def test_an_interrupt_ends_the_helpers():
+    def interrupted(number):
+        if os.getpid() == HERE:
+            raise KeyboardInterrupt
+        time.sleep(1000)
+
+    with pytest.raises(KeyboardInterrupt):
+        map_forked(interrupted, range(6), processes=3)
+
+
+def test_an_interrupt_from_the_keyboard_is_not_the_helpers_business():
+    def unimpressed(number):
+        if os.getpid() != HERE:
+            os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.01)
+        return number, os.getpid()
+
+    found = map_forked(unimpressed, range(8), processes=2)
+    assert len({process for _, process in found}) == 2
+
+
+def test_where_no_process_can_be_made_all_is_done_here(monkeypatch):
+    def none():
+        raise BlockingIOError("no more processes")
+
+    monkeypatch.setattr(forks, "_fork", none)
+    assert map_forked(squared, range(5), processes=3) == [k * k for k in range(5)]
+
+
+def test_more_items_than_the_queue_holds(monkeypatch):
+    monkeypatch.setattr(forks, "_MOST", 7)
+    assert map_forked(lambda k: -k, range(50), processes=2) == [-k for k in range(50)]
+
+
+def test_a_helper_makes_no_helpers():
+    def nested(number):
+        time.sleep(0.01)
+        return os.getpid(), can_fork(), sum(spread(squared, [1, 2, number], workers=2))
+
+    found = map_forked(nested, range(6), processes=2)
+    assert {copy for process, copy, _ in found if process != HERE} == {False}
+    assert [total for _, _, total in found] == [5 + k * k for k in range(6)]
+
+
+def test_threads_of_the_process_are_no_hindrance():
+    stop, busy = threading.Event(), threading.Event()
+    lock = threading.Lock()
+
+    def hold():
+        with lock:
+            busy.set()
+            stop.wait(30)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    busy.wait(30)
+    results = []
+    elsewhere = threading.Thread(target=lambda: results.extend(map_forked(squared, range(8), processes=2)))
+    elsewhere.start()
+    elsewhere.join(60)
+    stop.set()
+    holder.join(30)
+    assert results == [k * k for k in range(8)]
+
+
+def test_a_copy_is_made_only_where_it_pays(monkeypatch):
+    made = []
+    monkeypatch.setattr(
+        parallel, "map_forked", lambda f, items, processes: made.append(items) or list(map(f, items))
+    )
+    assert spread(lambda k: k, range(100), workers=2) == list(range(100))
+    assert made == []
+    monkeypatch.setattr(parallel, "_COPY", 0.0)
+    assert spread(lambda k: k, range(100), workers=2) == list(range(100))
+    assert made == [range(1, 100)]
+    assert spread(lambda k: k, range(3), workers=1) == [0, 1, 2]
+    assert len(made) == 1
+
+
+def test_threads_share_the_work_where_processes_cannot(monkeypatch):
+    monkeypatch.setattr(parallel, "can_fork", lambda: False)
+    barrier = threading.Barrier(2, timeout=10)
+    assert sorted(spread(lambda k: barrier.wait(), range(2), workers=2)) == [0, 1]
+
+
+@pytest.mark.parametrize(("rows", "block", "workers"), [(1024, 68, 2), (10, 100, 2), (7, 1, 3), (1, 5, 4)])
+def test_each_worker_gets_as_many_blocks(rows, block, workers):
+    found = even_rows(rows, block, workers)
+    assert 1 <= found <= block
+    assert len(row_blocks(rows, found)) % workers == 0 or found * workers > rows - workers or found == 1
