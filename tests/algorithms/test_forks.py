@@ -75,7 +75,7 @@ def test_the_first_error_in_order_is_raised_and_nothing_after_it_matters():
         return number
 
     for _ in range(5):
-        with pytest.raises(ValueError, match="^3$"):
+        with pytest.raises(ValueError, match=r"^3$"):
             map_forked(fail, range(12), processes=2)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import os
 import pickle
+import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from niripipe import astrodata
+from niripipe.algorithms.forks import can_fork, map_forked
 from niripipe.astrodata.planes import ArrayPlane
 from niripipe.errors import DataError
 
@@ -297,3 +300,23 @@ def test_planes_that_are_let_go_of_are_freed_at_once(raw_file: Path) -> None:
         assert gone() is None
     finally:
         gc.enable()
+
+
+@pytest.mark.skipif(not can_fork(), reason="this system does not copy processes")
+def test_a_copy_of_the_process_leaves_scratch_files_where_they_are(tmp_path: Path) -> None:
+    planes = [ArrayPlane(np.full((5, 4), 3.0, np.float32))]
+    assert planes[0].park(tmp_path) == 80
+    here = os.getpid()
+
+    def drop(_: int) -> bool:
+        if os.getpid() == here:
+            time.sleep(0.05)  # so that the other one gets an item
+            return False
+        planes.clear()
+        return True
+
+    assert any(map_forked(drop, range(4), processes=2))
+    (file,) = tmp_path.iterdir()
+    np.testing.assert_array_equal(planes[0].read(), 3.0)
+    planes.clear()
+    assert not file.exists()

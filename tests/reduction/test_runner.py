@@ -291,10 +291,10 @@ def test_what_is_found_out_beforehand_is_handed_over(threads):
     assert (dropped.name, dropped.step) == (make.name(3), "study_first")
     assert "this frame is too dark" in dropped.reason
     assert str(b.report.step("study_first").outcomes[make.name(4)].reason) == "already done"
+    strict = demo(3, threads=threads)
+    strict.main[1].phu["OBJECT"] = "dark"
     with pytest.raises(DataError, match="too dark"):
-        c = demo(3, threads=threads)
-        c.main[1].phu["OBJECT"] = "dark"
-        c.p.study_first(wanted="dark")
+        strict.p.study_first(wanted="dark")
     with pytest.raises(DataError, match="no good either"):
         demo(3, droppable=True, threads=threads).p.study_first(wanted="late")
 
