@@ -14,6 +14,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from types import SimpleNamespace
 from typing import Any
 
 from astropy.io.fits import Card, Header
@@ -30,7 +31,9 @@ __all__ = [
     "is_plain",
     "is_simple",
     "is_text",
+    "keywords_of",
     "read_cards",
+    "set_card",
     "split_cards",
     "standard_value",
 ]
@@ -134,6 +137,11 @@ def split_cards(text: str) -> tuple[tuple[str, ...], dict[str, str]] | None:
     return images, stated
 
 
+def keywords_of(images: Iterable[str]) -> frozenset[str]:
+    """Return the keywords in a text that `split_cards` accepted."""
+    return frozenset(str(_keyword(image[:10])) for image in images)
+
+
 @lru_cache(maxsize=4096)
 def _keyword(start: str) -> str | None:
     """Return the keyword in the first ten characters of a plain or commentary card, None for any other."""
@@ -182,6 +190,29 @@ def index_cards(cards: Sequence[Card]) -> dict[str, Any]:
     return dict(zip(CARD_LISTS, (cards, keywords, records), strict=True))
 
 
+def set_card(header: Header | SimpleNamespace, keyword: str, value: Any, comment: str | None) -> Any:
+    """Set a plain keyword: change its first card, or append one.
+
+    Parameters
+    ----------
+    header : astropy.io.fits.Header, or an object with the attributes in `CARD_LISTS`
+        It is changed in place.
+    keyword, value, comment
+        As for `change_card` and `append_card`.
+
+    Returns
+    -------
+    object
+        The value that the card now has; `UNUSUAL` if astropy's own way is needed, with nothing changed.
+    """
+    places = header._keyword_indices.get(keyword)
+    if places:
+        return change_card(header._cards[places[0]], value, comment)
+    if keyword in header._rvkc_indices or not append_card(header, keyword, value, comment):
+        return UNUSUAL
+    return value
+
+
 def change_card(card: Card, value: Any, comment: str | None) -> Any:
     """Set value and comment of a plain card.
 
@@ -222,12 +253,12 @@ def change_card(card: Card, value: Any, comment: str | None) -> Any:
     return value if differs else old
 
 
-def append_card(header: Header, keyword: str, value: Any, comment: str | None) -> bool:
+def append_card(header: Header | SimpleNamespace, keyword: str, value: Any, comment: str | None) -> bool:
     """Append a plain card behind the last one that is no commentary, as astropy does.
 
     Parameters
     ----------
-    header : astropy.io.fits.Header
+    header : astropy.io.fits.Header, or an object with the attributes in `CARD_LISTS`
         The header, without a card of this keyword.
     keyword : str
         A plain keyword.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import lru_cache, wraps
+from types import SimpleNamespace
 from typing import Any, Self
 
 from astropy.io import fits
@@ -47,14 +48,16 @@ class WatchedHeader(fits.Header):  # type: ignore[misc]  # astropy carries no ty
     # What was asked for before, and what the cards state that were not changed since they were read.
     _values: dict[str, Any]
     _as_read: dict[str, str]
-    # The text of the cards; only in headers that were read, and of use until their cards are made.
+    # The text of the cards; only in headers that were read, and of use until their cards are made, in which
+    # then is set what was set since: value and comment by keyword.
     _images: tuple[str, ...]
+    _set_since: dict[str, tuple[Any, Any]]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """Start a header that knows nothing yet, also one that is unpickled."""
         header: Self = super().__new__(cls)
         header._revision = object()
-        header._values, header._as_read = {}, {}
+        header._values, header._as_read, header._set_since = {}, {}, {}
         return header
 
     def __init__(self, cards: Any = (), copy: bool = False) -> None:
@@ -85,10 +88,18 @@ class WatchedHeader(fits.Header):  # type: ignore[misc]  # astropy carries no ty
         if "_images" not in mine:
             return False
         if "_rvkc_indices" not in mine:
-            for name, content in header_cards.index_cards(header_cards.read_cards(self._images)).items():
+            made = SimpleNamespace(**header_cards.index_cards(header_cards.read_cards(self._images)))
+            for key, (value, comment) in self._set_since.items():
+                header_cards.set_card(made, key, value, comment)
+            for name in header_cards.CARD_LISTS:
                 # Of two threads that read at the same time, both use what was there first.
-                mine.setdefault(name, content)
+                mine.setdefault(name, getattr(made, name))
         return True
+
+    @property
+    def _unread(self) -> bool:
+        """Whether there is only the text of the cards yet."""
+        return "_images" in self.__dict__ and "_cards" not in self.__dict__
 
     def copy(self, strip: bool = False) -> Self:
         """Return an independent copy.
@@ -110,10 +121,16 @@ class WatchedHeader(fits.Header):  # type: ignore[misc]  # astropy carries no ty
         if isinstance(source, WatchedHeader) and not source._exposed:
             self._values, self._as_read = source._values.copy(), source._as_read.copy()
         if isinstance(source, WatchedHeader) and "_cards" not in vars(source):
-            self._images = source._images
+            self._images, self._set_since = source._images, source._set_since.copy()
         else:
             self.__dict__.update(header_cards.index_cards(header_cards.copy_cards(source._cards)))
         self._modified = False
+
+    def keywords(self) -> frozenset[str]:
+        """Return the keywords of all cards."""
+        if self._unread:
+            return header_cards.keywords_of(self._images).union(self._set_since)
+        return frozenset(self.keys())
 
     @property
     def cards(self) -> Any:
@@ -156,8 +173,8 @@ class WatchedHeader(fits.Header):  # type: ignore[misc]  # astropy carries no ty
 
     def __contains__(self, key: object) -> bool:
         if type(key) is str and is_plain(key):
-            if "_images" in self.__dict__ and "_cards" not in self.__dict__:
-                return key in self._as_read
+            if self._unread:
+                return key in self._as_read or key in self._set_since
             if header_cards.KNOWN:
                 return key in self._keyword_indices or key in self._rvkc_indices
         return bool(super().__contains__(key))
@@ -213,13 +230,22 @@ class WatchedHeader(fits.Header):  # type: ignore[misc]  # astropy carries no ty
             and (first_comment is None or header_cards.is_text(first_comment))
         ):
             return False
-        indices = self._keyword_indices.get(key)
-        if indices:
-            value = header_cards.change_card(self._cards[indices[0]], value, comment)
+        if self._unread and key not in self._set_since:
+            # Tried on the card alone; the others need not be made.
+            alone = [image for image in self._images if image.startswith(f"{key:8}= ")][:1] or self._images[
+                -1:
+            ]
+            comment = comment if key in self._as_read else first_comment
+            trial = SimpleNamespace(**header_cards.index_cards(header_cards.read_cards(alone)))
+            value = header_cards.set_card(trial, key, value, comment)
             if value is header_cards.UNUSUAL:
                 return False
-        elif key in self._rvkc_indices or not header_cards.append_card(self, key, value, first_comment):
-            return False
+            self._set_since[key] = value, comment
+        else:
+            comment = comment if key in self._keyword_indices else first_comment
+            value = header_cards.set_card(self, key, value, comment)
+            if value is header_cards.UNUSUAL:
+                return False
         self._values[key] = value
         self._modified = True
         return True

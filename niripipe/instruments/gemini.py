@@ -742,7 +742,7 @@ class AstroDataGemini(AstroData):
         # Nearly every tag method asks; going through the cards is what costs.
         state = self.phu.state
         if self._seen_keywords is None or self._seen_keywords[0] != state:
-            keywords = frozenset(self.phu.keys())
+            keywords = self.phu.keywords()
             self._seen_keywords = state, keywords, "\n".join(keywords)
         return self._seen_keywords[1]
 

@@ -259,6 +259,36 @@ def test_a_header_does_what_that_of_astropy_does(start: list[str], steps: list[A
             assert _outcome(ours.tostring) == _outcome(theirs.tostring)
 
 
+_SETTING = st.sampled_from(["set", "set_comment", "item", "item_tuple", "contains", "get", "getitem", "copy"])
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    start=_START,
+    steps=st.lists(
+        st.tuples(_SETTING, st.sampled_from(KEYS), st.sampled_from(VALUES), st.sampled_from(COMMENTS)),
+        max_size=6,
+    ),
+)
+@example(start=TEXT, steps=[("set", "NEW", 1, None), ("set", "NEW", 2, "comment"), ("set", "A", 7, None)])
+@example(start=[*TEXT[:1], ""], steps=[("set", "NEW", 1, None)])
+def test_what_is_set_in_a_header_that_was_only_read_is_in_its_cards(
+    start: list[str], steps: list[Any]
+) -> None:
+    ours: fits.Header = WatchedHeader.from_text(_as_text(start))
+    theirs = fits.Header.fromstring(_as_text(start))
+    for name, key, value, comment in steps:
+        if name == "copy":
+            ours, theirs = ours.copy(), theirs.copy()
+            continue
+        step = partial({**CHANGES, **LOOKS}[name], k=key, v=value, c=comment, o=None)
+        # Nothing else is asked, which would make the cards.
+        assert _outcome(partial(step, ours)) == _outcome(partial(step, theirs))
+        assert ours.keywords() == frozenset(theirs.keys())
+    assert _told(ours) == _told(theirs)
+    assert _outcome(ours.tostring) == _outcome(theirs.tostring)
+
+
 def test_the_installed_astropy_keeps_its_state_as_it_is_known() -> None:
     # Nothing breaks if this fails, but headers are slow until the attributes are looked at again.
     assert header_cards.KNOWN
