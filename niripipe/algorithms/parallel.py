@@ -30,7 +30,7 @@ PLANE_BLOCK = 1 << 18
 """Pixels of a block for simple arithmetic. A call on them takes some 30 microseconds: shorter ones leave
 threads waiting for the interpreter, longer ones need more memory and gain nothing."""
 
-_COPY = 0.08
+_COPY = 0.06
 """Seconds of work from which on a copy of the process helps; making one, and what both change, takes 0.02."""
 
 _Item = TypeVar("_Item")
@@ -133,15 +133,15 @@ def map_items(func: Callable[[_Item], _Result], items: Sequence[_Item], *, threa
 
 
 def spread(func: Callable[[_Item], _Result], items: Sequence[_Item], *, workers: int) -> list[_Result]:
-    """Call `func` for every item, in copies of this process if that takes less time, else here.
+    """Call `func` for every item, in copies of this process if that takes less time, else on threads.
 
-    How long the first item takes, here, tells whether it is worth it. Where a process cannot be copied
-    threads share the work.
+    How long the first item takes, here, tells whether it is worth it.
 
     Parameters
     ----------
     func : callable
-        For `~niripipe.algorithms.forks.map_forked`: it returns what can be pickled, and changes nothing.
+        For `~niripipe.algorithms.forks.map_forked`, and for threads: it returns what can be pickled, and
+        changes nothing.
     items : sequence
     workers : int
         Number of processes, or threads, this one included; 1 runs everything here.
@@ -159,7 +159,7 @@ def spread(func: Callable[[_Item], _Result], items: Sequence[_Item], *, workers:
     took = time.perf_counter() - begun
     rest = items[1:]
     if took * len(rest) < _COPY:
-        return [first, *one_by_one(func, rest)]
+        return [first, *map_items(func, rest, threads=workers)]
     return [first, *map_forked(func, rest, processes=workers)]
 
 

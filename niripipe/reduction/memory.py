@@ -24,6 +24,7 @@ from niripipe.logutils import get_logger
 __all__ = [
     "FrameStore",
     "automatic_limit",
+    "copies_within",
     "keep_freed_memory",
     "older_objects_untouched",
     "parse_size",
@@ -41,6 +42,9 @@ _AUTOMATIC = 400 * 10**6
 _WORKING = 225 * 10**6
 """Bytes kept free for what an algorithm needs beside the frames: skies that are being made, strips of rows of
 all frames, working space for each thread. It does not grow with the number of frames."""
+
+_TWO, _COPY = 500 * 10**6, 60 * 10**6
+"""Limits of memory in which two processes can share the work, and what each further one needs of its own."""
 
 _NEARLY = 0.95
 """From this part of the limit on freed memory is returned; having it back later takes time."""
@@ -102,6 +106,11 @@ def parse_size(value: int | float | str | None) -> int | None:
 def automatic_limit() -> int:
     """Return how many bytes the process may use when nobody has said: more than now by a fixed amount."""
     return (resident_bytes() or _ELSEWHERE) + _AUTOMATIC
+
+
+def copies_within(limit: int | None) -> int:
+    """Return how many processes may share the work within a limit of memory; two always may."""
+    return sys.maxsize if limit is None else max((limit - _TWO) // _COPY, 0) + 2
 
 
 class FrameStore:

@@ -18,7 +18,13 @@ from niripipe.primitives.base import Context, PrimitivesBase
 from niripipe.primitives.calibrations import CalibrationBook
 from niripipe.reduction.inputs import Inputs, Source, expand, open_inputs
 from niripipe.reduction.lookup import DEFAULT_RECIPE, find_primitives, find_recipe, is_own
-from niripipe.reduction.memory import FrameStore, automatic_limit, older_objects_untouched, parse_size
+from niripipe.reduction.memory import (
+    FrameStore,
+    automatic_limit,
+    copies_within,
+    older_objects_untouched,
+    parse_size,
+)
 from niripipe.reduction.plan import Plan, make_plan
 from niripipe.reduction.progress import Progress, as_progress
 from niripipe.reduction.report import RunReport, RunSettings
@@ -63,8 +69,9 @@ class Reduce:
     overwrite : bool, optional
         Whether products may replace older files of the same name.
     threads : int, optional
-        Threads for independent frames; the number of processors, at most four, by default. Results do
-        not depend on it.
+        How many threads, or on Linux copies of the process, share the work. By default as many as there are
+        processors, at most four, and as fit into the memory: two, unless `max_memory` has room for more.
+        Results do not depend on it. With 1 no copy is made.
     progress : bool or Progress, optional
         Show how far each step is.
     max_memory : int or str, optional
@@ -194,9 +201,7 @@ class Reduce:
         )
         self.report = report
         log.status("RECIPE: %s", plan.recipe)
-        automatic = self.max_memory == "auto"
-        limit = automatic_limit() if automatic else parse_size(self.max_memory)
-        store = FrameStore(limit, self.scratch_dir, required=not automatic)
+        store = FrameStore(self._limit(), self.scratch_dir, required=self.max_memory != "auto")
         runner = RecipeRunner(
             report,
             threads=context.threads,
@@ -273,9 +278,13 @@ class Reduce:
                 "The output folder cannot be made", file=folder, found=error.strerror, item="output_dir"
             ) from None
 
+    def _limit(self) -> int | None:
+        return automatic_limit() if self.max_memory == "auto" else parse_size(self.max_memory)
+
     def _thread_count(self) -> int:
         if self.threads is None:
-            return min(os.cpu_count() or 1, _MAX_THREADS)
+            room = copies_within(self._limit())
+            return min(os.cpu_count() or 1, _MAX_THREADS, room)
         if not isinstance(self.threads, int) or self.threads < 1:
             raise ParameterError(
                 "The number of threads is a positive whole number", item="threads", found=self.threads

@@ -237,6 +237,18 @@ def test_products_are_equal_bit_for_bit_whatever_the_limit_and_the_threads(night
     assert list(scratch.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("limit", "number"), [(None, 4), ("auto", 2), ("100 MB", 2), ("550 MB", 2), ("560 MB", 3), ("2 GB", 4)]
+)
+def test_so_many_processes_share_the_work_as_the_memory_has_room_for(limit, number, monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    monkeypatch.setattr(memory, "resident_bytes", lambda: 70 * 10**6)
+    assert Reduce([], max_memory=limit)._thread_count() == number
+    assert Reduce([], max_memory=limit, threads=7)._thread_count() == 7
+    monkeypatch.setattr("os.cpu_count", lambda: 1)
+    assert Reduce([], max_memory=limit)._thread_count() == 1
+
+
 def test_unless_told_otherwise_a_reduction_has_a_fixed_amount_of_memory(night, tmp_path, monkeypatch):
     seen = []
 
