@@ -24,6 +24,7 @@ def wherever(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     """Run a test twice: as it comes, and with copies of the process for the smallest piece of work."""
     if request.param == "copies":
         monkeypatch.setattr(parallel, "_COPY", 0.0)
+        monkeypatch.setattr(parallel, "_FORKS", 0.0)
         monkeypatch.setattr(engine, "_APART", 0)
         monkeypatch.setattr(engine, "_READ_VALUES", 1 << 12)
         monkeypatch.setattr(subsets, "_APART", 0)

@@ -8,6 +8,7 @@ waiting. It has the memory of its parent as it was, costs what it changes of it,
 from __future__ import annotations
 
 import gc
+import io
 import mmap
 import os
 import pickle
@@ -23,7 +24,7 @@ from typing import Any, BinaryIO, NoReturn, TypeVar
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-__all__ = ["can_fork", "map_forked", "shared_empty"]
+__all__ = ["can_fork", "fork_seconds", "map_forked", "shared_empty"]
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -39,11 +40,17 @@ _SECONDS, _TIMES = 10.0, 20.0
 here: a copy of a process with threads has the locks that they held. Nothing that is done in one needs any."""
 
 _is_helper = False
+_last_fork = 0.0
 
 
 def can_fork() -> bool:
     """Return whether this process can share its work with copies of itself: on Linux, unless it is one."""
     return sys.platform == "linux" and hasattr(os, "pidfd_open") and not _is_helper
+
+
+def fork_seconds() -> float:
+    """Return how long it took to copy this process the last time: the longer the more memory it uses."""
+    return _last_fork
 
 
 def shared_empty(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
@@ -140,14 +147,18 @@ class _Helper:
     """A copy of this process that takes items from a queue; it is gone when the block ends."""
 
     def __init__(self, func: Callable[[Any], Any], items: Sequence[Any], queue: int) -> None:
-        self._answers: BinaryIO = os.fdopen(os.memfd_create("niripipe"), "w+b")
+        self._answers: BinaryIO = io.BytesIO()
         self._handle: int | None = None
-        with suppress(OSError):  # no room for one more process: the others do its work
-            process = _fork()
-            if process == 0:
+        with suppress(OSError):  # no room for one more process or file: the others do its work
+            self._answers = os.fdopen(os.memfd_create("niripipe"), "w+b")
+            self._process = _fork()
+            if self._process == 0:
                 _help(func, items, queue, self._answers)
-            self._process = process
-            self._handle = os.pidfd_open(process)
+            try:
+                self._handle = os.pidfd_open(self._process)
+            except OSError:
+                os.kill(self._process, signal.SIGKILL)
+                os.waitpid(self._process, 0)
 
     def __enter__(self) -> _Helper:
         return self
@@ -187,7 +198,11 @@ def _fork() -> int:
     with warnings.catch_warnings():
         # That a copy may wait for what another thread held: it only computes, and is given up if it does not.
         warnings.simplefilter("ignore", DeprecationWarning)
-        return os.fork()
+        begun = time.perf_counter()
+        process = os.fork()
+        global _last_fork
+        _last_fork = time.perf_counter() - begun
+        return process
 
 
 def _help(func: Callable[[Any], Any], items: Sequence[Any], queue: int, answers: BinaryIO) -> NoReturn:

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Protocol, TypeVar
 
-from niripipe.algorithms.forks import can_fork, map_forked
+from niripipe.algorithms.forks import can_fork, fork_seconds, map_forked
 from niripipe.errors import ParameterError
 
 __all__ = [
@@ -32,6 +32,9 @@ threads waiting for the interpreter, longer ones need more memory and gain nothi
 
 _COPY = 0.06
 """Seconds of work from which on a copy of the process helps; making one, and what both change, takes 0.02."""
+
+_FORKS = 6.0
+"""Times that it takes to copy a process with much memory: what is changed afterwards has to be copied too."""
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -158,7 +161,7 @@ def spread(func: Callable[[_Item], _Result], items: Sequence[_Item], *, workers:
     first = func(items[0])
     took = time.perf_counter() - begun
     rest = items[1:]
-    if took * len(rest) < _COPY:
+    if took * len(rest) < max(_COPY, _FORKS * fork_seconds()):
         return [first, *map_items(func, rest, threads=workers)]
     return [first, *map_forked(func, rest, processes=workers)]
 

@@ -43,8 +43,8 @@ _WORKING = 225 * 10**6
 """Bytes kept free for what an algorithm needs beside the frames: skies that are being made, strips of rows of
 all frames, working space for each thread. It does not grow with the number of frames."""
 
-_TWO, _COPY = 500 * 10**6, 60 * 10**6
-"""Limits of memory in which two processes can share the work, and what each further one needs of its own."""
+_TWO, _COPY = 430 * 10**6, 60 * 10**6
+"""Bytes, beyond those in use, that two processes sharing the work need, and that each further one needs."""
 
 _NEARLY = 0.95
 """From this part of the limit on freed memory is returned; having it back later takes time."""
@@ -110,7 +110,7 @@ def automatic_limit() -> int:
 
 def copies_within(limit: int | None) -> int:
     """Return how many processes may share the work within a limit of memory; two always may."""
-    return sys.maxsize if limit is None else max((limit - _TWO) // _COPY, 0) + 2
+    return sys.maxsize if limit is None else max((limit - resident_bytes() - _TWO) // _COPY, 0) + 2
 
 
 class FrameStore:

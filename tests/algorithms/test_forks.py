@@ -140,6 +140,16 @@ def test_where_no_process_can_be_made_all_is_done_here(monkeypatch):
     assert map_forked(squared, range(5), processes=3) == [k * k for k in range(5)]
 
 
+@pytest.mark.parametrize("missing", ["memfd_create", "pidfd_open"])
+def test_where_there_is_no_room_for_files_all_is_done_here(missing, monkeypatch):
+    def none(*_):
+        raise OSError("too many open files")
+
+    monkeypatch.setattr(os, missing, none)
+    found = map_forked(lambda k: (k, os.getpid()), range(5), processes=3)
+    assert found == [(k, HERE) for k in range(5)]
+
+
 def test_more_items_than_the_queue_holds(monkeypatch):
     monkeypatch.setattr(forks, "_MOST", 7)
     assert map_forked(lambda k: -k, range(50), processes=2) == [-k for k in range(50)]
@@ -184,10 +194,19 @@ def test_a_copy_is_made_only_where_it_pays(monkeypatch):
     assert spread(lambda k: k, range(100), workers=2) == list(range(100))
     assert made == []
     monkeypatch.setattr(parallel, "_COPY", 0.0)
+    monkeypatch.setattr(parallel, "fork_seconds", lambda: 0.0)
     assert spread(lambda k: k, range(100), workers=2) == list(range(100))
     assert made == [range(1, 100)]
     assert spread(lambda k: k, range(3), workers=1) == [0, 1, 2]
+    # A process with much memory takes long to copy.
+    monkeypatch.setattr(parallel, "fork_seconds", lambda: 1.0)
+    assert spread(lambda k: k, range(3), workers=2) == [0, 1, 2]
     assert len(made) == 1
+
+
+def test_it_is_known_how_long_a_copy_takes():
+    map_forked(squared, range(2), processes=2)
+    assert 0 < forks.fork_seconds() < 10
 
 
 def test_threads_share_the_work_where_processes_cannot(monkeypatch):
