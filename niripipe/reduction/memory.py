@@ -12,11 +12,13 @@ import threading
 import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from niripipe.algorithms.parallel import map_items
 from niripipe.astrodata import AstroData, restore
 from niripipe.errors import ParameterError, StorageError
 from niripipe.logutils import get_logger
@@ -129,6 +131,8 @@ class FrameStore:
         Where the scratch folder is made; the system's folder for temporary files by default.
     required : bool
         Whether it is an error if the scratch folder cannot be written; else there is no limit any more.
+    threads : int
+        How many frames are written at the same time.
 
     Attributes
     ----------
@@ -141,9 +145,15 @@ class FrameStore:
     """
 
     def __init__(
-        self, limit: int | None, folder: str | PathLike[str] | None = None, *, required: bool = True
+        self,
+        limit: int | None,
+        folder: str | PathLike[str] | None = None,
+        *,
+        required: bool = True,
+        threads: int = 1,
     ) -> None:
         self.limit = limit
+        self._threads = threads
         self._required = required
         self._where = folder
         self._scratch: Path | None = None
@@ -231,19 +241,20 @@ class FrameStore:
                 self._settled = 0
                 self._sizes = {key: _nbytes(frame) for key, frame in self._frames.items()}
             total = sum(self._sizes.values())
-            for key, frame in list(self._frames.items()):
-                if total <= self.budget:
+            idle = [key for key in self._frames if key not in self._busy and self._sizes.get(key)]
+            while idle and total > self.budget:
+                some = {key: frame for key in idle[: self._threads] if (frame := self._frames.get(key))}
+                del idle[: self._threads]
+                try:
+                    park = partial(_parked, folder=self._folder())
+                    total -= sum(map_items(park, list(some.values()), threads=self._threads))
+                except StorageError as error:
+                    if self._required:
+                        raise
+                    log.warning("frames stay in memory: %s", error)
+                    self.limit = None
                     return
-                if key not in self._busy and self._sizes.get(key):
-                    try:
-                        total -= sum(extension.park(self._folder()) for extension in frame.extensions)
-                    except StorageError as error:
-                        if self._required:
-                            raise
-                        log.warning("frames stay in memory: %s", error)
-                        self.limit = None
-                        return
-                    self._sizes[key] = _nbytes(frame)
+                self._sizes |= {key: _nbytes(frame) for key, frame in some.items()}
 
     def _budget(self, planes: int) -> int:
         """Return how many bytes the planes of frames may occupy, now that they occupy so many.
@@ -356,6 +367,11 @@ def _c_library() -> ctypes.CDLL | None:
 
 def _frames_in(item: object) -> list[AstroData]:
     return [part for part in (item if isinstance(item, tuple) else (item,)) if isinstance(part, AstroData)]
+
+
+def _parked(frame: AstroData, folder: Path) -> int:
+    """Move a frame to a scratch folder; return how many bytes that frees."""
+    return sum(extension.park(folder) for extension in frame.extensions)
 
 
 def _nbytes(frame: AstroData) -> int:

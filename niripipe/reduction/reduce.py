@@ -201,7 +201,12 @@ class Reduce:
         )
         self.report = report
         log.status("RECIPE: %s", plan.recipe)
-        store = FrameStore(self._limit(), self.scratch_dir, required=self.max_memory != "auto")
+        store = FrameStore(
+            self._limit(),
+            self.scratch_dir,
+            required=self.max_memory != "auto",
+            threads=min(context.threads, 2),
+        )
         runner = RecipeRunner(
             report,
             threads=context.threads,
