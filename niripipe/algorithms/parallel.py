@@ -22,7 +22,7 @@ __all__ = [
     "one_by_one",
     "plane_rows",
     "row_blocks",
-    "spread",
+    "share_items",
     "workers",
 ]
 
@@ -135,7 +135,7 @@ def map_items(func: Callable[[_Item], _Result], items: Sequence[_Item], *, threa
         return run(func, items)
 
 
-def spread(func: Callable[[_Item], _Result], items: Sequence[_Item], *, workers: int) -> list[_Result]:
+def share_items(func: Callable[[_Item], _Result], items: Sequence[_Item], *, workers: int) -> list[_Result]:
     """Call `func` for every item, in copies of this process if that takes less time, else on threads.
 
     How long the first item takes, here, tells whether it is worth it.

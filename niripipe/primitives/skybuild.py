@@ -15,7 +15,7 @@ from niripipe.algorithms import sky as sky_algorithm
 from niripipe.algorithms.combine import combine, median_variance_factors, subset_medians
 from niripipe.algorithms.combine.select import BEST_TIER
 from niripipe.algorithms.flags import Flags
-from niripipe.algorithms.parallel import spread
+from niripipe.algorithms.parallel import share_items
 from niripipe.algorithms.sources import PlaneSource
 from niripipe.astrodata import DQ, ArrayPlane, AstroData
 from niripipe.astrodata.planes import RowFunction, Rows
@@ -257,7 +257,7 @@ class SkyBuilder:
         self.threads = threads
         self.names = tuple(skies)
         self.times = {name: seconds_of(frame) for name, frame in skies.items()}
-        masks = spread(self._own_mask, self._frames, workers=threads)
+        masks = share_items(self._own_mask, self._frames, workers=threads)
         if params.mask_objects:
             for frame in self._frames:
                 if frame[0].rows("OBJMASK") is None:
@@ -401,7 +401,7 @@ class SkyBuilder:
         """Put extended light into the masks, where it is seen."""
         if min(self.skies[self.names[0]][0].shape) < 4 * extended.BOX:
             return
-        boxes = spread(
+        boxes = share_items(
             lambda name: extended.box_medians(self._data[name], self._masks[name]),
             self.names,
             workers=self.threads,
@@ -436,7 +436,7 @@ class SkyBuilder:
                 list(self._masks.values()),
                 method="reference",
                 section=where,
-                run=partial(spread, workers=self.threads),
+                run=partial(share_items, workers=self.threads),
             )
         except AlgorithmError:
             # Objects and galaxies may leave two frames without a pixel in common.

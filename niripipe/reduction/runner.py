@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from niripipe.algorithms.parallel import spread
+from niripipe.algorithms.parallel import share_items
 from niripipe.astrodata import AstroData, add_history
 from niripipe.errors import AlgorithmError, DataError, NiripipeError
 from niripipe.logutils import get_logger
@@ -180,7 +180,8 @@ class RecipeRunner:
 
         The items stay as they are, in memory or on disk.
         """
-        return spread(function, items, workers=self._threads)
+        alone = getattr(self._in_worker, "busy", False)
+        return share_items(function, items, workers=1 if alone else self._threads)
 
     def later(self, function: Callable[[], R]) -> Callable[[], R]:
         """Begin something beside the reduction, and return what waits for the result.
@@ -285,10 +286,12 @@ class RecipeRunner:
             try:
                 if once and once in frame.phu:
                     return skipped("already done")
-                arguments = [found.pop(id(frame))] if found else []
-                if arguments and isinstance(arguments[0], NiripipeError):
-                    return arguments[0]
-                return primitive.function(owner, frame, resolved.params, *arguments) or DONE
+                if primitive.beforehand is None:
+                    return primitive.function(owner, frame, resolved.params) or DONE
+                known = found[id(frame)]
+                if isinstance(known, NiripipeError):
+                    return known
+                return primitive.function(owner, frame, resolved.params, known) or DONE
             finally:
                 with lock:
                     passed += 1

@@ -13,7 +13,7 @@ import pytest
 
 from niripipe.algorithms import forks, parallel
 from niripipe.algorithms.forks import can_fork, map_forked, shared_empty
-from niripipe.algorithms.parallel import even_rows, row_blocks, spread
+from niripipe.algorithms.parallel import even_rows, row_blocks, share_items
 
 pytestmark = pytest.mark.skipif(not can_fork(), reason="this system does not copy processes")
 
@@ -49,7 +49,7 @@ def test_results_come_in_order_from_as_many_processes(processes):
 
 def test_nothing_to_do_does_nothing():
     assert map_forked(squared, [], processes=3) == []
-    assert spread(squared, [], workers=3) == []
+    assert share_items(squared, [], workers=3) == []
 
 
 def test_what_helpers_write_into_shared_arrays_is_seen_here():
@@ -158,7 +158,7 @@ def test_more_items_than_the_queue_holds(monkeypatch):
 def test_a_helper_makes_no_helpers():
     def nested(number):
         time.sleep(0.01)
-        return os.getpid(), can_fork(), sum(spread(squared, [1, 2, number], workers=2))
+        return os.getpid(), can_fork(), sum(share_items(squared, [1, 2, number], workers=2))
 
     found = map_forked(nested, range(6), processes=2)
     assert {copy for process, copy, _ in found if process != HERE} == {False}
@@ -191,16 +191,16 @@ def test_a_copy_is_made_only_where_it_pays(monkeypatch):
     monkeypatch.setattr(
         parallel, "map_forked", lambda f, items, processes: made.append(items) or list(map(f, items))
     )
-    assert spread(lambda k: k, range(100), workers=2) == list(range(100))
+    assert share_items(lambda k: k, range(100), workers=2) == list(range(100))
     assert made == []
     monkeypatch.setattr(parallel, "_COPY", 0.0)
     monkeypatch.setattr(parallel, "fork_seconds", lambda: 0.0)
-    assert spread(lambda k: k, range(100), workers=2) == list(range(100))
+    assert share_items(lambda k: k, range(100), workers=2) == list(range(100))
     assert made == [range(1, 100)]
-    assert spread(lambda k: k, range(3), workers=1) == [0, 1, 2]
+    assert share_items(lambda k: k, range(3), workers=1) == [0, 1, 2]
     # A process with much memory takes long to copy.
     monkeypatch.setattr(parallel, "fork_seconds", lambda: 1.0)
-    assert spread(lambda k: k, range(3), workers=2) == [0, 1, 2]
+    assert share_items(lambda k: k, range(3), workers=2) == [0, 1, 2]
     assert len(made) == 1
 
 
@@ -212,7 +212,7 @@ def test_it_is_known_how_long_a_copy_takes():
 def test_threads_share_the_work_where_processes_cannot(monkeypatch):
     monkeypatch.setattr(parallel, "can_fork", lambda: False)
     barrier = threading.Barrier(2, timeout=10)
-    assert sorted(spread(lambda k: barrier.wait(), range(2), workers=2)) == [0, 1]
+    assert sorted(share_items(lambda k: barrier.wait(), range(2), workers=2)) == [0, 1]
 
 
 @pytest.mark.parametrize(("rows", "block", "workers"), [(1024, 68, 2), (10, 100, 2), (7, 1, 3), (1, 5, 4)])

@@ -83,6 +83,7 @@ class Demo(NIRI):
     def deep(self, frame: AstroData, params: PickParams) -> Outcome | None:
         # Work inside a worker that asks for workers again.
         total = sum(self.map(lambda value: value + 1, [1, 2, 3]))
+        assert self.study(lambda value: value + 1, [1, 2, 3]) == [2, 3, 4]
         frame[0].data += np.float32(total)
         return None
 

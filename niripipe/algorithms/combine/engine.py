@@ -190,14 +190,16 @@ def combine(
         rows_per_block = math.ceil(rows_per_strip / max(rows_per_strip // max(fit, least), 1))
     else:
         rows_per_strip = max(rows_per_strip // rows_per_block, 1) * rows_per_block
-    go_through = partial(task.run, rows_per_strip=rows_per_strip, rows_per_block=rows_per_block)
     if task.apart:
-        lanes = row_blocks(task.shape[0], even_rows(task.shape[0], _LANE * rows_per_strip, threads))
-        map_forked(go_through, lanes, processes=threads)
+        rows_per_lane = even_rows(task.shape[0], _LANE * rows_per_strip, threads)
+        rows_per_strip = even_rows(rows_per_lane, rows_per_strip, 1)
+        go_through = partial(task.run, rows_per_strip=rows_per_strip, rows_per_block=rows_per_block)
+        map_forked(go_through, row_blocks(task.shape[0], rows_per_lane), processes=threads)
         return task.result
+    every = slice(0, task.shape[0])
     with workers(threads) as run:
         read = run if rows_per_strip * task.shape[1] >= _SHARED else one_by_one
-        go_through(slice(0, task.shape[0]), read=read, combine=run)
+        task.run(every, rows_per_strip=rows_per_strip, rows_per_block=rows_per_block, read=read, combine=run)
     return task.result
 
 
@@ -301,7 +303,8 @@ class _Task:
                 for block in blocks:
                     known.put_into(block)
             first = blocks[0].wide.start if known is None else known.end
-            read(partial(self.load, blocks, first), range(len(self.data)))
+            if first < blocks[-1].wide.stop:
+                read(partial(self.load, blocks, first), range(len(self.data)))
             known = _Known(blocks[-1], max(strip.stop - self.halo, 0))
             combine(self.combine, blocks)
 
