@@ -6,7 +6,7 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -109,6 +109,7 @@ class RecipeRunner:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="niripipe") if threads > 1 else None
         # Of its own: what is wanted much later must not keep the others from their work.
         self._aside = ThreadPoolExecutor(1, thread_name_prefix="niripipe-aside") if threads > 1 else None
+        self._beside: Future[Any] | None = None
         self._in_worker = threading.local()
 
     def __enter__(self) -> Self:
@@ -180,8 +181,10 @@ class RecipeRunner:
 
         The items stay as they are, in memory or on disk.
         """
-        alone = getattr(self._in_worker, "busy", False)
-        return share_items(function, items, workers=1 if alone else self._threads)
+        workers = 1 if getattr(self._in_worker, "busy", False) else self._threads
+        if self._beside is not None and not self._beside.done():
+            workers = max(workers - 1, 1)  # what goes on beside the reduction has a processor
+        return share_items(function, items, workers=workers)
 
     def later(self, function: Callable[[], R]) -> Callable[[], R]:
         """Begin something beside the reduction, and return what waits for the result.
@@ -191,7 +194,9 @@ class RecipeRunner:
         if self._aside is None:
             result = function()
             return lambda: result
-        return self._aside.submit(function).result
+        # They are done one after the other: this is the last.
+        self._beside = self._aside.submit(function)
+        return self._beside.result
 
     def note(self, frame: AstroData, outcome: Outcome) -> None:
         """Keep the outcome of the running primitive for one frame; DONE is assumed without."""

@@ -307,6 +307,22 @@ def test_what_is_studied_comes_in_order(threads):
         assert runner.study(lambda value: value**2, list(range(30))) == [k * k for k in range(30)]
 
 
+def test_what_goes_on_beside_a_reduction_has_a_processor(monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        "niripipe.reduction.runner.share_items",
+        lambda function, items, workers: asked.append(workers) or [function(item) for item in items],
+    )
+    go_on = threading.Event()
+    with demo(threads=3).runner as runner:
+        wait = runner.later(lambda: go_on.wait(60))
+        assert runner.study(abs, [-1, -2]) == [1, 2]
+        go_on.set()
+        assert wait()
+        assert runner.study(abs, [-3]) == [3]
+    assert asked == [2, 3]
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 def test_when_no_frame_is_left_the_error_is_raised_with_the_primitives_name(threads):
     b = demo(droppable=True, threads=threads)
