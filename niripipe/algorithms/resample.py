@@ -10,6 +10,7 @@ one-dimensional kernels over blocks of rows. Anything else gathers its pixels on
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -570,8 +571,8 @@ class Resampling:
         first = min(max(rows.start + low - reach, 0), ny - 1)
         last = min(max(rows.stop + high + reach + 1, first + 1), ny)
         middle = np.empty((last - first, self.target[1]), dtype=np.float32)
-        for run in _runs(row_lines.whole[first:last]):
-            lines = slice(first + run.start, first + run.stop)
+        for lines in row_lines.runs(slice(first, last)):
+            run = slice(lines.start - first, lines.stop - first)
             _interpolate(
                 block[lines.start - start : lines.stop - start],
                 middle[run],
@@ -583,7 +584,7 @@ class Resampling:
                 samples=nx,
                 point0=0,
             )
-        for run in _runs(column_lines.whole):
+        for run in column_lines.runs(slice(0, column_lines.whole.size)):
             _interpolate(
                 middle.T[run],
                 out.T[run],
@@ -675,7 +676,14 @@ class _Lines:
     def __init__(self, whole: NDArray[np.intp], fraction: NDArray[np.float64]) -> None:
         self.whole, self.fraction = whole, fraction
         self.reach = int(whole.min()), int(whole.max())
+        self._steps = [0, *(np.flatnonzero(np.diff(whole)) + 1).tolist(), whole.size]
         self._weights: dict[tuple[int, Combine], NDArray[np.float32]] = {}
+
+    def runs(self, lines: slice) -> Iterator[slice]:
+        """Yield the runs of some lines that move by the same number of whole pixels."""
+        for start, stop in itertools.pairwise(self._steps):
+            if start < lines.stop and stop > lines.start:
+                yield slice(max(start, lines.start), min(stop, lines.stop))
 
     def weights(self, order: int, combine: Combine) -> NDArray[np.float32]:
         """Return the weights of all lines, ``(order, lines, 1)``."""
@@ -808,13 +816,6 @@ def _is_shear(matrix: NDArray[np.float64], size: int) -> bool:
         return False
     stretch_x = np.linalg.det(matrix) / matrix[0, 0] - 1
     return bool(abs(stretch_x) * size < _SAME and abs(matrix[0, 0] - 1) * size < _SAME)
-
-
-def _runs(values: NDArray[np.intp]) -> Iterator[slice]:
-    edges = np.flatnonzero(np.diff(values)) + 1
-    starts = [0, *edges.tolist()]
-    for start, stop in zip(starts, [*edges.tolist(), values.size], strict=True):
-        yield slice(start, stop)
 
 
 def _overlap(source: int, target: int, shift: int) -> tuple[slice, slice]:

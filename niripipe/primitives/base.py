@@ -104,7 +104,7 @@ class Context:
     overwrite : bool
         Whether products may replace older ones of the same name.
     threads : int
-        Threads that an algorithm may use.
+        Threads or processes that the reduction may use.
     software : str
         Name and version recorded in headers and history.
     """
@@ -124,6 +124,11 @@ class UnknownPrimitiveError(InputError, AttributeError):
 
 class Runner(Protocol):
     """What calls primitives: `niripipe.reduction.runner.RecipeRunner`, or the planner."""
+
+    @property
+    def workers(self) -> int:
+        """How many threads or processes an algorithm may use now."""
+        ...
 
     def call(
         self,
@@ -334,6 +339,11 @@ class PrimitivesBase:
             if isinstance(value, Primitive)
         }
         return dict(sorted(found.items()))
+
+    @property
+    def workers(self) -> int:
+        """How many threads or processes an algorithm may use now."""
+        return self.runner.workers
 
     def map(self, function: Callable[[T], R], items: Iterable[T], *, light: bool = False) -> list[R]:
         """Apply a function to independent items, on as many threads as the reduction has.

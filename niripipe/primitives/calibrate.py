@@ -152,9 +152,9 @@ class Calibrate(PrimitivesBase):
                 found=f"{len(on)} lamp-on, {len(off)} lamp-off, neither: {', '.join(strangers) or 'none'}",
                 expected="at least one lamp-on frame, and nothing that is neither",
             )
-        flat = stack(on, params, threads=self.context.threads)
+        flat = stack(on, params, threads=self.workers)
         if off:
-            flat.subtract(stack(off, params, threads=self.context.threads))
+            flat.subtract(stack(off, params, threads=self.workers))
         else:
             log.warning("there are no lamp-off flats: the thermal background stays in the flat")
         return [flat]

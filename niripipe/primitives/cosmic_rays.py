@@ -112,7 +112,7 @@ class CosmicRays(PrimitivesBase):
             operation="lmedian",
             reject="none",
             zero=zero_offsets(data, masks, method="reference"),
-            threads=self.context.threads,
+            threads=self.workers,
         )
         objects = detect.detect_sources(median.data, median.mask, measure=False).objmask
         for frame, ext in zip(frames, exts, strict=True):

@@ -280,7 +280,7 @@ class Sky(PrimitivesBase):
             skies,
             partners,
             params,
-            threads=self.context.threads,
+            threads=self.workers,
             with_variance=params.propagate_variance,
         )
         del skies

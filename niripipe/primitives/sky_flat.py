@@ -50,7 +50,7 @@ class SkyFlat(PrimitivesBase):
         if not frames:
             return []
         inputs = [_with_objects(frame) for frame in frames] if params.mask_objects else frames
-        result = stack(inputs, params, threads=self.context.threads)
+        result = stack(inputs, params, threads=self.workers)
         ext = result[0]
         mask = ext.mask
         if mask is not None:

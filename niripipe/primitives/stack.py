@@ -74,7 +74,7 @@ class Stack(PrimitivesBase):
         """
         if not frames:
             return []
-        result = stack(frames, params, threads=self.context.threads)
+        result = stack(frames, params, threads=self.workers)
         if len(frames) == 1:
             self.note(result, skipped("there is only one frame"))
             if params.suffix:
@@ -105,12 +105,12 @@ class Stack(PrimitivesBase):
                     found=_exposure(frame),
                     expected=f"{_exposure(frames[0])} as {frames[0].filename}",
                 )
-        return [stack(frames, params, threads=self.context.threads)] if frames else []
+        return [stack(frames, params, threads=self.workers)] if frames else []
 
     @primitive(stamp="STACKFRM")
     def stackFlats(self, frames: list[AstroData], params: StackFlatsParams) -> list[AstroData]:
         """Combine flats, without offsets."""
-        return [stack(frames, params, threads=self.context.threads)] if frames else []
+        return [stack(frames, params, threads=self.workers)] if frames else []
 
     @primitive(stamp="STACKFRM")
     def stackSkyFrames(self, frames: list[AstroData], params: StackSkyFramesParams) -> list[AstroData]:
@@ -122,7 +122,7 @@ class Stack(PrimitivesBase):
             for sky in skies:
                 objmask.dilate(sky, params.dilation)
                 objmask.add_to_mask(sky, DQ.bad_pixel)
-        return [stack(skies, params, threads=self.context.threads)]
+        return [stack(skies, params, threads=self.workers)]
 
 
 def _exposure(frame: AstroData) -> str:

@@ -211,6 +211,10 @@ class _Notes:
         if str(error) not in map(str, self.plan.faults):
             self.plan.faults.append(error)
 
+    @property
+    def workers(self) -> int:
+        return 1
+
     def map(self, function: Callable[[T], R], items: Sequence[T], *, light: bool = False) -> list[R]:
         return [function(item) for item in items]
 

@@ -163,6 +163,17 @@ class RecipeRunner:
             self._save_all()
         return outputs
 
+    @property
+    def workers(self) -> int:
+        """How many threads or processes an algorithm may use now.
+
+        What goes on beside the reduction has a processor, and what runs on a thread of many uses that alone.
+        """
+        if getattr(self._in_worker, "busy", False):
+            return 1
+        beside = self._beside is not None and not self._beside.done()
+        return max(self._threads - beside, 1)
+
     def map(self, function: Callable[[T], R], items: Sequence[T], *, light: bool = False) -> list[R]:
         """Apply a function to independent items, on threads, and return the results in order.
 
@@ -181,10 +192,7 @@ class RecipeRunner:
 
         The items stay as they are, in memory or on disk.
         """
-        workers = 1 if getattr(self._in_worker, "busy", False) else self._threads
-        if self._beside is not None and not self._beside.done():
-            workers = max(workers - 1, 1)  # what goes on beside the reduction has a processor
-        return share_items(function, items, workers=workers)
+        return share_items(function, items, workers=self.workers)
 
     def later(self, function: Callable[[], R]) -> Callable[[], R]:
         """Begin something beside the reduction, and return what waits for the result.

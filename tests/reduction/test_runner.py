@@ -315,7 +315,9 @@ def test_what_goes_on_beside_a_reduction_has_a_processor(monkeypatch):
     )
     go_on = threading.Event()
     with demo(threads=3).runner as runner:
+        assert runner.workers == 3
         wait = runner.later(lambda: go_on.wait(60))
+        assert runner.workers == 2
         assert runner.study(abs, [-1, -2]) == [1, 2]
         go_on.set()
         assert wait()
