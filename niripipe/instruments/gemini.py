@@ -235,7 +235,7 @@ class AstroDataGemini(AstroData):
 
     @astro_data_tag
     def _tag_prepared(self) -> TagSet:
-        return TagSet({"PREPARED" if self._has_part("PREPAR") else "UNPREPARED"})
+        return TagSet({"PREPARED" if self._is_prepared else "UNPREPARED"})
 
     @astro_data_tag
     def _tag_overscan(self) -> TagSet | None:
@@ -393,7 +393,7 @@ class AstroDataGemini(AstroData):
         negative.
         """
         exposure = self._exposure_keyword()
-        if exposure is None or "PREPARED" in self.tags:
+        if exposure is None or self._is_prepared:
             return exposure
         # Whole numbers of coadds need not add binary noise: 30 x 1.001 s is 30.03 s.
         return round(exposure * self.coadds(), 9)
@@ -402,7 +402,7 @@ class AstroDataGemini(AstroData):
     def exposure_time_per_coadd(self) -> float | None:
         """Return the exposure time of one coadd, in seconds, whether the data are prepared or not."""
         exposure = self._exposure_keyword()
-        if exposure is None or "PREPARED" not in self.tags:
+        if exposure is None or not self._is_prepared:
             return exposure
         return exposure / self.coadds()
 
@@ -750,6 +750,11 @@ class AstroDataGemini(AstroData):
         """Return whether the name of a keyword of the primary header has a part."""
         self._phu_keywords()
         return self._seen_keywords is not None and part in self._seen_keywords[2]
+
+    @property
+    def _is_prepared(self) -> bool:
+        """Whether the data are PREPARED; asked often, and known without looking for all other tags."""
+        return self._has_part("PREPAR")
 
     def _headers(self) -> list[Header]:
         if self.is_single:

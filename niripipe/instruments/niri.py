@@ -443,7 +443,7 @@ class AstroDataNiri(AstroDataGemini):
     def _linear_wcs(self) -> list[LinearWcs | None]:
         """Return the WCS of each extension that can be believed; prepared data have been checked."""
         found = super()._linear_wcs()
-        if "PREPARED" in self.tags:
+        if self._is_prepared:
             return found
         camera = self.camera(pretty=True)
         primary = header_wcs(self.phu)
@@ -467,14 +467,14 @@ class AstroDataNiri(AstroDataGemini):
 
     def _prepared(self, keyword: str, convert: Callable[[float], Any] = float) -> list[Any] | None:
         """Return the values of an extension keyword in prepared data; None unless all extensions have it."""
-        if "PREPARED" not in self.tags:
+        if not self._is_prepared:
             return None
         values = [get_float(header, keyword) for header in self._headers()]
         return [convert(value) for value in values if value is not None] if None not in values else None
 
     def _before(self, epoch: date) -> bool:
         day = find_date(self.phu)
-        return day is not None and day < epoch and "PREPARED" not in self.tags
+        return day is not None and day < epoch and not self._is_prepared
 
 
 def _is_opening(name: str) -> bool:
