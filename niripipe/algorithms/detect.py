@@ -10,6 +10,7 @@ changed under a lock and put back.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -73,6 +74,16 @@ CATALOGUE = np.dtype(
 """The 43 columns of DRAGONS, then windowed positions (1-based) and their error (rms per axis), pixels."""
 
 _limits = threading.Lock()
+
+
+def _unlocked() -> None:
+    """Let a copy of the process have a lock of its own: the thread that held it is not in the copy."""
+    global _limits
+    _limits = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_unlocked)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -37,7 +37,7 @@ _MOST = 1 << 13
 
 _SECONDS, _TIMES = 10.0, 20.0
 """A helper is given up when it needs so many seconds for an item, and so many times what the slowest took
-here: a copy of a process with threads has the locks that they held. Nothing that is done in one needs any."""
+here: a copy of a process with threads has the locks that they held. The one that is needed is made anew."""
 
 _is_helper = False
 _last_fork = 0.0

@@ -230,22 +230,19 @@ class WatchedHeader(fits.Header):  # type: ignore[misc]  # astropy carries no ty
             and (first_comment is None or header_cards.is_text(first_comment))
         ):
             return False
-        if self._unread and key not in self._set_since:
-            # Tried on the card alone; the others need not be made.
-            alone = [image for image in self._images if image.startswith(f"{key:8}= ")][:1] or self._images[
-                -1:
-            ]
-            comment = comment if key in self._as_read else first_comment
-            trial = SimpleNamespace(**header_cards.index_cards(header_cards.read_cards(alone)))
-            value = header_cards.set_card(trial, key, value, comment)
-            if value is header_cards.UNUSUAL:
-                return False
+        place: Any = self
+        waits = self._unread and key not in self._set_since
+        if waits:
+            # Tried on the card alone, or behind the last one; the others need not be made.
+            own = [image for image in self._images if image.startswith(f"{key:8}= ")][:1]
+            cards = header_cards.read_cards(own or self._images[-1:])
+            place = SimpleNamespace(**header_cards.index_cards(cards))
+        comment = comment if key in place._keyword_indices else first_comment
+        value = header_cards.set_card(place, key, value, comment)
+        if value is header_cards.UNUSUAL:
+            return False
+        if waits:
             self._set_since[key] = value, comment
-        else:
-            comment = comment if key in self._keyword_indices else first_comment
-            value = header_cards.set_card(self, key, value, comment)
-            if value is header_cards.UNUSUAL:
-                return False
         self._values[key] = value
         self._modified = True
         return True

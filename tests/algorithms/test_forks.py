@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from niripipe.algorithms import forks, parallel
+from niripipe.algorithms import detect, forks, parallel
 from niripipe.algorithms.forks import can_fork, map_forked, shared_empty
 from niripipe.algorithms.parallel import even_rows, row_blocks, share_items
 
@@ -184,6 +184,28 @@ def test_threads_of_the_process_are_no_hindrance():
     stop.set()
     holder.join(30)
     assert results == [k * k for k in range(8)]
+
+
+def test_a_lock_that_a_thread_holds_is_free_in_a_copy():
+    held, go_on = threading.Event(), threading.Event()
+
+    def hold():
+        with detect._limits:
+            held.set()
+            go_on.wait(60)
+
+    def try_it(_):
+        time.sleep(0.01)
+        return os.getpid() != HERE and not detect._limits.locked()
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    held.wait(60)
+    found = map_forked(try_it, range(6), processes=2)
+    assert detect._limits.locked()
+    go_on.set()
+    holder.join(60)
+    assert any(found)
 
 
 def test_a_copy_is_made_only_where_it_pays(monkeypatch):
