@@ -101,7 +101,8 @@ def few_true(where: NDArray[np.bool_]) -> NDArray[np.intp]:
     """Return where a flat array is true, looking at eight values at a time as long as they are false."""
     if where.size % 8:
         return np.flatnonzero(where)
-    eights = np.flatnonzero(where.view(np.uint64))
-    candidates = (eights[:, None] * 8 + np.arange(8)).reshape(-1)
-    few: NDArray[np.intp] = candidates[where[candidates]]
+    # Whether eight are false is asked of all at once: numbers that are not zero are found one by one.
+    eights = np.flatnonzero(where.view(np.uint64) != 0)
+    found = np.flatnonzero(where.reshape(-1, 8)[eights])
+    few: NDArray[np.intp] = eights[found >> 3] * 8 + (found & 7)
     return few

@@ -9,14 +9,29 @@ Steps that cannot influence the wanted ranks are left out.
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["lower_median_rows", "median_rows", "network", "select_rows", "sort_rows"]
+__all__ = ["Order", "lower_median_rows", "median_rows", "network", "order_rows", "select_rows", "sort_rows"]
 
 Step = tuple[int, int, bool, bool]
 """Rows to compare, and whether the smaller and the larger value are needed afterwards."""
+
+
+class Order(NamedTuple):
+    """Order statistics of every column, each an array of the shape of a row.
+
+    Attributes
+    ----------
+    lowest, median, highest : ndarray of float32
+        The median is the middle value, or the mean of the two middle values.
+    """
+
+    lowest: NDArray[np.float32]
+    median: NDArray[np.float32]
+    highest: NDArray[np.float32]
 
 
 @lru_cache(maxsize=256)
@@ -49,7 +64,9 @@ def network(n: int, ranks: tuple[int, ...] | None = None) -> tuple[Step, ...]:
     return tuple(reversed(steps))
 
 
-def select_rows(block: NDArray[np.float32], ranks: tuple[int, ...]) -> list[NDArray[np.float32]]:
+def select_rows(
+    block: NDArray[np.float32], ranks: tuple[int, ...], *, keep: bool = False
+) -> list[NDArray[np.float32]]:
     """Find order statistics of every column.
 
     Parameters
@@ -58,13 +75,15 @@ def select_rows(block: NDArray[np.float32], ranks: tuple[int, ...]) -> list[NDAr
         Values ``(n, ...)``, used as working space. NaN spoils its column; +inf sorts last.
     ranks : tuple of int
         Wanted ranks, 0 for the smallest.
+    keep : bool
+        Leave the block as it is. That takes less time than a copy of it would.
 
     Returns
     -------
     list of ndarray
-        One array a rank, of the shape of a row. They are views of `block` or of a spare row.
+        One array a rank, of the shape of a row. They are views of `block` or of spare rows.
     """
-    rows = _run(block, network(len(block), tuple(sorted(set(ranks)))))
+    rows = _run(block, network(len(block), tuple(sorted(set(ranks)))), keep=keep)
     return [rows[rank] for rank in ranks]
 
 
@@ -87,43 +106,74 @@ def sort_rows(block: NDArray[np.float32], out: NDArray[np.float32] | None = None
     return np.stack(rows, out=out)
 
 
-def median_rows(block: NDArray[np.float32]) -> NDArray[np.float32]:
+def order_rows(block: NDArray[np.float32]) -> Order:
+    """Smallest value, median and largest value of every column of a block ``(n, ...)``, which stays as it is.
+
+    The extremes take a few steps more than the median alone.
+    """
+    last = len(block) - 1
+    lowest, low, high, highest = select_rows(block, (0, last // 2, len(block) // 2, last), keep=True)
+    return Order(lowest, _middle(low, high), highest)
+
+
+def median_rows(block: NDArray[np.float32], *, keep: bool = False) -> NDArray[np.float32]:
     """Median of every column: the middle value, or the mean of the two middle values.
 
-    `block` ``(n, ...)`` is used as working space. The result owns its memory.
+    `block` ``(n, ...)`` is used as working space unless it is to `keep`. The result owns its memory.
     """
-    n = len(block)
-    low, high = select_rows(block, ((n - 1) // 2, n // 2))
-    if n % 2:
+    return _middle(*select_rows(block, ((len(block) - 1) // 2, len(block) // 2), keep=keep))
+
+
+def lower_median_rows(block: NDArray[np.float32], *, keep: bool = False) -> NDArray[np.float32]:
+    """Lower median of every column: the middle value, or the smaller of the two middle values.
+
+    `block` ``(n, ...)`` is used as working space unless it is to `keep`. The result owns its memory.
+    """
+    return select_rows(block, ((len(block) - 1) // 2,), keep=keep)[0].copy()
+
+
+def _middle(low: NDArray[np.float32], high: NDArray[np.float32]) -> NDArray[np.float32]:
+    if low is high:
         return low.copy()
     middle = low + high
     middle *= np.float32(0.5)
     return middle
 
 
-def lower_median_rows(block: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Lower median of every column: the middle value, or the smaller of the two middle values.
-
-    `block` ``(n, ...)`` is used as working space. The result owns its memory.
-    """
-    return select_rows(block, ((len(block) - 1) // 2,))[0].copy()
-
-
-def _run(block: NDArray[np.float32], steps: tuple[Step, ...]) -> list[NDArray[np.float32]]:
+def _run(
+    block: NDArray[np.float32], steps: tuple[Step, ...], *, keep: bool = False
+) -> list[NDArray[np.float32]]:
     # Minimum and maximum need one row more than they have. Instead of copying it back, the row that
     # becomes free serves as the next spare one.
     rows = list(block)
-    spare = np.empty_like(rows[0])
+    writable = [not keep] * len(rows)
+    spare: list[NDArray[np.float32]] = []
+
+    def room() -> NDArray[np.float32]:
+        return spare.pop() if spare else np.empty_like(rows[0])
+
     for low, high, keep_low, keep_high in steps:
         first, second = rows[low], rows[high]
+        into_high = second if writable[high] else room()
         if keep_low and keep_high:
-            np.minimum(first, second, out=spare)
-            np.maximum(first, second, out=second)
-            rows[low], spare = spare, first
+            into_low = room()
+            np.minimum(first, second, out=into_low)
+            np.maximum(first, second, out=into_high)
+            rows[low], rows[high] = into_low, into_high
+            if writable[low]:
+                spare.append(first)
         elif keep_low:
-            np.minimum(first, second, out=first)
+            into_low = first if writable[low] else into_high
+            np.minimum(first, second, out=into_low)
+            rows[low] = into_low
+            if into_low is first:
+                spare.append(into_high)
         else:
-            np.maximum(first, second, out=second)
+            np.maximum(first, second, out=into_high)
+            rows[high] = into_high
+            if writable[low]:
+                spare.append(first)
+        writable[low] = writable[high] = True
     return rows
 
 

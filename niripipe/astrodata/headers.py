@@ -52,6 +52,8 @@ class WatchedHeader(fits.Header):  # type: ignore[misc]  # astropy carries no ty
     # then is set what was set since: value and comment by keyword.
     _images: tuple[str, ...]
     _set_since: dict[str, tuple[Any, Any]]
+    # The keywords of all cards, once somebody has asked.
+    _keywords: frozenset[str] | None = None
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """Start a header that knows nothing yet, also one that is unpickled."""
@@ -120,6 +122,7 @@ class WatchedHeader(fits.Header):  # type: ignore[misc]  # astropy carries no ty
         """Fill this new header with copies of the cards of another one."""
         if isinstance(source, WatchedHeader) and not source._exposed:
             self._values, self._as_read = source._values.copy(), source._as_read.copy()
+            self._keywords = source._keywords
         if isinstance(source, WatchedHeader) and "_cards" not in vars(source):
             self._images, self._set_since = source._images, source._set_since.copy()
         else:
@@ -127,10 +130,14 @@ class WatchedHeader(fits.Header):  # type: ignore[misc]  # astropy carries no ty
         self._modified = False
 
     def keywords(self) -> frozenset[str]:
-        """Return the keywords of all cards."""
-        if self._unread:
-            return header_cards.keywords_of(self._images).union(self._set_since)
-        return frozenset(self.keys())
+        """Return the keywords of all cards: the same object until there are others."""
+        if self._exposed:
+            return frozenset(self.keys())
+        if self._keywords is None and self._unread:
+            self._keywords = header_cards.keywords_of(self._images).union(self._set_since)
+        elif self._keywords is None:
+            self._keywords = frozenset(self.keys())
+        return self._keywords
 
     @property
     def cards(self) -> Any:
@@ -244,6 +251,8 @@ class WatchedHeader(fits.Header):  # type: ignore[misc]  # astropy carries no ty
         if waits:
             self._set_since[key] = value, comment
         self._values[key] = value
+        if self._keywords is not None and key not in self._keywords:
+            self._keywords |= {key}
         self._modified = True
         return True
 
@@ -261,6 +270,7 @@ class WatchedHeader(fits.Header):  # type: ignore[misc]  # astropy carries no ty
         """Forget the values that a change of a card, named by itself or its keyword, may concern."""
         # Without cards, what was read is all there is to know about the header.
         self._make_cards()
+        self._keywords = None
         key = what[0] if isinstance(what, tuple) and what else getattr(what, "keyword", what)
         for known in (self._values, self._as_read):
             if isinstance(key, str) and is_plain(key.upper()):

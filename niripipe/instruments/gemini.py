@@ -133,7 +133,7 @@ class AstroDataGemini(AstroData):
         "well_depth_setting": "WELDEPTH",
     }
 
-    _seen_keywords: tuple[Any, frozenset[str], str] | None = None
+    _seen_keywords: tuple[frozenset[str], str] | None = None
 
     @staticmethod
     def _matches_data(source: Any) -> bool:
@@ -740,16 +740,15 @@ class AstroDataGemini(AstroData):
 
     def _phu_keywords(self) -> frozenset[str]:
         # Nearly every tag method asks; going through the cards is what costs.
-        state = self.phu.state
-        if self._seen_keywords is None or self._seen_keywords[0] != state:
-            keywords = self.phu.keywords()
-            self._seen_keywords = state, keywords, "\n".join(keywords)
-        return self._seen_keywords[1]
+        keywords: frozenset[str] = self.phu.keywords()
+        if self._seen_keywords is None or self._seen_keywords[0] is not keywords:
+            self._seen_keywords = keywords, "\n".join(keywords)
+        return keywords
 
     def _has_part(self, part: str) -> bool:
         """Return whether the name of a keyword of the primary header has a part."""
         self._phu_keywords()
-        return self._seen_keywords is not None and part in self._seen_keywords[2]
+        return self._seen_keywords is not None and part in self._seen_keywords[1]
 
     @property
     def _is_prepared(self) -> bool:

@@ -543,3 +543,45 @@ def test_the_exposure_is_that_of_the_inputs_used():
     assert trimmed.exposure is not None
     assert trimmed.exposure[3, 3] == 30
     assert combine(data).exposure is None
+
+
+@pytest.mark.parametrize("n", [3, 4, 10, 40, 200])
+@pytest.mark.parametrize("scatter", [0.0, 0.02, 0.1, 0.4, 1.0, 300.0])
+@pytest.mark.parametrize("method", ["sigclip", "varclip"])
+def test_all_that_clipping_rejects_is_suspected_before(
+    n: int, scatter: float, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # High levels with little scatter are where sums in float32 know least. One value of each pixel is just
+    # where clipping begins.
+    limit = 2.7 if n <= 10 else 5.0
+    rng = np.random.default_rng(n)
+    values = 1e5 + scatter * rng.normal(size=(n, 3000))
+    middle = np.median(values, axis=0)
+    for _ in range(60):
+        values[0] = middle + limit * values.std(axis=0)
+    values[0] += scatter * rng.uniform(-0.3, 0.3, 3000)
+    data = values.astype(np.float32).reshape(n, 50, 60)
+    data[:, ::10] = np.float32(1e5 / 3)
+    variance = np.full_like(data, max(scatter, 1e-3) ** 2)
+    suspected = np.zeros((50, 60), bool)
+    doubtful = engine.doubtful
+
+    def spy(*given: Any) -> Any:
+        suspected[:] = doubtful(*given).reshape(50, 60)
+        return suspected.reshape(-1)
+
+    clip = {"reject": method, "hsigma": limit, "lsigma": limit}
+    monkeypatch.setattr(engine, "doubtful", spy)
+    quick = combine(data, variance, **clip)  # type: ignore[arg-type]
+    monkeypatch.setattr(engine, "doubtful", lambda *given: np.ones(3000, bool))
+    exact = combine(data, variance, **clip)  # type: ignore[arg-type]
+    assert (quick.count == exact.count).all()
+    assert quick.data == pytest.approx(exact.data, rel=1e-6)
+    rejected = exact.count < n
+    assert suspected[rejected].all()
+    if method == "sigclip":
+        assert not suspected[::10].any()
+    if scatter == 300:
+        assert np.count_nonzero(suspected & ~rejected) < 30
+    if scatter >= 1 and n >= 10 and method == "sigclip":
+        assert 500 < np.count_nonzero(rejected) < 2500

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
+from niripipe.algorithms import dq
 from niripipe.algorithms.dq import flag_levels, where_flagged
 from niripipe.errors import DataError
 
@@ -121,6 +122,17 @@ def test_holes_are_those_that_filling_finds(seed: int, density: float) -> None:
     mask = flag_levels(data, SATURATION, NON_LINEAR)
     # Background that touches by sides only, cut off from the border.
     assert ((mask == 4) == ndimage.binary_fill_holes(data > SATURATION)).all()
+
+
+def test_frames_without_a_gap_under_flagged_pixels_are_not_searched(monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: object) -> None:
+        raise AssertionError("patches were looked for")
+
+    monkeypatch.setattr(dq, "_holes", never)
+    data = np.full((40, 40), 100, np.float32)
+    for place in ((3, 3), (3, 5), (20, 0), (20, 39), (21, 0), (30, 30), (30, 31), (31, 30)):
+        data[place] = 17000
+    assert np.count_nonzero(flag_levels(data, SATURATION, NON_LINEAR)) == 8
 
 
 def test_afterglow_positions_come_in_image_order_and_leave_out_ignored_pixels() -> None:

@@ -5,7 +5,14 @@ import itertools
 import numpy as np
 import pytest
 
-from niripipe.algorithms.sorting import lower_median_rows, median_rows, network, select_rows, sort_rows
+from niripipe.algorithms.sorting import (
+    lower_median_rows,
+    median_rows,
+    network,
+    order_rows,
+    select_rows,
+    sort_rows,
+)
 
 
 @pytest.mark.parametrize("n", range(1, 11))
@@ -30,6 +37,21 @@ def test_every_rank_can_be_selected_alone(n: int) -> None:
         assert (select_rows(block.copy(), (rank,))[0] == ordered[rank]).all()
     assert (lower_median_rows(block.copy()) == ordered[(n - 1) // 2]).all()
     assert (median_rows(block.copy()) == np.median(block, axis=0)).all()
+
+
+@pytest.mark.parametrize("n", range(1, 31))
+def test_a_block_that_is_to_be_kept_is_left_as_it_is(n: int) -> None:
+    block = np.random.default_rng(n).normal(size=(n, 20)).astype(np.float32)
+    block.flags.writeable = False
+    ordered = np.sort(block, axis=0)
+    for rank in range(n):
+        assert (select_rows(block, (rank,), keep=True)[0] == ordered[rank]).all()
+    assert (lower_median_rows(block, keep=True) == ordered[(n - 1) // 2]).all()
+    assert (median_rows(block, keep=True) == np.median(block, axis=0)).all()
+    lowest, median, highest = order_rows(block)
+    assert (lowest == ordered[0]).all()
+    assert (median == np.median(block, axis=0)).all()
+    assert (highest == ordered[-1]).all()
 
 
 def test_selection_takes_fewer_steps_than_sorting() -> None:

@@ -22,7 +22,7 @@ from niripipe.algorithms.parallel import (
     row_blocks,
     workers,
 )
-from niripipe.algorithms.sorting import median_rows
+from niripipe.algorithms.sorting import order_rows
 from niripipe.algorithms.sources import RowSource
 from niripipe.errors import DataError, ParameterError
 
@@ -415,12 +415,14 @@ def _combine_block(
     exposures: NDArray[np.float64] | None,
 ) -> None:
     """Combine ``(n, pixels)``; most pixels are plain, and only the others need the careful way."""
-    median = None
+    order = None
     if settings.operation == "median" or settings.reject in ("sigclip", "varclip"):
-        median = median_rows(data.copy())
-    special = ~np.isfinite(np.add.reduce(data, axis=0))
+        order = order_rows(data)
+    total = np.add.reduce(data, axis=0)
+    special, variances = ~np.isfinite(total), None
     if variance is not None:
-        special |= ~np.isfinite(np.add.reduce(variance, axis=0))
+        variances = np.add.reduce(variance, axis=0)
+        special |= ~np.isfinite(variances)
         if settings.operation == "wtmean":
             special |= np.minimum.reduce(variance, axis=0) <= 0
     if mask is not None:
@@ -430,8 +432,8 @@ def _combine_block(
     if kept is not None:
         special |= ~np.logical_and.reduce(kept, axis=0)
     elif settings.reject in ("sigclip", "varclip"):
-        assert median is not None
-        special |= doubtful(data, variance, median, settings)
+        assert order is not None
+        special |= doubtful(data, variance, order, total, settings)
     elif settings.reject == "minmax" and settings.trims_median:
         # The median is known without knowing what is rejected; only the bits of the rejected matter.
         if mask is not None:
@@ -448,7 +450,8 @@ def _combine_block(
         special |= rejected > 0
     where = np.flatnonzero(special)
     if where.size < special.size:
-        value, spread = reduce_all(data, variance, median, settings)
+        median = None if order is None else order.median
+        value, spread = reduce_all(data, variance, median, (total, variances), settings)
         out.data[:] = value
         out.variance[:] = spread
     if where.size:

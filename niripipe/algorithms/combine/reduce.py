@@ -83,7 +83,11 @@ def median_variance_factors(most: int) -> Float32:
 
 
 def reduce_all(
-    data: Float32, variance: Float32 | None, median: Float32 | None, settings: Settings
+    data: Float32,
+    variance: Float32 | None,
+    median: Float32 | None,
+    totals: tuple[Float32, Float32 | None],
+    settings: Settings,
 ) -> tuple[Float32, Float32]:
     """Reduce a block in which every input of every pixel is used.
 
@@ -93,6 +97,8 @@ def reduce_all(
         Values and variances ``(n, pixels)``. Pixels with values that are not finite come out not finite.
     median : ndarray or None
         The (mean of the two) middle values if they are known already.
+    totals : tuple of ndarray
+        The sums over the inputs, in float32 and in their order, of the values and of the variances (or None).
     settings : Settings
         The operation.
 
@@ -105,13 +111,13 @@ def reduce_all(
     if settings.operation == "wtmean" and variance is not None:
         return _weighted(data, variance, None)
     if settings.operation == "median":
-        value = median_rows(data.copy()) if median is None else median
+        value = median_rows(data, keep=True) if median is None else median
     elif settings.operation == "lmedian":
-        value = lower_median_rows(data.copy())
+        value = lower_median_rows(data, keep=True)
     else:
-        value = _mean(data, n)
+        value = _mean(data, n, totals[0])
     if variance is not None:
-        spread = _mean(variance, n)
+        spread = _mean(variance, n, totals[1])
     else:
         deviation = data - value
         deviation *= deviation
@@ -172,10 +178,11 @@ def mean_of_used(data: Float32, variance: Float32, number: NDArray[np.intp]) -> 
     return value, spread
 
 
-def _mean(block: Float32, number: NDArray[np.intp] | int) -> Float32:
-    """Sum over the inputs, divided by their number (at least 1)."""
+def _mean(block: Float32, number: NDArray[np.intp] | int, total: Float32 | None = None) -> Float32:
+    """Sum over the inputs, which may be known in float32, divided by their number (at least 1)."""
     if len(block) <= _FLOAT32_INPUTS:
-        mean: Float32 = np.add.reduce(block, axis=0) / np.maximum(number, 1).astype(np.float32)
+        total = np.add.reduce(block, axis=0) if total is None else total
+        mean: Float32 = total / np.maximum(number, 1).astype(np.float32)
         return mean
     return _as_float32(np.add.reduce(block, axis=0, dtype=np.float64) / np.maximum(number, 1))
 

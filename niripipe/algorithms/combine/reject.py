@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from niripipe.algorithms.sorting import sort_rows
+from niripipe.algorithms.sorting import Order, sort_rows
 
 from .settings import Settings
 
@@ -21,59 +21,65 @@ Bool = NDArray[np.bool_]
 # Relative error that float32 sums over a few hundred inputs stay well below.
 _MARGIN = np.float32(1e-4)
 _ULP = np.float32(2.4e-7)
+# Largest relative error of one rounding to float32.
+_ROUNDING = np.float32(6e-8)
 
 
-def doubtful(data: Float32, variance: Float32 | None, centre: Float32, settings: Settings) -> Bool:
-    """Where sigma clipping about `centre` may reject something if every input is usable.
+def doubtful(
+    data: Float32, variance: Float32 | None, order: Order, total: Float32, settings: Settings
+) -> Bool:
+    """Where sigma clipping about the median may reject something if every input is usable.
 
     Parameters
     ----------
     data, variance : ndarray
         Values and variances ``(n, pixels)``.
-    centre : ndarray
-        Median of each pixel.
+    order : Order
+        Extremes and median of each pixel.
+    total : ndarray of float32
+        Sum of the values of each pixel.
     settings : Settings
         With `reject` either ``"sigclip"`` or ``"varclip"``.
     """
+    centre = order.median
+    above, below = order.highest - centre, centre - order.lowest
     slack = np.abs(centre)
-    slack *= _ULP
-    found = np.zeros(centre.shape, bool)
     if settings.reject == "varclip":
         assert variance is not None
-        # The largest deviation against the smallest variance: a few pixels more, and three passes in all.
+        # The largest deviation against the smallest variance: a few pixels more, and one pass in all.
+        slack *= _ULP
         nearer = np.float32(min(settings.hsigma, settings.lsigma)) ** 2 * (1 - _MARGIN)
-        far = np.maximum.reduce(data, axis=0)
-        far -= centre
-        below = np.minimum.reduce(data, axis=0)
-        np.subtract(centre, below, out=below)
-        np.maximum(far, below, out=far)
+        far = np.maximum(above, below, out=above)
         far += slack
         far *= far
         limit = np.minimum.reduce(variance, axis=0)
         limit *= nearer
-        return np.greater(far, limit, out=found)
-    total = np.zeros_like(centre)
-    squares = np.zeros_like(centre)
-    highest = np.zeros_like(centre)
-    lowest = np.zeros_like(centre)
-    deviation = np.empty_like(centre)
+        suspected: Bool = far > limit
+        return suspected
+    n = np.float32(len(data))
+    squares, deviation = np.zeros_like(centre), np.empty_like(centre)
     for values in data:
         np.subtract(values, centre, out=deviation)
-        total += deviation
-        np.maximum(highest, deviation, out=highest)
-        np.minimum(lowest, deviation, out=lowest)
         deviation *= deviation
         squares += deviation
-    total /= np.float32(len(data))
-    squares /= np.float32(len(data))
-    total *= total
-    squares -= total
+    squares /= n
+    # The mean deviation, and by how much that may be wrong because the sum was rounded at every input.
+    mean = np.divide(total, n, out=deviation)
+    mean -= centre
+    np.abs(mean, out=mean)
+    rounding = np.maximum(above, below)
+    rounding += slack
+    rounding *= n * _ROUNDING
+    mean += rounding
+    mean *= mean
+    squares -= mean
     np.clip(squares, 0, np.inf, out=squares)
     spread = np.sqrt(squares, out=squares)
     spread *= 1 - _MARGIN
+    slack *= _ULP
     # Deviations of nothing at all are not outliers, even where the spread is nothing at all.
-    np.logical_and(highest > np.float32(settings.hsigma) * spread - slack, highest > 0, out=found)
-    found |= (-lowest > np.float32(settings.lsigma) * spread - slack) & (lowest < 0)
+    found: Bool = (above > np.float32(settings.hsigma) * spread - slack) & (above > 0)
+    found |= (below > np.float32(settings.lsigma) * spread - slack) & (below > 0)
     return found
 
 
