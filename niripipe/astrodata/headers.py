@@ -244,14 +244,15 @@ class WatchedHeader(fits.Header):  # type: ignore[misc]  # astropy carries no ty
             own = [image for image in self._images if image.startswith(f"{key:8}= ")][:1]
             cards = header_cards.read_cards(own or self._images[-1:])
             place = SimpleNamespace(**header_cards.index_cards(cards))
-        comment = comment if key in place._keyword_indices else first_comment
+        is_new = key not in place._keyword_indices
+        comment = first_comment if is_new else comment
         value = header_cards.set_card(place, key, value, comment)
         if value is header_cards.UNUSUAL:
             return False
         if waits:
             self._set_since[key] = value, comment
         self._values[key] = value
-        if self._keywords is not None and key not in self._keywords:
+        if is_new and self._keywords is not None:
             self._keywords |= {key}
         self._modified = True
         return True

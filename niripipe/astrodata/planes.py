@@ -19,6 +19,7 @@ from typing import Any, Generic, Protocol, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from niripipe.astrodata.pieces import in_pieces
 from niripipe.errors import StorageError
 
 __all__ = ["ArrayPlane", "Held", "RowFunction", "Rows", "in_blocks", "restore", "row_blocks"]
@@ -522,7 +523,9 @@ class _Scratch:
         self.path = folder / f"plane-{uuid.uuid4().hex}.raw"
         self.shape, self.dtype = array.shape, array.dtype
         try:
-            array.tofile(self.path)
+            with self.path.open("wb") as file:
+                for piece in in_pieces(array):
+                    file.write(piece.data)
         except OSError as error:
             self.path.unlink(missing_ok=True)
             raise StorageError(

@@ -252,6 +252,7 @@ def test_a_header_does_what_that_of_astropy_does(start: list[str], steps: list[A
             state, before = _state(ours), ours.copy()
             assert _outcome(partial(step, ours)) == _outcome(partial(step, theirs))
             assert _told(ours) == _told(theirs)
+            assert ours.keywords() == frozenset(theirs.keys())
             assert _state(ours) != state or _outcome(ours.copy().tostring) == _outcome(before.tostring)
         # What was copied before is as it was then.
         for ours, theirs in left:
@@ -272,6 +273,7 @@ _SETTING = st.sampled_from(["set", "set_comment", "item", "item_tuple", "contain
 )
 @example(start=TEXT, steps=[("set", "NEW", 1, None), ("set", "NEW", 2, "comment"), ("set", "A", 7, None)])
 @example(start=[*TEXT[:1], ""], steps=[("set", "NEW", 1, None)])
+@example(start=[], steps=[("set", " A", 0, None), ("set", "A", 0, None)])
 def test_what_is_set_in_a_header_that_was_only_read_is_in_its_cards(
     start: list[str], steps: list[Any]
 ) -> None:
