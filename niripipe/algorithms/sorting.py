@@ -8,6 +8,7 @@ Steps that cannot influence the wanted ranks are left out.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -16,6 +17,8 @@ from numpy.typing import NDArray
 
 __all__ = ["Order", "lower_median_rows", "median_rows", "network", "order_rows", "select_rows", "sort_rows"]
 
+Block = NDArray[np.float32] | Sequence[NDArray[np.float32]]
+"""Rows of one shape, as one array or several."""
 Step = tuple[int, int, bool, bool]
 """Rows to compare, and whether the smaller and the larger value are needed afterwards."""
 
@@ -64,14 +67,12 @@ def network(n: int, ranks: tuple[int, ...] | None = None) -> tuple[Step, ...]:
     return tuple(reversed(steps))
 
 
-def select_rows(
-    block: NDArray[np.float32], ranks: tuple[int, ...], *, keep: bool = False
-) -> list[NDArray[np.float32]]:
+def select_rows(block: Block, ranks: tuple[int, ...], *, keep: bool = False) -> list[NDArray[np.float32]]:
     """Find order statistics of every column.
 
     Parameters
     ----------
-    block : ndarray
+    block : ndarray, or sequence of ndarray
         Values ``(n, ...)``, used as working space. NaN spoils its column; +inf sorts last.
     ranks : tuple of int
         Wanted ranks, 0 for the smallest.
@@ -116,7 +117,7 @@ def order_rows(block: NDArray[np.float32]) -> Order:
     return Order(lowest, _middle(low, high), highest)
 
 
-def median_rows(block: NDArray[np.float32], *, keep: bool = False) -> NDArray[np.float32]:
+def median_rows(block: Block, *, keep: bool = False) -> NDArray[np.float32]:
     """Median of every column: the middle value, or the mean of the two middle values.
 
     `block` ``(n, ...)`` is used as working space unless it is to `keep`. The result owns its memory.
@@ -124,7 +125,7 @@ def median_rows(block: NDArray[np.float32], *, keep: bool = False) -> NDArray[np
     return _middle(*select_rows(block, ((len(block) - 1) // 2, len(block) // 2), keep=keep))
 
 
-def lower_median_rows(block: NDArray[np.float32], *, keep: bool = False) -> NDArray[np.float32]:
+def lower_median_rows(block: Block, *, keep: bool = False) -> NDArray[np.float32]:
     """Lower median of every column: the middle value, or the smaller of the two middle values.
 
     `block` ``(n, ...)`` is used as working space unless it is to `keep`. The result owns its memory.
@@ -140,9 +141,7 @@ def _middle(low: NDArray[np.float32], high: NDArray[np.float32]) -> NDArray[np.f
     return middle
 
 
-def _run(
-    block: NDArray[np.float32], steps: tuple[Step, ...], *, keep: bool = False
-) -> list[NDArray[np.float32]]:
+def _run(block: Block, steps: tuple[Step, ...], *, keep: bool = False) -> list[NDArray[np.float32]]:
     # Minimum and maximum need one row more than they have. Instead of copying it back, the row that
     # becomes free serves as the next spare one.
     rows = list(block)

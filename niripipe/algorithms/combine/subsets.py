@@ -477,44 +477,59 @@ class _Task:
         if self.mask is not None:
             none = np.zeros(where.size, np.uint16)
             mask = np.stack([none if one is None else one.at(rows, where) for one in self.mask])
-        found = {}
-        for k, places in nothing.items():
-            cut = np.ix_(np.array(self.subsets[k]), np.searchsorted(where, places))
-            noise = None if variance is None else variance[cut]
-            found[k] = self._combined(
-                k, rows, places, values[cut], noise, None if mask is None else mask[cut]
+        found: dict[int, Flags] = {}
+        for n in {len(self.subsets[k]) for k in nothing}:
+            # Subsets of as many inputs next to each other: the pixels are few, and the calls many.
+            some = {k: places for k, places in nothing.items() if len(self.subsets[k]) == n}
+            cuts = [
+                np.ix_(np.array(self.subsets[k]), np.searchsorted(where, places))
+                for k, places in some.items()
+            ]
+            found.update(
+                self._combined(
+                    rows,
+                    some,
+                    _side_by_side(values, cuts),
+                    None if variance is None else _side_by_side(variance, cuts),
+                    None if mask is None else _side_by_side(mask, cuts),
+                )
             )
         return found
 
     def _combined(
         self,
-        k: int,
         rows: slice,
-        places: NDArray[np.intp],
+        places: dict[int, NDArray[np.intp]],
         values: Float32,
         variance: Float32 | None,
         mask: NDArray[np.uint16] | None,
-    ) -> Flags:
-        """Combine the inputs ``(n, pixels)`` of a subset in some pixels with regard to their flags."""
-        n = places.size
+    ) -> dict[int, Flags]:
+        """Combine inputs ``(n, pixels)`` with regard to their flags, those of one subset after another."""
+        pixels = values.shape[1]
         out = Combined(
-            np.empty(n, np.float32),
-            np.empty(n, np.float32),
-            None if mask is None else np.zeros(n, np.uint16),
-            np.empty(n, np.uint16),
+            np.empty(pixels, np.float32),
+            np.empty(pixels, np.float32),
+            None if mask is None else np.zeros(pixels, np.uint16),
+            np.empty(pixels, np.uint16),
             None,
         )
-        combine_special(values, variance, mask, None, _median_of(len(values)), out, np.arange(n))
-        self.out[k][rows].reshape(-1)[places] = out.data
-        if self.out_variance is not None:
-            self.out_variance[k][rows].reshape(-1)[places] = out.variance
-        if self.out_number is not None:
-            self.out_number[k][rows].reshape(-1)[places] = out.count
-        if out.mask is None:
-            return Flags.none()
-        order = np.argsort(places)
-        order = order[out.mask[order] != 0]
-        return Flags((places[order] + rows.start * self.shape[1]).astype(np.int32), out.mask[order])
+        combine_special(values, variance, mask, None, _median_of(len(values)), out, np.arange(pixels))
+        found, first = {}, 0
+        for k, there in places.items():
+            own = slice(first, first + there.size)
+            first = own.stop
+            self.out[k][rows].reshape(-1)[there] = out.data[own]
+            if self.out_variance is not None:
+                self.out_variance[k][rows].reshape(-1)[there] = out.variance[own]
+            if self.out_number is not None:
+                self.out_number[k][rows].reshape(-1)[there] = out.count[own]
+            found[k] = Flags.none()
+            if out.mask is not None:
+                order = np.argsort(there)
+                order = order[out.mask[own][order] != 0]
+                where = there[order] + rows.start * self.shape[1]
+                found[k] = Flags(where.astype(np.int32), out.mask[own][order])
+        return found
 
 
 def _median_of(n: int) -> Settings:
@@ -554,7 +569,7 @@ def _joined(node: _Node, entering: list[Float32], low: int, high: int) -> Float3
     """Return the ranks `low` to `high` of the inputs of a node and new ones."""
     rows, first, size = node.rows, node.first, node.size
     if not len(rows):
-        return np.stack(select_rows(np.stack(entering), tuple(range(low, high + 1))))
+        return np.stack(select_rows(entering, tuple(range(low, high + 1)), keep=True))
     for value in entering:
         # What is below the lowest row is unknown, unless there is nothing: its rank becomes that of the next.
         bottom, top = first == 0, first + len(rows) == size
@@ -568,6 +583,10 @@ def _joined(node: _Node, entering: list[Float32], low: int, high: int) -> Float3
             np.maximum(rows[-1], value, out=wider[-1])
         rows, first, size = wider, first + (not bottom), size + 1
     return rows[low - first : high - first + 1]
+
+
+def _side_by_side(plane: NDArray[Any], cuts: Sequence[tuple[NDArray[np.intp], ...]]) -> NDArray[Any]:
+    return np.concatenate([plane[cut] for cut in cuts], axis=1)
 
 
 def _as_mask(mask: RowSource | None) -> MaskSource | _Rows | None:
