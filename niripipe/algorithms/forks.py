@@ -17,6 +17,8 @@ import signal
 import sys
 import time
 import warnings
+import weakref
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from typing import Any, BinaryIO, NoReturn, TypeVar
@@ -24,7 +26,7 @@ from typing import Any, BinaryIO, NoReturn, TypeVar
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-__all__ = ["can_fork", "fork_seconds", "map_forked", "shared_empty"]
+__all__ = ["SharedRoom", "can_fork", "fork_seconds", "map_forked", "shared_empty"]
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -58,10 +60,37 @@ def shared_empty(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
 
     It is given back to the system as soon as nobody has it. Where there are no copies it is like any other.
     """
-    size = int(np.prod(shape, dtype=np.intp)) * np.dtype(dtype).itemsize
-    if not can_fork() or size == 0:
-        return np.empty(shape, dtype)
-    return np.ndarray(shape, dtype, buffer=mmap.mmap(-1, size))
+    return SharedRoom().empty(shape, dtype)
+
+
+class SharedRoom:
+    """Room for arrays as `shared_empty` gives them, which is used again when nobody has them any more.
+
+    New memory costs a page fault every 4096 bytes, in each process: more than many a result takes to compute.
+    """
+
+    def __init__(self) -> None:
+        self._free: defaultdict[int, list[mmap.mmap]] = defaultdict(list)
+
+    def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+        """Return an array of arbitrary values."""
+        size = int(np.prod(shape, dtype=np.intp)) * np.dtype(dtype).itemsize
+        if not can_fork() or size == 0:
+            return np.empty(shape, dtype)
+        memory = self._free[size].pop() if self._free[size] else mmap.mmap(-1, size)
+        array: NDArray[Any] = np.ndarray(shape, dtype, buffer=memory)
+        # All views of the array keep it alive. Afterwards the memory is back here, or, without a here, gone.
+        weakref.finalize(array, _give_back, weakref.ref(self), memory).atexit = False
+        return array
+
+    def _take_back(self, memory: mmap.mmap) -> None:
+        self._free[len(memory)].append(memory)
+
+
+def _give_back(room: weakref.ref[SharedRoom], memory: mmap.mmap) -> None:
+    owner = room()
+    if owner is not None:
+        owner._take_back(memory)
 
 
 def map_forked(func: Callable[[_Item], _Result], items: Sequence[_Item], *, processes: int) -> list[_Result]:

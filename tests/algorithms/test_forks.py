@@ -6,13 +6,14 @@ import os
 import signal
 import threading
 import time
+import weakref
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from niripipe.algorithms import detect, forks, parallel
-from niripipe.algorithms.forks import can_fork, map_forked, shared_empty
+from niripipe.algorithms.forks import SharedRoom, can_fork, map_forked, shared_empty
 from niripipe.algorithms.parallel import even_rows, row_blocks, share_items
 
 pytestmark = pytest.mark.skipif(not can_fork(), reason="this system does not copy processes")
@@ -65,6 +66,39 @@ def test_what_helpers_write_into_shared_arrays_is_seen_here():
     assert {HERE} < set(workers)
     assert not np.array_equal(own, plane)
     assert shared_empty((0, 3), np.uint8).shape == (0, 3)
+
+
+def test_room_is_used_again_as_soon_as_nobody_has_the_array():
+    room = SharedRoom()
+    plane = room.empty((40, 7), np.float32)
+    place = plane.ctypes.data
+    part = plane[3:5].reshape(-1).view(np.uint32)
+    del plane
+    other = room.empty((40, 7), np.float32)
+    assert other.ctypes.data != place
+    part[:] = 7
+    del part
+    again = room.empty((7, 40), np.int32)
+    assert again.ctypes.data == place
+
+    def fill(value):
+        again[value] = value
+
+    map_forked(fill, range(7), processes=2)
+    assert (again == np.arange(7)[:, None]).all()
+
+
+def test_room_goes_with_its_owner():
+    room = SharedRoom()
+    kept, left = room.empty((4, 5), np.float32), room.empty((4, 5), np.float32)
+    memory = [weakref.ref(array.base) for array in (kept, left)]
+    del left
+    assert [one() is None for one in memory] == [False, False]
+    del room
+    assert [one() is None for one in memory] == [False, True]
+    kept[:] = 3
+    del kept
+    assert memory[0]() is None
 
 
 def test_the_first_error_in_order_is_raised_and_nothing_after_it_matters():

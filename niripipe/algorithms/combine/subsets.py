@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from niripipe.algorithms.flags import Flags
-from niripipe.algorithms.forks import can_fork, map_forked, shared_empty
+from niripipe.algorithms.forks import SharedRoom, can_fork, map_forked
 from niripipe.algorithms.parallel import check_threads, even_rows, map_items, row_blocks
 from niripipe.algorithms.sorting import select_rows
 from niripipe.algorithms.sources import RowSource
@@ -137,9 +137,10 @@ def subset_medians(
     result_bytes = (4 + 4 * (variance is not None) + numbers) * shape[0] * shape[1]
     held = int(np.clip(_HELD_BYTES // result_bytes, 2, _HELD))
     turns = math.ceil(len(wanted) / held)
+    room = SharedRoom()
     for turn in range(turns):
         part = slice(turn * len(wanted) // turns, (turn + 1) * len(wanted) // turns)
-        task = _Task(planes, variance, mask, wanted[part], scales, zeros, numbers, shape, threads)
+        task = _Task(planes, variance, mask, wanted[part], scales, zeros, numbers, room, threads)
         rows = rows_per_block or max(_BLOCK_VALUES // (len(task.members) * max(shape[1], 1)), 2)
         blocks = row_blocks(shape[0], even_rows(shape[0], rows, threads))
         if task.apart:
@@ -264,7 +265,7 @@ class _Task:
         scale: NDArray[np.float64],
         zero: NDArray[np.float64],
         numbers: bool,
-        shape: tuple[int, int],
+        room: SharedRoom,
         threads: int,
     ) -> None:
         self.members = sorted(set().union(*subsets))
@@ -278,12 +279,12 @@ class _Task:
         if mask is not None and any(one is not None for one in mask):
             self.mask = [_as_mask(mask[k]) for k in self.members]
         self.scale, self.zero = scale[self.members], zero[self.members]
-        self.shape = shape
+        self.shape = shape = data[0].shape
         self.counter = np.dtype(np.uint8 if len(self.members) < 256 else np.uint16)
         # Whether other processes are to do a part of it, and have to write where it is seen here.
         work = len(subsets) * len(self.members) * math.prod(shape)
         self.apart = threads > 1 and can_fork() and work >= _APART
-        empty = shared_empty if self.apart else np.empty
+        empty = room.empty if self.apart else np.empty
         self.out: list[Float32] = [empty(shape, np.float32) for _ in subsets]
         self.out_variance: list[Float32] | None = None
         if variance is not None:
