@@ -200,11 +200,17 @@ def _medians(data: Float32, left_out: LeftOut) -> Float32:
     n, pixels = data.shape
     first = np.float32(np.inf) if n % 2 == 0 else -np.float32(np.inf)
     medians = np.empty(pixels, np.float32)
-    for some in row_blocks(pixels, max(_SORTED // n, 1)):
+    parts = row_blocks(pixels, max(_SORTED // n, 1))
+    edges = [*(some.start for some in parts), pixels]
+    cuts = [np.searchsorted(where, edges).tolist() for where in left_out.where]
+    for number, some in enumerate(parts):
         values = data[:, some].copy()
-        for value, where, odd in zip(values, left_out.where, left_out.first_and_every_second, strict=True):
-            begin, end = np.searchsorted(where, (some.start, some.stop))
-            value[where[begin:end] - some.start] = np.where(odd[begin:end], first, -first)
+        for value, where, odd, cut in zip(
+            values, left_out.where, left_out.first_and_every_second, cuts, strict=True
+        ):
+            there = slice(cut[number], cut[number + 1])
+            if there.start < there.stop:
+                value[where[there] - some.start] = np.where(odd[there], first, -first)
         medians[some] = lower_median_rows(values)
     return medians
 
