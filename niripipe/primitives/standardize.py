@@ -236,13 +236,13 @@ class Standardize(PrimitivesBase):
             if params.user_bpm is None and book.reasons.get("processed_bpm"):
                 log.stdinfo("no bad pixel mask is applied: %s", book.reasons["processed_bpm"])
         found = self.study(_found_flags, frames)
+        flagged = []
         for frame, flags in zip(frames, found, strict=True):
             if flags is None:
                 self.note(frame, skipped("the frame has a data-quality plane already"))
-            else:
-                self._add_dq(frame, flags, params)
+            flagged.append(None if flags is None else self._add_dq(frame, flags, params))
         if params.latency:
-            _add_latency(frames, params, self.study)
+            _add_latency(frames, flagged, params, self.study)
         if params.add_illum_mask:
             for frame in frames:
                 self._add_illumination(frame, params.illum_mask)
@@ -251,7 +251,7 @@ class Standardize(PrimitivesBase):
     @primitive
     def addLatencyToDQ(self, frames: list[AstroData], params: AddLatencyToDQParams) -> list[AstroData]:
         """Flag (bit 8) pixels that were saturated in a frame that ended less than `time` before."""
-        _add_latency(frames, params, self.study)
+        _add_latency(frames, [None] * len(frames), params, self.study)
         return frames
 
     @primitive(stamp="ADILLMSK")
@@ -349,8 +349,11 @@ class Standardize(PrimitivesBase):
 
     # -- helpers -------------------------------------------------------------------------------------
 
-    def _add_dq(self, frame: AstroData, flags: Flags, params: AddDQParams) -> None:
-        """Give a frame a mask of what its pixels say and of its bad pixel masks."""
+    def _add_dq(self, frame: AstroData, flags: Flags, params: AddDQParams) -> Flags:
+        """Give a frame a mask of what its counts say and of its bad pixel masks.
+
+        Returns the flags of the pixels of which the counts say something.
+        """
         ext = frame[0]
         bad = [clipped(frame, bpm)[0].read("data") for bpm in self._bad_pixel_masks(frame, params)]
         height, width = ext.shape
@@ -365,6 +368,10 @@ class Standardize(PrimitivesBase):
             ext.mask = mask_of(slice(None))
         else:
             ext.compute_mask(mask_of)
+        both = flags.bits.copy()
+        for plane in bad:
+            both |= plane.reshape(-1)[flags.where].astype(np.uint16)
+        return Flags(flags.where, both)
 
     def _bad_pixel_masks(self, frame: AstroData, params: AddDQParams) -> list[AstroData]:
         book = self.context.calibrations
@@ -557,6 +564,7 @@ def _fixed(frame: AstroData, done: str, keyword: str = "") -> Outcome:
 
 def _add_latency(
     frames: list[AstroData],
+    flagged: list[Flags | None],
     params: LatencyParams,
     each: Callable[[Callable[[Any], Any], list[Any]], list[Any]],
 ) -> None:
@@ -565,17 +573,18 @@ def _add_latency(
     The exposure right before counts from its end, so that long exposures have an afterglow too. With
     `decay` the afterglow falls off from the end of the earlier exposure, ``residual exp(-t / decay)`` of
     the saturation level, and only counts as long as it stands out of the noise of the frame.
+
+    Of frames whose counts were just looked at, `flagged` has the flags; of others the masks are searched.
     """
-    dated = [(frame.ut_datetime(), frame) for frame in frames if frame[0].rows("mask") is not None]
-    dated = sorted((pair for pair in dated if pair[0] is not None), key=lambda pair: pair[0])
-    # Only flags set before this loop are propagated, so persistence does not chain; and detector defects,
-    # which look saturated in every frame, leave no afterglow.
+    pairs = zip(frames, flagged, strict=True)
+    known = [
+        (frame.ut_datetime(), frame, flags) for frame, flags in pairs if frame[0].rows("mask") is not None
+    ]
+    known = sorted((one for one in known if one[0] is not None), key=lambda one: one[0])
+    dated = [(start, frame) for start, frame, _ in known]
+    # Only flags set before this loop are propagated, so persistence does not chain.
     wanted = bits.SATURATED | (bits.NON_LINEAR if params.non_linear else 0)
-    # Read from where they are: many frames need not be in memory at once.
-    latent = each(
-        lambda frame: dq.where_flagged(frame[0].rows("mask"), wanted, ignore=bits.BAD),
-        [frame for _, frame in dated],
-    )
+    latent = each(lambda one: _bright(one[1], one[2], wanted), known)
     exposures = [frame.exposure_time() or 0.0 for _, frame in dated]
     glowing = []
     for i, (start, frame) in enumerate(dated):
@@ -593,6 +602,18 @@ def _add_latency(
             glowing.append((frame, earlier_ones))
     for frame, earlier_ones in glowing:
         _flag_latency(frame, earlier_ones)
+
+
+def _bright(frame: AstroData, flags: Flags | None, wanted: int) -> NDArray[np.intp]:
+    """Return rows and columns of the pixels with some bits, but for defects.
+
+    Defects of the detector look saturated in every frame, and leave no afterglow.
+    """
+    if flags is None:
+        # Read from where they are: many frames need not be in memory at once.
+        return dq.where_flagged(frame[0].rows("mask"), wanted, ignore=bits.BAD)
+    bright = (flags.bits & np.uint16(wanted) != 0) & (flags.bits & np.uint16(bits.BAD) == 0)
+    return np.stack(np.divmod(flags.where[bright].astype(np.intp), frame[0].shape[1]), axis=1)
 
 
 def _still_glows(frame: AstroData, earlier: AstroData, since: float, params: LatencyParams) -> bool:
