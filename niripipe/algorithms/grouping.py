@@ -5,6 +5,7 @@ All decisions are made on small records, without frames, and each comes with its
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -136,12 +137,13 @@ def angular_separation(first: Position, second: Position) -> float:
 
     Vincenty's form of the great-circle distance, exact for small and for large angles.
     """
-    lon, lat1, lat2 = np.deg2rad([second[0] - first[0], first[1], second[1]])
-    across = np.hypot(
-        np.cos(lat2) * np.sin(lon), np.cos(lat1) * np.sin(lat2) - np.sin(lat1) * np.cos(lat2) * np.cos(lon)
+    lon, lat1, lat2 = map(math.radians, (second[0] - first[0], first[1], second[1]))
+    across = math.hypot(
+        math.cos(lat2) * math.sin(lon),
+        math.cos(lat1) * math.sin(lat2) - math.sin(lat1) * math.cos(lat2) * math.cos(lon),
     )
-    along = np.sin(lat1) * np.sin(lat2) + np.cos(lat1) * np.cos(lat2) * np.cos(lon)
-    return float(np.rad2deg(np.arctan2(across, along)))
+    along = math.sin(lat1) * math.sin(lat2) + math.cos(lat1) * math.cos(lat2) * math.cos(lon)
+    return math.degrees(math.atan2(across, along))
 
 
 def great_circle_step(start: Position, end: Position, fraction: float) -> Position:
