@@ -13,6 +13,7 @@ from niripipe.algorithms.combine import (
     median_variance_factors,
     subset_medians,
 )
+from niripipe.algorithms.combine import subsets as subsets_module
 from niripipe.errors import DataError, ParameterError
 
 BRIGHT = 2 | 4
@@ -123,10 +124,12 @@ def test_variances_and_masks_may_be_missing():
 @pytest.mark.parametrize("rows", [1, 4, 100])
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("flagged", [0.03, 0.2])
-def test_neither_blocks_nor_threads_change_a_bit(rows, threads, flagged):
+@pytest.mark.parametrize("together", [0, 300])
+def test_neither_blocks_nor_threads_change_a_bit(rows, threads, flagged, together, monkeypatch):
     data, variance, mask = planes(12, 5, flagged=flagged)
     subsets = [tuple(k for k in range(12) if k != left_out) for left_out in range(12)]
     usual = medians(data, variance, mask, subsets)
+    monkeypatch.setattr(subsets_module, "_TOGETHER", together)
     for found, same in zip(
         medians(data, variance, mask, subsets, rows_per_block=rows, threads=threads),
         usual,

@@ -44,6 +44,8 @@ _BLOCK_VALUES, _SORTED, _INSERTED = 1 << 22, 1 << 16, 1 << 15
 _APART = 1 << 26
 # Taking a value out costs about as much as two insertions into a shared part of the tree save.
 _MOST_GAPS = 4
+# Up to so many values, pixels without a clean input of several subsets are combined at once.
+_TOGETHER = 1 << 18
 # Up to this share of masked pixels in a block, it is quicker to do them again than to heed masks everywhere.
 _FEW = 0.4
 
@@ -479,9 +481,8 @@ class _Task:
             none = np.zeros(where.size, np.uint16)
             mask = np.stack([none if one is None else one.at(rows, where) for one in self.mask])
         found: dict[int, Flags] = {}
-        for n in {len(self.subsets[k]) for k in nothing}:
-            # Subsets of as many inputs next to each other: the pixels are few, and the calls many.
-            some = {k: places for k, places in nothing.items() if len(self.subsets[k]) == n}
+        for alike in self._alike(nothing):
+            some = {k: nothing[k] for k in alike}
             cuts = [
                 np.ix_(np.array(self.subsets[k]), np.searchsorted(where, places))
                 for k, places in some.items()
@@ -496,6 +497,19 @@ class _Task:
                 )
             )
         return found
+
+    def _alike(self, nothing: dict[int, NDArray[np.intp]]) -> list[list[int]]:
+        """Group subsets of as many inputs, as long as they have few pixels together: calls are what costs."""
+        groups: list[list[int]] = []
+        number = values = 0
+        for k in sorted(nothing, key=lambda k: len(self.subsets[k])):
+            own = len(self.subsets[k]) * nothing[k].size
+            if len(self.subsets[k]) != number or values + own > _TOGETHER:
+                groups.append([])
+                values = 0
+            number, values = len(self.subsets[k]), values + own
+            groups[-1].append(k)
+        return groups
 
     def _combined(
         self,
