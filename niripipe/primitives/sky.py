@@ -280,7 +280,7 @@ class Sky(PrimitivesBase):
             skies,
             partners,
             params,
-            threads=self.workers,
+            threads=self.most_workers,
             with_variance=params.propagate_variance,
         )
         del skies
