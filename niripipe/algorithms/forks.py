@@ -79,7 +79,7 @@ class SharedRoom:
             return np.empty(shape, dtype)
         memory = self._free[size].pop() if self._free[size] else mmap.mmap(-1, size)
         array: NDArray[Any] = np.ndarray(shape, dtype, buffer=memory)
-        # All views of the array keep it alive. Afterwards the memory is back here, or, without a here, gone.
+        # Views keep the array alive. When all are gone the memory is back in this room, or gone with it.
         weakref.finalize(array, _give_back, weakref.ref(self), memory).atexit = False
         return array
 
