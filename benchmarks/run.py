@@ -9,6 +9,7 @@ imports, or, for importing and for the tutorial as a whole, the process from its
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
 import os
@@ -151,13 +152,12 @@ def watched(command: list[str]) -> float:
 def _family(process: int) -> list[int]:
     """Return a process and all that it has started."""
     found = [process]
-    for task in Path(f"/proc/{process}/task").glob("*"):
-        try:
-            children = (task / "children").read_text().split()
-        except OSError:
-            continue
-        for child in children:
-            found += _family(int(child))
+    # Any of them may end meanwhile.
+    with contextlib.suppress(OSError):
+        for task in list(Path(f"/proc/{process}/task").iterdir()):
+            with contextlib.suppress(OSError):
+                for child in (task / "children").read_text().split():
+                    found += _family(int(child))
     return found
 
 

@@ -35,7 +35,7 @@ Bool = NDArray[np.bool_]
 Subset = tuple[int, ...]
 
 # How many results are made and held at a time at most, and their bytes; each time their inputs are read anew.
-_HELD, _HELD_BYTES = 20, 84 << 20
+_HELD, _HELD_BYTES = 20, 105 << 20
 # Values in a block of rows of all inputs, pixels that are sorted at a time, row by row, and pixels into whose
 # ranks values are inserted at a time, many ranks in a call. Longer calls would leave the cache, and with
 # shorter ones threads wait for the interpreter: measured.
