@@ -349,10 +349,11 @@ class Standardize(PrimitivesBase):
 
     # -- helpers -------------------------------------------------------------------------------------
 
-    def _add_dq(self, frame: AstroData, flags: Flags, params: AddDQParams) -> Flags:
+    def _add_dq(self, frame: AstroData, flags: Flags, params: AddDQParams) -> Flags | None:
         """Give a frame a mask of what its counts say and of its bad pixel masks.
 
-        Returns the flags of the pixels of which the counts say something.
+        Returns the flags of the pixels of which the counts say something; None if a bad pixel mask says more
+        than that pixels are bad.
         """
         ext = frame[0]
         bad = [clipped(frame, bpm)[0].read("data") for bpm in self._bad_pixel_masks(frame, params)]
@@ -368,6 +369,8 @@ class Standardize(PrimitivesBase):
             ext.mask = mask_of(slice(None))
         else:
             ext.compute_mask(mask_of)
+        if any(plane.max(initial=0) > bits.BAD for plane in bad):
+            return None
         both = flags.bits.copy()
         for plane in bad:
             both |= plane.reshape(-1)[flags.where].astype(np.uint16)

@@ -332,6 +332,22 @@ def test_detector_defects_leave_no_persistence():
     assert not int(b.main[1][0].mask[2, 3]) & DQ.cosmic_ray
 
 
+@pytest.mark.parametrize("value", [1, 4, 5])
+def test_persistence_is_the_same_whether_flags_were_just_found_or_are_searched(value):
+    masks = []
+    for together in (True, False):
+        pixels = np.full(make.SHAPE, 100.0)
+        pixels[2, 3] = pixels[5, 6] = 30000
+        frames = [make.frame(pixels, number=i + 1, UT=f"08:0{i}:00.0") for i in range(2)]
+        b = make.prepared(frames)
+        b.p.addDQ(static_bpm=None, user_bpm=_bpm([(2, 3), (8, 9)], value=value), latency=together)
+        if not together:
+            b.p.addLatencyToDQ()
+        masks.append([np.array(ad[0].mask) for ad in b.main])
+    np.testing.assert_array_equal(*masks)
+    assert int(masks[0][1][5, 6]) & DQ.cosmic_ray
+
+
 def test_persistence_finds_its_pixel_in_a_subarray():
     pixels = np.full(make.SHAPE, 100.0)
     pixels[20, 21] = pixels[1, 1] = 30000
