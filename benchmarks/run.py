@@ -154,7 +154,7 @@ def _family(process: int) -> list[int]:
     found = [process]
     # Any of them may end meanwhile.
     with contextlib.suppress(OSError):
-        for task in list(Path(f"/proc/{process}/task").iterdir()):
+        for task in Path(f"/proc/{process}/task").iterdir():
             with contextlib.suppress(OSError):
                 for child in (task / "children").read_text().split():
                     found += _family(int(child))

@@ -130,11 +130,6 @@ class Runner(Protocol):
         """How many threads or processes an algorithm may use now."""
         ...
 
-    @property
-    def most_workers(self) -> int:
-        """How many an algorithm may use that takes much longer than what goes on beside the reduction."""
-        ...
-
     def call(
         self,
         owner: PrimitivesBase,
@@ -349,11 +344,6 @@ class PrimitivesBase:
     def workers(self) -> int:
         """How many threads or processes an algorithm may use now."""
         return self.runner.workers
-
-    @property
-    def most_workers(self) -> int:
-        """How many an algorithm may use that takes much longer than what goes on beside the reduction."""
-        return self.runner.most_workers
 
     def map(self, function: Callable[[T], R], items: Iterable[T], *, light: bool = False) -> list[R]:
         """Apply a function to independent items, on as many threads as the reduction has.

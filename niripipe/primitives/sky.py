@@ -280,7 +280,8 @@ class Sky(PrimitivesBase):
             skies,
             partners,
             params,
-            threads=self.most_workers,
+            # All, for what goes on beside ends long before this.
+            threads=self.context.threads,
             with_variance=params.propagate_variance,
         )
         del skies

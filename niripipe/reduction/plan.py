@@ -215,10 +215,6 @@ class _Notes:
     def workers(self) -> int:
         return 1
 
-    @property
-    def most_workers(self) -> int:
-        return 1
-
     def map(self, function: Callable[[T], R], items: Sequence[T], *, light: bool = False) -> list[R]:
         return [function(item) for item in items]
 

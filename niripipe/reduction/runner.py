@@ -169,13 +169,10 @@ class RecipeRunner:
 
         What goes on beside the reduction has a processor, and what runs on a thread of many uses that alone.
         """
+        if getattr(self._in_worker, "busy", False):
+            return 1
         beside = self._beside is not None and not self._beside.done()
-        return max(self.most_workers - beside, 1)
-
-    @property
-    def most_workers(self) -> int:
-        """How many an algorithm may use that takes much longer than what goes on beside the reduction."""
-        return 1 if getattr(self._in_worker, "busy", False) else self._threads
+        return max(self._threads - beside, 1)
 
     def map(self, function: Callable[[T], R], items: Sequence[T], *, light: bool = False) -> list[R]:
         """Apply a function to independent items, on threads, and return the results in order.

@@ -180,8 +180,10 @@ def test_where_there_is_no_room_for_files_all_is_done_nevertheless(missing, monk
         raise OSError("too many open files")
 
     monkeypatch.setattr(os, missing, none)
+    found = map_forked(lambda k: (k, os.getpid()), range(5), processes=3)
+    assert [k for k, _ in found] == list(range(5))
     # A helper that cannot be waited for may have done some of it before it is stopped.
-    assert map_forked(squared, range(5), processes=3) == [k * k for k in range(5)]
+    assert missing == "pidfd_open" or {process for _, process in found} == {HERE}
     with pytest.raises(ChildProcessError):
         os.waitpid(-1, os.WNOHANG)
 

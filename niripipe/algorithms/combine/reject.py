@@ -43,11 +43,11 @@ def doubtful(
     """
     centre = order.median
     above, below = order.highest - centre, centre - order.lowest
-    slack = np.abs(centre)
+    level = np.abs(centre)
+    slack = level * _ULP
     if settings.reject == "varclip":
         assert variance is not None
         # The largest deviation against the smallest variance: a few pixels more, and one pass in all.
-        slack *= _ULP
         nearer = np.float32(min(settings.hsigma, settings.lsigma)) ** 2 * (1 - _MARGIN)
         far = np.maximum(above, below, out=above)
         far += slack
@@ -68,7 +68,7 @@ def doubtful(
     mean -= centre
     np.abs(mean, out=mean)
     rounding = np.maximum(above, below)
-    rounding += slack
+    rounding += level
     rounding *= n * _ROUNDING
     mean += rounding
     mean *= mean
@@ -76,7 +76,6 @@ def doubtful(
     np.clip(squares, 0, np.inf, out=squares)
     spread = np.sqrt(squares, out=squares)
     spread *= 1 - _MARGIN
-    slack *= _ULP
     # Deviations of nothing at all are not outliers, even where the spread is nothing at all.
     found: Bool = (above > np.float32(settings.hsigma) * spread - slack) & (above > 0)
     found |= (below > np.float32(settings.lsigma) * spread - slack) & (below > 0)
