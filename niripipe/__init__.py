@@ -6,7 +6,10 @@ The names below are loaded when they are first used, so that importing the packa
 
 from __future__ import annotations
 
+import gc
 import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -39,11 +42,24 @@ _HOMES = {
 }
 
 
+@contextmanager
+def _cycles_uncollected() -> Iterator[None]:
+    """Keep Python from looking for garbage time and again while modules are loaded, which make none."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
 def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
-    if name in __all__:
-        return importlib.import_module(f"niripipe.{name}")
+    with _cycles_uncollected():
+        if name in _HOMES:
+            return getattr(importlib.import_module(_HOMES[name]), name)
+        if name in __all__:
+            return importlib.import_module(f"niripipe.{name}")
     raise AttributeError(f"module 'niripipe' has no attribute {name!r}")
 
 

@@ -23,6 +23,7 @@ __all__ = [
     "plane_rows",
     "row_blocks",
     "share_items",
+    "tapering_blocks",
     "workers",
 ]
 
@@ -84,6 +85,37 @@ def even_rows(n_rows: int, rows_per_block: int, workers: int) -> int:
     """Return how many rows, at most so many, a block has if each worker is to get as many blocks."""
     blocks = math.ceil(n_rows / rows_per_block / workers) * workers
     return max(math.ceil(n_rows / max(blocks, 1)), 1)
+
+
+def tapering_blocks(n_rows: int, rows_per_block: int, workers: int, *, least: int) -> list[slice]:
+    """Cut rows into blocks that become smaller, so that workers who take them in order end together.
+
+    Parameters
+    ----------
+    n_rows : int
+        Number of rows.
+    rows_per_block : int
+        Rows of a block at most.
+    workers : int
+        How many take blocks, each the next one when it has done one.
+    least : int
+        Rows of a block at least, but for the last one.
+
+    Returns
+    -------
+    list of slice
+        The blocks, from the first row on.
+    """
+    blocks: list[slice] = []
+    done = 0
+    while done < n_rows:
+        # Half of what is left, shared evenly.
+        height = min(max(math.ceil((n_rows - done) / (2 * workers)), least), rows_per_block)
+        for _ in range(workers):
+            if done < n_rows:
+                blocks.append(slice(done, min(done + height, n_rows)))
+                done = blocks[-1].stop
+    return blocks
 
 
 def map_blocks(

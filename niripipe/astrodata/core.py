@@ -196,12 +196,12 @@ class AstroData:
         self._refuse_slice("path")
         self._parts.path = None if path is None else os.fspath(path)
         if self._parts.orig_filename is None and path is not None:
-            self._parts.orig_filename = Path(path).name
+            self._parts.orig_filename = naming.base_name(os.fspath(path))
 
     @property
     def filename(self) -> str | None:
         """File name without folder. Setting it keeps the folder of `path`."""
-        return None if self.path is None else Path(self.path).name
+        return None if self.path is None else naming.base_name(self.path)
 
     @filename.setter
     def filename(self, name: str | os.PathLike[str]) -> None:

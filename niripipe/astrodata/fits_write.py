@@ -13,6 +13,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
@@ -364,12 +365,12 @@ def _header_bytes(hdu: _Hdu, data_sum: int, path: Path) -> bytes:
                 for card in hdu.header.cards
                 if card.keyword not in skip and not is_structural(card.keyword)
             )
-            first = "".join(fits.Card(*card).image for card in hdu.mandatory)
-            named = "".join(fits.Card(*card).image for card in hdu.named)
+            first = "".join(_card_image(*card) for card in hdu.mandatory)
+            named = "".join(_card_image(*card) for card in hdu.named)
     except (fits.VerifyError, ValueError) as error:
         raise DataError("a header cannot be written", file=path, found=str(error)) from error
     sums = (
-        fits.Card("CHECKSUM", "0" * 16, "HDU checksum").image
+        _card_image("CHECKSUM", "0" * 16, "HDU checksum")
         + fits.Card("DATASUM", str(data_sum), "Data checksum").image
     )
     text: bytes = (first + named + own + sums + "END".ljust(80)).encode("ascii", "replace")
@@ -377,6 +378,15 @@ def _header_bytes(hdu: _Hdu, data_sum: int, path: Path) -> bytes:
     position = text.rindex(b"CHECKSUM= '", 0, text.rindex(b"DATASUM =")) + 11
     code = _encode(0xFFFFFFFF ^ _ones_add(datasum(text), data_sum))
     return text[:position] + code + text[position + 16 :]
+
+
+@lru_cache(maxsize=1024, typed=True)
+def _card_image(keyword: str, value: Any, comment: str) -> str:
+    """Return the text of a card; HDUs have most of those in common that describe their layout."""
+    from astropy.io import fits
+
+    image: str = fits.Card(keyword, value, comment).image
+    return image
 
 
 def _ones_add(a: int, b: int) -> int:

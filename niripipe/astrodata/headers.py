@@ -237,25 +237,32 @@ class WatchedHeader(fits.Header):  # type: ignore[misc]  # astropy carries no ty
             and (first_comment is None or header_cards.is_text(first_comment))
         ):
             return False
-        place: Any = self
-        waits = self._unread and key not in self._set_since
-        if waits:
-            # Tried on the card alone, or behind the last one; the others need not be made.
-            own = [image for image in self._images if image.startswith(f"{key:8}= ")][:1]
-            cards = header_cards.read_cards(own or self._images[-1:])
-            place = SimpleNamespace(**header_cards.index_cards(cards))
+        waits = self._unread and (key not in self._set_since or key not in self._as_read)
+        place: Any = self._alone(key) if waits else self
         is_new = key not in place._keyword_indices
         comment = first_comment if is_new else comment
         value = header_cards.set_card(place, key, value, comment)
         if value is header_cards.UNUSUAL:
             return False
         if waits:
+            if comment is None and key in self._set_since:
+                comment = self._set_since[key][1]
             self._set_since[key] = value, comment
         self._values[key] = value
         if is_new and self._keywords is not None:
             self._keywords |= {key}
         self._modified = True
         return True
+
+    def _alone(self, key: str) -> SimpleNamespace:
+        """Return what stands for this unread header where one keyword is set: its card, or the last one."""
+        images = self._images[-1:]
+        if key in self._as_read:
+            images = tuple(image for image in self._images if image.startswith(f"{key:8}= "))[:1]
+        place = SimpleNamespace(**header_cards.index_cards(header_cards.read_cards(images)))
+        if key in self._set_since:
+            header_cards.set_card(place, key, *self._set_since[key])
+        return place
 
     def _drop(self, keys: Collection[str]) -> None:
         """Remove all cards of these keywords, spelt as astropy normalizes them."""

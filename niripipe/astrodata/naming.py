@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import PurePath
 
-__all__ = ["product_name", "split_name"]
+__all__ = ["base_name", "product_name", "split_name"]
 
 _COMPRESSED = (".gz", ".bz2", ".fz")
 
 
+@lru_cache(maxsize=4096)
+def base_name(path: str) -> str:
+    """Return a file name without the folder in front of it."""
+    return PurePath(path).name
+
+
+@lru_cache(maxsize=4096)
 def split_name(name: str) -> tuple[str, str]:
     """Split a file name into stem and extension, without compression.
 

@@ -220,9 +220,11 @@ class ArrayPlane(Held[NDArray[Any]]):
     @property
     def nbytes(self) -> int:
         """Bytes in memory, of the array and of what it is made from; 0 while all that is on disk."""
-        value, loader = self._shared.value, self._shared.loader
-        inside = sum(plane.nbytes for plane in _made_from(loader))
-        return inside + (0 if value is None else value.nbytes)
+        value = self._shared.value
+        size = 0 if value is None else value.nbytes
+        for plane in _made_from(self._shared.loader):
+            size += plane.nbytes
+        return size
 
     def view(self) -> NDArray[Any]:
         """Return a read-only view, without copying."""

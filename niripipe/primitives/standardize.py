@@ -465,8 +465,8 @@ def _standardize_headers(frame: AstroData, software: str, mode: str) -> None:
     for key, (value, comment) in values.items():
         if value is not None:
             ext.hdr.set(key, value, comment)
-        if key != "PIXSCALE":
-            phu.remove(key, ignore_missing=True)
+        if key != "PIXSCALE" and key in phu:
+            phu.remove(key)
     if values["PIXSCALE"][0] is not None:
         phu.set("PIXSCALE", *values["PIXSCALE"])
     ext.hdr.set("BUNIT", "adu", "Data units")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import mmap
 import re
 import shutil
 import sys
@@ -12,7 +13,7 @@ import threading
 import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
@@ -288,11 +289,10 @@ class FrameStore:
 def resident_bytes() -> int:
     """Return how much memory this process uses now; 0 where the system does not say."""
     try:
-        status = Path("/proc/self/status").read_text()
-    except OSError:
+        pages = Path("/proc/self/statm").read_bytes().split()[1]
+    except (OSError, IndexError):
         return 0
-    match = re.search(r"VmRSS:\s+(\d+) kB", status)
-    return int(match[1]) * 1024 if match else 0
+    return int(pages) * mmap.PAGESIZE
 
 
 def kept_bytes() -> int:
@@ -300,7 +300,6 @@ def kept_bytes() -> int:
     library = _c_library()
     if library is None or not hasattr(library, "mallinfo2"):
         return 0
-    library.mallinfo2.restype = _MallInfo
     return int(library.mallinfo2().fordblks)
 
 
@@ -355,14 +354,18 @@ def return_freed_memory() -> bool:
     return library is not None and hasattr(library, "malloc_trim") and bool(library.malloc_trim(0))
 
 
+@cache
 def _c_library() -> ctypes.CDLL | None:
     """Return the C library on Linux. Others than glibc lack the functions used here."""
     if sys.platform != "linux":
         return None
     try:
-        return ctypes.CDLL(None)
+        library = ctypes.CDLL(None)
     except OSError:
         return None
+    if hasattr(library, "mallinfo2"):
+        library.mallinfo2.restype = _MallInfo
+    return library
 
 
 def _frames_in(item: object) -> list[AstroData]:

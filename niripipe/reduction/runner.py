@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import json
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from niripipe.algorithms.parallel import share_items
-from niripipe.astrodata import AstroData, add_history
+from niripipe.astrodata import AstroData, add_history, utc_now
 from niripipe.errors import AlgorithmError, DataError, NiripipeError
 from niripipe.logutils import get_logger
 from niripipe.primitives.base import DONE, Outcome, Primitive, PrimitivesBase, Status, skipped
@@ -156,7 +156,6 @@ class RecipeRunner:
         self._watch(owner, inputs)
         outputs = self._execute(owner, primitive, inputs, resolved, str(streams))
         owner.streams[streams.target] = outputs
-        self._watch(owner, [])
         if resolved.write_outputs:
             for frame in outputs:
                 self.save(frame, owner.context.output_dir / str(frame.filename), overwrite=True)
@@ -248,7 +247,7 @@ class RecipeRunner:
         step = Step(primitive.name, stream, resolved.params.as_record(), resolved.origins)
         self.report.steps.append(step)
         self._notes.append({})
-        started, clock = datetime.now(UTC), time.perf_counter()
+        started, clock = utc_now(), time.perf_counter()
         try:
             if primitive.per_frame:
                 outputs = self._each(owner, primitive, frames, resolved)
@@ -262,11 +261,23 @@ class RecipeRunner:
             self._notes.pop()
             raise
         notes = self._notes.pop()
-        stopped = datetime.now(UTC)
+        stopped, parameters = utc_now(), json.dumps(step.parameters, default=str)
+        suffix = getattr(resolved.params, "suffix", None) if primitive.renames else None
         for frame in outputs:
             outcome = notes.get(id(frame), DONE)
             step.outcomes[str(frame.orig_filename or frame.filename)] = outcome
-            _record(frame, primitive, resolved, outcome, (started, stopped), owner.context.software)
+            if outcome.status is Status.DONE:
+                _stamp(frame, primitive.stamp, stopped, suffix)
+            add_history(
+                frame,
+                primitive.name,
+                parameters,
+                started,
+                stopped,
+                status=outcome.status,
+                reason=outcome.reason,
+                software=owner.context.software,
+            )
         self._save_all()
         # The next step hardly ever wants the same calibrations, and frames are large.
         owner.context.calibrations.release()
@@ -343,7 +354,7 @@ class RecipeRunner:
         step = Step(primitive.name, stream, resolved.params.as_record(), resolved.origins)
         step.outcomes = {str(frame.orig_filename or frame.filename): outcome for frame in frames}
         self.report.steps.append(step)
-        now = datetime.now(UTC)
+        now = utc_now()
         for frame in frames:
             add_history(
                 frame, primitive.name, step.parameters, now, now, status=outcome.status, reason=outcome.reason
@@ -385,31 +396,10 @@ def _name_the_raw_file(error: NiripipeError, frames: list[AstroData]) -> None:
             error.file = frame.orig_filename or error.file
 
 
-def _record(
-    frame: AstroData,
-    primitive: Primitive,
-    resolved: Resolved,
-    outcome: Outcome,
-    times: tuple[datetime, datetime],
-    software: str,
-) -> None:
-    """Put time stamp, file-name suffix and history row on a frame; only a step that was done is stamped."""
-    started, stopped = times
-    if outcome.status is Status.DONE:
-        if primitive.stamp is not None:
-            text = stopped.replace(tzinfo=None).isoformat(timespec="microseconds")
-            frame.phu.set(primitive.stamp, text, f"UT time stamp for {primitive.name}")
-            frame.phu.set("GEM-TLM", text, "UT last modification with GEMINI")
-        suffix = getattr(resolved.params, "suffix", None)
-        if suffix and primitive.renames:
-            frame.update_filename(suffix=suffix, strip=True)
-    add_history(
-        frame,
-        primitive.name,
-        resolved.params.as_record(),
-        started,
-        stopped,
-        status=outcome.status,
-        reason=outcome.reason,
-        software=software,
-    )
+def _stamp(frame: AstroData, keyword: str | None, time: str, suffix: str | None) -> None:
+    """Put the time stamp and the file-name suffix of a step that was done on a frame."""
+    if keyword is not None:
+        frame.phu.set(keyword, time, f"UT time stamp for {keyword}")
+        frame.phu.set("GEM-TLM", time, "UT last modification with GEMINI")
+    if suffix:
+        frame.update_filename(suffix=suffix, strip=True)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -389,6 +390,29 @@ def test_neither_blocks_nor_threads_change_a_bit(reject: str, operation: str) ->
     for rows, threads in ((1, 1), (7, 2), (16, 3), (None, 2)):
         other = combine(data, variance, mask, rows_per_block=rows, threads=threads, **settings)  # type: ignore[arg-type]
         assert _same(whole, other)
+
+
+@pytest.mark.parametrize("reject", ["sigclip", "noiseclip"])
+def test_processes_take_stretches_of_rows_that_become_shorter(
+    reject: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, variance, mask = _stack()
+    settings = {"reject": reject, "rejection_map": True, "exposures": np.linspace(1.1, 30.0, 9)}
+    whole = combine(data, variance, mask, **settings)  # type: ignore[arg-type]
+    heights: list[int] = []
+
+    def here(func: Callable[[slice], None], lanes: list[slice], *, processes: int) -> None:
+        heights.extend(lane.stop - lane.start for lane in lanes)
+        for lane in lanes[1::2] + lanes[::2]:
+            func(lane)
+
+    monkeypatch.setattr(engine, "can_fork", lambda: True)
+    monkeypatch.setattr(engine, "map_forked", here)
+    monkeypatch.setattr(engine, "_APART", 0)
+    monkeypatch.setattr(engine, "_LEAST_LANE", 5)
+    monkeypatch.setattr(engine, "_READ_VALUES", 2 * 9 * 47 * 6)
+    assert _same(whole, combine(data, variance, mask, threads=2, **settings))  # type: ignore[arg-type]
+    assert heights == [16, 16, 8, 8, 5, 5, 3]
 
 
 class _Loader:

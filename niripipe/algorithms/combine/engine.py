@@ -20,6 +20,7 @@ from niripipe.algorithms.parallel import (
     even_rows,
     one_by_one,
     row_blocks,
+    tapering_blocks,
     workers,
 )
 from niripipe.algorithms.sorting import order_rows
@@ -48,6 +49,8 @@ _READ_VALUES = 10 << 20
 _SHARED = 1 << 16
 # Strips that a process goes through at a time: each but the first needs fewer rows.
 _LANE = 3
+# Rows of such a lane at least: each also reads a dozen rows more than it combines.
+_LEAST_LANE = 48
 # Values from which on processes share the work: of fewer, two threads make as much in the time.
 _APART = 12 << 20
 
@@ -191,10 +194,13 @@ def combine(
     else:
         rows_per_strip = max(rows_per_strip // rows_per_block, 1) * rows_per_block
     if task.apart:
-        rows_per_lane = even_rows(task.shape[0], _LANE * rows_per_strip, threads)
-        rows_per_strip = even_rows(rows_per_lane, rows_per_strip, 1)
-        go_through = partial(task.run, rows_per_strip=rows_per_strip, rows_per_block=rows_per_block)
-        map_forked(go_through, row_blocks(task.shape[0], rows_per_lane), processes=threads)
+
+        def go_through(lane: slice) -> None:
+            strip = even_rows(lane.stop - lane.start, rows_per_strip, 1)
+            task.run(lane, rows_per_strip=strip, rows_per_block=rows_per_block)
+
+        lanes = tapering_blocks(task.shape[0], _LANE * rows_per_strip, threads, least=_LEAST_LANE)
+        map_forked(go_through, lanes, processes=threads)
         return task.result
     every = slice(0, task.shape[0])
     with workers(threads) as run:
@@ -312,7 +318,8 @@ class _Task:
         """Cut rows that are read together into blocks, with room for the inputs that is used again."""
         found = []
         most = min(rows_per_block + 2 * self.halo, self.shape[0])
-        for number, part in enumerate(row_blocks(strip.stop - strip.start, rows_per_block)):
+        n_rows = strip.stop - strip.start
+        for number, part in enumerate(row_blocks(n_rows, even_rows(n_rows, rows_per_block, 1))):
             rows = slice(strip.start + part.start, strip.start + part.stop)
             wide = slice(max(rows.start - self.halo, 0), min(rows.stop + self.halo, self.shape[0]))
             buffer = partial(self._buffer, number=number, height=wide.stop - wide.start, most=most)
