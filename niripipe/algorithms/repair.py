@@ -100,13 +100,15 @@ class Repairs:
         weights = _SHARP if sharpen else _SMOOTH
 
         def here(places: NDArray[np.int32]) -> slice:
-            begin, end = np.searchsorted(places, (start, start + flat.size))
+            begin, end = places.searchsorted((start, start + flat.size))
             return slice(int(begin), int(end))
 
         # What is not replaced yet does not count, and must not be a NaN.
         flat[self.bad[here(self.bad)] - start] = 0
         for places, usable in self.turns:
             part = here(places)
+            if part.start == part.stop:
+                continue
             where = places[part] - start
             near = where[:, None] + steps
             np.clip(near, 0, flat.size - 1, out=near)

@@ -398,10 +398,8 @@ class Resampling:
 
     def _repaired(self, block: Plane, repairs: Repairs, first: int, *, sharpen: bool) -> Plane:
         """Return rows of the input, from row `first` on, without NaN and the values of bad pixels."""
-        # Looking at the sum is quicker than looking at each value.
-        unknown = None
-        if not np.isfinite(np.add.reduce(block, axis=None, dtype=np.float64)):
-            unknown = ~np.isfinite(block)
+        finite = np.isfinite(block)
+        unknown = None if finite.all() else ~finite
         block = np.array(block, np.float32)
         if unknown is not None and self._clean and not self._exact:
             start = first * block.shape[1]
@@ -476,20 +474,21 @@ class Resampling:
         """Return columns with pixels outside of the input, and which; at once for the rows asked for last."""
         key, last = (rows.start, rows.stop), self._edges
         if last is None or last[0] != key:
-            found = [(columns, ~self._inside(rows, columns)) for columns in self._doubtful(rows)]
+            y, x = np.arange(rows.start, rows.stop), np.arange(self.target[1])
+            found = [(columns, ~self._inside(y, x[columns])) for columns in self._doubtful(rows)]
             last = self._edges = key, [(columns, outside) for columns, outside in found if outside.any()]
         return last[1]
 
     def _doubtful(self, rows: slice) -> Iterator[slice]:
         """Yield columns that are not inside in all of some rows: what is in the first and last is in all."""
-        every = slice(0, self.target[1])
-        ends = [self._inside(slice(row, row + 1), every) for row in (rows.start, rows.stop - 1)]
+        ends = self._inside(np.array([rows.start, rows.stop - 1]), np.arange(self.target[1]))
         inside = np.flatnonzero(ends[0] & ends[1])
-        first, last = (int(inside[0]), int(inside[-1]) + 1) if inside.size else (every.stop, every.stop)
+        width = self.target[1]
+        first, last = (int(inside[0]), int(inside[-1]) + 1) if inside.size else (width, width)
         if first:
             yield slice(0, first)
-        if last < every.stop:
-            yield slice(last, every.stop)
+        if last < width:
+            yield slice(last, width)
 
     def _noise_reduction(self) -> float:
         """Mean over the output of the sum of squared weights."""
@@ -519,9 +518,8 @@ class Resampling:
             return dy, dy
         return self._lines[1].reach
 
-    def _inside(self, rows: slice, columns: slice) -> NDArray[np.bool_]:
-        y = np.arange(rows.start, rows.stop)[:, None]
-        x = np.arange(columns.start, columns.stop)[None, :]
+    def _inside(self, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> NDArray[np.bool_]:
+        y, x = rows[:, None], columns[None, :]
         m, o = self._mapping.matrix, self._mapping.offset
         inside = np.ones((y.size, x.size), dtype=bool)
         for axis in (0, 1):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import weakref
+from bisect import bisect_left
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -161,11 +162,14 @@ class _Source:
 
     def unknown(self, rows: slice) -> NDArray[np.intp]:
         """Return the places, among some rows of the frame, of pixels without a value."""
-        places = [np.zeros(0, np.intp)]
-        for block in (self.read_data(rows), self.read_variance(rows)):
-            if block is not None and not np.isfinite(np.add.reduce(block, axis=None, dtype=np.float64)):
-                places.append(np.flatnonzero(~np.isfinite(block)) + rows.start * block.shape[1])
-        return np.unique(np.concatenate(places))
+        finite = np.isfinite(self.read_data(rows))
+        noise = self.read_variance(rows)
+        if noise is not None:
+            finite &= np.isfinite(noise)
+        if finite.all():
+            return np.zeros(0, np.intp)
+        places: NDArray[np.intp] = np.flatnonzero(~finite) + rows.start * finite.shape[1]
+        return places
 
     def read_data(self, rows: slice) -> NDArray[np.float32]:
         """Return rows of the data of the frame."""
@@ -212,17 +216,17 @@ def _mask_within(source: _Source, usual: Flags, grid: Grid, corner: tuple[int, i
     later = source.waits
 
     def rows_of(rows: slice) -> NDArray[np.uint16]:
-        first, last, _ = rows.indices(height)
+        first, last, step = rows.indices(height)
         low, high = max(first - corner[0], 0), min(last - corner[0], job.target[0])
         flags = usual
         if later and low < high:
             unknown = source.unknown(job.window(slice(low, high)))
             if unknown.size:
                 flags = _spread(source.flags.united(unknown, int(DQ.no_data)), job, grid, corner)
-        present = np.arange(height)[rows]
-        there = (present >= inside[0].start) & (present < inside[0].stop)
-        made = np.full((present.size, width), DQ.no_data, np.uint16)
-        made[there, inside[1]] = 0
+        present = range(first, last, step)
+        made = np.full((len(present), width), DQ.no_data, np.uint16)
+        within = (bisect_left(present, edge) for edge in (inside[0].start, inside[0].stop))
+        made[slice(*within), inside[1]] = 0
         return flags.add_to(made, rows, height)
 
     return rows_of

@@ -132,7 +132,8 @@ class Noise:
 
         def variance(rows: slice) -> NDArray[np.float32]:
             with np.errstate(all="ignore"):
-                return np.asarray(factors[inputs.rows()[rows]] * spread(sky.rows()[rows], rows))
+                factor = factors.take(inputs.rows()[rows], mode="clip")
+                return np.asarray(factor * spread(sky.rows()[rows], rows))
 
         return cls(variance, (inputs,))
 
