@@ -25,7 +25,7 @@ class LeftOut:
 
     Attributes
     ----------
-    where : list of ndarray of int32
+    where : list of ndarray of int
         For each input its pixels that take no part, ascending: at the edges of a mosaic these are many.
     first_and_every_second : list of ndarray of bool
         For each of them, whether it is the first, third ... in its pixel.
@@ -48,7 +48,7 @@ class LeftOut:
         if hopeless.size:
             finite = np.isfinite(data[:, hopeless]) & np.isfinite(variance[:, hopeless])
             bad[:, hopeless] = ~select_usable(None if mask is None else mask[:, hopeless], finite)
-        self.where = [few_true(there).astype(np.int32) for there in bad]
+        self.where = [few_true(there) for there in bad]
         self.number = n - np.add.reduce(bad, axis=0, dtype=np.min_scalar_type(n)).astype(np.intp)
         # In vector instructions, which `accumulate` does not use.
         for before, now in itertools.pairwise(bad):
