@@ -191,7 +191,7 @@ def _centre(data: Float32, variance: Float32, left_out: LeftOut) -> tuple[Float3
     if n % 2 == 0 or left_out:
         # What the lower median lies below the mean of normal deviates on average, in sigma.
         below = np.array([np.nan] + [_lower_median_offset(k) for k in range(1, n + 1)], np.float32)
-        centre += below[left_out.number].reshape(centre.shape) * np.sqrt(smallest)
+        centre += below.take(left_out.number, mode="clip").reshape(centre.shape) * np.sqrt(smallest)
     return centre, smallest
 
 
