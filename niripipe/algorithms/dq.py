@@ -105,10 +105,9 @@ def find_flags(
             where = few_true(values >= min(levels))
             found.append(where + rows.start * width)
             bright.append(values[where])
-        with np.errstate(all="ignore"):
-            total = np.add.reduce(values)
-        if not_finite and not np.isfinite(total):
-            lost.append(np.flatnonzero(~np.isfinite(values)) + rows.start * width)
+        finite = np.isfinite(values)
+        if not_finite and not finite.all():
+            lost.append(np.flatnonzero(~finite) + rows.start * width)
     where, values = np.concatenate(found), np.concatenate(bright)
     flags = np.zeros(where.size, np.uint16)
     if saturation is not None:
