@@ -163,8 +163,6 @@ def map_items(func: Callable[[_Item], _Result], items: Sequence[_Item], *, threa
     As in `map_blocks`: threads share the work as long as `func` spends its time in NumPy, the first error in
     order is raised, and `numpy.errstate` does not reach into other threads.
     """
-    if threads == 1 or len(items) < 2:
-        return one_by_one(func, items)
     with workers(min(threads, len(items))) as run:
         return run(func, items)
 

@@ -267,7 +267,7 @@ class RecipeRunner:
             outcome = notes.get(id(frame), DONE)
             step.outcomes[str(frame.orig_filename or frame.filename)] = outcome
             if outcome.status is Status.DONE:
-                _stamp(frame, primitive.stamp, stopped, suffix)
+                _stamp(frame, primitive, stopped, suffix)
             add_history(
                 frame,
                 primitive.name,
@@ -396,10 +396,10 @@ def _name_the_raw_file(error: NiripipeError, frames: list[AstroData]) -> None:
             error.file = frame.orig_filename or error.file
 
 
-def _stamp(frame: AstroData, keyword: str | None, time: str, suffix: str | None) -> None:
+def _stamp(frame: AstroData, primitive: Primitive, time: str, suffix: str | None) -> None:
     """Put the time stamp and the file-name suffix of a step that was done on a frame."""
-    if keyword is not None:
-        frame.phu.set(keyword, time, f"UT time stamp for {keyword}")
+    if primitive.stamp is not None:
+        frame.phu.set(primitive.stamp, time, f"UT time stamp for {primitive.name}")
         frame.phu.set("GEM-TLM", time, "UT last modification with GEMINI")
     if suffix:
         frame.update_filename(suffix=suffix, strip=True)

@@ -197,6 +197,7 @@ def test_a_step_that_was_done_is_stamped_named_and_recorded():
     assert ad.phu["ADDED"][:2] == "20"
     assert "T" in ad.phu["ADDED"]
     assert ad.phu["GEM-TLM"] == ad.phu["ADDED"]
+    assert ad.phu.comments["ADDED"] == "UT time stamp for add"
     record = ad.history[-1]
     assert (record.primitive, record.status, record.reason) == ("add", "DONE", "")
     assert record.software == "niripipe test"
