@@ -79,8 +79,9 @@ def run_on_client(client: ClusterClient, jobs: Sequence[Job], terms: Terms, reco
     Notes
     -----
     A job whose worker is lost is done again on another, as often as the setting
-    ``distributed.scheduler.allowed-failures`` allows. What depends on a job that could not be done is
-    recorded as skipped, or done without its product in a second graph.
+    ``distributed.scheduler.allowed-failures`` allows; and once more alone, if others were lost as well. What
+    depends on a job that could not be done is recorded as skipped, or done without its product in another
+    graph.
     """
     run = uuid.uuid4().hex[:8]
     rest = dict(enumerate(jobs, 1))
@@ -94,9 +95,17 @@ def run_on_client(client: ClusterClient, jobs: Sequence[Job], terms: Terms, reco
         failed = _run_graph(client, graph, terms, record, f"{run}-{rounds}")
         # An error also befalls what depends on it; only the first in each chain has failed by itself.
         names = {graph[number].name for number in failed}
-        for number, error in failed.items():
-            if names.isdisjoint(graph[number].depends_on):
-                record.add(failure(graph[number], error))
+        first = {
+            number: error for number, error in failed.items() if names.isdisjoint(graph[number].depends_on)
+        }
+        lost = [number for number, error in first.items() if isinstance(error, _WorkersLost)]
+        # A lost worker is held against all jobs that it had: which one it died of shows when each is alone.
+        for number in lost if len(lost) > 1 else ():
+            rounds += 1
+            del first[number]
+            first |= _run_graph(client, {number: graph[number]}, terms, record, f"{run}-{rounds}")
+        for number, error in first.items():
+            record.add(failure(graph[number], error))
         rest = {number: job for number, job in rest.items() if job.name not in record.results}
 
 
@@ -166,11 +175,15 @@ def _outcome(job: Job, future: Any) -> JobResult | Exception:
             return error
         found = f"all workers that tried were lost ({getattr(error, 'allowed_failures', 0) + 1})"
         remedy = "Workers are often killed for want of memory: give them more, or start fewer."
-        return _lost(job, found, remedy)
+        return _lost(job, found, remedy, _WorkersLost)
     return result
 
 
-def _lost(job: Job, found: str, remedy: str) -> NiripipeError:
-    return NiripipeError(
+class _WorkersLost(NiripipeError):
+    """The workers that had a job were lost, perhaps through another job that they had as well."""
+
+
+def _lost(job: Job, found: str, remedy: str, kind: type[NiripipeError] = NiripipeError) -> NiripipeError:
+    return kind(
         "The cluster could not bring this reduction to an end", item=job.name, found=found, remedy=remedy
     )

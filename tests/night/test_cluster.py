@@ -30,7 +30,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
             n_workers=2,
             threads_per_worker=1,
             processes=True,
-            dashboard_address=None,
+            dashboard_address=":0",
             local_directory=str(tmp_path_factory.mktemp("dask")),
             silence_logs=50,
         ) as cluster,
@@ -130,6 +130,29 @@ def test_a_reduction_that_kills_every_worker_is_given_up_and_the_others_go_on(
         Path(r.outputs[0]).name for r in result if r.outputs
     )
     assert register.threads == {threading.get_ident()}
+
+
+def test_a_reduction_that_waits_on_a_worker_that_is_killed_is_not_given_up_with_the_guilty_one(
+    small_night: Night, tmp_path: Path, killer: str
+) -> None:
+    with (
+        distributed.LocalCluster(
+            n_workers=1,
+            threads_per_worker=2,
+            processes=True,
+            dashboard_address=":0",
+            local_directory=str(tmp_path / "dask"),
+            silence_logs=50,
+        ) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        cluster.scheduler.allowed_failures = 0
+        files = [*small_night.darks, *small_night.flats, *small_night.short_darks]
+        plan = night.organise(files, recipes={"bpm": killer})
+        both = NightPlan(tuple(sorted((j for j in plan if j.kind != "flat"), key=lambda j: j.kind)))
+        result = both.run(tmp_path / "products", executor=client)
+    assert {r.kind: str(r.status) for r in result} == {"bpm": "failed", "dark": "done"}
+    assert "all workers that tried were lost" in result["bpm"].reason
 
 
 def test_what_needs_a_reduction_that_failed_is_skipped(
