@@ -206,7 +206,8 @@ class NightPlan:
         -----
         On a client of dask.distributed the plan is run as one graph. When a worker is lost, its reduction is
         done again on another, as often as dask's setting ``distributed.scheduler.allowed-failures`` allows
-        (3 by default), and then recorded as failed. A broken pool of processes cannot be mended:
+        (3 by default), and then recorded as failed; where several were lost, each is tried once more alone
+        before that. A broken pool of processes cannot be mended:
         what was not done is recorded as failed, and a new run with a new pool is up to the caller. Either
         way products are complete or not there, and the unfinished files of lost processes are removed at the
         end of the run.
