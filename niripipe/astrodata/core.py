@@ -375,6 +375,10 @@ class AstroData:
         """Return ``data``, ``variance``, ``mask`` or an extra for reading only, without copying."""
         return self._each(lambda extension: extension.read(name))
 
+    def plane(self, name: str) -> Any:
+        """Return a plane or attached array wherever it is, see `Extension.plane`."""
+        return self._each(lambda extension: extension.plane(name))
+
     def derive_variance(self, function: RowFunction, *, using: Sequence[ArrayPlane] = ()) -> None:
         """Set the variance as a function of the present data, see `Extension.derive_variance`."""
         for extension in self.extensions:

@@ -327,6 +327,10 @@ class Extension:
         held = self._held(name)
         return held.rows() if isinstance(held, ArrayPlane) else None
 
+    def plane(self, name: str) -> Any:
+        """Return a plane or attached array wherever it is; ``plane[rows]`` and ``plane[rows, columns]`` read it."""
+        return self.rows(name)
+
     def reset(self, data: Any, mask: Any, variance: Any) -> None:
         """Replace data, mask and variance together; all of them, or none if one is not usable.
 
