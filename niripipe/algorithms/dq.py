@@ -233,3 +233,7 @@ def _surrounded(wall: Bool) -> Bool:
         outside = beside & open_
     surrounded: Bool = (open_ & ~outside)[1:-1, 1:-1]
     return surrounded
+
+
+def flags(data, *, saturation, non_linear, not_finite):  # type: ignore
+    return find_flags(data, saturation, non_linear, not_finite=not_finite).add_to(np.zeros(data.shape, np.uint16))

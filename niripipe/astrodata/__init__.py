@@ -13,7 +13,7 @@ from niripipe.astrodata.extension import Extension
 from niripipe.astrodata.factory import create, open, register_class
 from niripipe.astrodata.fits_source import MissingFileError
 from niripipe.astrodata.headers import HeaderManager, header_value
-from niripipe.astrodata.planes import ArrayPlane, restore
+from niripipe.astrodata.planes import Plane, ScratchFolder
 from niripipe.astrodata.provenance import (
     HistoryRecord,
     ProvenanceRecord,
@@ -33,13 +33,14 @@ __all__ = [
     "DQ",
     "FAIL",
     "NOT_SIGNAL",
-    "ArrayPlane",
     "AstroData",
     "Extension",
     "HeaderManager",
     "HistoryRecord",
     "MissingFileError",
+    "Plane",
     "ProvenanceRecord",
+    "ScratchFolder",
     "Section",
     "SkyMapping",
     "TagSet",
@@ -57,7 +58,6 @@ __all__ = [
     "open",
     "pixel_scale",
     "register_class",
-    "restore",
     "returns_list",
     "shifted",
     "to_ccddata",

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import numbers
 from copy import deepcopy
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from niripipe.astrodata.extension import Extension
-from niripipe.astrodata.planes import ArrayPlane, RowFunction, row_blocks
+from niripipe.astrodata.planes import Plane, row_blocks
 from niripipe.errors import InputError
 
 __all__ = ["Operation", "as_operand", "check", "combine", "combine_reflected"]
@@ -99,31 +99,26 @@ def combine(operation: Operation, left: Extension, right: _Operand, *, in_place:
     propagation). Division by zero gives inf or NaN in both planes and sets no mask bit.
     """
     check(left, right)
-    later = _variance_later(operation, left, right) if in_place else None
-    plain = not left.has_variance and not (isinstance(right, Extension) and right.has_variance)
-    if in_place and (later is not None or plain) and left._planes["data"].is_recipe:
-        left.derive_data(_data_later(operation, right))
-        if later is not None:
-            left.derive_variance(later)
-        _finish(left, left, right, in_place)
-        return left
     a, b = left.read("data"), _values(right, left.shape)
-    if later is not None:
-        # Without it nothing else holds the data, which can then be changed in place.
-        left.variance = None
     va = left.read("variance")
-    vb = right.read("variance") if isinstance(right, Extension) and later is None else None
+    vb = right.read("variance") if isinstance(right, Extension) else None
     target = left if in_place else _empty_like(left)
-    data, variance = _targets(left, target, va is not None or vb is not None, in_place)
+    data, variance = _targets(target, va is not None or vb is not None, in_place)
     with np.errstate(all="ignore"):
         for rows in row_blocks(left.shape[0]):
             _compute(
-                operation, _cut(a, rows), _cut(b, rows), _cut(va, rows), _cut(vb, rows),
+                operation, a[rows], _cut(b, rows), _cut(va, rows), _cut(vb, rows),
                 data[rows], None if variance is None else variance[rows],
             )  # fmt: skip
-    if later is not None:
-        target.derive_variance(later)
-    _finish(target, left, right, in_place)
+    _combine_masks(target, left, right, in_place)
+    # the keyword is asked first: most operands have it, and building a WCS takes time
+    if (
+        isinstance(right, Extension)
+        and "CTYPE1" not in left.hdr
+        and left.sky_mapping is None
+        and right.sky_mapping is not None
+    ):
+        target.sky_mapping = deepcopy(right.sky_mapping)
     return target
 
 
@@ -139,7 +134,7 @@ def combine_reflected(operation: Operation, left: float | _Array, right: Extensi
     check(right, left)
     k, a, va = _values(left, right.shape), right.read("data"), right.read("variance")
     result = _empty_like(right)
-    data, variance = _targets(right, result, va is not None, False)
+    data, variance = _targets(result, va is not None, False)
     with np.errstate(all="ignore"):
         for rows in row_blocks(right.shape[0]):
             x = a[rows]
@@ -152,77 +147,6 @@ def combine_reflected(operation: Operation, left: float | _Array, right: Extensi
                 variance[rows] = va[rows]
     _combine_masks(result, right, 0.0, False)
     return result
-
-
-def _finish(target: Extension, left: Extension, right: _Operand, in_place: bool) -> None:
-    """Give a result what it gets beside data and variance."""
-    _combine_masks(target, left, right, in_place)
-    # the keyword is asked first: most operands have it, and building a WCS takes time
-    if (
-        isinstance(right, Extension)
-        and "CTYPE1" not in left.hdr
-        and left.sky_mapping is None
-        and right.sky_mapping is not None
-    ):
-        target.sky_mapping = deepcopy(right.sky_mapping)
-
-
-def _data_later(operation: Operation, right: _Operand) -> RowFunction:
-    """Return the data of a result as a function of those of the left side."""
-    ufunc = _UFUNCS[operation]
-    # A handle or a copy of its own keeps the values as they are now: the caller's array may change.
-    other: ArrayPlane | float | _Array
-    if isinstance(right, Extension):
-        other = cast("ArrayPlane", right._planes["data"].copy())
-    else:
-        other = right.copy() if isinstance(right, np.ndarray) else right
-
-    def later(values: _Array, rows: slice) -> _Array:
-        operand = other.view() if isinstance(other, ArrayPlane) else other
-        if isinstance(operand, np.ndarray) and operand.ndim > 1 and len(operand) > 1:
-            operand = operand[rows]
-        with np.errstate(all="ignore"):
-            return np.asarray(ufunc(values, operand, dtype=np.float32))
-
-    return later
-
-
-def _variance_later(
-    operation: Operation, left: Extension, right: Extension | float | _Array
-) -> RowFunction | None:
-    """Return the variance of a result as a function of its data, if that of the left side is one of its own.
-
-    The data before follow from those after, to the rounding of float32: a variance plane that nobody has
-    asked for yet need not be made, kept in memory and moved along with each frame.
-    """
-    if operation not in ("subtract", "divide") or not isinstance(right, Extension):
-        return None
-    before = left.variance_function()
-    if before is None:
-        return None
-    # Handles of their own keep the planes as they are now.
-    other, error = (
-        None if plane is None else cast("ArrayPlane", plane.copy())
-        for plane in (right._planes["data"], right._planes.get("variance"))
-    )
-    assert other is not None
-
-    def subtracted(values: _Array, rows: slice) -> _Array:
-        variance = before(values + other.view()[rows], rows)
-        if error is not None:
-            variance += error.view()[rows]
-        return variance
-
-    def divided(values: _Array, rows: slice) -> _Array:
-        divisor = other.view()[rows]
-        with np.errstate(all="ignore"):
-            variance = before(values * divisor, rows)
-            if error is not None:
-                variance += error.view()[rows] * (values * values)
-            variance /= divisor * divisor
-        return variance
-
-    return subtracted if operation == "subtract" else divided
 
 
 def _compute(
@@ -257,21 +181,16 @@ def _sum(first: Any, second: Any, out: _Array) -> None:
 def _empty_like(extension: Extension) -> Extension:
     """Return an extension with unfilled data and, but for variance and mask, everything of the old one."""
     twin = extension.copy_without_planes()
-    twin._planes = {"data": ArrayPlane(np.empty(extension.shape, np.float32))}
+    twin._planes = {"data": Plane(np.empty(extension.shape, np.float32))}
     return twin
 
 
-def _targets(
-    left: Extension, target: Extension, with_variance: bool, in_place: bool
-) -> tuple[_Array, _Array | None]:
-    """Return the arrays to write into; what a target lacks, or shares, is allocated."""
+def _targets(target: Extension, with_variance: bool, in_place: bool) -> tuple[_Array, _Array | None]:
+    """Return the arrays to write into; a plane that is missing, or shared with others, is allocated."""
     planes = target._planes
-    if in_place:
-        for name in ("data", "variance"):
-            if name in planes and planes[name].is_shared:
-                planes[name] = ArrayPlane(np.empty(left.shape, np.float32))
-    if with_variance and "variance" not in planes:
-        planes["variance"] = ArrayPlane(np.empty(left.shape, np.float32))
+    for name in ("data", "variance") if with_variance else ("data",):
+        if name not in planes or (in_place and planes[name].is_shared):
+            planes[name] = Plane(np.empty(target.shape, np.float32))
     return planes["data"].own(), planes["variance"].own() if with_variance else None
 
 
@@ -289,18 +208,14 @@ def _broadcasts(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
 def _combine_masks(target: Extension, left: Extension, right: Any, in_place: bool) -> None:
     mine = left._planes.get("mask")
     theirs = right._planes.get("mask") if isinstance(right, Extension) else None
-    if mine is None and theirs is None:
-        return
     if mine is None or theirs is None:
-        if not (in_place and theirs is None):
-            target._planes["mask"] = cast("ArrayPlane", (mine or theirs).copy())  # type: ignore[union-attr]
-    elif in_place and mine.is_recipe:
-        other = cast("ArrayPlane", theirs.copy())
-        left.derive_mask(lambda values, rows: np.bitwise_or(values, other.view()[rows]))
+        present = mine or theirs
+        if present is not None and not (in_place and theirs is None):
+            target._planes["mask"] = present.copy()
     elif in_place and not mine.is_shared:
         np.bitwise_or(mine.own(), theirs.read(), out=mine.own())
     else:
-        target._planes["mask"] = ArrayPlane(np.bitwise_or(mine.read(), theirs.read()))
+        target._planes["mask"] = Plane(np.bitwise_or(mine.read(), theirs.read()))
 
 
 def _cut(values: Any, rows: slice) -> Any:

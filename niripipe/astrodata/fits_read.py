@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from niripipe.astrodata.extension import Extension
 from niripipe.astrodata.fits_source import FitsSource, HduRecord
 from niripipe.astrodata.headers import WatchedHeader, drop_structure
-from niripipe.astrodata.planes import ArrayPlane, row_blocks
+from niripipe.astrodata.planes import Plane, row_blocks
 from niripipe.astrodata.provenance import RECORD_TABLES, Records
 from niripipe.astrodata.tables import HeldTable
 from niripipe.errors import DataError
@@ -79,7 +79,7 @@ class _Item:
     version: int | None
     shape: tuple[int, ...]
     has_data: bool
-    plane: Callable[[str], ArrayPlane]
+    plane: Callable[[str], Plane]
     table: Callable[[], Any]
     rows: Callable[[], Any]
 
@@ -93,7 +93,7 @@ class _Item:
             record.version,
             record.shape,
             bool(record.shape),
-            lambda role: ArrayPlane(
+            lambda role: Plane(
                 loader=_PixelLoader(source, record, role),
                 shape=record.shape,
                 dtype=_dtype_of(role, record),
@@ -116,7 +116,7 @@ class _Item:
             record.version,
             shape,
             hdu.data is not None,
-            lambda role: ArrayPlane(_for_role(_native_copy(hdu.data), role, None, index)),
+            lambda role: Plane(_for_role(_native_copy(hdu.data), role, None, index)),
             partial(_same, _table_of(hdu) if kind == "table" else None),
             partial(_same, np.array(hdu.data) if kind == "table" else None),
         )
@@ -268,10 +268,6 @@ class _PixelLoader:
     source: FitsSource
     record: HduRecord
     role: str
-
-    @property
-    def can_reload(self) -> bool:
-        return self.source.can_reload
 
     @property
     def by_rows(self) -> bool:

@@ -158,11 +158,6 @@ class FitsSource:
         self.__dict__.update(state)
         self._lock, self._content = threading.Lock(), None
 
-    @property
-    def can_reload(self) -> bool:
-        """Whether pixels can be read again at little cost."""
-        return self.compression is None
-
     def gives_rows(self, record: HduRecord) -> bool:
         """Whether `pixels` finds some rows of an image without reading all of it."""
         return self.compression is None and not record.tiled

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from niripipe.astrodata.headers import WatchedHeader, is_structural
 from niripipe.astrodata.pieces import in_pieces
-from niripipe.astrodata.planes import ArrayPlane
+from niripipe.astrodata.planes import Plane
 from niripipe.astrodata.tables import HeldTable, as_rows, is_rows
 from niripipe.astrodata.wcs import _warnings_lock
 from niripipe.errors import DataError, StorageError
@@ -189,7 +189,7 @@ def _extension(extension: Extension, version: int) -> Iterator[_Hdu]:
             yield _image(_PLANE_NAMES[name], version, array, header)
     for name in extension.extras:
         held = extension._extras[name]
-        if isinstance(held, ArrayPlane):
+        if isinstance(held, Plane):
             same = held.shape == extension.shape
             yield _image(name, version, held.view(), _plane_header(extension, name, science, with_wcs=same))
         else:

@@ -104,7 +104,7 @@ class Context:
     overwrite : bool
         Whether products may replace older ones of the same name.
     threads : int
-        Threads or processes that the reduction may use.
+        Threads that the reduction may use.
     software : str
         Name and version recorded in headers and history.
     """
@@ -127,7 +127,7 @@ class Runner(Protocol):
 
     @property
     def workers(self) -> int:
-        """How many threads or processes an algorithm may use now."""
+        """How many threads an algorithm may use now."""
         ...
 
     def call(
@@ -139,14 +139,8 @@ class Runner(Protocol):
     ) -> list[AstroData]:
         """Run one primitive on the frames given, or on a stream when there are none."""
 
-    def map(self, function: Callable[[T], R], items: Sequence[T], *, light: bool = False) -> list[R]:
-        """Apply a function to independent items, on threads unless it is light, in order."""
-
-    def study(self, function: Callable[[T], R], items: Sequence[T]) -> list[R]:
-        """Find something out about independent items, which stay as they are, in processes, in order."""
-
-    def later(self, function: Callable[[], R]) -> Callable[[], R]:
-        """Do something, beside the reduction if that has threads; what is returned gives the result."""
+    def map(self, function: Callable[[T], R], items: Sequence[T]) -> list[R]:
+        """Apply a function to independent items, on threads, and return the results in order."""
 
     def note(self, frame: AstroData, outcome: Outcome) -> None:
         """Keep the outcome of the running primitive for one frame."""
@@ -174,13 +168,6 @@ class Primitive:
         Whether the frame's name gets the `suffix` parameter when the step was done.
     repeatable : bool
         Whether a primitive that treats frames one by one may treat a frame again that carries its stamp.
-    headers_only : bool
-        Whether the step works on headers. Threads would only wait for each other.
-    pixel_by_pixel : bool
-        Whether the step waits, for frames whose pixels wait, until somebody looks at the pixels.
-    beforehand : callable, optional
-        ``(frame, params)``: finds out what takes long, and changes nothing; it runs in other processes. The
-        method of a primitive that treats frames one by one gets the result as its last argument.
     """
 
     def __init__(
@@ -190,17 +177,11 @@ class Primitive:
         *,
         renames: bool = True,
         repeatable: bool = False,
-        headers_only: bool = False,
-        pixel_by_pixel: bool = False,
-        beforehand: Callable[[AstroData, Any], Any] | None = None,
     ) -> None:
         self.function = function
         self.stamp = stamp
         self.renames = renames
         self.repeatable = repeatable
-        self.headers_only = headers_only
-        self.pixel_by_pixel = pixel_by_pixel
-        self.beforehand = beforehand
         self.name = function.__name__
         self.__doc__ = function.__doc__
         self.__name__ = function.__name__
@@ -292,7 +273,7 @@ def primitive(
     stamp : str, optional
         PHU time-stamp keyword of the step.
     **settings
-        `renames`, `repeatable`, `headers_only`, `pixel_by_pixel` and `beforehand` of `Primitive`.
+        `renames` and `repeatable` of `Primitive`.
 
     Returns
     -------
@@ -342,29 +323,15 @@ class PrimitivesBase:
 
     @property
     def workers(self) -> int:
-        """How many threads or processes an algorithm may use now."""
+        """How many threads an algorithm may use now."""
         return self.runner.workers
 
-    def map(self, function: Callable[[T], R], items: Iterable[T], *, light: bool = False) -> list[R]:
-        """Apply a function to independent items, on as many threads as the reduction has.
-
-        What is `light`, some calls without work on pixels, is done on one: others would only wait for it.
-        """
-        return self.runner.map(function, list(items), light=light)
-
-    def study(self, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
-        """Find something out about independent items, in as many processes as the reduction has threads.
-
-        The items stay as they are; results are sent from one process to another.
-        """
-        return self.runner.study(function, list(items))
-
-    def later(self, function: Callable[[], R]) -> Callable[[], R]:
-        """Do something, beside the reduction if that has threads; what is returned gives the result."""
-        return self.runner.later(function)
+    def map(self, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
+        """Apply a function to independent items, on as many threads as the reduction has, in order."""
+        return self.runner.map(function, list(items))
 
     def keep(self, frames: Iterable[AstroData]) -> None:
-        """Let frames that are in no stream wait on disk as well when memory is limited."""
+        """Let frames that are in no stream be moved to disk as well when memory is limited."""
         self.runner.keep(frames)
 
     def note(self, frame: AstroData, outcome: Outcome) -> None:

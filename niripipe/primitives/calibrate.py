@@ -89,7 +89,7 @@ class MakeBPMParams(Params):
 class Calibrate(PrimitivesBase):
     """Darks, flats and bad pixel masks."""
 
-    @primitive(stamp="DARKCORR", pixel_by_pixel=True)
+    @primitive(stamp="DARKCORR")
     def darkCorrect(self, frame: AstroData, params: DarkCorrectParams) -> Outcome | None:
         """Subtract the matching processed dark.
 
@@ -109,7 +109,7 @@ class Calibrate(PrimitivesBase):
         frame.phu.set("DARKIM", found.name, "Dark image")
         return None
 
-    @primitive(stamp="FLATCORR", pixel_by_pixel=True)
+    @primitive(stamp="FLATCORR")
     def flatCorrect(self, frame: AstroData, params: FlatCorrectParams) -> Outcome | None:
         """Divide by the matching processed flat.
 

@@ -11,29 +11,16 @@ from numpy.typing import NDArray
 from pydantic import BeforeValidator
 
 from niripipe.algorithms import grouping
-from niripipe.algorithms.flags import Flags
 from niripipe.algorithms.sky import subtracted
-from niripipe.astrodata import ArrayPlane, AstroData
-from niripipe.astrodata.planes import in_blocks
+from niripipe.astrodata import AstroData
 from niripipe.astrodata.tables import as_rows
 from niripipe.errors import DataError, ParameterError
 from niripipe.logutils import get_logger
 from niripipe.primitives.base import Outcome, PrimitivesBase, Status, not_needed, primitive, skipped
-from niripipe.primitives.flags import flag
 from niripipe.primitives.geometry import require_sky_mapping
 from niripipe.primitives.params import Field, NameList, Params
-from niripipe.primitives.skybuild import (
-    BuiltSky,
-    Match,
-    Noise,
-    Pixels,
-    SkyBuilder,
-    SkyBuildParams,
-    SkyLevel,
-    level_of,
-    match_sky,
-    seconds_of,
-)
+from niripipe.primitives.skybuild import BuiltSky, SkyBuilder, SkyBuildParams, seconds_of
+from niripipe.primitives.skymatch import SkyLevel, level_of, match_sky
 
 __all__ = ["Sky"]
 
@@ -259,10 +246,10 @@ class Sky(PrimitivesBase):
         The default combination, a median, shares its work between frames: it takes a time proportional to
         their number. Other combinations are computed anew for each frame.
         """
-        skies = {_root(sky): sky.copy() for sky in self.streams.get("sky", frames)}
+        known = {_root(sky): sky for sky in self.streams.get("sky", frames)}
         users: dict[tuple[str, ...], list[AstroData]] = {}
         for frame in frames:
-            names = tuple(name for name in _sky_names(frame) if name in skies)
+            names = tuple(name for name in _sky_names(frame) if name in known)
             if names:
                 users.setdefault(names, []).append(frame)
             else:
@@ -271,22 +258,21 @@ class Sky(PrimitivesBase):
         if not users:
             return frames
         if params.share > 1:
-            users = _shared(users, {name: seconds_of(sky) for name, sky in skies.items()}, params.share)
+            users = _shared(users, {name: seconds_of(sky) for name, sky in known.items()}, params.share)
         needed = {name for names in users for name in names}
-        skies = {name: sky for name, sky in skies.items() if name in needed}
+        # Frames may be their own neighbours' skies: copies keep the pixels from before the subtraction.
+        skies = {name: sky.copy() for name, sky in known.items() if name in needed}
         self.keep(skies.values())
-        partners = {name: _partners(name, sky, users) for name, sky in skies.items()}
-        builder = SkyBuilder(
-            skies,
-            partners,
-            params,
-            # All, for what goes on beside ends long before this.
-            threads=self.context.threads,
-            with_variance=params.propagate_variance,
-        )
-        del skies
+        del known
         if not params.keep_skies:
             self.streams.pop("sky", None)
+        builder = SkyBuilder(
+            skies,
+            {name: _partners(name, sky, users) for name, sky in skies.items()},
+            params,
+            threads=self.workers,
+            with_variance=params.propagate_variance,
+        )
         wanted = sorted(users, key=lambda names: float(np.mean([builder.times[name] for name in names])))
         for group in builder.built(wanted):
             self._subtract_skies([(frame, sky) for sky in group for frame in users[sky.names]], params)
@@ -347,7 +333,7 @@ class Sky(PrimitivesBase):
         """Shift the level of each frame to that of the first, or to zero; SKYLEVEL keeps it."""
         reference: float | None = 0.0 if params.remove_background else None
         for frame in frames:
-            level = level_of(Pixels.of(frame))
+            level = level_of(frame)
             reference = level if reference is None else reference
             if level == reference:
                 self.note(frame, not_needed("the level is the reference's"))
@@ -357,10 +343,7 @@ class Sky(PrimitivesBase):
 
     def _subtract_skies(self, jobs: list[tuple[AstroData, BuiltSky]], params: SubtractSkyParams) -> None:
         """Subtract from each frame its sky."""
-        found = self.study(lambda job: _matched(*job, params), jobs)
-        matched = [(frame, sky, match) for (frame, sky), match in zip(jobs, found, strict=True)]
-        light = all(frame.waits for frame, _ in jobs)
-        for frame, outcome in self.map(lambda job: _subtract(*job, params), matched, light=light):
+        for frame, outcome in self.map(lambda job: _subtract(*job, params), jobs):
             self.note(frame, outcome)
 
     def _add_to_sky_stream(self, skies: list[AstroData]) -> None:
@@ -391,35 +374,19 @@ class Sky(PrimitivesBase):
 
     def _save_sky(self, user: AstroData, sky: BuiltSky) -> None:
         frame = user.copy()
-        variance = None if sky.noise is None else sky.noise.rows(slice(None))
-        frame[0].reset(sky.data, mask=sky.mask(), variance=variance)
+        frame[0].reset(sky.data, mask=sky.mask, variance=sky.variance)
         frame.update_filename(suffix="_sky", strip=True)
         path = self.context.output_dir / str(frame.filename)
         self.runner.save(frame, path, overwrite=self.context.overwrite)
 
 
-def _matched(frame: AstroData, sky: BuiltSky, params: SubtractSkyParams) -> tuple[Match, float]:
-    """Find out how much of a sky is in a frame, and which level the frame is to keep."""
-    pixels = Pixels.of(frame)
-    kept = level_of(pixels) if params.reset_sky else 0.0
-    return match_sky(frame, pixels, sky, params), kept
-
-
-def _subtract(
-    frame: AstroData, sky: BuiltSky, matched: tuple[Match, float], params: SubtractSkyParams
-) -> tuple[AstroData, Outcome]:
+def _subtract(frame: AstroData, sky: BuiltSky, params: SubtractSkyParams) -> tuple[AstroData, Outcome]:
     """Subtract a sky from a frame, and say in its headers what was subtracted."""
-    ext = frame[0]
-    match, kept = matched
-    if not params.propagate_variance:
-        ext.variance = None
-    _take_away(frame, sky, match.factor, match.constant - kept)
-    if sky.flags is not None and ext.rows("mask") is not None:
-        flag(frame, sky.flags)
-    elif sky.flags is not None:
-        ext.mask = sky.mask()
+    match = match_sky(frame, sky, params)
+    kept = level_of(frame) if params.reset_sky else 0.0
+    _subtract_planes(frame, sky, match.factor, match.constant - kept, params)
     level = float(np.median(sky.data[::8, ::8])) * match.factor + match.constant
-    hdr = ext.hdr
+    hdr = frame[0].hdr
     hdr.set("SKYNUM", len(sky.names), "Number of sky frames combined")
     hdr.set("SKYMETH", match.method, "How the sky was matched to the frame")
     hdr.set("SKYSCALE", round(match.factor, 6), "Factor by which the sky was multiplied")
@@ -460,30 +427,19 @@ def _shared(
     return united
 
 
-def _take_away(frame: AstroData, sky: BuiltSky, factor: float, constant: float) -> None:
-    """Subtract a sky with its variance: at once, or when pixels are needed, if they can be had again."""
+def _subtract_planes(
+    frame: AstroData, sky: BuiltSky, factor: float, constant: float, params: SubtractSkyParams
+) -> None:
+    """Subtract a sky: ``data - factor sky - constant``, ``variance + factor^2 sky variance``, flags joined."""
     ext = frame[0]
-    plane, noise = sky.plane, sky.noise
-    before = ext.variance_function()
-
-    def data(values: Any, rows: slice) -> Any:
-        return subtracted(values, plane.rows()[rows], factor=factor, constant=constant)
-
-    def variance(values: Any, rows: slice) -> Any:
-        spread = before(subtracted(values, plane.rows()[rows], factor=-factor, constant=-constant), rows)
-        if noise is not None:
-            spread += np.float32(factor**2) * noise.rows(rows)
-        return spread
-
-    waits = ext.derive_data(data, using=[plane])
-    if not waits:
-        ext.data = in_blocks(data, ext.read("data"))
-    if before is not None:
-        ext.derive_variance(variance, using=() if noise is None else noise.using)
-        if not waits:
-            ext.compute_once("variance")
-    elif noise is not None and (old := ext.read_once("variance")) is not None:
-        ext.variance = in_blocks(lambda values, rows: values + np.float32(factor**2) * noise.rows(rows), old)
+    data = subtracted(ext.read("data"), sky.data, factor=factor, constant=constant)
+    variance = ext.read("variance") if params.propagate_variance else None
+    if variance is not None and sky.variance is not None:
+        variance = variance + np.float32(factor**2) * sky.variance
+    mask = ext.read("mask")
+    if sky.mask is not None:
+        mask = sky.mask.copy() if mask is None else mask | sky.mask
+    ext.reset(data, mask=mask, variance=variance)
 
 
 def _root(frame: AstroData) -> str:
@@ -525,16 +481,15 @@ def _partners(name: str, sky: AstroData, users: dict[tuple[str, ...], list[Astro
 
 def _as_built(sky: AstroData) -> BuiltSky:
     """Return a sky frame in the form of one that was just made."""
-    name, ext, seconds = _root(sky), sky[0], seconds_of(sky)
-    variance, mask = ext.read("variance"), ext.rows("mask")
+    name, ext = _root(sky), sky[0]
     return BuiltSky(
         (name,),
-        ArrayPlane(ext.read("data")),
-        None if variance is None else Noise.known(variance),
-        None if mask is None else Flags.of(mask),
+        ext.read("data"),
+        ext.read("variance"),
+        ext.read("mask"),
         {name: 1.0},
         {name: 0.0},
-        {name: seconds},
+        {name: seconds_of(sky)},
     )
 
 

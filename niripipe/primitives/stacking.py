@@ -170,16 +170,16 @@ def _check_shapes(frames: Sequence[AstroData]) -> None:
 
 def _combine_planes(frames: list[AstroData], result: AstroData, params: CombineParams, threads: int) -> None:
     exts = [frame[0] for frame in frames]
-    # Rows are all that the combination looks at: a frame that waits on disk stays there.
-    variance: list[Any] | None = [ext.rows("variance") for ext in exts]
+    # The combination reads rows: a frame on disk stays there.
+    variance: list[Any] | None = [ext.plane("variance") for ext in exts]
     if any(plane is None for plane in variance or []):
         variance = None
-    mask: list[Any] | None = [ext.rows("mask") for ext in exts] if params.apply_dq else None
+    mask: list[Any] | None = [ext.plane("mask") for ext in exts] if params.apply_dq else None
     if mask is not None and any(plane is None for plane in mask):
         if not all(plane is None for plane in mask):
             log.warning("not all frames have a data-quality plane: none is used")
         mask = None
-    data = [ext.rows("data") for ext in exts]
+    data = [ext.plane("data") for ext in exts]
     rejection = _rejection(params, variance is not None)
     combined = engine.combine(
         data,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal, cast
 
@@ -11,23 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from niripipe.algorithms import bits, dq, linearity, noise
-from niripipe.algorithms.flags import Flags
 from niripipe.astrodata import DQ, AstroData, Section, add_provenance, file_md5
 from niripipe.errors import DataError
 from niripipe.instruments import AstroDataNiri, pointing
 from niripipe.logutils import get_logger
 from niripipe.primitives.base import DONE, Outcome, PrimitivesBase, Status, not_needed, primitive, skipped
 from niripipe.primitives.calibrations import clipped
-from niripipe.primitives.flags import flag
 from niripipe.primitives.params import Field, FrameOrPath, FrameOrPathOrDefault, Params
 
 __all__ = ["Standardize"]
 
 log = get_logger(__name__)
-
-_FEW_FLAGS = 0.25
-"""Up to this share of flagged pixels a mask is kept as a list of them, which needs three times the memory
-of a plane for each."""
 
 _WITHOUT_WCS = {"DARK", "FLAT", "ARC", "CAL"}
 """Calibrations are taken at the zenith with the cover closed: their WCS means nothing."""
@@ -137,7 +130,7 @@ class NonlinearityCorrectParams(Params):
 class Standardize(PrimitivesBase):
     """Raw frames to frames in electrons with variance and data-quality planes."""
 
-    @primitive(stamp="VALDATA", headers_only=True)
+    @primitive(stamp="VALDATA")
     def validateData(self, frame: AstroData, params: ValidateDataParams) -> None:
         """Check that a frame is one that the primitives can treat.
 
@@ -158,7 +151,7 @@ class Standardize(PrimitivesBase):
         done = _average_read_pairs(frame)
         return Outcome(Status.DONE, done) if done else not_needed("the frame has the standard structure")
 
-    @primitive(stamp="SDZHDRSI", headers_only=True)
+    @primitive(stamp="SDZHDRSI")
     def standardizeHeaders(self, frame: AstroData, params: StandardizeHeadersParams) -> None:
         """Write what the headers mean as standard keywords.
 
@@ -167,7 +160,7 @@ class Standardize(PrimitivesBase):
         """
         _standardize_headers(frame, self.context.software, self.context.mode)
 
-    @primitive(stamp="SDZWCS", headers_only=True)
+    @primitive(stamp="SDZWCS")
     def standardizeWCS(self, frame: AstroData, params: StandardizeWCSParams) -> Outcome | None:
         """Find the WCS that can be believed, and rebuild it where there is none.
 
@@ -188,7 +181,7 @@ class Standardize(PrimitivesBase):
         """
         return _standardize_wcs(frame, params)
 
-    @primitive(stamp="PREPARE", headers_only=True)
+    @primitive(stamp="PREPARE")
     def prepare(self, frame: AstroData, params: PrepareParams) -> Outcome:
         """Validate a raw frame and standardise its pixels, headers and WCS.
 
@@ -213,7 +206,7 @@ class Standardize(PrimitivesBase):
             done.append(conflict)
         _standardize_headers(frame, self.context.software, self.context.mode)
         if frame.path is not None:
-            add_provenance(frame, frame.path, self.later(partial(file_md5, frame.path)), "prepare")
+            add_provenance(frame, frame.path, file_md5(frame.path), "prepare")
         return Outcome(Status.DONE, "; ".join(text for text in done if text))
 
     @primitive(stamp="ADDDQ")
@@ -235,14 +228,13 @@ class Standardize(PrimitivesBase):
             book.look_up(frames, "processed_bpm")
             if params.user_bpm is None and book.reasons.get("processed_bpm"):
                 log.stdinfo("no bad pixel mask is applied: %s", book.reasons["processed_bpm"])
-        found = self.study(_found_flags, frames)
-        flagged = []
-        for frame, flags in zip(frames, found, strict=True):
-            if flags is None:
+        for frame in frames:
+            if frame[0].has_mask:
                 self.note(frame, skipped("the frame has a data-quality plane already"))
-            flagged.append(None if flags is None else self._add_dq(frame, flags, params))
+        to_do = [(frame, self._bad_pixel_masks(frame, params)) for frame in frames if not frame[0].has_mask]
+        self.map(lambda job: _add_dq(*job), to_do)
         if params.latency:
-            _add_latency(frames, flagged, params, self.study)
+            _add_latency(frames, params)
         if params.add_illum_mask:
             for frame in frames:
                 self._add_illumination(frame, params.illum_mask)
@@ -251,7 +243,7 @@ class Standardize(PrimitivesBase):
     @primitive
     def addLatencyToDQ(self, frames: list[AstroData], params: AddLatencyToDQParams) -> list[AstroData]:
         """Flag (bit 8) pixels that were saturated in a frame that ended less than `time` before."""
-        _add_latency(frames, [None] * len(frames), params, self.study)
+        _add_latency(frames, params)
         return frames
 
     @primitive(stamp="ADILLMSK")
@@ -259,7 +251,7 @@ class Standardize(PrimitivesBase):
         """Flag (bit 64) what an illumination mask covers."""
         return self._add_illumination(frame, params.illum_mask)
 
-    @primitive(stamp="ADUTOELE", pixel_by_pixel=True)
+    @primitive(stamp="ADUTOELE")
     def ADUToElectrons(self, frame: AstroData, params: ADUToElectronsParams) -> Outcome | None:
         """Convert data, variance and levels from ADU to electrons; GAIN becomes 1."""
         ext = frame[0]
@@ -274,7 +266,7 @@ class Standardize(PrimitivesBase):
         ext.hdr.set("GAIN", 1.0, "Gain (e-/data unit)")
         return None
 
-    @primitive(stamp="ADDVAR", repeatable=True, headers_only=True)
+    @primitive(stamp="ADDVAR", repeatable=True)
     def addVAR(self, frame: AstroData, params: AddVARParams) -> Outcome | None:
         """Add the variance of read noise and photon noise.
 
@@ -295,16 +287,12 @@ class Standardize(PrimitivesBase):
             poisson="Poisson" in new,
         )
         existing = ext.read("variance")
-        if existing is None:
-            # Darks and flats are combined next, which needs the variance once and row by row.
-            ext.derive_variance(lambda values, _: noise_of(values))
-        else:
-            ext.variance = noise_of(ext.read("data"), existing=existing)
+        ext.variance = noise_of(ext.read("data"), existing=existing)
         names = [name for name in wanted if name in new or name in present]
         ext.hdr.set("VARNOISE", ", ".join(names), "Noise components in the variance")
         return None
 
-    @primitive(stamp="LINCORR", pixel_by_pixel=True)
+    @primitive(stamp="LINCORR")
     def nonlinearityCorrect(self, frame: AstroData, params: NonlinearityCorrectParams) -> Outcome | None:
         """Correct the non-linearity of the detector, where its coefficients are known.
 
@@ -325,56 +313,20 @@ class Standardize(PrimitivesBase):
             "gain": float(ext.gain()),
             "coadds": int(frame.coadds()),
         }
-        times = {
-            "time_delta": coefficients.dead_time,
-            "exposure_time": frame.exposure_time() / polynomial["coadds"],
-        }
-        noise_of = ext.variance_function() if "Poisson" in ext.hdr.get("VARNOISE", "") else None
-        derived = noise_of is not None or ext.rows("variance") is None
-        if not derived or not ext.derive_data(
-            lambda values, _: linearity.correct(values, **times, **polynomial).data
-        ):
-            variance = None if derived else ext.read("variance")
-            corrected = linearity.correct(ext.read("data"), variance, **times, **polynomial)
-            ext.reset(corrected.data, mask=ext.read("mask"), variance=corrected.variance)
-        if noise_of is not None:
-            factor = np.float32(linearity.exposure_factor(**times))
-            # Photon noise follows the counts by 1 / gain, as the correction's own term does, so that it may
-            # as well be taken from the corrected counts.
-            ext.derive_variance(lambda values, rows: noise_of(values / factor, rows) * (factor * factor))
+        corrected = linearity.correct(
+            ext.read("data"),
+            ext.read("variance"),
+            time_delta=coefficients.dead_time,
+            exposure_time=frame.exposure_time() / polynomial["coadds"],
+            **polynomial,
+        )
+        ext.reset(corrected.data, mask=ext.read("mask"), variance=corrected.variance)
         for key in ("SATLEVEL", "NONLINEA"):
             if ext.hdr.get(key) is not None:
                 ext.hdr[key] = linearity.correct_level(float(ext.hdr[key]), **polynomial)
         return None
 
     # -- helpers -------------------------------------------------------------------------------------
-
-    def _add_dq(self, frame: AstroData, flags: Flags, params: AddDQParams) -> Flags | None:
-        """Give a frame a mask of what its counts say and of its bad pixel masks.
-
-        Returns the flags of the pixels of which the counts say something; None if a bad pixel mask says more
-        than that pixels are bad.
-        """
-        ext = frame[0]
-        bad = [clipped(frame, bpm)[0].read("data") for bpm in self._bad_pixel_masks(frame, params)]
-        height, width = ext.shape
-
-        def mask_of(rows: slice) -> NDArray[np.uint16]:
-            mask = np.zeros((len(range(*rows.indices(height))), width), np.uint16)
-            for plane in bad:
-                mask |= plane[rows].astype(np.uint16)
-            return flags.add_to(mask, rows, height)
-
-        if flags.where.size > _FEW_FLAGS * height * width:
-            ext.mask = mask_of(slice(None))
-        else:
-            ext.compute_mask(mask_of)
-        if any(plane.max(initial=0) > bits.BAD for plane in bad):
-            return None
-        both = flags.bits.copy()
-        for plane in bad:
-            both |= plane.reshape(-1)[flags.where].astype(np.uint16)
-        return Flags(flags.where, both)
 
     def _bad_pixel_masks(self, frame: AstroData, params: AddDQParams) -> list[AstroData]:
         book = self.context.calibrations
@@ -399,23 +351,25 @@ class Standardize(PrimitivesBase):
             return not_needed("NIRI has no illumination mask, and none was given")
         covered = clipped(frame, self.context.calibrations.opened(illum_mask))[0].read("data") > 0
         ext = frame[0]
-        mask = np.zeros(ext.shape, np.uint16) if ext.mask is None else ext.mask
+        mask = ext.read("mask")
+        mask = np.zeros(ext.shape, np.uint16) if mask is None else mask.copy()
         mask[covered] |= np.uint16(DQ.unilluminated)
         ext.mask = mask
         return DONE
 
 
-def _found_flags(frame: AstroData) -> Flags | None:
-    """Find out which flags the pixels of a frame need; None if it has a mask already."""
+def _add_dq(frame: AstroData, bad_pixel_masks: list[AstroData]) -> None:
+    """Give a frame a mask of what its counts say and of its bad pixel masks."""
     ext = frame[0]
-    if ext.rows("mask") is not None:
-        return None
-    return dq.find_flags(
-        ext.rows("data"),
+    mask = dq.flags(
+        ext.read("data"),
         saturation=ext.saturation_level(),
         non_linear=ext.non_linear_level(),
         not_finite=int(DQ.no_data),
     )
+    for bpm in bad_pixel_masks:
+        mask |= clipped(frame, bpm)[0].read("data").astype(np.uint16)
+    ext.mask = mask
 
 
 def _validate(frame: AstroData, params: ValidateDataParams) -> None:
@@ -565,29 +519,19 @@ def _fixed(frame: AstroData, done: str, keyword: str = "") -> Outcome:
     return Outcome(Status.DONE, done)
 
 
-def _add_latency(
-    frames: list[AstroData],
-    flagged: list[Flags | None],
-    params: LatencyParams,
-    each: Callable[[Callable[[Any], Any], list[Any]], list[Any]],
-) -> None:
+def _add_latency(frames: list[AstroData], params: LatencyParams) -> None:
     """Flag in each frame what was saturated in a frame that started less than `time` before.
 
     The exposure right before counts from its end, so that long exposures have an afterglow too. With
     `decay` the afterglow falls off from the end of the earlier exposure, ``residual exp(-t / decay)`` of
     the saturation level, and only counts as long as it stands out of the noise of the frame.
-
-    Of frames whose counts were just looked at, `flagged` has the flags; of others the masks are searched.
     """
-    pairs = zip(frames, flagged, strict=True)
-    known = [
-        (frame.ut_datetime(), frame, flags) for frame, flags in pairs if frame[0].rows("mask") is not None
-    ]
-    known = sorted((one for one in known if one[0] is not None), key=lambda one: one[0])
-    dated = [(start, frame) for start, frame, _ in known]
-    # Only flags set before this loop are propagated, so persistence does not chain.
+    dated = [(frame.ut_datetime(), frame) for frame in frames if frame[0].has_mask]
+    dated = sorted((one for one in dated if one[0] is not None), key=lambda one: one[0])
+    # Only flags set before this loop are propagated, so persistence does not chain. Defects of the detector
+    # look saturated in every frame, and leave no afterglow.
     wanted = bits.SATURATED | (bits.NON_LINEAR if params.non_linear else 0)
-    latent = each(lambda one: _bright(one[1], one[2], wanted), known)
+    latent = [dq.where_flagged(frame[0].plane("mask"), wanted, ignore=bits.BAD) for _, frame in dated]
     exposures = [frame.exposure_time() or 0.0 for _, frame in dated]
     glowing = []
     for i, (start, frame) in enumerate(dated):
@@ -607,18 +551,6 @@ def _add_latency(
         _flag_latency(frame, earlier_ones)
 
 
-def _bright(frame: AstroData, flags: Flags | None, wanted: int) -> NDArray[np.intp]:
-    """Return rows and columns of the pixels with some bits, but for defects.
-
-    Defects of the detector look saturated in every frame, and leave no afterglow.
-    """
-    if flags is None:
-        # Read from where they are: many frames need not be in memory at once.
-        return dq.where_flagged(frame[0].rows("mask"), wanted, ignore=bits.BAD)
-    bright = (flags.bits & np.uint16(wanted) != 0) & (flags.bits & np.uint16(bits.BAD) == 0)
-    return np.stack(np.divmod(flags.where[bright].astype(np.intp), frame[0].shape[1]), axis=1)
-
-
 def _still_glows(frame: AstroData, earlier: AstroData, since: float, params: LatencyParams) -> bool:
     """Return whether the afterglow of a saturated pixel exceeds the read noise of a frame."""
     level = earlier[0].saturation_level()
@@ -632,10 +564,9 @@ def _flag_latency(frame: AstroData, earlier: list[tuple[Section, NDArray[np.intp
     """Set bit 8 at the detector pixels that were bright in earlier frames."""
     ext = frame[0]
     here, (ny, nx) = ext.detector_section(), ext.shape
-    glowing = [np.zeros(0, np.intp)]
+    mask = ext.read("mask").copy()
     for there, pixels in earlier:
         y, x = pixels[:, 0] + there.y1 - here.y1, pixels[:, 1] + there.x1 - here.x1
         inside = (y >= 0) & (y < ny) & (x >= 0) & (x < nx)
-        glowing.append(y[inside] * nx + x[inside])
-    where = np.unique(np.concatenate(glowing))
-    flag(frame, Flags(where.astype(np.int32), np.full(where.size, DQ.cosmic_ray, np.uint16)))
+        mask[y[inside], x[inside]] |= np.uint16(DQ.cosmic_ray)
+    ext.mask = mask

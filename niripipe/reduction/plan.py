@@ -215,14 +215,8 @@ class _Notes:
     def workers(self) -> int:
         return 1
 
-    def map(self, function: Callable[[T], R], items: Sequence[T], *, light: bool = False) -> list[R]:
+    def map(self, function: Callable[[T], R], items: Sequence[T]) -> list[R]:
         return [function(item) for item in items]
-
-    def study(self, function: Callable[[T], R], items: Sequence[T]) -> list[R]:
-        return [function(item) for item in items]
-
-    def later(self, function: Callable[[], R]) -> Callable[[], R]:
-        return function
 
     def note(self, frame: AstroData, outcome: Outcome) -> None:
         pass

@@ -21,8 +21,6 @@ from niripipe.reduction.lookup import DEFAULT_RECIPE, find_primitives, find_reci
 from niripipe.reduction.memory import (
     FrameStore,
     automatic_limit,
-    copies_within,
-    older_objects_untouched,
     parse_size,
 )
 from niripipe.reduction.plan import Plan, make_plan
@@ -180,10 +178,6 @@ class Reduce:
             Each names the file, the value and the remedy.
         """
         self.outputs, self.output_filenames, self.report = [], [], None
-        with older_objects_untouched():
-            self._run()
-
-    def _run(self) -> None:
         started = time.perf_counter()
         plan, recipe, primitives, inputs, context = self._prepare()
         for warning in plan.warnings:
@@ -201,12 +195,8 @@ class Reduce:
         )
         self.report = report
         log.status("RECIPE: %s", plan.recipe)
-        store = FrameStore(
-            self._limit(),
-            self.scratch_dir,
-            required=self.max_memory != "auto",
-            threads=min(context.threads, 2),
-        )
+        limit = automatic_limit() if self.max_memory == "auto" else parse_size(self.max_memory)
+        store = FrameStore(limit, self.scratch_dir, required=self.max_memory != "auto")
         runner = RecipeRunner(
             report,
             threads=context.threads,
@@ -283,13 +273,9 @@ class Reduce:
                 "The output folder cannot be made", file=folder, found=error.strerror, item="output_dir"
             ) from None
 
-    def _limit(self) -> int | None:
-        return automatic_limit() if self.max_memory == "auto" else parse_size(self.max_memory)
-
     def _thread_count(self) -> int:
         if self.threads is None:
-            room = copies_within(self._limit())
-            return min(os.cpu_count() or 1, _MAX_THREADS, room)
+            return min(os.cpu_count() or 1, _MAX_THREADS)
         if not isinstance(self.threads, int) or self.threads < 1:
             raise ParameterError(
                 "The number of threads is a positive whole number", item="threads", found=self.threads

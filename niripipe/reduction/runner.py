@@ -7,12 +7,11 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from niripipe.algorithms.parallel import share_items
 from niripipe.astrodata import AstroData, add_history, utc_now
 from niripipe.errors import AlgorithmError, DataError, NiripipeError
 from niripipe.logutils import get_logger
@@ -107,9 +106,6 @@ class RecipeRunner:
         self._notes: list[dict[int, Outcome]] = []
         self._threads = threads
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="niripipe") if threads > 1 else None
-        # Of its own: what is wanted much later must not keep the others from their work.
-        self._aside = ThreadPoolExecutor(1, thread_name_prefix="niripipe-aside") if threads > 1 else None
-        self._beside: Future[Any] | None = None
         self._in_worker = threading.local()
 
     def __enter__(self) -> Self:
@@ -120,8 +116,6 @@ class RecipeRunner:
     ) -> None:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
-        if self._aside is not None:
-            self._aside.shutdown(cancel_futures=error is not None)
         self.progress.close()
 
     # -- what primitives use -------------------------------------------------------------------------
@@ -164,46 +158,14 @@ class RecipeRunner:
 
     @property
     def workers(self) -> int:
-        """How many threads or processes an algorithm may use now.
+        """How many threads an algorithm may use now: one inside a thread of the pool."""
+        return 1 if getattr(self._in_worker, "busy", False) else self._threads
 
-        What goes on beside the reduction has a processor, and what runs on a thread of many uses that alone.
-        """
-        if getattr(self._in_worker, "busy", False):
-            return 1
-        beside = self._beside is not None and not self._beside.done()
-        return max(self._threads - beside, 1)
-
-    def map(self, function: Callable[[T], R], items: Sequence[T], *, light: bool = False) -> list[R]:
-        """Apply a function to independent items, on threads, and return the results in order.
-
-        A `light` function, which does no work on pixels, is called on one: others would only wait for it.
-        """
-        if light:
-            results = [function(item) for item in items]
-            self.store.settle(changed=True)
-            return results
+    def map(self, function: Callable[[T], R], items: Sequence[T]) -> list[R]:
+        """Apply a function to independent items, on threads, and return the results in order."""
         if self._pool is None or len(items) < 2 or getattr(self._in_worker, "busy", False):
-            return self._one_by_one(function, items)
+            return [self._within_memory(function, item) for item in items]
         return list(self._pool.map(self._as_worker(function), items))
-
-    def study(self, function: Callable[[T], R], items: Sequence[T]) -> list[R]:
-        """Find something out about independent items, in processes, and return the results in order.
-
-        The items stay as they are, in memory or on disk.
-        """
-        return share_items(function, items, workers=self.workers)
-
-    def later(self, function: Callable[[], R]) -> Callable[[], R]:
-        """Begin something beside the reduction, and return what waits for the result.
-
-        With one thread it is done now. What has not begun when the block ends with an error is left undone.
-        """
-        if self._aside is None:
-            result = function()
-            return lambda: result
-        # They are done one after the other: this is the last.
-        self._beside = self._aside.submit(function)
-        return self._beside.result
 
     def note(self, frame: AstroData, outcome: Outcome) -> None:
         """Keep the outcome of the running primitive for one frame; DONE is assumed without."""
@@ -298,32 +260,19 @@ class RecipeRunner:
         passed = 0
         self.progress.update(primitive.name, 0, len(frames))
         once = primitive.stamp if not primitive.repeatable else None
-        found: dict[int, Any] = {}
-        if primitive.beforehand is not None:
-            to_do = [frame for frame in frames if not once or once not in frame.phu]
-            beforehand = primitive.beforehand
-            study = self._attempt(lambda frame: beforehand(frame, resolved.params))
-            found = {id(frame): result for frame, result in zip(to_do, self.study(study, to_do), strict=True)}
-
         def treat(frame: AstroData) -> Outcome | NiripipeError:
             nonlocal passed
             try:
                 if once and once in frame.phu:
                     return skipped("already done")
-                if primitive.beforehand is None:
-                    return primitive.function(owner, frame, resolved.params) or DONE
-                known = found[id(frame)]
-                if isinstance(known, NiripipeError):
-                    return known
-                return primitive.function(owner, frame, resolved.params, known) or DONE
+                return primitive.function(owner, frame, resolved.params) or DONE
             finally:
                 with lock:
                     passed += 1
                     self.progress.update(primitive.name, passed, len(frames))
 
         kept = []
-        light = primitive.headers_only or (primitive.pixel_by_pixel and all(frame.waits for frame in frames))
-        results = self.map(self._attempt(treat), frames, light=light)
+        results = self.map(self._attempt(treat), frames)
         for frame, result in zip(frames, results, strict=True):
             if isinstance(result, Outcome):
                 self.note(frame, result)
@@ -361,9 +310,6 @@ class RecipeRunner:
             )
         log.status("PRIMITIVE: %s skipped", primitive.name)
 
-    def _one_by_one(self, function: Callable[[T], R], items: Sequence[T]) -> list[R]:
-        return [self._within_memory(function, item) for item in items]
-
     def _within_memory(self, function: Callable[[T], R], item: T) -> R:
         """Apply a function to an item that stays in memory meanwhile, and make room afterwards."""
         self.store.begin(item)
@@ -374,7 +320,6 @@ class RecipeRunner:
 
     def _watch(self, owner: PrimitivesBase, inputs: list[AstroData]) -> None:
         self.store.watch(itertools.chain(inputs, *owner.streams.values()))
-        self.store.settle()
 
     def _as_worker(self, function: Callable[[T], R]) -> Callable[[T], R]:
         """Mark the thread as busy, so that work inside does not wait for the pool it occupies."""

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import pickle
 import tracemalloc
 from collections.abc import Callable
 from typing import Any
@@ -161,54 +160,6 @@ def test_in_place_arithmetic_leaves_copies_alone(make_ad: Make) -> None:
     a.add(make_ad(3, 1, 4))
     assert values(a) == (9, 3, 5)
     assert values(copy) == (6, 2, 1)
-
-
-def _noisy(seed: int) -> AstroData:
-    rng = np.random.default_rng(seed)
-    ad = astrodata.create({})
-    ext = ad.append(rng.uniform(1, 3000, (40, 30)).astype(np.float32))
-    ext.variance = rng.uniform(0.5, 2, ext.shape).astype(np.float32)
-    ext.mask = rng.integers(0, 8, ext.shape).astype(np.uint16)
-    return ad
-
-
-def _noise_of(values: Any, _: slice) -> Any:
-    return values * np.float32(0.5) + np.float32(3)
-
-
-@pytest.mark.parametrize("operations", [["subtract"], ["divide"], ["subtract", "divide", "divide"]])
-def test_a_variance_that_is_still_to_be_computed_stays_so(operations: list[str]) -> None:
-    ad, others = _noisy(1), [_noisy(seed) for seed in (2, 3, 4)]
-    plain = ad.copy()
-    plain[0].variance = _noise_of(plain[0].read("data"), slice(None))
-    ad[0].derive_variance(_noise_of)
-    before, whole = ad.copy(), others[0][0].read("data").copy()
-    for operation, other in zip(operations, others, strict=False):
-        getattr(ad, operation)(other)
-        getattr(plain, operation)(other)
-    assert ad[0].variance_function() is not None
-    # Operands may change afterwards.
-    others[0].multiply(5)
-    assert not np.array_equal(others[0][0].read("data"), whole)
-    np.testing.assert_array_equal(ad[0].read("data"), plain[0].read("data"))
-    np.testing.assert_array_equal(ad[0].read("mask"), plain[0].read("mask"))
-    some = ad[0].rows("variance")[7:19]
-    np.testing.assert_array_equal(some, pickle.loads(pickle.dumps(ad))[0].read("variance")[7:19])  # noqa: S301
-    np.testing.assert_array_equal(some, ad[0].read("variance")[7:19])
-    np.testing.assert_allclose(ad[0].read("variance"), plain[0].read("variance"), rtol=2e-5)
-    np.testing.assert_array_equal(before[0].read("variance"), _noise_of(_noisy(1)[0].data, slice(None)))
-
-
-@pytest.mark.parametrize("operation", ["add", "multiply"])
-def test_other_arithmetic_computes_the_variance(operation: str) -> None:
-    ad, other = _noisy(1), _noisy(2)
-    plain = ad.copy()
-    plain[0].variance = _noise_of(plain[0].read("data"), slice(None))
-    ad[0].derive_variance(_noise_of)
-    getattr(ad, operation)(other)
-    getattr(plain, operation)(other)
-    assert ad[0].variance_function() is None
-    np.testing.assert_array_equal(ad[0].variance, plain[0].variance)
 
 
 def test_operands_that_do_not_fit_are_refused_before_anything_changes(make_ad: Make) -> None:

@@ -293,12 +293,12 @@ def test_create_takes_headers_hdus_and_cards_and_copies_them() -> None:
         astrodata.create({"OBJECT": object()})
 
 
-def test_planes_are_parked_and_come_back(make_ad: Make, tmp_path: Any) -> None:
+def test_planes_move_to_disk_and_come_back(make_ad: Make, tmp_path: Any) -> None:
     ad = make_ad()
     ad[0].data = np.arange(120.0).reshape(SHAPE)
     twin = ad.copy()
     assert ad.nbytes == 120 * (4 + 4 + 2)
-    assert ad.park(tmp_path) == 120 * 10
+    assert ad.move_to_disk(astrodata.ScratchFolder(tmp_path)) == 120 * 10
     assert ad.nbytes == twin.nbytes == 0
     assert len(list(tmp_path.iterdir())) == 3
     assert ad[0].shape == SHAPE
@@ -310,10 +310,10 @@ def test_planes_are_parked_and_come_back(make_ad: Make, tmp_path: Any) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_parking_into_a_folder_that_is_not_there_keeps_the_pixels(make_ad: Make, tmp_path: Any) -> None:
+def test_moving_into_a_folder_that_is_not_there_keeps_the_pixels(make_ad: Make, tmp_path: Any) -> None:
     ad = make_ad()
     with pytest.raises(astrodata.core.StorageError, match="scratch"):
-        ad.park(tmp_path / "missing")
+        ad.move_to_disk(astrodata.ScratchFolder(tmp_path / "missing"))
     assert ad[0].data[0, 0] == 6
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from niripipe import astrodata
-from niripipe.astrodata import DQ
+from niripipe.astrodata import DQ, ScratchFolder
 from niripipe.errors import DataError
 
 from .. import frames as make
@@ -312,21 +312,21 @@ def test_backgrounds_are_brought_to_the_first_frames_or_to_zero(remove, level):
 
 
 @pytest.mark.parametrize("given", [{}, {"operation": "mean", "nlow": 0, "nhigh": 1}, {"scale": False}])
-def test_skies_that_wait_on_disk_stay_there_and_give_the_same(tmp_path, given):
-    whole, parked = sky_bench(noise=2.0), sky_bench(noise=2.0)
+def test_skies_on_disk_are_read_row_by_row_and_give_the_same(tmp_path, given):
+    whole, moved = sky_bench(noise=2.0), sky_bench(noise=2.0)
     whole.p.skyCorrect(**given)
-    waiting = parked.p.streams["sky"] = [sky.copy() for sky in parked.p.streams["sky"]]
-    for sky in waiting:
-        sky.park(tmp_path)
-    assert sum(sky.nbytes for sky in waiting) == 0
-    parked.p.skyCorrect(**given)
-    assert sum(sky.nbytes for sky in waiting) == 0
+    skies = moved.p.streams["sky"] = [sky.copy() for sky in moved.p.streams["sky"]]
+    for sky in skies:
+        sky.move_to_disk(ScratchFolder(tmp_path))
+    assert sum(sky.nbytes for sky in skies) == 0
+    moved.p.skyCorrect(**given)
+    assert sum(sky[0].plane(name).nbytes for sky in skies for name in ("data", "variance")) == 0
     for name in ("data", "variance", "mask"):
-        np.testing.assert_array_equal(whole.main[0][0].read(name), parked.main[0][0].read(name))
+        np.testing.assert_array_equal(whole.main[0][0].read(name), moved.main[0][0].read(name))
 
 
 def dithered(number, *, noise=5.0):
-    """Frames of one field, dithered, with a star that moves, and variances that are functions of the data."""
+    """Frames of one field, dithered, with a star that moves, and variances that follow the data."""
     frames = []
     for i in range(number):
         star = make.gaussians((64, 64), [(10 + 2 * i, 20 + i, 8000.0)])
@@ -335,7 +335,7 @@ def dithered(number, *, noise=5.0):
     b = make.bench(frames)
     b.p.makeSky()
     for ad in b.main:
-        ad[0].derive_variance(lambda values, _: np.abs(values) / 40)
+        ad[0].variance = np.abs(ad[0].read("data")) / 40
     return b
 
 
@@ -388,7 +388,7 @@ def test_the_variance_of_a_sky_is_that_of_its_level_where_the_noise_is_known():
 def test_skies_of_different_noise_are_each_counted_with_their_own():
     b = dithered(7)
     for factor, ad in enumerate(b.main, start=1):
-        ad[0].derive_variance(lambda values, _, factor=factor: np.abs(values) * np.float32(factor / 40))
+        ad[0].variance = np.abs(ad[0].read("data")) * np.float32(factor / 40)
     b.p.skyCorrect(mask_objects=False)
     first = b.main[0]
     mean = np.mean([int(name[10:14]) for name in first.SKYTABLE["SKYNAME"]])

@@ -30,13 +30,6 @@ class PickParams(Params):
     wanted: str = Field("all", description="what to do")
 
 
-def _brightness(frame: AstroData, params: PickParams) -> float:
-    """Find out something that takes long; what is done to the frame here is lost or undone."""
-    if frame.phu["OBJECT"] == params.wanted:
-        raise DataError("this frame is too dark", file=frame.filename)
-    return float(frame[0].data.max())
-
-
 class Demo(NIRI):
     """Primitives that show what the runner does around them."""
 
@@ -53,13 +46,6 @@ class Demo(NIRI):
             raise AlgorithmError("no result", found=3)
         if params.wanted == "calibration":
             raise CalibrationError("no dark")
-        return None
-
-    @primitive(stamp="STUDIED", beforehand=_brightness)
-    def study_first(self, frame: AstroData, params: PickParams, brightness: float) -> Outcome | None:
-        frame.phu["BRIGHT"] = brightness
-        if params.wanted == "late":
-            raise DataError("this frame is no good either", file=frame.filename)
         return None
 
     @primitive(stamp="PICKED")
@@ -83,7 +69,6 @@ class Demo(NIRI):
     def deep(self, frame: AstroData, params: PickParams) -> Outcome | None:
         # Work inside a worker that asks for workers again.
         total = sum(self.map(lambda value: value + 1, [1, 2, 3]))
-        assert self.study(lambda value: value + 1, [1, 2, 3]) == [2, 3, 4]
         frame[0].data += np.float32(total)
         return None
 
@@ -283,50 +268,6 @@ def test_one_bad_science_frame_is_dropped_and_named():
 
 @pytest.mark.usefixtures("wherever")
 @pytest.mark.parametrize("threads", [1, 2])
-def test_what_is_found_out_beforehand_is_handed_over(threads):
-    b = demo(5, droppable=True, threads=threads)
-    b.main[2].phu["OBJECT"] = "dark"
-    b.main[3].phu["STUDIED"] = "before"
-    b.p.study_first(wanted="dark")
-    assert [ad.phu.get("BRIGHT") for ad in b.main] == [0, 1, None, 4]
-    (dropped,) = b.report.dropped
-    assert (dropped.name, dropped.step) == (make.name(3), "study_first")
-    assert "this frame is too dark" in dropped.reason
-    assert str(b.report.step("study_first").outcomes[make.name(4)].reason) == "already done"
-    strict = demo(3, threads=threads)
-    strict.main[1].phu["OBJECT"] = "dark"
-    with pytest.raises(DataError, match="too dark"):
-        strict.p.study_first(wanted="dark")
-    with pytest.raises(DataError, match="no good either"):
-        demo(3, droppable=True, threads=threads).p.study_first(wanted="late")
-
-
-@pytest.mark.usefixtures("wherever")
-@pytest.mark.parametrize("threads", [1, 2, 4])
-def test_what_is_studied_comes_in_order(threads):
-    with demo(7, threads=threads).runner as runner:
-        assert runner.study(lambda value: value**2, list(range(30))) == [k * k for k in range(30)]
-
-
-def test_what_goes_on_beside_a_reduction_has_a_processor(monkeypatch):
-    asked = []
-    monkeypatch.setattr(
-        "niripipe.reduction.runner.share_items",
-        lambda function, items, workers: asked.append(workers) or [function(item) for item in items],
-    )
-    go_on = threading.Event()
-    with demo(threads=3).runner as runner:
-        assert runner.workers == 3
-        wait = runner.later(lambda: go_on.wait(60))
-        assert runner.workers == 2
-        assert runner.study(abs, [-1, -2]) == [1, 2]
-        go_on.set()
-        assert wait()
-        assert runner.study(abs, [-3]) == [3]
-    assert asked == [2, 3]
-
-
-@pytest.mark.parametrize("threads", [1, 2])
 def test_when_no_frame_is_left_the_error_is_raised_with_the_primitives_name(threads):
     b = demo(droppable=True, threads=threads)
     with b.runner, pytest.raises(AlgorithmError, match="no result") as caught:
@@ -447,41 +388,3 @@ def test_progress_is_told_frame_by_frame_and_at_the_end(threads):
     assert listener.heard[:4] == [("add", i, 3) for i in range(4)]
     assert listener.heard[4:] == [("join", 0, 3), ("join", 3, 3)]
     assert listener.closed == 1
-
-
-@pytest.mark.parametrize("threads", [1, 2])
-def test_work_done_aside_is_there_when_it_is_wanted(threads: int) -> None:
-    with demo(threads=threads).runner as runner:
-        wait = runner.later(lambda: threading.current_thread().name)
-        assert wait().startswith("niripipe-aside") == (threads > 1)
-    assert wait() == wait()
-
-
-def test_with_one_thread_nothing_is_put_off() -> None:
-    done: list[int] = []
-    with demo(threads=1).runner as runner:
-        wait = runner.later(lambda: done.append(1))
-        assert done == [1]
-        wait()
-    assert done == [1]
-
-
-def test_what_has_not_begun_is_left_undone_after_an_error() -> None:
-    done: list[int] = []
-    begun = threading.Event()
-
-    def first() -> None:
-        begun.set()
-        time.sleep(0.05)
-        done.append(1)
-
-    def interrupted() -> None:
-        with demo(threads=2).runner as runner:
-            runner.later(first)
-            runner.later(lambda: done.append(2))
-            begun.wait()
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        interrupted()
-    assert done == [1]

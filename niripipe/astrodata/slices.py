@@ -1,0 +1,127 @@
+"""Data sets and their slices: what they share, and how an index chooses extensions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Self
+
+import numpy as np
+
+from niripipe.astrodata.extension import Extension
+from niripipe.astrodata.headers import WatchedHeader
+from niripipe.astrodata.provenance import Records
+from niripipe.astrodata.tables import HeldTable
+
+__all__ = ["Parts", "Slices"]
+
+
+class Parts:
+    """What a data set and all slices of it have in common."""
+
+    def __init__(self, phu: WatchedHeader) -> None:
+        self.phu = phu
+        self.extensions: list[Extension] = []
+        self.tables: dict[str, HeldTable] = {}
+        self.records = Records()
+        self.path: str | None = None
+        self.orig_filename: str | None = None
+        self.read_from: str | None = None
+        self.tag_cache: tuple[object, frozenset[str]] | None = None
+
+
+class Slices:
+    """Indexing of data sets; see `niripipe.astrodata.AstroData`."""
+
+    _parts: Parts
+    _indices: tuple[int, ...] | None
+    _single: bool
+
+    def __len__(self) -> int:
+        return len(self._parts.extensions) if self._indices is None else len(self._indices)
+
+    def __getitem__(self, index: int | slice | tuple[int, ...] | list[int]) -> Self:
+        if self._single:
+            raise TypeError("a single extension cannot be sliced")
+        own = self.indices
+        if isinstance(index, slice):
+            return self._slice(tuple(own[index]), single=False)
+        if isinstance(index, tuple | list) and index:
+            return self._slice(tuple(own[self._position(i)] for i in index), single=False)
+        return self._slice((own[self._position(index)],), single=True)
+
+    def __delitem__(self, index: int) -> None:
+        if self.is_sliced:
+            raise TypeError("extensions can be removed from a whole data set only, not from a slice")
+        del self._parts.extensions[self._position(index)]
+        self._parts.tag_cache = None
+
+    def __iter__(self) -> Iterator[Self]:
+        if self._single:
+            yield self
+        else:
+            for index in self.indices:
+                yield self._slice((index,), single=True)
+
+    @property
+    def is_single(self) -> bool:
+        """Whether this is one extension, from an index that is an integer."""
+        return self._single
+
+    @property
+    def is_sliced(self) -> bool:
+        """Whether this is a slice of a data set."""
+        return self._indices is not None
+
+    @property
+    def indices(self) -> list[int]:
+        """Positions of these extensions in the whole data set."""
+        return list(range(len(self._parts.extensions)) if self._indices is None else self._indices)
+
+    @property
+    def id(self) -> int:
+        """Number of the extension in the whole data set, from 1; single slices only."""
+        if self._indices is None or not self._single:
+            raise ValueError("only a single extension has an id")
+        return self._indices[0] + 1
+
+    @property
+    def extensions(self) -> list[Extension]:
+        """The extension objects themselves."""
+        return [self._parts.extensions[i] for i in self.indices]
+
+    # ---- for the other parts of a data set
+
+    @property
+    def _extension(self) -> Extension:
+        assert self._indices is not None
+        return self._parts.extensions[self._indices[0]]
+
+    def _only(self, what: str) -> Extension:
+        if not self._single:
+            raise ValueError(
+                f"{what} of several extensions at once is not possible; use a single one, as in ad[0]"
+            )
+        return self._extension
+
+    def _each(self, get: Callable[[Extension], Any]) -> Any:
+        if self._single:
+            return get(self._extension)
+        return [get(extension) for extension in self.extensions]
+
+    def _slice(self, indices: tuple[int, ...] | None, *, single: bool) -> Self:
+        ad = type(self).__new__(type(self))
+        ad._parts = self._parts
+        ad._single = single
+        ad._indices = indices
+        return ad
+
+    def _position(self, index: Any) -> int:
+        if isinstance(index, bool) or not isinstance(index, int | np.integer):
+            raise ValueError(f"an index has to be an integer, a slice or a tuple of integers, not {index!r}")
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"there is no extension {index}; there are {len(self)}")
+        return int(index) % len(self)
+
+    def _refuse_slice(self, what: str) -> None:
+        if self._indices is not None:
+            raise AttributeError(f"{what} belongs to the whole data set and cannot be set on a slice")
