@@ -236,4 +236,6 @@ def _surrounded(wall: Bool) -> Bool:
 
 
 def flags(data, *, saturation, non_linear, not_finite):  # type: ignore
-    return find_flags(data, saturation, non_linear, not_finite=not_finite).add_to(np.zeros(data.shape, np.uint16))
+    return find_flags(data, saturation, non_linear, not_finite=not_finite).add_to(
+        np.zeros(data.shape, np.uint16)
+    )

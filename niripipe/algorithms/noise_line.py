@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from niripipe.algorithms.parallel import map_blocks, plane_rows
-from niripipe.algorithms.sorting import median_rows
+from niripipe.algorithms.sorting import select_rows
 from niripipe.algorithms.sources import RowSource
 
 __all__ = ["NoiseLine", "noise_line"]
@@ -19,7 +19,7 @@ Float32 = NDArray[np.float32]
 _FRAMES = 7
 """So many frames give the line of a pixel to the rounding of float32."""
 _NEAR = 6.0
-"""Values further from the median, in deviations, are stars or hits: the line is for the sky."""
+"""Values further from a low rank, in deviations, are stars or hits: the line is for the sky."""
 _SAME = 1e-3
 """Relative precision to which frames of the same noise lie on the line, but for some pixels in a hundred."""
 _EXCEPTIONS = 0.02
@@ -81,7 +81,8 @@ def noise_line(
 def _fitted(levels: Float32, variance: Float32) -> tuple[Float32, Float32]:
     """Return constant and slope of each pixel, by least squares over ``(n, rows, nx)``."""
     levels[~np.isfinite(levels)] = np.inf
-    centre = median_rows(levels, keep=True)
+    # Stars move with the dithers and only add light: a low rank is sky in nearly all pixels.
+    centre = select_rows(levels, ((len(levels) - 1) // 4,), keep=True)[0]
     x = levels - centre
     near = x * x <= np.float32(_NEAR**2) * variance
     number = np.maximum(np.count_nonzero(near, axis=0), 1).astype(np.float32)
@@ -92,7 +93,11 @@ def _fitted(levels: Float32, variance: Float32) -> tuple[Float32, Float32]:
     y -= mean_y
     x[~near] = 0
     squares = (x * x).sum(axis=0)
-    slope = np.where(squares > 0, (x * y).sum(axis=0) / squares, np.float32(0))
+    slope = (x * y).sum(axis=0) / squares
+    unknown = ~(squares > 0)
+    if unknown.any():
+        # A single value has no slope; that of other pixels differs by the flat field only.
+        slope[unknown] = 0 if unknown.all() else np.median(slope[~unknown])
     return mean_y - slope * (centre + mean_x), slope
 
 

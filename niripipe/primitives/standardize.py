@@ -228,10 +228,12 @@ class Standardize(PrimitivesBase):
             book.look_up(frames, "processed_bpm")
             if params.user_bpm is None and book.reasons.get("processed_bpm"):
                 log.stdinfo("no bad pixel mask is applied: %s", book.reasons["processed_bpm"])
+        to_do = []
         for frame in frames:
-            if frame[0].has_mask:
+            if frame[0].plane("mask") is None:
+                to_do.append((frame, self._bad_pixel_masks(frame, params)))
+            else:
                 self.note(frame, skipped("the frame has a data-quality plane already"))
-        to_do = [(frame, self._bad_pixel_masks(frame, params)) for frame in frames if not frame[0].has_mask]
         self.map(lambda job: _add_dq(*job), to_do)
         if params.latency:
             _add_latency(frames, params)
@@ -526,7 +528,7 @@ def _add_latency(frames: list[AstroData], params: LatencyParams) -> None:
     `decay` the afterglow falls off from the end of the earlier exposure, ``residual exp(-t / decay)`` of
     the saturation level, and only counts as long as it stands out of the noise of the frame.
     """
-    dated = [(frame.ut_datetime(), frame) for frame in frames if frame[0].has_mask]
+    dated = [(frame.ut_datetime(), frame) for frame in frames if frame[0].plane("mask") is not None]
     dated = sorted((one for one in dated if one[0] is not None), key=lambda one: one[0])
     # Only flags set before this loop are propagated, so persistence does not chain. Defects of the detector
     # look saturated in every frame, and leave no afterglow.

@@ -260,6 +260,7 @@ class RecipeRunner:
         passed = 0
         self.progress.update(primitive.name, 0, len(frames))
         once = primitive.stamp if not primitive.repeatable else None
+
         def treat(frame: AstroData) -> Outcome | NiripipeError:
             nonlocal passed
             try:
