@@ -54,13 +54,18 @@ def _cycles_uncollected() -> Iterator[None]:
             gc.enable()
 
 
-def __getattr__(name: str) -> Any:
+def _load(name: str) -> Any:
     with _cycles_uncollected():
         if name in _HOMES:
             return getattr(importlib.import_module(_HOMES[name]), name)
         if name in __all__:
             return importlib.import_module(f"niripipe.{name}")
     raise AttributeError(f"module 'niripipe' has no attribute {name!r}")
+
+
+if not TYPE_CHECKING:
+    # Type checkers see the imports above, and so find misspelt names.
+    __getattr__ = _load
 
 
 def __dir__() -> list[str]:

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, ClassVar, NoReturn, Self, cast
+from typing import IO, TYPE_CHECKING, Any, ClassVar, NoReturn, Self, cast, overload
 
 import numpy as np
 
@@ -21,7 +21,10 @@ from niripipe.astrodata.tables import HeldTable, is_table
 from niripipe.errors import DataError, InputError, StorageError
 
 if TYPE_CHECKING:
+    from niripipe.astrodata.declared import Declared, SingleSlice
     from niripipe.astrodata.fits_read import Contents
+else:
+    Declared = object
 
 __all__ = ["AstroData"]
 
@@ -43,7 +46,7 @@ class _Parts:
         self.tag_cache: tuple[object, frozenset[str]] | None = None
 
 
-class AstroData:
+class AstroData(Declared):
     """A data set: a primary header (PHU), an ordered list of extensions, and tables.
 
     Data sets come from `niripipe.astrodata.open` and `niripipe.astrodata.create`, which choose the class
@@ -110,7 +113,13 @@ class AstroData:
     def __len__(self) -> int:
         return len(self._parts.extensions) if self._indices is None else len(self._indices)
 
-    def __getitem__(self, index: int | slice | tuple[int, ...] | list[int]) -> Self:
+    @overload
+    def __getitem__(self, index: int) -> SingleSlice: ...
+
+    @overload
+    def __getitem__(self, index: slice | tuple[int, ...] | list[int]) -> Self: ...
+
+    def __getitem__(self, index: int | slice | tuple[int, ...] | list[int]) -> Any:
         if self._single:
             raise TypeError("a single extension cannot be sliced")
         own = self.indices
@@ -126,12 +135,11 @@ class AstroData:
         del self._parts.extensions[self._position(index)]
         self._parts.tag_cache = None
 
-    def __iter__(self) -> Iterator[Self]:
+    def __iter__(self) -> Iterator[SingleSlice]:
         if self._single:
-            yield self
+            yield cast("SingleSlice", self)
         else:
-            for index in self.indices:
-                yield self._slice((index,), single=True)
+            yield from (self[i] for i in range(len(self)))
 
     @property
     def is_single(self) -> bool:
@@ -168,7 +176,7 @@ class AstroData:
     # ---- headers, names, tags
 
     @property
-    def phu(self) -> Any:
+    def phu(self) -> WatchedHeader:
         """The primary header."""
         return self._parts.phu
 
@@ -273,7 +281,7 @@ class AstroData:
         return descriptors.descriptor_methods(cls)
 
     @astro_data_descriptor
-    def instrument(self) -> str | None:
+    def instrument(self, generic: bool = False) -> str | None:
         """Name of the instrument (INSTRUME)."""
         return self._phu_text("instrument")
 
@@ -522,7 +530,7 @@ class AstroData:
             sizes[name] = f"({len(rows)}, {len(rows.dtype.names)})"
         return sizes
 
-    def __getattr__(self, name: str) -> Any:
+    def _get_attached(self, name: str) -> Any:
         if name != name.upper() or name.startswith("_"):
             raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
         if self._single and name in self._extension.extras:
@@ -535,7 +543,7 @@ class AstroData:
             f"there is no {name!r}; there are {', '.join(sorted(self.exposed)) or 'no tables'}"
         )
 
-    def __setattr__(self, name: str, value: Any) -> None:
+    def _set_any(self, name: str, value: Any) -> None:
         if name == name.upper() and not name.startswith("_"):
             self._set_upper(name, value)
         elif (
@@ -548,6 +556,11 @@ class AstroData:
             )
         else:
             super().__setattr__(name, value)
+
+    if not TYPE_CHECKING:
+        # Type checkers know the names that `Declared` lists, and so find misspelt ones.
+        __getattr__ = _get_attached
+        __setattr__ = _set_any
 
     def __delattr__(self, name: str) -> None:
         if name != name.upper() or name.startswith("_"):
@@ -719,40 +732,40 @@ class AstroData:
         """Divide by a number, array or data set in place."""
         return self._changed("divide", operand)
 
-    def __iadd__(self, operand: Any) -> Any:
+    def __iadd__(self, operand: Any) -> Self:
         return self._in_place("add", operand)
 
-    def __isub__(self, operand: Any) -> Any:
+    def __isub__(self, operand: Any) -> Self:
         return self._in_place("subtract", operand)
 
-    def __imul__(self, operand: Any) -> Any:
+    def __imul__(self, operand: Any) -> Self:
         return self._in_place("multiply", operand)
 
-    def __itruediv__(self, operand: Any) -> Any:
+    def __itruediv__(self, operand: Any) -> Self:
         return self._in_place("divide", operand)
 
-    def __add__(self, operand: Any) -> Any:
+    def __add__(self, operand: Any) -> AstroData:
         return self._binary("add", operand)
 
-    def __sub__(self, operand: Any) -> Any:
+    def __sub__(self, operand: Any) -> AstroData:
         return self._binary("subtract", operand)
 
-    def __mul__(self, operand: Any) -> Any:
+    def __mul__(self, operand: Any) -> AstroData:
         return self._binary("multiply", operand)
 
-    def __truediv__(self, operand: Any) -> Any:
+    def __truediv__(self, operand: Any) -> AstroData:
         return self._binary("divide", operand)
 
-    def __radd__(self, operand: Any) -> Any:
+    def __radd__(self, operand: Any) -> AstroData:
         return self._reflected("add", operand)
 
-    def __rsub__(self, operand: Any) -> Any:
+    def __rsub__(self, operand: Any) -> AstroData:
         return self._reflected("subtract", operand)
 
-    def __rmul__(self, operand: Any) -> Any:
+    def __rmul__(self, operand: Any) -> AstroData:
         return self._reflected("multiply", operand)
 
-    def __rtruediv__(self, operand: Any) -> Any:
+    def __rtruediv__(self, operand: Any) -> AstroData:
         return self._reflected("divide", operand)
 
     def _changed(self, operation: arithmetic.Operation, operand: Any) -> Self:
@@ -764,29 +777,29 @@ class AstroData:
             )
         return self
 
-    def _in_place(self, operation: arithmetic.Operation, operand: Any) -> Any:
+    def _in_place(self, operation: arithmetic.Operation, operand: Any) -> Self:
         others = self._operands(operand)
         if others is None:
-            return NotImplemented
+            return NotImplemented  # type: ignore[no-any-return]
         for extension, other in zip(self.extensions, others, strict=True):
             arithmetic.check(extension, other)
         for extension, other in zip(self.extensions, others, strict=True):
             arithmetic.combine(operation, extension, other, in_place=True)
         return self
 
-    def _binary(self, operation: arithmetic.Operation, operand: Any) -> Any:
+    def _binary(self, operation: arithmetic.Operation, operand: Any) -> Self:
         others = self._operands(operand)
         if others is None:
-            return NotImplemented
+            return NotImplemented  # type: ignore[no-any-return]
         pairs = zip(self.extensions, others, strict=True)
         return self._like(
             [arithmetic.combine(operation, mine, other, in_place=False) for mine, other in pairs]
         )
 
-    def _reflected(self, operation: arithmetic.Operation, operand: Any) -> Any:
+    def _reflected(self, operation: arithmetic.Operation, operand: Any) -> Self:
         value = arithmetic.as_operand(operand)
         if value is None:
-            return NotImplemented
+            return NotImplemented  # type: ignore[no-any-return]
         return self._like([arithmetic.combine_reflected(operation, value, mine) for mine in self.extensions])
 
     def _operands(self, operand: Any) -> list[Any] | None:
