@@ -232,7 +232,7 @@ def written(hint: Any, *, accepted: bool = False) -> str:
     texts = ["..." if part is ... else written(part, accepted=accepted) for part in inner]
     if origin in (Union, types.UnionType):
         parts = dict.fromkeys(part for text in texts for part in split_union(text))
-        return " | ".join(sorted(parts, key="None".__eq__))
+        return " | ".join(sorted(parts, key=lambda part: part == "None"))
     if accepted and origin is tuple and inner[-1] is ...:
         return f"Sequence[{texts[0]}]"
     if origin is not None:

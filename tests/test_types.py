@@ -188,6 +188,12 @@ def test_stubs_say_what_the_code_says(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not stale, "run python docs/generate_stubs.py"
 
 
+def test_every_parameter_of_a_primitive_has_a_type() -> None:
+    stub = (ROOT / "niripipe" / "primitives" / "niri.pyi").read_text()
+    untyped = re.findall(r"^        (\w+): Any = ", stub, re.M)
+    assert not untyped, "say in docs/generate_stubs.py what these accept"
+
+
 @pytest.mark.slow
 def test_faults_of_a_script_are_found_and_correct_lines_are_not_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
