@@ -6,10 +6,7 @@ The names below are loaded when they are first used, so that importing the packa
 
 from __future__ import annotations
 
-import gc
 import importlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -42,25 +39,17 @@ _HOMES = {
 }
 
 
-@contextmanager
-def _cycles_uncollected() -> Iterator[None]:
-    """Keep Python from looking for garbage time and again while modules are loaded, which make none."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
-
-
-def __getattr__(name: str) -> Any:
-    with _cycles_uncollected():
-        if name in _HOMES:
-            return getattr(importlib.import_module(_HOMES[name]), name)
-        if name in __all__:
-            return importlib.import_module(f"niripipe.{name}")
+def _load(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    if name in __all__:
+        return importlib.import_module(f"niripipe.{name}")
     raise AttributeError(f"module 'niripipe' has no attribute {name!r}")
+
+
+if not TYPE_CHECKING:
+    # Type checkers see the imports above, and so find misspelt names.
+    __getattr__ = _load
 
 
 def __dir__() -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from niripipe.astrodata.conversion import check_attachment_name
 from niripipe.astrodata.provenance import HistoryRecord, ProvenanceRecord, Records
@@ -62,7 +62,7 @@ class Attachments(Slices):
             sizes[name] = f"({len(rows)}, {len(rows.dtype.names)})"
         return sizes
 
-    def __getattr__(self, name: str) -> Any:
+    def _get_attached(self, name: str) -> Any:
         if name != name.upper() or name.startswith("_"):
             raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
         if self._single and name in self._extension.extras:
@@ -75,7 +75,7 @@ class Attachments(Slices):
             f"there is no {name!r}; there are {', '.join(sorted(self.exposed)) or 'no tables'}"
         )
 
-    def __setattr__(self, name: str, value: Any) -> None:
+    def _set_any(self, name: str, value: Any) -> None:
         if name == name.upper() and not name.startswith("_"):
             self._set_upper(name, value)
         elif (
@@ -88,6 +88,11 @@ class Attachments(Slices):
             )
         else:
             super().__setattr__(name, value)
+
+    if not TYPE_CHECKING:
+        # Type checkers know the names that `Declared` lists, and so find misspelt ones.
+        __getattr__ = _get_attached
+        __setattr__ = _set_any
 
     def __delattr__(self, name: str) -> None:
         if name != name.upper() or name.startswith("_"):

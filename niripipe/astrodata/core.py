@@ -6,14 +6,14 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, ClassVar, Self, cast
+from typing import IO, TYPE_CHECKING, Any, ClassVar, Self
 
 from niripipe.astrodata import descriptors, display, naming, tags
 from niripipe.astrodata.attachments import Attachments
 from niripipe.astrodata.descriptors import astro_data_descriptor
 from niripipe.astrodata.extension import Extension
 from niripipe.astrodata.foreign import as_extension
-from niripipe.astrodata.headers import HeaderManager, header_value, watched
+from niripipe.astrodata.headers import HeaderManager, WatchedHeader, header_value, watched
 from niripipe.astrodata.operators import Operators
 from niripipe.astrodata.planes import ScratchFolder
 from niripipe.astrodata.section import Section
@@ -21,14 +21,17 @@ from niripipe.astrodata.slices import Parts
 from niripipe.errors import InputError, StorageError
 
 if TYPE_CHECKING:
+    from niripipe.astrodata.declared import Declared
     from niripipe.astrodata.fits_read import Contents
+else:
+    Declared = object
 
 __all__ = ["AstroData"]
 
 _UNSET: Any = object()
 
 
-class AstroData(Operators, Attachments):
+class AstroData(Operators, Attachments, Declared):
     """A data set: a primary header (PHU), an ordered list of extensions, and tables.
 
     Data sets come from `niripipe.astrodata.open` and `niripipe.astrodata.create`, which choose the class
@@ -86,7 +89,7 @@ class AstroData(Operators, Attachments):
     # ---- headers, names, tags
 
     @property
-    def phu(self) -> Any:
+    def phu(self) -> WatchedHeader:
         """The primary header."""
         return self._parts.phu
 
@@ -191,7 +194,7 @@ class AstroData(Operators, Attachments):
         return descriptors.descriptor_methods(cls)
 
     @astro_data_descriptor
-    def instrument(self) -> str | None:
+    def instrument(self, generic: bool = False) -> str | None:
         """Name of the instrument (INSTRUME)."""
         return self._phu_text("instrument")
 

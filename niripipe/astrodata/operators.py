@@ -34,40 +34,40 @@ class Operators(Slices):
         """Divide by a number, array or data set in place."""
         return self._changed("divide", operand)
 
-    def __iadd__(self, operand: Any) -> Any:
+    def __iadd__(self, operand: Any) -> Self:
         return self._in_place("add", operand)
 
-    def __isub__(self, operand: Any) -> Any:
+    def __isub__(self, operand: Any) -> Self:
         return self._in_place("subtract", operand)
 
-    def __imul__(self, operand: Any) -> Any:
+    def __imul__(self, operand: Any) -> Self:
         return self._in_place("multiply", operand)
 
-    def __itruediv__(self, operand: Any) -> Any:
+    def __itruediv__(self, operand: Any) -> Self:
         return self._in_place("divide", operand)
 
-    def __add__(self, operand: Any) -> Any:
+    def __add__(self, operand: Any) -> Self:
         return self._binary("add", operand)
 
-    def __sub__(self, operand: Any) -> Any:
+    def __sub__(self, operand: Any) -> Self:
         return self._binary("subtract", operand)
 
-    def __mul__(self, operand: Any) -> Any:
+    def __mul__(self, operand: Any) -> Self:
         return self._binary("multiply", operand)
 
-    def __truediv__(self, operand: Any) -> Any:
+    def __truediv__(self, operand: Any) -> Self:
         return self._binary("divide", operand)
 
-    def __radd__(self, operand: Any) -> Any:
+    def __radd__(self, operand: Any) -> Self:
         return self._reflected("add", operand)
 
-    def __rsub__(self, operand: Any) -> Any:
+    def __rsub__(self, operand: Any) -> Self:
         return self._reflected("subtract", operand)
 
-    def __rmul__(self, operand: Any) -> Any:
+    def __rmul__(self, operand: Any) -> Self:
         return self._reflected("multiply", operand)
 
-    def __rtruediv__(self, operand: Any) -> Any:
+    def __rtruediv__(self, operand: Any) -> Self:
         return self._reflected("divide", operand)
 
     def _changed(self, operation: arithmetic.Operation, operand: Any) -> Self:
@@ -79,29 +79,29 @@ class Operators(Slices):
             )
         return self
 
-    def _in_place(self, operation: arithmetic.Operation, operand: Any) -> Any:
+    def _in_place(self, operation: arithmetic.Operation, operand: Any) -> Self:
         others = self._operands(operand)
         if others is None:
-            return NotImplemented
+            return NotImplemented  # type: ignore[no-any-return]
         for extension, other in zip(self.extensions, others, strict=True):
             arithmetic.check(extension, other)
         for extension, other in zip(self.extensions, others, strict=True):
             arithmetic.combine(operation, extension, other, in_place=True)
         return self
 
-    def _binary(self, operation: arithmetic.Operation, operand: Any) -> Any:
+    def _binary(self, operation: arithmetic.Operation, operand: Any) -> Self:
         others = self._operands(operand)
         if others is None:
-            return NotImplemented
+            return NotImplemented  # type: ignore[no-any-return]
         pairs = zip(self.extensions, others, strict=True)
         return self._like(
             [arithmetic.combine(operation, mine, other, in_place=False) for mine, other in pairs]
         )
 
-    def _reflected(self, operation: arithmetic.Operation, operand: Any) -> Any:
+    def _reflected(self, operation: arithmetic.Operation, operand: Any) -> Self:
         value = arithmetic.as_operand(operand)
         if value is None:
-            return NotImplemented
+            return NotImplemented  # type: ignore[no-any-return]
         return self._like([arithmetic.combine_reflected(operation, value, mine) for mine in self.extensions])
 
     def _operands(self, operand: Any) -> list[Any] | None:

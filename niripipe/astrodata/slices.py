@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast, overload
 
 import numpy as np
 
@@ -11,6 +11,9 @@ from niripipe.astrodata.extension import Extension
 from niripipe.astrodata.headers import WatchedHeader
 from niripipe.astrodata.provenance import Records
 from niripipe.astrodata.tables import HeldTable
+
+if TYPE_CHECKING:
+    from niripipe.astrodata.declared import SingleSlice
 
 __all__ = ["Parts", "Slices"]
 
@@ -39,7 +42,13 @@ class Slices:
     def __len__(self) -> int:
         return len(self._parts.extensions) if self._indices is None else len(self._indices)
 
-    def __getitem__(self, index: int | slice | tuple[int, ...] | list[int]) -> Self:
+    @overload
+    def __getitem__(self, index: int) -> SingleSlice: ...
+
+    @overload
+    def __getitem__(self, index: slice | tuple[int, ...] | list[int]) -> Self: ...
+
+    def __getitem__(self, index: int | slice | tuple[int, ...] | list[int]) -> Any:
         if self._single:
             raise TypeError("a single extension cannot be sliced")
         own = self.indices
@@ -55,12 +64,11 @@ class Slices:
         del self._parts.extensions[self._position(index)]
         self._parts.tag_cache = None
 
-    def __iter__(self) -> Iterator[Self]:
+    def __iter__(self) -> Iterator[SingleSlice]:
         if self._single:
-            yield self
+            yield cast("SingleSlice", self)
         else:
-            for index in self.indices:
-                yield self._slice((index,), single=True)
+            yield from (self[i] for i in range(len(self)))
 
     @property
     def is_single(self) -> bool:

@@ -7,7 +7,7 @@ import typing
 from collections.abc import Callable, Mapping
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic.fields import FieldInfo
 
@@ -19,6 +19,9 @@ from niripipe.inspection.table import Table
 from niripipe.primitives.base import Primitive, PrimitivesBase
 from niripipe.primitives.params import Resolved, nearest, resolve
 from niripipe.reduction.lookup import DEFAULT_RECIPE, find_primitives
+
+if TYPE_CHECKING:
+    from niripipe.reduction.reduce import Mode
 
 __all__ = ["showpars"]
 
@@ -38,7 +41,7 @@ def showpars(
     frame: AstroData | str | PathLike[str],
     primitive: str,
     *,
-    mode: str = "sq",
+    mode: Mode = "sq",
     all: bool = False,
     recipe: str | Callable[[Any], None] = DEFAULT_RECIPE,
     parameters: Mapping[str, Any] | None = None,

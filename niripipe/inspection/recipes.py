@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from niripipe import __version__
 from niripipe.astrodata import AstroData
@@ -27,13 +27,16 @@ from niripipe.reduction.lookup import (
 )
 from niripipe.reduction.plan import Plan, make_plan
 
+if TYPE_CHECKING:
+    from niripipe.reduction.reduce import Mode
+
 __all__ = ["list_primitives", "planned", "showprimitives", "showrecipes"]
 
 Recipe = Callable[[Any], None]
 FrameSource = AstroData | str | PathLike[str]
 
 
-def showrecipes(frame: FrameSource | None = None, mode: str | None = None) -> Table:
+def showrecipes(frame: FrameSource | None = None, mode: Mode | None = None) -> Table:
     """Show the recipes that there are, or those for one frame.
 
     Parameters
@@ -72,7 +75,7 @@ def showrecipes(frame: FrameSource | None = None, mode: str | None = None) -> Ta
 def showprimitives(
     frame_or_recipe: FrameSource | Recipe,
     recipe: str | Recipe = DEFAULT_RECIPE,
-    mode: str = "sq",
+    mode: Mode = "sq",
     *,
     parameters: Mapping[str, Any] | None = None,
 ) -> Table:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from niripipe.cal_service import CalibrationService
 from niripipe.errors import InputError
@@ -19,6 +19,9 @@ from niripipe.night.settings import NightSettings
 from niripipe.night.sorter import Sorter
 from niripipe.reduction.inputs import expand
 
+if TYPE_CHECKING:
+    from niripipe.reduction.reduce import Mode
+
 __all__ = ["organise"]
 
 
@@ -28,7 +31,7 @@ def organise(
     calibrations: CalibrationService | None = None,
     parameters: Mapping[str, Mapping[str, Any]] | None = None,
     recipes: Mapping[str, str] | None = None,
-    mode: str = "sq",
+    mode: Mode = "sq",
     settings: NightSettings | None = None,
     mask: str = "*.fits*",
     recursive: bool = False,

@@ -73,10 +73,11 @@ def _separated(files: Sequence[str], mode: str, parameters: Mapping[str, Any]) -
     )
     with RecipeRunner(RunReport("plan", mode, context.software, []), threads=1, droppable=False) as runner:
         p = NIRI({"main": frames}, context, runner)
+        repair, separate = (NIRI.primitives()[name] for name in ("standardizeWCS", "separateSky"))
         for frame in frames:
             # Broken coordinates are repaired as in the reduction; neither step reads pixels.
-            NIRI.standardizeWCS.function(p, frame, resolve_call(p, NIRI.standardizeWCS, {}).params)
-        objects = NIRI.separateSky.function(p, frames, resolve_call(p, NIRI.separateSky, {}).params)
+            repair.function(p, frame, resolve_call(p, repair, {}).params)
+        objects = separate.function(p, frames, resolve_call(p, separate, {}).params)
         on_target = {id(frame) for frame in objects}
         skies = {id(sky) for sky in p.streams["sky"]} - on_target
         offset = [path for path, frame in zip(files, frames, strict=True) if id(frame) in skies]

@@ -305,10 +305,12 @@ class PrimitivesBase:
     context: Context
     runner: Runner = field(repr=False)
 
-    def __getattr__(self, name: str) -> Any:
-        raise UnknownPrimitiveError(
-            f"There is no primitive {name!r}", item="recipe", remedy=nearest(name, self.primitives())
-        )
+    if not TYPE_CHECKING:
+        # Hidden from type checkers, which find misspelt primitives by the signatures in `niri.pyi`.
+        def __getattr__(self, name: str) -> Any:
+            raise UnknownPrimitiveError(
+                f"There is no primitive {name!r}", item="recipe", remedy=nearest(name, self.primitives())
+            )
 
     @classmethod
     def primitives(cls) -> dict[str, Primitive]:

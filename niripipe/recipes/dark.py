@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from niripipe.primitives import NIRI
 
 recipe_tags = frozenset({"NIRI", "CAL", "DARK"})
 blocked_tags = frozenset({"PROCESSED"})
 
 
-def makeProcessedDark(p: Any) -> None:
+def makeProcessedDark(p: NIRI) -> None:
     """Combine raw darks of one set-up into a processed dark (``_dark``).
 
     In quality assessment, where frames arrive one at a time, those that came before join in.

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from niripipe.primitives import NIRI
 
 recipe_tags = frozenset({"NIRI", "IMAGE", "CAL", "FLAT"})
 blocked_tags = frozenset({"PROCESSED"})
 
 
-def makeProcessedFlat(p: Any) -> None:
+def makeProcessedFlat(p: NIRI) -> None:
     """Combine lamp-on and lamp-off flats into a normalised processed flat (``_flat``).
 
     In quality assessment, where frames arrive one at a time, those that came before join in.
@@ -27,7 +30,7 @@ def makeProcessedFlat(p: Any) -> None:
     p.storeProcessedFlat()
 
 
-def makeProcessedBPM(p: Any) -> None:
+def makeProcessedBPM(p: NIRI) -> None:
     """Make a bad pixel mask (``_bpm``) from flats and short darks; the flats come first in the list."""
     p.prepare()
     p.ADUToElectrons()

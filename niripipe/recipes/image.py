@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from niripipe.primitives import NIRI
 
 recipe_tags = frozenset({"NIRI", "IMAGE"})
 blocked_tags = frozenset({"CAL"})
 
 
-def reduce(p: Any) -> None:
+def reduce(p: NIRI) -> None:
     """Reduce dithered images, with or without offset sky frames, to a stacked image (``_image``)."""
     _correct(p)
     _subtract_sky(p)
@@ -17,7 +20,7 @@ def reduce(p: Any) -> None:
     p.storeProcessedScience(suffix="_image")
 
 
-def ultradeep(p: Any) -> None:
+def ultradeep(p: NIRI) -> None:
     """Reduce dithered images of one field in two passes (``_image``).
 
     The objects that only the stack of the first pass shows are masked in the sky of the second.
@@ -31,25 +34,25 @@ def ultradeep(p: Any) -> None:
     _second_pass(p)
 
 
-def ultradeep_part1(p: Any) -> None:
+def ultradeep_part1(p: NIRI) -> None:
     """Correct raw frames up to the flat field (``_flatCorrected``): the first part of ultradeep."""
     _correct(p)
 
 
-def ultradeep_part2(p: Any) -> None:
+def ultradeep_part2(p: NIRI) -> None:
     """Find the objects of the stack of corrected frames, and mask them in each (``_objmaskTransferred``)."""
     _first_pass(p)
     p.transferObjectMask(instream="flat_corrected", outstream="main", source="main")
     p.clearStream(stream="flat_corrected")
 
 
-def ultradeep_part3(p: Any) -> None:
+def ultradeep_part3(p: NIRI) -> None:
     """Subtract the sky with the masks of part 2, and stack (``_image``)."""
     p.dilateObjectMask(dilation=2)
     _second_pass(p)
 
 
-def makeSkyFlat(p: Any) -> None:
+def makeSkyFlat(p: NIRI) -> None:
     """Make a processed flat (``_flat``) of dithered frames of the sky, leaving out the objects in them."""
     _to_dark_corrected(p)
     p.stackFrames(operation="median", scale=True, outstream="fastsky")
@@ -67,12 +70,12 @@ def makeSkyFlat(p: Any) -> None:
     p.storeProcessedFlat(force=True)
 
 
-def alignAndStack(p: Any) -> None:
+def alignAndStack(p: NIRI) -> None:
     """Align, scale and stack images that are already reduced (``_stack``)."""
     _align_and_stack(p)
 
 
-def calibrate(p: Any) -> None:
+def calibrate(p: NIRI) -> None:
     """Fit reduced images to a reference catalogue: coordinates and zero point (``_calibrated``).
 
     The catalogue is 2MASS, asked for over the network, unless ``addReferenceCatalog:source`` names another
@@ -86,7 +89,7 @@ def calibrate(p: Any) -> None:
     p.storeProcessedScience(suffix="_calibrated")
 
 
-def _to_dark_corrected(p: Any) -> None:
+def _to_dark_corrected(p: NIRI) -> None:
     """Raw frames to linear, dark-subtracted electrons."""
     p.prepare()
     p.addDQ()
@@ -97,19 +100,19 @@ def _to_dark_corrected(p: Any) -> None:
     p.darkCorrect()
 
 
-def _correct(p: Any) -> None:
+def _correct(p: NIRI) -> None:
     """Raw frames to linear, dark-subtracted, flat-fielded electrons."""
     _to_dark_corrected(p)
     p.flatCorrect()
 
 
-def _subtract_sky(p: Any) -> None:
+def _subtract_sky(p: NIRI) -> None:
     """Find out which frames show the sky, and subtract it."""
     p.separateSky()
     _subtract_masked_sky(p)
 
 
-def _subtract_masked_sky(p: Any) -> None:
+def _subtract_masked_sky(p: NIRI) -> None:
     """Two passes: find the objects in quickly sky-subtracted sky frames, then subtract the masked sky."""
     p.associateSky(stream="sky")
     p.skyCorrect(
@@ -127,7 +130,7 @@ def _subtract_masked_sky(p: Any) -> None:
     p.skyCorrect(mask_objects=True, keep_skies=False)
 
 
-def _first_pass(p: Any) -> None:
+def _first_pass(p: NIRI) -> None:
     """Stack corrected frames, keeping them with the stack's coordinates in the stream ``flat_corrected``."""
     p.copyInputs(outstream="flat_corrected")
     p.separateSky()
@@ -147,7 +150,7 @@ def _first_pass(p: Any) -> None:
     p.writeOutputs()
 
 
-def _second_pass(p: Any) -> None:
+def _second_pass(p: NIRI) -> None:
     """Subtract the sky of frames that carry the objects of a deep stack, align and stack them."""
     p.separateSky()
     p.associateSky()
@@ -156,7 +159,7 @@ def _second_pass(p: Any) -> None:
     p.storeProcessedScience(suffix="_image")
 
 
-def _align_and_stack(p: Any) -> None:
+def _align_and_stack(p: NIRI) -> None:
     p.detectSources(catalogue="positions", enough=60)
     p.adjustWCSToReference()
     # The stack gets an object mask of its own.

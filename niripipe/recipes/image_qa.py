@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from niripipe.primitives import NIRI
 
 recipe_tags = frozenset({"NIRI", "IMAGE"})
 blocked_tags = frozenset({"CAL"})
 
 
-def reduce(p: Any) -> None:
+def reduce(p: NIRI) -> None:
     """Measure a frame, and stack it with those of its observation that came before (``_stack``)."""
     _to_dark_corrected(p)
     p.flatCorrect()
@@ -35,7 +38,7 @@ def reduce(p: Any) -> None:
     p.writeOutputs()
 
 
-def makeSkyFlat(p: Any) -> None:
+def makeSkyFlat(p: NIRI) -> None:
     """Make a flat (``_qa_flat``) of dithered frames of the sky, leaving out the objects in them."""
     _to_dark_corrected(p)
     p.addToList(purpose="forSkyFlat")
@@ -57,7 +60,7 @@ def makeSkyFlat(p: Any) -> None:
     p.storeProcessedFlat(force=True)
 
 
-def _to_dark_corrected(p: Any) -> None:
+def _to_dark_corrected(p: NIRI) -> None:
     """Raw frames to linear, dark-subtracted electrons; the first frame stays, it may be all there is yet."""
     p.prepare()
     p.addDQ()
@@ -67,7 +70,7 @@ def _to_dark_corrected(p: Any) -> None:
     p.darkCorrect()
 
 
-def _measure(p: Any, **names: Any) -> None:
+def _measure(p: NIRI, **names: Any) -> None:
     """Catalogue, image size, coordinates and zero point of what is in the stream."""
     p.detectSources(**names)
     p.measureIQ(display=True, **names)

@@ -134,7 +134,7 @@ class Reduce:
         self.recipename: str | Callable[[Any], None] = recipe
         self.uparms: Parameters = list(_flat(parameters or {}).items())
         self.ucals: Any = {}
-        self.mode: str = mode
+        self.mode: Mode = mode
         self.suffix = suffix
         self.overwrite = overwrite
         self.threads = threads
