@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import BeforeValidator
 
 from niripipe.algorithms import grouping
@@ -16,8 +15,8 @@ from niripipe.astrodata import AstroData
 from niripipe.astrodata.tables import as_rows
 from niripipe.errors import DataError, ParameterError
 from niripipe.logutils import get_logger
+from niripipe.primitives import fields
 from niripipe.primitives.base import Outcome, PrimitivesBase, Status, not_needed, primitive, skipped
-from niripipe.primitives.geometry import require_sky_mapping
 from niripipe.primitives.params import Field, NameList, Params
 from niripipe.primitives.skybuild import BuiltSky, SkyBuilder, SkyBuildParams, seconds_of
 from niripipe.primitives.skymatch import SkyLevel, level_of, match_sky
@@ -150,9 +149,9 @@ class Sky(PrimitivesBase):
             self.streams["sky"] = []
             return frames
         found = grouping.classify(
-            _exposures(frames, params),
-            grouping.group_frames(len(frames), _overlaps(frames, params.frac_FOV)),
-            target=_target(frames[0]),
+            fields.exposures(frames, params.ref_obj, params.ref_sky),
+            grouping.group_frames(len(frames), fields.overlaps(frames, params.frac_FOV)),
+            target=fields.target(frames[0]),
         )
         for warning in found.warnings:
             log.warning("%s", warning)
@@ -198,11 +197,11 @@ class Sky(PrimitivesBase):
             for frame in frames:
                 self.note(frame, skipped("there is no sky frame"))
             return frames
-        records = [_sky_record(sky) for sky in skies]
+        records = [fields.sky_record(sky) for sky in skies]
         lonely = []
         for frame in frames:
             choice = grouping.choose_skies(
-                _sky_record(frame),
+                fields.sky_record(frame),
                 records,
                 time=params.time,
                 distance=params.distance,
@@ -430,7 +429,7 @@ def _shared(
 def _subtract_planes(
     frame: AstroData, sky: BuiltSky, factor: float, constant: float, params: SubtractSkyParams
 ) -> None:
-    """Subtract a sky: ``data - factor sky - constant``, ``variance + factor^2 sky variance``, flags joined."""
+    """Data: ``- factor sky - constant``; variance: ``+ factor^2`` times that of the sky; flags are joined."""
     ext = frame[0]
     data = subtracted(ext.read("data"), sky.data, factor=factor, constant=constant)
     variance = ext.read("variance") if params.propagate_variance else None
@@ -511,95 +510,3 @@ def _require_same_state(frames: Sequence[AstroData], skies: Sequence[AstroData])
 
 def _subset(params: Params, model: type[Params]) -> dict[str, Any]:
     return {name: getattr(params, name) for name in model.model_fields if name != "suffix"}
-
-
-def _exposures(frames: Sequence[AstroData], params: SeparateSkyParams) -> list[grouping.Exposure]:
-    objects, skies = _chosen(frames, params.ref_obj), _chosen(frames, params.ref_sky)
-    return [
-        grouping.Exposure(
-            name=str(frame.filename),
-            position=_pointing(frame),
-            guided=_guided(frame),
-            is_object="OBJFRAME" in frame.phu or id(frame) in objects,
-            is_sky="SKYFRAME" in frame.phu or id(frame) in skies,
-        )
-        for frame in frames
-    ]
-
-
-def _chosen(frames: Sequence[AstroData], names: Sequence[str] | None) -> set[int]:
-    """Return the identities of the frames that the user names; a root name is enough."""
-    chosen: set[int] = set()
-    for name in names or ():
-        matches = [frame for frame in frames if name.removesuffix(".fits") in str(frame.filename)]
-        if not matches:
-            log.warning("there is no frame %s", name)
-        chosen.update(id(frame) for frame in matches)
-    return chosen
-
-
-def _guided(frame: AstroData) -> bool | None:
-    """Return whether a wavefront sensor guided; None where the header does not say."""
-    known = all(keyword in frame.phu for keyword in ("PWFS1_ST", "PWFS2_ST", "OIWFS_ST"))
-    return frame.wavefront_sensor() is not None if known else None
-
-
-def _target(frame: AstroData) -> tuple[float, float] | None:
-    ra, dec = frame.target_ra(), frame.target_dec()
-    return None if ra is None or dec is None else (ra, dec)
-
-
-def _sky_record(frame: AstroData) -> grouping.SkyRecord:
-    time = frame.ut_datetime()
-    if time is None:
-        raise DataError(
-            "The frame has no time, so that its skies cannot be chosen",
-            file=frame.filename,
-            item="DATE-OBS, UT",
-        )
-    return grouping.SkyRecord(
-        name=str(frame.filename),
-        time=time.timestamp(),
-        position=_pointing(frame),
-        configuration=_configuration(frame),
-        exposure_time=float(frame.exposure_time()),
-    )
-
-
-def _configuration(frame: AstroData) -> tuple[Any, ...]:
-    """Return what a sky must share with a frame."""
-    return (
-        frame[0].shape,
-        str(frame[0].detector_section()),
-        frame.read_mode(),
-        frame.well_depth_setting(),
-        frame.coadds(),
-        frame.camera(),
-        frame.filter_name(),
-        frame.focal_plane_mask(),
-        frame.pupil_mask(),
-        frame.disperser(),
-    )
-
-
-def _pointing(frame: AstroData) -> tuple[float, float]:
-    """Return the sky position (ra, dec) of the middle of a frame, degrees."""
-    ny, nx = frame[0].shape
-    ra, dec = require_sky_mapping(frame).all_pix2world(nx // 2 - 0.5, ny // 2 - 0.5, 0)
-    return float(ra), float(dec)
-
-
-def _overlaps(frames: Sequence[AstroData], fraction: float) -> NDArray[np.bool_]:
-    """Return whether the middle of each frame lies in that part of the field of each other one."""
-    shapes = np.array([frame[0].shape for frame in frames]).T
-    mappings = [require_sky_mapping(frame) for frame in frames]
-    middles = [
-        mapping.all_pix2world((nx - 1) / 2, (ny - 1) / 2, 0)
-        for mapping, (ny, nx) in zip(mappings, shapes.T, strict=True)
-    ]
-    ra, dec = np.array(middles, float).T
-    found = np.empty((len(frames), len(frames)), bool)
-    for k, mapping in enumerate(mappings):
-        x, y = mapping.all_world2pix(ra, dec, 0)
-        found[:, k] = grouping.fields_overlap((y, x), (shapes[0], shapes[1]), fraction)
-    return found

@@ -135,7 +135,7 @@ def stack(frames: list[AstroData], params: CombineParams, *, threads: int) -> As
     return result
 
 
-def section_slices(section: str | None, shape: tuple[int, int]) -> tuple[slice, slice]:
+def section_slices(section: str | None, shape: tuple[int, ...]) -> tuple[slice, slice]:
     """Return an image section (1-based, inclusive, x first) as array slices; None means all.
 
     Raises

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-import math
-from functools import partial
-from typing import Any, Literal, cast
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from niripipe.algorithms import bits, dq, linearity, noise
-from niripipe.astrodata import DQ, AstroData, Section, add_provenance, file_md5
-from niripipe.errors import DataError
-from niripipe.instruments import AstroDataNiri, pointing
+from niripipe.algorithms import dq, linearity, noise
+from niripipe.astrodata import DQ, AstroData, add_provenance, file_md5
 from niripipe.logutils import get_logger
 from niripipe.primitives.base import DONE, Outcome, PrimitivesBase, Status, not_needed, primitive, skipped
 from niripipe.primitives.calibrations import clipped
+from niripipe.primitives.latency import LatencyParams, add_latency
 from niripipe.primitives.params import Field, FrameOrPath, FrameOrPathOrDefault, Params
+from niripipe.primitives.raw_headers import (
+    BadWCS,
+    average_read_pairs,
+    require_niri_image,
+    standardize_headers,
+    standardize_wcs,
+    validate,
+)
 
 __all__ = ["Standardize"]
 
 log = get_logger(__name__)
-
-_WITHOUT_WCS = {"DARK", "FLAT", "ARC", "CAL"}
-"""Calibrations are taken at the zenith with the cover closed: their WCS means nothing."""
 
 
 class ValidateDataParams(Params):
@@ -49,7 +50,7 @@ class StandardizeWCSParams(Params):
     """Parameters of `Standardize.standardizeWCS`."""
 
     suffix: str | None = Field("_wcsStandardized", description="suffix of the file name")
-    bad_wcs: Literal["exit", "fix", "new", "ignore"] = Field(
+    bad_wcs: BadWCS = Field(
         "fix",
         description="exit: refuse a frame whose WCS contradicts its pointing; fix: rebuild its WCS from the "
         "pointing; new: rebuild every WCS; ignore: keep it",
@@ -63,22 +64,6 @@ class PrepareParams(ValidateDataParams, StandardizeWCSParams):
     """Parameters of `Standardize.prepare`."""
 
     suffix: str | None = Field("_prepared", description="suffix of the file name")
-
-
-class LatencyParams(Params):
-    """What decides whether a pixel still glows."""
-
-    non_linear: bool = Field(False, description="flag latency also after non-linear pixels")
-    time: float = Field(120.0, ge=0, description="how long persistence lasts at most, s")
-    decay: float | None = Field(
-        None, gt=0, description="e-folding time of the afterglow, s; None: all of it lasts for `time`"
-    )
-    residual: float = Field(
-        0.01,
-        gt=0,
-        le=1,
-        description="afterglow right after the exposure, part of saturation; with `decay`",
-    )
 
 
 class AddDQParams(LatencyParams):
@@ -139,7 +124,7 @@ class Standardize(PrimitivesBase):
         DataError
             Not a NIRI frame, not exactly one image extension, or no usable WCS where one is required.
         """
-        _validate(frame, params)
+        validate(frame, require_wcs=params.require_wcs)
 
     @primitive(stamp="SDZSTRUC")
     def standardizeStructure(self, frame: AstroData, params: StandardizeStructureParams) -> Outcome:
@@ -148,7 +133,7 @@ class Standardize(PrimitivesBase):
         Frames from before November 2001 hold the sum over the low-noise read pairs: they are divided by
         their number, and LNRSDIV in the primary header keeps it. Other frames have the standard structure.
         """
-        done = _average_read_pairs(frame)
+        done = average_read_pairs(frame)
         return Outcome(Status.DONE, done) if done else not_needed("the frame has the standard structure")
 
     @primitive(stamp="SDZHDRSI")
@@ -158,7 +143,7 @@ class Standardize(PrimitivesBase):
         PHU: ORIGNAME, PROCSOFT, PROCSVER, PROCMODE, FILTER, PIXSCALE, EXPTIME (total of the coadds).
         Extension: BUNIT, PIXSCALE, RDNOISE and GAIN (e-, e-/ADU), SATLEVEL and NONLINEA (ADU), RADESYS.
         """
-        _standardize_headers(frame, self.context.software, self.context.mode)
+        standardize_headers(frame, self.context.software, self.context.mode)
 
     @primitive(stamp="SDZWCS")
     def standardizeWCS(self, frame: AstroData, params: StandardizeWCSParams) -> Outcome | None:
@@ -179,7 +164,7 @@ class Standardize(PrimitivesBase):
             A WCS that contradicts the pointing, with ``bad_wcs="exit"``; no WCS, and a header that does not
             allow one to be built.
         """
-        return _standardize_wcs(frame, params)
+        return standardize_wcs(frame, bad_wcs=params.bad_wcs, limit=params.debug_consistency_limit)
 
     @primitive(stamp="PREPARE")
     def prepare(self, frame: AstroData, params: PrepareParams) -> Outcome:
@@ -194,17 +179,22 @@ class Standardize(PrimitivesBase):
         DataError
             See `validateData` and `standardizeWCS`.
         """
-        _is_niri_image(frame)
-        done = [_average_read_pairs(frame)]
-        outcome = _standardize_wcs(frame, params)
+        require_niri_image(frame)
+        done = [average_read_pairs(frame)]
+        outcome = standardize_wcs(
+            frame,
+            bad_wcs=params.bad_wcs,
+            limit=params.debug_consistency_limit,
+            require_wcs=params.require_wcs,
+        )
         if outcome is not None and outcome.status is not Status.NOT_NEEDED:
             done.append(outcome.reason)
-        _validate(frame, params)
+        validate(frame, require_wcs=params.require_wcs)
         conflict = frame.voltage_conflict()
         if conflict:
             log.warning("%s: %s", frame.filename, conflict)
             done.append(conflict)
-        _standardize_headers(frame, self.context.software, self.context.mode)
+        standardize_headers(frame, self.context.software, self.context.mode)
         if frame.path is not None:
             add_provenance(frame, frame.path, file_md5(frame.path), "prepare")
         return Outcome(Status.DONE, "; ".join(text for text in done if text))
@@ -236,7 +226,7 @@ class Standardize(PrimitivesBase):
                 self.note(frame, skipped("the frame has a data-quality plane already"))
         self.map(lambda job: _add_dq(*job), to_do)
         if params.latency:
-            _add_latency(frames, params)
+            add_latency(frames, params)
         if params.add_illum_mask:
             for frame in frames:
                 self._add_illumination(frame, params.illum_mask)
@@ -245,7 +235,7 @@ class Standardize(PrimitivesBase):
     @primitive
     def addLatencyToDQ(self, frames: list[AstroData], params: AddLatencyToDQParams) -> list[AstroData]:
         """Flag (bit 8) pixels that were saturated in a frame that ended less than `time` before."""
-        _add_latency(frames, params)
+        add_latency(frames, params)
         return frames
 
     @primitive(stamp="ADILLMSK")
@@ -282,14 +272,13 @@ class Standardize(PrimitivesBase):
         new = [name for name, on in wanted.items() if on and name not in present]
         if not new:
             return skipped(f"nothing to add to {present!r}" if present else "neither component was asked for")
-        noise_of = partial(
-            noise.variance,
+        ext.variance = noise.variance(
+            ext.read("data"),
             gain=float(ext.gain()),
             read_noise=float(ext.read_noise()) if "read" in new else 0.0,
             poisson="Poisson" in new,
+            existing=ext.read("variance"),
         )
-        existing = ext.read("variance")
-        ext.variance = noise_of(ext.read("data"), existing=existing)
         names = [name for name in wanted if name in new or name in present]
         ext.hdr.set("VARNOISE", ", ".join(names), "Noise components in the variance")
         return None
@@ -371,204 +360,4 @@ def _add_dq(frame: AstroData, bad_pixel_masks: list[AstroData]) -> None:
     )
     for bpm in bad_pixel_masks:
         mask |= clipped(frame, bpm)[0].read("data").astype(np.uint16)
-    ext.mask = mask
-
-
-def _validate(frame: AstroData, params: ValidateDataParams) -> None:
-    _is_niri_image(frame)
-    if params.require_wcs and not frame.tags & _WITHOUT_WCS and frame[0].sky_mapping is None:
-        raise DataError(
-            "The frame has no usable WCS, and its header does not allow one to be built",
-            file=frame.filename,
-            found=frame[0].wcs_problem,
-            remedy="Repair the header, or pass prepare:require_wcs=False.",
-        )
-
-
-def _is_niri_image(frame: AstroData) -> None:
-    if frame.instrument() != "NIRI":
-        raise DataError(
-            "These primitives treat NIRI frames",
-            file=frame.filename,
-            item="INSTRUME",
-            found=frame.instrument(),
-        )
-    if len(frame) != 1:
-        raise DataError(
-            "A NIRI frame has one image extension", file=frame.filename, found=f"{len(frame)}", expected="1"
-        )
-
-
-def _standardize_headers(frame: AstroData, software: str, mode: str) -> None:
-    ext, phu = frame[0], frame.phu
-    # All values are read before any is written: descriptors answer from what they find in the header.
-    values = {
-        "RDNOISE": (ext.read_noise(), "Read noise of all coadds (electron)"),
-        "GAIN": (ext.gain(), "Gain (electron/ADU)"),
-        "NONLINEA": (ext.non_linear_level(), "Non-linear level (ADU)"),
-        "SATLEVEL": (ext.saturation_level(), "Saturation level (ADU)"),
-        "PIXSCALE": (ext.pixel_scale(), "Pixel scale (arcsec/pixel)"),
-    }
-    filter_name, exposure = frame.filter_name(pretty=True), frame.exposure_time()
-    if exposure is None:
-        raise DataError(
-            "The frame has no usable exposure time",
-            file=frame.filename,
-            item="EXPTIME",
-            found=phu.get("EXPTIME", "missing"),
-            expected="seconds, not negative",
-        )
-    for key, (value, comment) in values.items():
-        if value is not None:
-            ext.hdr.set(key, value, comment)
-        if key != "PIXSCALE" and key in phu:
-            phu.remove(key)
-    if values["PIXSCALE"][0] is not None:
-        phu.set("PIXSCALE", *values["PIXSCALE"])
-    ext.hdr.set("BUNIT", "adu", "Data units")
-    if "RADECSYS" in ext.hdr:
-        ext.hdr.rename_keyword("RADECSYS", "RADESYS")
-    name, _, version = software.partition(" ")
-    phu.set("ORIGNAME", phu.get("ORIGNAME") or frame.orig_filename, "Original file name before processing")
-    phu.set("PROCSOFT", name, "Data processing software used")
-    phu.set("PROCSVER", version, "Version of the software")
-    phu.set("PROCMODE", mode, "Processing mode [sq|ql|qa]")
-    phu.set("FILTER", filter_name, "Filter name")
-    phu.set("EXPTIME", exposure, "Exposure time of all coadds (s)")
-    frame.phu.set("COADDEXP", exposure / frame.coadds(), "Exposure time of one coadd (s)")
-
-
-def _average_read_pairs(frame: AstroData) -> str:
-    """Divide the sum over read pairs in old frames by their number; say so, or nothing."""
-    pairs = frame.read_pairs_to_divide_by()
-    if pairs == 1 or "LNRSDIV" in frame.phu:
-        return ""
-    frame[0].divide(np.float32(pairs))
-    frame.phu.set("LNRSDIV", pairs, "Read pairs that the pixels were divided by")
-    return f"the sum over {pairs} read pairs was divided by their number"
-
-
-def _standardize_wcs(frame: AstroData, params: StandardizeWCSParams) -> Outcome | None:
-    """Take the better copy of the WCS, or rebuild it, as the parameters say."""
-    if frame.tags & _WITHOUT_WCS:
-        return not_needed("calibrations need no WCS")
-    niri = cast(AstroDataNiri, frame)
-    limit = params.debug_consistency_limit
-    done = "" if params.bad_wcs == "ignore" else _take_header_wcs(niri, limit)
-    follows = pointing.rotator_follows(niri)
-    consistent = pointing.wcs_is_consistent(niri, limit) if follows else None
-    ext = frame[0]
-    if ext.sky_mapping is not None and consistent is not False and params.bad_wcs != "new":
-        if done:
-            return _fixed(frame, done)
-        return not_needed(
-            "the WCS agrees with the pointing, or there is nothing to compare it with"
-            if follows
-            else "the rotator did not follow the sky: there is nothing to compare the WCS with"
-        )
-    found = f"more than {limit:g} arcsec from target plus offsets"
-    if ext.sky_mapping is None:
-        found = ext.wcs_problem or f"no copy of it can be true for the camera {frame.camera()}"
-    if params.bad_wcs == "ignore":
-        return skipped(f"the WCS is kept as it is: {found}")
-    if params.bad_wcs == "exit":
-        raise DataError(
-            "The WCS contradicts the pointing",
-            file=frame.filename,
-            found=found,
-            expected=f"at most {limit:g} arcsec from target plus offsets",
-            remedy="Pass prepare:bad_wcs=fix to rebuild it from the pointing",
-        )
-    try:
-        ext.sky_mapping = pointing.wcs_from_pointing(niri)
-    except DataError as error:
-        if ext.sky_mapping is None and getattr(params, "require_wcs", True):
-            raise
-        return skipped(f"the WCS is kept as it is: {found}, and none can be built ({error.item} missing)")
-    if not follows:
-        log.warning("%s: the rotator did not follow the sky; the orientation is a guess", frame.filename)
-    return _fixed(frame, f"the WCS was rebuilt from the pointing ({found})", "rebuilt from pointing")
-
-
-def _take_header_wcs(frame: AstroDataNiri, limit: float) -> str:
-    """Give a raw frame the WCS that its headers mean; say what was wrong with the one it had."""
-    ext = frame[0]
-    if "PREPARED" in frame.tags or "WCSFIX" in frame.phu or ext.wcs_origin == "set":
-        return ""
-    believed = pointing.raw_wcs(frame, limit)
-    if believed is None:
-        ext.sky_mapping = None
-        return ""
-    done = []
-    if believed.origin == "primary":
-        why = ext.wcs_problem or "that in the extension cannot be true"
-        done.append(f"the copy of the WCS in the primary header was taken ({why})")
-    if any(believed.shift):
-        x, y = believed.shift
-        done.append(f"CRPIX was moved by ({x:g}, {y:g}) pixels from the chip to the subarray")
-    if done:
-        ext.sky_mapping = believed.wcs.to_plane()
-    return "; ".join(done)
-
-
-def _fixed(frame: AstroData, done: str, keyword: str = "") -> Outcome:
-    """Record that the WCS is not the one of the raw header."""
-    if not keyword:
-        parts = ("primary copy" if "primary" in done else "", "CRPIX of subarray" if "CRPIX" in done else "")
-        keyword = ", ".join(part for part in parts if part)
-    frame.phu.set("WCSFIX", keyword, "What was done to the WCS")
-    log.warning("%s: %s", frame.filename, done)
-    return Outcome(Status.DONE, done)
-
-
-def _add_latency(frames: list[AstroData], params: LatencyParams) -> None:
-    """Flag in each frame what was saturated in a frame that started less than `time` before.
-
-    The exposure right before counts from its end, so that long exposures have an afterglow too. With
-    `decay` the afterglow falls off from the end of the earlier exposure, ``residual exp(-t / decay)`` of
-    the saturation level, and only counts as long as it stands out of the noise of the frame.
-    """
-    dated = [(frame.ut_datetime(), frame) for frame in frames if frame[0].plane("mask") is not None]
-    dated = sorted((one for one in dated if one[0] is not None), key=lambda one: one[0])
-    # Only flags set before this loop are propagated, so persistence does not chain. Defects of the detector
-    # look saturated in every frame, and leave no afterglow.
-    wanted = bits.SATURATED | (bits.NON_LINEAR if params.non_linear else 0)
-    latent = [dq.where_flagged(frame[0].plane("mask"), wanted, ignore=bits.BAD) for _, frame in dated]
-    exposures = [frame.exposure_time() or 0.0 for _, frame in dated]
-    glowing = []
-    for i, (start, frame) in enumerate(dated):
-        earlier_ones = []
-        for j in reversed(range(i)):
-            earlier_start, earlier = dated[j]
-            since_start = (start - earlier_start).total_seconds()
-            since_end = max(since_start - exposures[j], 0.0)
-            if since_start >= params.time and j < i - 1:
-                break
-            gap = since_end if j == i - 1 else since_start
-            if gap < params.time and len(latent[j]) and _still_glows(frame, earlier, since_end, params):
-                earlier_ones.append((earlier[0].detector_section(), latent[j]))
-        if earlier_ones:
-            glowing.append((frame, earlier_ones))
-    for frame, earlier_ones in glowing:
-        _flag_latency(frame, earlier_ones)
-
-
-def _still_glows(frame: AstroData, earlier: AstroData, since: float, params: LatencyParams) -> bool:
-    """Return whether the afterglow of a saturated pixel exceeds the read noise of a frame."""
-    level = earlier[0].saturation_level()
-    if params.decay is None or level is None:
-        return True
-    glow = params.residual * float(level) * math.exp(-since / params.decay)
-    return glow > float(frame[0].read_noise()) / float(frame[0].gain())
-
-
-def _flag_latency(frame: AstroData, earlier: list[tuple[Section, NDArray[np.intp]]]) -> None:
-    """Set bit 8 at the detector pixels that were bright in earlier frames."""
-    ext = frame[0]
-    here, (ny, nx) = ext.detector_section(), ext.shape
-    mask = ext.read("mask").copy()
-    for there, pixels in earlier:
-        y, x = pixels[:, 0] + there.y1 - here.y1, pixels[:, 1] + there.x1 - here.x1
-        inside = (y >= 0) & (y < ny) & (x >= 0) & (x < nx)
-        mask[y[inside], x[inside]] |= np.uint16(DQ.cosmic_ray)
     ext.mask = mask

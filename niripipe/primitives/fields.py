@@ -1,0 +1,122 @@
+"""Which field of the sky a frame shows, as far as sky subtraction needs to know."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from niripipe.algorithms import grouping
+from niripipe.astrodata import AstroData
+from niripipe.errors import DataError
+from niripipe.logutils import get_logger
+from niripipe.primitives.geometry import require_sky_mapping
+
+__all__ = ["exposures", "overlaps", "sky_record", "target"]
+
+log = get_logger(__name__)
+
+
+def exposures(
+    frames: Sequence[AstroData], ref_obj: Sequence[str] | None, ref_sky: Sequence[str] | None
+) -> list[grouping.Exposure]:
+    """Return what tells object frames from sky frames; the user may name some of either."""
+    objects, skies = _chosen(frames, ref_obj), _chosen(frames, ref_sky)
+    return [
+        grouping.Exposure(
+            name=str(frame.filename),
+            position=_pointing(frame),
+            guided=_guided(frame),
+            is_object="OBJFRAME" in frame.phu or id(frame) in objects,
+            is_sky="SKYFRAME" in frame.phu or id(frame) in skies,
+        )
+        for frame in frames
+    ]
+
+
+def _chosen(frames: Sequence[AstroData], names: Sequence[str] | None) -> set[int]:
+    """Return the identities of the frames that the user names; a root name is enough."""
+    chosen: set[int] = set()
+    for name in names or ():
+        matches = [frame for frame in frames if name.removesuffix(".fits") in str(frame.filename)]
+        if not matches:
+            log.warning("there is no frame %s", name)
+        chosen.update(id(frame) for frame in matches)
+    return chosen
+
+
+def _guided(frame: AstroData) -> bool | None:
+    """Return whether a wavefront sensor guided; None where the header does not say."""
+    known = all(keyword in frame.phu for keyword in ("PWFS1_ST", "PWFS2_ST", "OIWFS_ST"))
+    return frame.wavefront_sensor() is not None if known else None
+
+
+def target(frame: AstroData) -> tuple[float, float] | None:
+    """Return the sky position (ra, dec) of the target, degrees; None where the header does not say."""
+    ra, dec = frame.target_ra(), frame.target_dec()
+    return None if ra is None or dec is None else (ra, dec)
+
+
+def sky_record(frame: AstroData) -> grouping.SkyRecord:
+    """Return what decides which skies belong to a frame.
+
+    Raises
+    ------
+    DataError
+        The frame has no time.
+    """
+    time = frame.ut_datetime()
+    if time is None:
+        raise DataError(
+            "The frame has no time, so that its skies cannot be chosen",
+            file=frame.filename,
+            item="DATE-OBS, UT",
+        )
+    return grouping.SkyRecord(
+        name=str(frame.filename),
+        time=time.timestamp(),
+        position=_pointing(frame),
+        configuration=_configuration(frame),
+        exposure_time=float(frame.exposure_time()),
+    )
+
+
+def _configuration(frame: AstroData) -> tuple[Any, ...]:
+    """Return what a sky must share with a frame."""
+    return (
+        frame[0].shape,
+        str(frame[0].detector_section()),
+        frame.read_mode(),
+        frame.well_depth_setting(),
+        frame.coadds(),
+        frame.camera(),
+        frame.filter_name(),
+        frame.focal_plane_mask(),
+        frame.pupil_mask(),
+        frame.disperser(),
+    )
+
+
+def _pointing(frame: AstroData) -> tuple[float, float]:
+    """Return the sky position (ra, dec) of the middle of a frame, degrees."""
+    ny, nx = frame[0].shape
+    ra, dec = require_sky_mapping(frame).all_pix2world(nx // 2 - 0.5, ny // 2 - 0.5, 0)
+    return float(ra), float(dec)
+
+
+def overlaps(frames: Sequence[AstroData], fraction: float) -> NDArray[np.bool_]:
+    """Return whether the middle of each frame lies in that part of the field of each other one."""
+    shapes = np.array([frame[0].shape for frame in frames]).T
+    mappings = [require_sky_mapping(frame) for frame in frames]
+    middles = [
+        mapping.all_pix2world((nx - 1) / 2, (ny - 1) / 2, 0)
+        for mapping, (ny, nx) in zip(mappings, shapes.T, strict=True)
+    ]
+    ra, dec = np.array(middles, float).T
+    found = np.empty((len(frames), len(frames)), bool)
+    for k, mapping in enumerate(mappings):
+        x, y = mapping.all_world2pix(ra, dec, 0)
+        found[:, k] = grouping.fields_overlap((y, x), (shapes[0], shapes[1]), fraction)
+    return found

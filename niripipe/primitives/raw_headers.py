@@ -1,0 +1,204 @@
+"""Raw headers to standard ones: keywords, world coordinates, read pairs."""
+
+from __future__ import annotations
+
+from typing import Literal, cast
+
+import numpy as np
+
+from niripipe.astrodata import AstroData
+from niripipe.errors import DataError
+from niripipe.instruments import AstroDataNiri, pointing
+from niripipe.logutils import get_logger
+from niripipe.primitives.base import Outcome, Status, not_needed, skipped
+
+__all__ = [
+    "BadWCS",
+    "average_read_pairs",
+    "require_niri_image",
+    "standardize_headers",
+    "standardize_wcs",
+    "validate",
+]
+
+log = get_logger(__name__)
+
+BadWCS = Literal["exit", "fix", "new", "ignore"]
+
+_WITHOUT_WCS = {"DARK", "FLAT", "ARC", "CAL"}
+"""Calibrations are taken at the zenith with the cover closed: their WCS means nothing."""
+
+
+def validate(frame: AstroData, *, require_wcs: bool) -> None:
+    """Check that a frame is one that the primitives can treat.
+
+    Raises
+    ------
+    DataError
+        Not a NIRI frame, not exactly one image extension, or no usable WCS where one is required.
+    """
+    require_niri_image(frame)
+    if require_wcs and not frame.tags & _WITHOUT_WCS and frame[0].sky_mapping is None:
+        raise DataError(
+            "The frame has no usable WCS, and its header does not allow one to be built",
+            file=frame.filename,
+            found=frame[0].wcs_problem,
+            remedy="Repair the header, or pass prepare:require_wcs=False.",
+        )
+
+
+def require_niri_image(frame: AstroData) -> None:
+    """Check that this is a NIRI frame with one image extension.
+
+    Raises
+    ------
+    DataError
+        It is not.
+    """
+    if frame.instrument() != "NIRI":
+        raise DataError(
+            "These primitives treat NIRI frames",
+            file=frame.filename,
+            item="INSTRUME",
+            found=frame.instrument(),
+        )
+    if len(frame) != 1:
+        raise DataError(
+            "A NIRI frame has one image extension", file=frame.filename, found=f"{len(frame)}", expected="1"
+        )
+
+
+def standardize_headers(frame: AstroData, software: str, mode: str) -> None:
+    """Write what the headers mean as standard keywords; see `Standardize.standardizeHeaders`.
+
+    Raises
+    ------
+    DataError
+        The frame has no usable exposure time.
+    """
+    ext, phu = frame[0], frame.phu
+    # All values are read before any is written: descriptors answer from what they find in the header.
+    values = {
+        "RDNOISE": (ext.read_noise(), "Read noise of all coadds (electron)"),
+        "GAIN": (ext.gain(), "Gain (electron/ADU)"),
+        "NONLINEA": (ext.non_linear_level(), "Non-linear level (ADU)"),
+        "SATLEVEL": (ext.saturation_level(), "Saturation level (ADU)"),
+        "PIXSCALE": (ext.pixel_scale(), "Pixel scale (arcsec/pixel)"),
+    }
+    filter_name, exposure = frame.filter_name(pretty=True), frame.exposure_time()
+    if exposure is None:
+        raise DataError(
+            "The frame has no usable exposure time",
+            file=frame.filename,
+            item="EXPTIME",
+            found=phu.get("EXPTIME", "missing"),
+            expected="seconds, not negative",
+        )
+    for key, (value, comment) in values.items():
+        if value is not None:
+            ext.hdr.set(key, value, comment)
+        if key != "PIXSCALE" and key in phu:
+            phu.remove(key)
+    if values["PIXSCALE"][0] is not None:
+        phu.set("PIXSCALE", *values["PIXSCALE"])
+    ext.hdr.set("BUNIT", "adu", "Data units")
+    if "RADECSYS" in ext.hdr:
+        ext.hdr.rename_keyword("RADECSYS", "RADESYS")
+    name, _, version = software.partition(" ")
+    phu.set("ORIGNAME", phu.get("ORIGNAME") or frame.orig_filename, "Original file name before processing")
+    phu.set("PROCSOFT", name, "Data processing software used")
+    phu.set("PROCSVER", version, "Version of the software")
+    phu.set("PROCMODE", mode, "Processing mode [sq|ql|qa]")
+    phu.set("FILTER", filter_name, "Filter name")
+    phu.set("EXPTIME", exposure, "Exposure time of all coadds (s)")
+    frame.phu.set("COADDEXP", exposure / frame.coadds(), "Exposure time of one coadd (s)")
+
+
+def average_read_pairs(frame: AstroData) -> str:
+    """Divide the sum over read pairs in old frames by their number; say so, or nothing."""
+    pairs = frame.read_pairs_to_divide_by()
+    if pairs == 1 or "LNRSDIV" in frame.phu:
+        return ""
+    frame[0].divide(np.float32(pairs))
+    frame.phu.set("LNRSDIV", pairs, "Read pairs that the pixels were divided by")
+    return f"the sum over {pairs} read pairs was divided by their number"
+
+
+def standardize_wcs(
+    frame: AstroData, *, bad_wcs: BadWCS, limit: float, require_wcs: bool = True
+) -> Outcome | None:
+    """Take the better copy of the WCS, or rebuild it; see `Standardize.standardizeWCS`.
+
+    Raises
+    ------
+    DataError
+        The WCS contradicts the pointing and `bad_wcs` is ``exit``, or there is none and none can be built.
+    """
+    if frame.tags & _WITHOUT_WCS:
+        return not_needed("calibrations need no WCS")
+    niri = cast(AstroDataNiri, frame)
+    done = "" if bad_wcs == "ignore" else _take_header_wcs(niri, limit)
+    follows = pointing.rotator_follows(niri)
+    consistent = pointing.wcs_is_consistent(niri, limit) if follows else None
+    ext = frame[0]
+    if ext.sky_mapping is not None and consistent is not False and bad_wcs != "new":
+        if done:
+            return _fixed(frame, done)
+        return not_needed(
+            "the WCS agrees with the pointing, or there is nothing to compare it with"
+            if follows
+            else "the rotator did not follow the sky: there is nothing to compare the WCS with"
+        )
+    found = f"more than {limit:g} arcsec from target plus offsets"
+    if ext.sky_mapping is None:
+        found = ext.wcs_problem or f"no copy of it can be true for the camera {frame.camera()}"
+    if bad_wcs == "ignore":
+        return skipped(f"the WCS is kept as it is: {found}")
+    if bad_wcs == "exit":
+        raise DataError(
+            "The WCS contradicts the pointing",
+            file=frame.filename,
+            found=found,
+            expected=f"at most {limit:g} arcsec from target plus offsets",
+            remedy="Pass prepare:bad_wcs=fix to rebuild it from the pointing",
+        )
+    try:
+        ext.sky_mapping = pointing.wcs_from_pointing(niri)
+    except DataError as error:
+        if ext.sky_mapping is None and require_wcs:
+            raise
+        return skipped(f"the WCS is kept as it is: {found}, and none can be built ({error.item} missing)")
+    if not follows:
+        log.warning("%s: the rotator did not follow the sky; the orientation is a guess", frame.filename)
+    return _fixed(frame, f"the WCS was rebuilt from the pointing ({found})", "rebuilt from pointing")
+
+
+def _take_header_wcs(frame: AstroDataNiri, limit: float) -> str:
+    """Give a raw frame the WCS that its headers mean; say what was wrong with the one it had."""
+    ext = frame[0]
+    if "PREPARED" in frame.tags or "WCSFIX" in frame.phu or ext.wcs_origin == "set":
+        return ""
+    believed = pointing.raw_wcs(frame, limit)
+    if believed is None:
+        ext.sky_mapping = None
+        return ""
+    done = []
+    if believed.origin == "primary":
+        why = ext.wcs_problem or "that in the extension cannot be true"
+        done.append(f"the copy of the WCS in the primary header was taken ({why})")
+    if any(believed.shift):
+        x, y = believed.shift
+        done.append(f"CRPIX was moved by ({x:g}, {y:g}) pixels from the chip to the subarray")
+    if done:
+        ext.sky_mapping = believed.wcs.to_plane()
+    return "; ".join(done)
+
+
+def _fixed(frame: AstroData, done: str, keyword: str = "") -> Outcome:
+    """Record that the WCS is not the one of the raw header."""
+    if not keyword:
+        parts = ("primary copy" if "primary" in done else "", "CRPIX of subarray" if "CRPIX" in done else "")
+        keyword = ", ".join(part for part in parts if part)
+    frame.phu.set("WCSFIX", keyword, "What was done to the WCS")
+    log.warning("%s: %s", frame.filename, done)
+    return Outcome(Status.DONE, done)
