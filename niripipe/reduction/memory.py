@@ -24,18 +24,18 @@ log = get_logger(__name__)
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
 
-_AUTOMATIC = 400 * 10**6
+_AUTOMATIC = 600 * 10**6
 """Bytes that a reduction may use, beyond those in use when it starts, unless the user sets a limit."""
 
-_WORKING = 150 * 10**6
-"""Bytes kept free for what algorithms need beside the frames: skies that are being made, blocks of rows of all
+_WORKING = 120 * 10**6
+"""Bytes kept free for what algorithms need beside the frames: skies in the making, blocks of rows of all
 frames. It does not grow with the number of frames."""
 
 _LEAST = 48 * 2**20
 """Frames of at least this many bytes stay in memory whatever the limit: a few full frames with all planes."""
 
 _CHECKS = 32
-"""How often in a pass over all frames the bytes in memory are counted: counting takes 5 microseconds a frame."""
+"""How often in a pass over all frames bytes in memory are counted, which takes 5 microseconds a frame."""
 
 _ELSEWHERE = 100 * 10**6
 """What a process is taken to use beside the frames where the system does not say."""
@@ -72,10 +72,14 @@ def automatic_limit() -> int:
 
 
 class FrameStore:
-    """Keeps the planes of frames within a limit; the frames that were not used for the longest time go to disk.
+    """Keeps the planes of frames within a limit; what exceeds it is moved to disk.
 
-    The scratch folder is private, made when it is first needed, and deleted when the block ends, also after an
-    error or an interrupt. Values are moved bit for bit, so results do not depend on the limit.
+    Frames that the running step does not treat are moved first, then those that it has treated, the latest
+    first: every step goes through its frames in the same order, so that the same frames stay in memory from
+    step to step.
+
+    The scratch folder is private, made when it is first needed, and deleted when the block ends, also after
+    an error or an interrupt. Values are moved bit for bit, so results do not depend on the limit.
 
     Parameters
     ----------
@@ -105,9 +109,11 @@ class FrameStore:
         self._where = folder
         self._scratch: ScratchFolder | None = None
         self._lock = threading.Lock()
-        # Frames in the order of their last use, the latest at the end. It keeps none of them alive.
+        # Keeps no frame alive.
         self._frames: weakref.WeakValueDictionary[int, AstroData] = weakref.WeakValueDictionary()
+        self._inputs: set[int] = set()
         self._busy: set[int] = set()
+        self._treated: list[int] = []
         self._ended = 0
         if limit is not None:
             self.budget = max(limit - _WORKING - (resident_bytes() or _ELSEWHERE), _LEAST)
@@ -127,12 +133,12 @@ class FrameStore:
             shutil.rmtree(self._scratch.path, ignore_errors=True)
             self._scratch = None
 
-    def watch(self, frames: Iterable[AstroData]) -> None:
-        """Take these frames under control, and forget all others."""
+    def watch(self, inputs: Iterable[AstroData], others: Iterable[AstroData] = ()) -> None:
+        """Take the inputs of a step and other frames under control, and forget all others."""
         with self._lock:
-            present = {id(frame): frame for frame in frames}
-            kept = {key: frame for key, frame in self._frames.items() if key in present}
-            self._frames = weakref.WeakValueDictionary({**kept, **present})
+            treated = {id(frame): frame for frame in inputs}
+            self._inputs, self._treated = set(treated), []
+            self._frames = weakref.WeakValueDictionary({id(frame): frame for frame in others} | treated)
         self.settle()
 
     def add(self, frames: Iterable[AstroData]) -> None:
@@ -145,38 +151,48 @@ class FrameStore:
         with self._lock:
             for frame in _frames_in(item):
                 self._busy.add(id(frame))
-                self._frames.pop(id(frame), None)
                 self._frames[id(frame)] = frame
 
     def end(self, item: object) -> None:
         """Note that the work on a frame is done, and make room."""
         with self._lock:
-            self._busy.difference_update(id(frame) for frame in _frames_in(item))
+            keys = [id(frame) for frame in _frames_in(item)]
+            self._busy.difference_update(keys)
+            self._treated += keys
             self._ended += 1
             due = self._ended >= len(self._frames) / _CHECKS
         if due:
             self.settle()
 
     def settle(self) -> None:
-        """Move the frames that were not used for the longest time to disk until the rest fits."""
+        """Move frames to disk until the rest fits."""
         if self.limit is None:
             return
         with self._lock:
             self._ended = 0
             excess = _bytes_of(self._frames.values()) - self.budget
-            for key, frame in list(self._frames.items()):
-                if excess <= 0:
-                    break
-                if key in self._busy:
-                    continue
-                try:
+            if excess <= 0:
+                return
+            try:
+                for frame in self._movable():
                     excess -= frame.move_to_disk(self._folder())
-                except StorageError as error:
-                    if self._required:
-                        raise
-                    log.warning("frames stay in memory: %s", error)
-                    self.limit = None
-                    return
+                    if excess <= 0:
+                        return
+            except StorageError as error:
+                if self._required:
+                    raise
+                log.warning("frames stay in memory: %s", error)
+                self.limit = None
+
+    def _movable(self) -> list[AstroData]:
+        """Return the frames that nobody works on, in the order in which they are moved."""
+        treated = list(dict.fromkeys(reversed(self._treated)))
+        left = [key for key in self._frames if key not in treated]
+        others = [key for key in left if key not in self._inputs]
+        to_come = [key for key in reversed(left) if key in self._inputs]
+        order = [*others, *treated, *to_come]
+        frames = (self._frames.get(key) for key in order if key not in self._busy)
+        return [frame for frame in frames if frame is not None]
 
     def _folder(self) -> ScratchFolder:
         if self._scratch is None:

@@ -320,7 +320,7 @@ class RecipeRunner:
             self.store.end(item)
 
     def _watch(self, owner: PrimitivesBase, inputs: list[AstroData]) -> None:
-        self.store.watch(itertools.chain(inputs, *owner.streams.values()))
+        self.store.watch(inputs, itertools.chain.from_iterable(owner.streams.values()))
 
     def _as_worker(self, function: Callable[[T], R]) -> Callable[[T], R]:
         """Mark the thread as busy, so that work inside does not wait for the pool it occupies."""
