@@ -8,10 +8,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, ClassVar, Self
 
-from niripipe.astrodata import descriptors, display, naming, tags
+from niripipe.astrodata import descriptors, display, tags
 from niripipe.astrodata.attachments import Attachments
 from niripipe.astrodata.descriptors import astro_data_descriptor
 from niripipe.astrodata.extension import Extension
+from niripipe.astrodata.filenames import FileNames
 from niripipe.astrodata.foreign import as_extension
 from niripipe.astrodata.headers import HeaderManager, WatchedHeader, header_value, watched
 from niripipe.astrodata.operators import Operators
@@ -29,9 +30,17 @@ else:
 __all__ = ["AstroData"]
 
 _UNSET: Any = object()
+_FOR_THE_LIBRARY = frozenset(
+    {
+        "columns", "extensions", "linear_wcs", "move_to_disk", "nbytes", "read_pairs_to_divide_by", "records",
+        "set_columns", "sky_mapping", "subarray_reference_shift", "table_sizes", "uses_lamp_flats",
+        "voltage_conflict", "wcs_origin", "wcs_problem",
+    }
+)  # fmt: skip
+"""Names that completion does not offer: primitives need them, scripts do not."""
 
 
-class AstroData(Operators, Attachments, Declared):
+class AstroData(Operators, Attachments, FileNames, Declared):
     """A data set: a primary header (PHU), an ordered list of extensions, and tables.
 
     Data sets come from `niripipe.astrodata.open` and `niripipe.astrodata.create`, which choose the class
@@ -106,74 +115,6 @@ class AstroData(Operators, Attachments, Declared):
         if self._single:
             return self._extension.hdr
         return HeaderManager([extension.hdr for extension in self.extensions]) if len(self) else None
-
-    @property
-    def path(self) -> str | None:
-        """File name with its folder. The first one given also becomes `orig_filename`."""
-        return self._parts.path
-
-    @path.setter
-    def path(self, path: str | os.PathLike[str] | None) -> None:
-        self._refuse_slice("path")
-        self._parts.path = None if path is None else os.fspath(path)
-        if self._parts.orig_filename is None and path is not None:
-            self._parts.orig_filename = naming.base_name(os.fspath(path))
-
-    @property
-    def filename(self) -> str | None:
-        """File name without folder. Setting it keeps the folder of `path`."""
-        return None if self.path is None else naming.base_name(self.path)
-
-    @filename.setter
-    def filename(self, name: str | os.PathLike[str]) -> None:
-        self._refuse_slice("filename")
-        if Path(name).is_absolute():
-            raise ValueError(f"a file name is relative; set path to change the folder as well: {name}")
-        folder = Path.cwd() if self.path is None else Path(self.path).parent
-        self.path = folder / name
-
-    @property
-    def orig_filename(self) -> str | None:
-        """File name when the data set was opened or first named."""
-        return self._parts.orig_filename
-
-    @orig_filename.setter
-    def orig_filename(self, name: str | None) -> None:
-        self._refuse_slice("orig_filename")
-        self._parts.orig_filename = name
-
-    def update_filename(
-        self, prefix: str | None = None, suffix: str | None = None, strip: bool = False
-    ) -> None:
-        """Change prefix and suffix of the file name.
-
-        Parameters
-        ----------
-        prefix, suffix : str, optional
-            What to put in front of and behind the stem; an empty string removes what is there if `strip`.
-        strip : bool
-            Replace the present prefix and suffix instead of adding to them, see `naming.product_name`.
-
-        Raises
-        ------
-        InputError
-            The data set has no name and the PHU no ORIGNAME.
-        """
-        original = header_value(self.phu, "ORIGNAME")
-        if self.filename is None:
-            if not original:
-                raise InputError(
-                    "the data set has no file name",
-                    item="filename",
-                    remedy="Set filename, or ORIGNAME in the primary header.",
-                )
-            self.filename = str(original)
-        if not original:
-            original = self.orig_filename
-            self.phu.set("ORIGNAME", original, "Original file name before processing")
-        self.filename = naming.product_name(
-            str(self.filename), str(original), prefix=prefix, suffix=suffix, strip=strip
-        )
 
     @property
     def tags(self) -> set[str]:
@@ -475,6 +416,10 @@ class AstroData(Operators, Attachments, Declared):
         return (
             f"<{kind} {self.filename or '(in memory)'}, {what}, {' '.join(sorted(self.tags)) or 'no tags'}>"
         )
+
+    def __dir__(self) -> list[str]:
+        public = {name for name in super().__dir__() if not name.startswith("_")}
+        return sorted(public - _FOR_THE_LIBRARY | self.exposed)
 
     def _repr_html_(self) -> str:
         return display.as_html(self)

@@ -407,3 +407,12 @@ def test_planes_handed_back_are_not_copied(make_ad: Make) -> None:
     part = ext.read("mask")[::-1]
     ext.reset(np.zeros(SHAPE, np.float32), mask=part, variance=None)
     assert not np.shares_memory(ext.read("mask"), part)
+
+
+def test_completion_offers_what_users_need(make_ad: Make) -> None:
+    ad = make_ad()
+    ad[0].OBJCAT = Table({"x": [1]})
+    names = dir(ad[0])
+    assert {"data", "variance", "mask", "hdr", "wcs", "OBJCAT", "write", "read", "plane"} <= set(names)
+    assert not [name for name in names if name.startswith("_")]
+    assert not {"move_to_disk", "extensions", "sky_mapping"} & set(names)
