@@ -11,7 +11,7 @@ import pytest
 from astropy.io import fits
 from astropy.table import Table
 
-from niripipe import astrodata
+from niripipe import astrodata, errors
 from niripipe.astrodata import AstroData
 from niripipe.errors import InputError
 
@@ -289,7 +289,7 @@ def test_create_takes_headers_hdus_and_cards_and_copies_them() -> None:
     assert astrodata.create(fits.PrimaryHDU(header=header)).object() == "x"
     assert astrodata.create([("OBJECT", "z", "comment")]).object() == "z"
     assert astrodata.create({}).object() is None
-    with pytest.raises(astrodata.core.DataError):
+    with pytest.raises(errors.DataError):
         astrodata.create({"OBJECT": object()})
 
 
@@ -312,7 +312,7 @@ def test_planes_move_to_disk_and_come_back(make_ad: Make, tmp_path: Any) -> None
 
 def test_moving_into_a_folder_that_is_not_there_keeps_the_pixels(make_ad: Make, tmp_path: Any) -> None:
     ad = make_ad()
-    with pytest.raises(astrodata.core.StorageError, match="scratch"):
+    with pytest.raises(errors.StorageError, match="scratch"):
         ad.move_to_disk(astrodata.ScratchFolder(tmp_path / "missing"))
     assert ad[0].data[0, 0] == 6
 

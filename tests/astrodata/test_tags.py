@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from niripipe import astrodata
+from niripipe import astrodata, errors
 from niripipe.astrodata import AstroData, TagSet, astro_data_descriptor, astro_data_tag, returns_list
 from niripipe.astrodata.tags import resolve
 
@@ -137,7 +137,7 @@ def test_two_instruments_that_claim_the_same_data_are_an_error() -> None:
         astrodata.register_class(
             type(name, (AstroData,), {"_matches_data": staticmethod(lambda source: True)})
         )
-    with pytest.raises(astrodata.core.DataError, match="more than one instrument"):
+    with pytest.raises(errors.DataError, match="more than one instrument"):
         astrodata.create({})
 
 
@@ -146,5 +146,5 @@ def test_a_predicate_that_fails_is_reported_and_not_taken_for_no() -> None:
         raise ValueError("unreadable INSTRUME")
 
     astrodata.register_class(type("Broken", (AstroData,), {"_matches_data": staticmethod(broken)}))
-    with pytest.raises(astrodata.core.DataError, match="unreadable INSTRUME"):
+    with pytest.raises(errors.DataError, match="unreadable INSTRUME"):
         astrodata.create({})
