@@ -410,11 +410,10 @@ def _found_flags(frame: AstroData) -> Flags | None:
     ext = frame[0]
     if ext.rows("mask") is not None:
         return None
-    return dq.find_flags(
-        ext.rows("data"),
-        saturation=ext.saturation_level(),
-        non_linear=ext.non_linear_level(),
-        not_finite=int(DQ.no_data),
+    return Flags.of(
+        dq.flags(
+            ext.read_once("data"), saturation=ext.saturation_level(), non_linear=ext.non_linear_level()
+        )
     )
 
 
