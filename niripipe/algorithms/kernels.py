@@ -7,7 +7,17 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["KERNELS", "TAPS", "Kernel", "Power", "kernel_weights", "powered", "spline_squares", "tap_weights"]
+__all__ = [
+    "KERNELS",
+    "TAPS",
+    "Kernel",
+    "Power",
+    "kernel_weights",
+    "powered",
+    "spline_squares",
+    "tap_weights",
+    "weights_near_ends",
+]
 
 Floats = NDArray[np.floating[Any]]
 Kernel = Literal["nearest", "linear", "poly3", "poly5", "spline3", "spline5"]
@@ -82,16 +92,38 @@ def tap_weights(position: Floats, samples: int, taps: int) -> tuple[NDArray[np.i
     """
     position = np.clip(position, 0, samples - 1)
     left = np.floor(position).astype(np.intp)
-    fraction = position - left
+    return left, weights_near_ends(left, position - left, samples, taps)
+
+
+def weights_near_ends(
+    left: NDArray[np.integer[Any]], fraction: Floats, samples: int, taps: int
+) -> NDArray[np.float64]:
+    """Return weights of the polynomial of the highest order that fits between the ends of an axis.
+
+    Parameters
+    ----------
+    left : ndarray of int
+        Samples at the left; of the shape of `fraction`, or with an axis for the taps in front of it.
+    fraction : ndarray
+        Distances past these samples, in [0, 1).
+    samples, taps : int
+        As for `tap_weights`.
+
+    Returns
+    -------
+    ndarray of float64, shape (taps,) + shape of ``fraction``
+        Where no polynomial fits, the sample at the left alone counts.
+    """
     half = taps // 2 - 1
-    weights = np.zeros((taps, *position.shape))
+    weights = np.zeros((taps, *fraction.shape))
     weights[half] = 1.0
     for order in (n for n in (2, 4, 6) if n <= taps):
         before = order // 2 - 1
         fits = (left >= before) & (left <= samples - 1 - order // 2)
-        weights[:, fits] = 0.0
-        weights[half - before : half - before + order, fits] = kernel_weights(fraction[fits], order)
-    return left, weights
+        of_order = np.zeros_like(weights)
+        of_order[half - before : half - before + order] = kernel_weights(fraction, order)
+        weights = np.where(fits, of_order, weights)
+    return weights
 
 
 def powered(weights: NDArray[np.float64], power: Power) -> NDArray[np.float32]:

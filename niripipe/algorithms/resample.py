@@ -28,6 +28,7 @@ from niripipe.algorithms.kernels import (
     powered,
     spline_squares,
     tap_weights,
+    weights_near_ends,
 )
 from niripipe.algorithms.parallel import plane_rows, row_blocks
 from niripipe.algorithms.repair import replace_bad_pixels
@@ -301,28 +302,22 @@ class _Resampling:
         """Return the output pixels to which a few input pixels contribute enough; all are flat indices."""
         ny, nx = self._source
         my, mx = self._target
-        steps = np.arange(self._taps) - (self._taps // 2 - 1)
-        y, x = (pixels // nx)[:, None], (pixels % nx)[:, None]
-        whole, fraction = along_x.whole[y], along_x.fraction[y]
-        column = x - whole - steps
-        # In the column `steps[t]` to the left of a pixel, that pixel is tap t.
-        weight_x = self._tap_share(column + whole + fraction, nx)
+        steps = (np.arange(self._taps) - (self._taps // 2 - 1))[:, None]
+        y, x = np.divmod(pixels, nx)
+        # Each pixel is tap t of the column whose left sample lies `steps[t]` before the pixel.
+        left = x - steps
+        weight_x = powered(weights_near_ends(left, along_x.fraction[y], nx, self._taps), "absolute")
+        column = left - along_x.whole[y]
         keep = (column >= 0) & (column < mx) & (weight_x > 0)
-        y = np.broadcast_to(y, column.shape)[keep][:, None]
-        column, weight_x = column[keep][:, None], weight_x[keep][:, None]
-        whole, fraction = along_y.whole[column], along_y.fraction[column]
-        row = y - whole - steps
-        weight_y = self._tap_share(row + whole + fraction, ny)
-        weight_y = np.where((row >= 0) & (row < my), weight_y, 0)
-        target = (np.clip(row, 0, my - 1) * mx + column).ravel()
+        y, column = np.broadcast_to(y, column.shape)[keep], column[keep]
+        left = y - steps
+        weight_y = powered(weights_near_ends(left, along_y.fraction[column], ny, self._taps), "absolute")
+        row = left - along_y.whole[column]
+        inside = (row >= 0) & (row < my)
+        target = (row * mx + column)[inside]
         total = np.zeros(my * mx, dtype=np.float32)
-        np.add.at(total, target, (weight_x * weight_y).ravel())
+        np.add.at(total, target, (weight_x[keep] * weight_y)[inside])
         return target[total[target] > self._threshold]
-
-    def _tap_share(self, position: Floats, samples: int) -> NDArray[np.float32]:
-        """Return the absolute weight of tap t at the positions in column t."""
-        tap = np.arange(self._taps)
-        return powered(tap_weights(position, samples, self._taps)[1], "absolute")[tap, :, tap].T
 
     # --- geometry ---------------------------------------------------------------------------------------
 
