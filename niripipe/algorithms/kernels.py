@@ -135,7 +135,7 @@ def powered(weights: NDArray[np.float64], power: Power) -> NDArray[np.float32]:
     return weights.astype(np.float32)
 
 
-def spline_squares(fraction: Floats, order: int) -> NDArray[np.float64]:
+def spline_squares(fraction: Floats, order: Literal[3, 5]) -> NDArray[np.float64]:
     """Return the sum of the squared weights of a cardinal spline, interpolated in a table.
 
     Parameters

@@ -60,9 +60,7 @@ def variance(
     if not (math.isfinite(read_noise) and read_noise >= 0):
         raise ParameterError("the read noise cannot be negative", item="read_noise", found=read_noise)
     if existing is not None and existing.shape != data.shape:
-        raise DataError(
-            "planes differ in shape", item="existing", found=existing.shape, expected=data.shape
-        )
+        raise DataError("planes differ in shape", item="existing", found=existing.shape, expected=data.shape)
     constant = np.float32((read_noise / gain) ** 2)
     if poisson:
         # np.clip is vectorised, np.maximum with a number is not.

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,11 +44,12 @@ DQ_THRESHOLD = 0.1
 """Weight of flagged input pixels above which an output pixel is flagged."""
 
 REPLACED = BAD | COSMIC_RAY | NO_DATA
-"""Bits whose pixels hold no information about the sky; a saturated pixel still says "at least this bright"."""
+"""Bits of pixels that say nothing about the sky; a saturated one still says "at least this bright"."""
 
 # Mappings that differ by less than this many pixels anywhere on the frame are the same mapping: 1 % of the
 # best centring of a star.
 _SAME = 1e-3
+_SPLINES: dict[str, Literal[3, 5]] = {"spline3": 3, "spline5": 5}
 # A bit set in more than this share of the frame is spread plane-wise rather than pixel by pixel.
 _DENSE = 0.03
 
@@ -203,7 +204,7 @@ class _Resampling:
         self._source, self._target = source, target
         self._mapping = mapping = _snap(mapping, target)
         self._taps = TAPS[kernel]
-        self._spline = kernel.startswith("spline")
+        self._spline: Literal[3, 5] | None = _SPLINES.get(kernel)
         self._threshold = np.float32(threshold)
         m, o = mapping.matrix, mapping.offset
         self._exact = bool((m == np.eye(2)).all() and (o == np.rint(o)).all())
@@ -263,7 +264,7 @@ class _Resampling:
         if self._exact:
             return self._copied(plane)
         if self._spline and power != "absolute":
-            return self._by_splines(plane, power)
+            return self._by_splines(plane, self._spline, power)
         if self._shifts is not None:
             return shear(plane, *self._shifts, self._target, taps=self._taps, power=power)
         return self._gathered(plane, power)
@@ -317,7 +318,8 @@ class _Resampling:
         target = (row * mx + column)[inside]
         total = np.zeros(my * mx, dtype=np.float32)
         np.add.at(total, target, (weight_x[keep] * weight_y)[inside])
-        return target[total[target] > self._threshold]
+        reached: NDArray[np.intp] = target[total[target] > self._threshold]
+        return reached
 
     # --- geometry ---------------------------------------------------------------------------------------
 
@@ -335,7 +337,7 @@ class _Resampling:
 
     def _squares(self, fraction: Floats) -> NDArray[np.float64]:
         if self._spline:
-            return spline_squares(fraction, self._taps - 1)
+            return spline_squares(fraction, self._spline)
         return np.asarray((kernel_weights(fraction, self._taps) ** 2).sum(axis=0))
 
     # --- methods of interpolation -----------------------------------------------------------------------
@@ -363,18 +365,18 @@ class _Resampling:
                 out[rows] = plane[iy, ix]
                 continue
             (iy, wy), (ix, wx) = tap_weights(y, ny, self._taps), tap_weights(x, nx, self._taps)
-            wy, wx = powered(wy, power), powered(wx, power)
+            along_y, along_x = powered(wy, power), powered(wx, power)
             columns = [np.clip(ix + tap - half, 0, nx - 1) for tap in range(self._taps)]
             out[rows] = 0
             for u in range(self._taps):
                 start = np.clip(iy + u - half, 0, ny - 1) * nx
                 line = np.zeros(y.shape, dtype=np.float32)
-                for weight, column in zip(wx, columns, strict=True):
+                for weight, column in zip(along_x, columns, strict=True):
                     line += weight * plane.reshape(-1)[start + column]
-                out[rows] += wy[u] * line
+                out[rows] += along_y[u] * line
         return out
 
-    def _by_splines(self, plane: Plane, power: Power) -> Plane:
+    def _by_splines(self, plane: Plane, order: Literal[3, 5], power: Power) -> Plane:
         from scipy.ndimage import affine_transform
 
         out: Plane = affine_transform(
@@ -383,7 +385,7 @@ class _Resampling:
             self._mapping.offset,
             output_shape=self._target,
             output=np.dtype(np.float32),
-            order=1 if power == "squared" else self._taps - 1,
+            order=1 if power == "squared" else order,
             mode="nearest",
         )
         if power == "squared":
@@ -402,7 +404,7 @@ class _Resampling:
 
 
 def _snap(mapping: Affine, shape: tuple[int, int]) -> Affine:
-    """Round a matrix to the unit matrix, and an offset to whole pixels, where that changes nothing visible."""
+    """Round a matrix to the unit matrix, and an offset to whole pixels, where the error is negligible."""
     m, o = mapping.matrix, mapping.offset
     centre = (np.array(shape) - 1) / 2
     if np.abs((m - np.eye(2)) * np.array(shape)).sum(axis=1).max() < _SAME:

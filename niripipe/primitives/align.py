@@ -211,9 +211,7 @@ def _flux_ratios(frames: list[AstroData], params: ScaleCountsToReferenceParams) 
         there, here = matches[id(frame)]
         own, first = _fluxes(frame)[here], reference[there]
         ratios[id(frame)] = (
-            float(fluxscale.flux_scale(own[:, 2], own[:, 3], first[:, 2], first[:, 3]).factor)
-            if len(there)
-            else None
+            fluxscale.flux_scale(own[:, 2], own[:, 3], first[:, 2], first[:, 3]) if len(there) else None
         )
     return ratios
 
@@ -251,9 +249,7 @@ def _common_grid(
     )
 
 
-def _align(
-    frame: AstroData, to_frame: Affine, grid: Grid, wcs: SkyMapping, options: dict[str, Any]
-) -> None:
+def _align(frame: AstroData, to_frame: Affine, grid: Grid, wcs: SkyMapping, options: dict[str, Any]) -> None:
     """Put a frame on a grid, with zeros and the flag for no data where it does not reach."""
     # A frame fills a part of the grid: elsewhere there is nothing to interpolate.
     part = part_of_grid(grid, frame[0].shape, to_frame)

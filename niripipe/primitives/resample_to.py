@@ -154,9 +154,7 @@ class ResampleTo(PrimitivesBase):
             grid = output_grid(
                 corners_of(frame[0].shape, move) for frame, move in zip(frames, moves, strict=True)
             )
-        self.map(
-            lambda job: _shift(*job, grid, params.options), list(zip(frames, moves, strict=True))
-        )
+        self.map(lambda job: _shift(*job, grid, params.options), list(zip(frames, moves, strict=True)))
         return frames
 
 

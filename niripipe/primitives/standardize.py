@@ -411,9 +411,7 @@ def _found_flags(frame: AstroData) -> Flags | None:
     if ext.rows("mask") is not None:
         return None
     return Flags.of(
-        dq.flags(
-            ext.read_once("data"), saturation=ext.saturation_level(), non_linear=ext.non_linear_level()
-        )
+        dq.flags(ext.read_once("data"), saturation=ext.saturation_level(), non_linear=ext.non_linear_level())
     )
 
 

@@ -12,9 +12,7 @@ from niripipe.algorithms.dq import where_flagged
 SATURATION, NON_LINEAR = 16260, 11382
 
 
-def flag_levels(
-    data: np.ndarray, saturation: float | None, non_linear: float | None = None
-) -> np.ndarray:
+def flag_levels(data: np.ndarray, saturation: float | None, non_linear: float | None = None) -> np.ndarray:
     return dq.flags(data, saturation=saturation, non_linear=non_linear)
 
 
@@ -22,7 +20,10 @@ def _frame(size: int = 64, level: float = 100.0) -> np.ndarray:
     return np.full((size, size), level, np.float32)
 
 
-@pytest.mark.parametrize(("value", "flag"), [(16260, 4), (16259.5, 2), (11382, 2), (11381.9, 0), (-np.inf, 16), (np.inf, 20), (np.nan, 16)])
+@pytest.mark.parametrize(
+    ("value", "flag"),
+    [(16260, 4), (16259.5, 2), (11382, 2), (11381.9, 0), (-np.inf, 16), (np.inf, 20), (np.nan, 16)],
+)
 def test_levels_are_flagged_from_the_level_itself_on(value: float, flag: int) -> None:
     data = _frame()
     data[10, 10] = value
