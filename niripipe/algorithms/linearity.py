@@ -29,7 +29,7 @@ class Linearized(NamedTuple):
 
 
 def exposure_factor(exposure_time: float, time_delta: float) -> float:
-    """Return the factor ``t / (t + time_delta)`` that brings counts to the nominal exposure time t of one coadd.
+    """Return the factor ``t / (t + time_delta)`` that brings counts to the exposure time t of one coadd.
 
     Parameters
     ----------

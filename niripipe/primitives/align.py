@@ -137,7 +137,13 @@ class Align(PrimitivesBase):
             return frames
         reference = frames[0] if given is None else self.context.calibrations.opened(given)
         to_frames = [pixel_mapping(reference, frame) for frame in frames]
-        grid = _common_grid(reference, frames, to_frames, trim=params.trim_data or given is not None)
+        if params.trim_data or given is not None:
+            grid = Grid((0, 0), reference[0].shape)
+        else:
+            grid = output_grid(
+                corners_of(frame[0].shape, mapping.inverse())
+                for frame, mapping in zip(frames, to_frames, strict=True)
+            )
         wcs = shifted(require_sky_mapping(reference), grid.origin[1], grid.origin[0])
         jobs = list(zip(frames, to_frames, strict=True))
         self.map(lambda job: _align(*job, grid, wcs, options), jobs)
@@ -236,17 +242,6 @@ def _matched(
     stretch = np.array([np.cos(np.deg2rad(reference[0, 1])), 1.0]) * 3600
     a, b = reference[:, :2] * stretch, own[:, :2] * stretch
     return register.pair_sources(a[:, 0], a[:, 1], b[:, 0], b[:, 1], radius)
-
-
-def _common_grid(
-    reference: AstroData, frames: list[AstroData], to_frames: list[Affine], *, trim: bool
-) -> Grid:
-    if trim:
-        return Grid((0, 0), reference[0].shape)
-    return output_grid(
-        corners_of(frame[0].shape, mapping.inverse())
-        for frame, mapping in zip(frames, to_frames, strict=True)
-    )
 
 
 def _align(frame: AstroData, to_frame: Affine, grid: Grid, wcs: SkyMapping, options: dict[str, Any]) -> None:

@@ -56,14 +56,13 @@ class CosmicRays(PrimitivesBase):
         Data change with `clean` only, the variance never.
         """
         ext = frame[0]
-        noise = ext.read_noise()
         found = cosmic.flag_cosmic_rays(
             ext.read("data"),
             ext.read("variance"),
             ext.read("mask"),
             gain=float(ext.gain() or 1.0),
-            read_noise=float(noise or 0.0),
-            saturation=_saturation(frame),
+            read_noise=float(ext.read_noise() or 0.0),
+            saturation=ext.saturation_level(),
             background=_subtracted_level(frame),
             sigclip=params.sigclip,
             sigfrac=params.sigfrac,
@@ -137,11 +136,6 @@ class CosmicRays(PrimitivesBase):
 def _count(frame: AstroData, number: int) -> None:
     frame[0].hdr.set("CRPIXNUM", number, "Pixels flagged as cosmic rays")
     log.fullinfo("%s: %d pixels flagged as cosmic rays", frame.filename, number)
-
-
-def _saturation(frame: AstroData) -> float | None:
-    level = frame[0].saturation_level()
-    return None if level is None else float(level)
 
 
 def _subtracted_level(frame: AstroData) -> float:

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 __all__ = [
     "InterpolationParams",
     "ResampleTo",
-    "Target",
     "TargetParams",
     "onto_target",
     "planes_of",
