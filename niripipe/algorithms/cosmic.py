@@ -246,7 +246,7 @@ def _without_sources(data: NDArray[np.float32], hits: Bool, fwhm: float) -> Bool
     """Drop hits in the core of a peak whose neighbours are as bright as those of a source."""
     from scipy.ndimage import maximum_filter
 
-    # The peak of a source may be spared when pixels beside it are not.
+    # The pixels next to the peak of a source may be taken for hits even when the peak is not.
     peaks = (data == maximum_filter(data, 3)) & dilate(hits, 1.5)
     y, x = np.nonzero(peaks)
     source = _is_source(data, y, x, fwhm)
@@ -255,7 +255,7 @@ def _without_sources(data: NDArray[np.float32], hits: Bool, fwhm: float) -> Bool
     for dy in range(-_CORE, _CORE + 1):
         for dx in range(-_CORE, _CORE + 1):
             rows, columns = np.clip(y + dy, 0, len(data) - 1), np.clip(x + dx, 0, data.shape[1] - 1)
-            # What is brighter than the peak is a hit beside it.
+            # Pixels brighter than the peak are hits next to it.
             below = data[rows, columns] <= data[y, x]
             kept[rows[below], columns[below]] = False
     return kept

@@ -330,7 +330,7 @@ class _Resampling:
         rim = 0.5 if self._taps == 1 else WHOLE
         inside = np.ones(self._target, dtype=bool)
         for size, row, offset in zip(self._source, self._mapping.matrix, self._mapping.offset, strict=True):
-            # Without a term the position depends on one coordinate only, and so do the comparisons.
+            # Without a mixed term the position depends on one coordinate only, and so do the comparisons.
             position = sum(c * p for c, p in zip(row, (y, x), strict=True) if c != 0) + offset
             inside &= (position >= -rim) & (position <= size - 1 + rim)
         return inside

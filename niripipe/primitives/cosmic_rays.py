@@ -161,12 +161,12 @@ def _require_aligned(frames: list[AstroData]) -> None:
         mapping = pixel_mapping(first, frame)
         y, x = np.array([0, 0, shape[0] - 1, shape[0] - 1]), np.array([0, shape[1] - 1, 0, shape[1] - 1])
         new_y, new_x = mapping(y, x)
-        apart = float(np.hypot(new_y - y, new_x - x).max())
-        if apart > _LARGEST_DISPLACEMENT:
+        displacement = float(np.hypot(new_y - y, new_x - x).max())
+        if displacement > _LARGEST_DISPLACEMENT:
             raise DataError(
                 "The frames are not aligned, so that every star would be a cosmic ray",
                 file=frame.filename,
-                found=f"{apart:.1f} pixels from {first.filename}",
+                found=f"{displacement:.1f} pixels from {first.filename}",
                 expected=f"at most {_LARGEST_DISPLACEMENT}",
                 remedy="Run resampleToCommonFrame first.",
             )
