@@ -273,7 +273,7 @@ def _is_source(data: NDArray[np.float32], y: NDArray[np.intp], x: NDArray[np.int
 
 
 def _sharpest(fwhm: float) -> float:
-    """Return the least ratio, for a Gaussian source, of the median of the 8 pixels around its peak to the peak.
+    """Return the least ratio of the median of the 8 pixels around a peak to the peak, for a Gaussian source.
 
     It is least for a source on the corner of four pixels, two of which are taken along each axis.
     """
