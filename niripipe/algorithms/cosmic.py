@@ -19,11 +19,11 @@ __all__ = ["CosmicRays", "flag_by_reference", "flag_cosmic_rays"]
 
 Floats = NDArray[np.floating[Any]]
 Integers = NDArray[np.integer[Any]] | NDArray[np.bool_]
-Flags = NDArray[np.bool_]
+Bool = NDArray[np.bool_]
 
-# A source's neighbours must reach this share of what the sharpest possible source gives them; noise and
-# profiles that are not Gaussian need some room.
-_ROOM = 0.7
+# A source's neighbours must reach this share of what the sharpest possible source gives them: a margin for
+# noise and for profiles that are not Gaussian.
+_MARGIN = 0.7
 # Pixels on each side of such a peak that belong to it.
 _CORE = 2
 
@@ -40,7 +40,7 @@ class CosmicRays:
         The frame with the hits replaced by the mean of good pixels in the 5 x 5 around them, when asked for.
     """
 
-    hits: Flags
+    hits: Bool
     data: NDArray[np.float32] | None
 
 
@@ -93,8 +93,14 @@ def flag_by_reference(
     level is the background of the difference (DRAGONS, ``flagCosmicRaysByStacking``, with the noise of the
     reference added). Growth goes into objects and flagged pixels too.
     """
-    _same_shape(data, variance=variance, reference=reference, mask=mask, objmask=objmask)
-    _same_shape(data, reference_variance=reference_variance)
+    _same_shape(
+        data,
+        variance=variance,
+        reference=reference,
+        reference_variance=reference_variance,
+        mask=mask,
+        objmask=objmask,
+    )
     if not hsigma >= 0:
         raise ParameterError("The threshold is not usable", item="hsigma", found=hsigma, expected=">= 0")
     difference = np.subtract(data, reference, dtype=np.float32)
@@ -179,16 +185,18 @@ def flag_cosmic_rays(
     `least_fwhm` would reach, it is a source, and what is not brighter within 2 pixels belongs to it.
     """
     _same_shape(data, variance=variance, mask=mask)
-    _check(gain, read_noise, sigclip, sigfrac, objlim, niter, least_fwhm)
+    _check(
+        positive={"gain": gain, "sigclip": sigclip, "sigfrac": sigfrac, "niter": niter},
+        not_negative={"read_noise": read_noise, "objlim": objlim, "least_fwhm": least_fwhm},
+    )
     from astroscrappy import detect_cosmics
 
     # Always in electrons, so that one convention holds for gain, variance and result.
     scale = np.float32(gain)
     frame = np.array(data, dtype=np.float32)
-    ignored = ~np.isfinite(frame)
+    holes = ignored = ~np.isfinite(frame)
     if mask is not None:
-        ignored |= (mask.astype(np.uint16, copy=False) & ~np.uint16(NON_LINEAR | COSMIC_RAY)) != 0
-    holes = ~np.isfinite(frame)
+        ignored = holes | ((mask.astype(np.uint16, copy=False) & ~np.uint16(NON_LINEAR | COSMIC_RAY)) != 0)
     if holes.any():
         frame[holes] = np.float32(0) if holes.all() else np.median(frame[~holes])
     total = np.ascontiguousarray(scale * (frame + np.asarray(background, np.float32)), dtype=np.float32)
@@ -227,33 +235,18 @@ def _same_shape(data: Floats, **planes: NDArray[Any] | None) -> None:
             raise DataError("Planes differ in shape", item=name, found=plane.shape, expected=data.shape)
 
 
-def _check(
-    gain: float,
-    read_noise: float,
-    sigclip: float,
-    sigfrac: float,
-    objlim: float,
-    niter: int,
-    least_fwhm: float,
-) -> None:
-    for name, value, good in (
-        ("gain", gain, gain > 0),
-        ("read_noise", read_noise, read_noise >= 0),
-        ("sigclip", sigclip, sigclip > 0),
-        ("sigfrac", sigfrac, sigfrac > 0),
-        ("objlim", objlim, objlim >= 0),
-        ("niter", niter, niter >= 1),
-        ("least_fwhm", least_fwhm, least_fwhm >= 0),
-    ):
-        if not good:
-            raise ParameterError("A parameter is out of range", item=name, found=value, expected="positive")
+def _check(positive: dict[str, float], not_negative: dict[str, float]) -> None:
+    for values, least in ((positive, "> 0"), (not_negative, ">= 0")):
+        for name, value in values.items():
+            if not (value > 0 or (value == 0 and values is not_negative)):
+                raise ParameterError("A parameter is out of range", item=name, found=value, expected=least)
 
 
-def _without_sources(data: NDArray[np.float32], hits: Flags, fwhm: float) -> Flags:
+def _without_sources(data: NDArray[np.float32], hits: Bool, fwhm: float) -> Bool:
     """Drop hits in the core of a peak whose neighbours are as bright as those of a source."""
     from scipy.ndimage import maximum_filter
 
-    # The peak of a source may be spared when pixels beside it are not.
+    # The pixels next to the peak of a source may be taken for hits even when the peak is not.
     peaks = (data == maximum_filter(data, 3)) & dilate(hits, 1.5)
     y, x = np.nonzero(peaks)
     source = _is_source(data, y, x, fwhm)
@@ -262,13 +255,13 @@ def _without_sources(data: NDArray[np.float32], hits: Flags, fwhm: float) -> Fla
     for dy in range(-_CORE, _CORE + 1):
         for dx in range(-_CORE, _CORE + 1):
             rows, columns = np.clip(y + dy, 0, len(data) - 1), np.clip(x + dx, 0, data.shape[1] - 1)
-            # What is brighter than the peak is a hit beside it.
+            # Pixels brighter than the peak are hits next to it.
             below = data[rows, columns] <= data[y, x]
             kept[rows[below], columns[below]] = False
     return kept
 
 
-def _is_source(data: NDArray[np.float32], y: NDArray[np.intp], x: NDArray[np.intp], fwhm: float) -> Flags:
+def _is_source(data: NDArray[np.float32], y: NDArray[np.intp], x: NDArray[np.intp], fwhm: float) -> Bool:
     dy, dx = np.mgrid[-3:4, -3:4]
     distance = np.maximum(np.abs(dy), np.abs(dx)).ravel()
     rows = np.clip(y[:, None] + dy.ravel(), 0, data.shape[0] - 1)
@@ -276,16 +269,16 @@ def _is_source(data: NDArray[np.float32], y: NDArray[np.intp], x: NDArray[np.int
     around = data[rows, columns]
     level = np.median(around[:, distance == 3], axis=1)
     near = np.median(around[:, distance == 1], axis=1)
-    return np.asarray(near - level > _ROOM * _sharpest(fwhm) * (data[y, x] - level))
+    return np.asarray(near - level > _MARGIN * _sharpest(fwhm) * (data[y, x] - level))
 
 
 def _sharpest(fwhm: float) -> float:
-    """Least ratio of the median of the 8 pixels about the brightest one to that pixel, for a Gaussian source.
+    """Return the least ratio of the median of the 8 pixels around a peak to the peak, for a Gaussian source.
 
     It is least for a source on the corner of four pixels, two of which are taken along each axis.
     """
     sigma = fwhm / SIGMA_TO_FWHM
-    edges = [0.5 * (1 + erf(place / (sigma * sqrt(2)))) for place in (-2, -1, 0, 1)]
+    edges = [0.5 * (1 + erf(edge / (sigma * sqrt(2)))) for edge in (-2, -1, 0, 1)]
     outer, inner, other = edges[1] - edges[0], edges[2] - edges[1], edges[3] - edges[2]
     profile = np.array([outer, inner, other])
     square = np.outer(profile, profile).ravel()

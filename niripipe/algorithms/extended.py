@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from niripipe.algorithms.gaussian import MAD_TO_SIGMA
-from niripipe.algorithms.regions import connected
 from niripipe.algorithms.sources import PlaneSource
 from niripipe.errors import AlgorithmError
 
@@ -218,14 +217,15 @@ def _regions(rest: Float64, good: Bool, noise: float, shape: tuple[int, int]) ->
     """Boxes of wide regions that stand out."""
     if not noise > 0:
         return np.zeros(rest.size, bool)
+    from scipy import ndimage
+
     plane, weight = rest.reshape(shape), good.reshape(shape).astype(float)
     share = np.mean(_nine(weight), axis=0)
     smooth = np.mean(_nine(plane * weight), axis=0) / np.maximum(share, 1e-3)
-    rows, columns = np.nonzero((smooth > _REACH * noise) & (share > 0.2))
-    region = connected(rows, columns, shape, corners=False)
-    seeds = np.bincount(region, weights=plane[rows, columns] > _SEED * noise)
-    wide = np.zeros(shape, bool)
-    wide[rows, columns] = (seeds >= _SEEDS)[region]
+    bright = (smooth > _REACH * noise) & (share > 0.2)
+    region, _ = ndimage.label(bright)
+    seeds = np.bincount(region.ravel(), weights=(plane > _SEED * noise).ravel())
+    wide = bright & (seeds >= _SEEDS)[region]
     grown: Bool = np.logical_or.reduce(_nine(wide))
     return grown.ravel()
 

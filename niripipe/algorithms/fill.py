@@ -17,8 +17,10 @@ __all__ = ["Filled", "Region", "interpolate_regions", "parse_regions", "replace_
 
 Floats = NDArray[np.floating[Any]]
 Integers = NDArray[np.integer[Any]]
-Flags = NDArray[np.bool_]
+Bool = NDArray[np.bool_]
 Statistic = Literal["median", "mean"]
+Ring = tuple[Integers, Integers]
+"""Offsets of the pixels of a ring, along y and x."""
 
 # Pixels whose rings are looked at together: with rings of 100 pixels, 1.6 MB, which stays in the cache.
 _BLOCK = 4096
@@ -152,14 +154,14 @@ def interpolate_regions(
     axis: int | None = None,
     use_local_median: bool = False,
 ) -> Filled:
-    """Replace rectangles of pixels by straight lines between the pixels beside them.
+    """Replace rectangles of pixels by straight lines between the pixels next to them.
 
     Parameters
     ----------
     data : ndarray, shape (ny, nx)
         The frame.
     regions : iterable of Region
-        What to replace; each sees the result of those before it. Parts outside the frame are ignored.
+        What to replace, inside the frame; each sees the result of those before it.
     variance : ndarray, shape (ny, nx), optional
         Its variance.
     mask : ndarray of uint16, shape (ny, nx), optional
@@ -198,15 +200,12 @@ def interpolate_regions(
     usable = np.isfinite(filled) & ((flags & NOT_SIGNAL) == 0)
     changed = np.zeros(data.shape, bool)
     for region in regions:
-        inside = _clipped(region, filled.shape)
-        if 0 in inside.shape:
-            continue
-        box = slice(*inside.rows), slice(*inside.columns)
+        box = slice(*region.rows), slice(*region.columns)
         usable[box] = False
         if use_local_median and region.shape == (1, 1):
-            _local_median(filled, var, usable, inside)
+            _local_median(filled, var, usable, region)
         else:
-            _interpolate(filled, var, usable, inside, axis)
+            _interpolate(filled, var, usable, region, axis)
         changed[box] = usable[box] = True
     flags[changed] |= NO_DATA
     return Filled(filled, var, flags, int(np.count_nonzero(changed)), 0)
@@ -240,36 +239,26 @@ def parse_regions(text: str, shape: tuple[int, int]) -> tuple[Region, ...]:
 
 def _parse_region(text: str, shape: tuple[int, int]) -> Region:
     match = re.fullmatch(r"(?:(\d+)\s*/)?([^,/]*),([^,/]*)", text)
-    if match is None:
-        raise _unreadable(text, shape)
-    extension = None if match[1] is None else int(match[1])
-    columns, rows = (
-        _parse_limits(part.strip(), size, text, shape)
-        for part, size in zip((match[2], match[3]), (shape[1], shape[0]), strict=True)
-    )
-    return Region(rows, columns, extension)
+    rows = None if match is None else _parse_limits(match[3].strip(), shape[0])
+    columns = None if match is None else _parse_limits(match[2].strip(), shape[1])
+    if match is None or rows is None or columns is None:
+        raise ParameterError(
+            "A region cannot be used",
+            item="regions",
+            found=text,
+            expected=f"x1:x2,y1:y2 with x in 1:{shape[1]} and y in 1:{shape[0]}",
+        )
+    return Region(rows, columns, None if match[1] is None else int(match[1]))
 
 
-def _parse_limits(text: str, size: int, region: str, shape: tuple[int, int]) -> tuple[int, int]:
-    if text == "*":
-        return 0, size
-    match = re.fullmatch(r"(\d*)\s*(:?)\s*(\d*)", text)
+def _parse_limits(text: str, size: int) -> tuple[int, int] | None:
+    """Read the limits along an axis as a half-open range; None if they are not usable."""
+    match = re.fullmatch(r"(\d*)\s*(:?)\s*(\d*)", ":" if text == "*" else text)
     if match is None or not (match[1] or match[2]):
-        raise _unreadable(region, shape)
+        return None
     first = int(match[1] or 1)
     last = int(match[3] or size) if match[2] else first
-    if not 1 <= first <= last <= size:
-        raise _unreadable(region, shape)
-    return first - 1, last
-
-
-def _unreadable(text: str, shape: tuple[int, int]) -> ParameterError:
-    return ParameterError(
-        "A region cannot be used",
-        item="regions",
-        found=text,
-        expected=f"x1:x2,y1:y2 with x in 1:{shape[1]} and y in 1:{shape[0]}",
-    )
+    return (first - 1, last) if 1 <= first <= last <= size else None
 
 
 def _check(value: Statistic | float, inner: float | None, outer: float | None, max_iters: int) -> None:
@@ -294,20 +283,18 @@ def _check(value: Statistic | float, inner: float | None, outer: float | None, m
 
 def _fill_rings(
     data: NDArray[np.float32],
-    usable: Flags,
-    bad: Flags,
+    usable: Bool,
+    bad: Bool,
     statistic: Statistic,
     radii: tuple[float, float],
     rounds: int,
 ) -> int:
     """Fill bad pixels from their rings, in place; return how many were left."""
-    dy, dx = _ring(*radii)
+    ring = _ring(*radii)
     todo = np.flatnonzero(bad)
     for _ in range(rounds):
-        values = np.empty(todo.size, np.float32)
-        for start in range(0, todo.size, _BLOCK):
-            block = slice(start, start + _BLOCK)
-            values[block] = _ring_statistic(data, usable, todo[block], dy, dx, statistic)
+        blocks = [todo[start : start + _BLOCK] for start in range(0, todo.size, _BLOCK)]
+        values = np.concatenate([_ring_statistic(data, usable, block, ring, statistic) for block in blocks])
         found = np.isfinite(values)
         # Only after the round, so that the result does not depend on the order of the pixels.
         data.ravel()[todo[found]] = values[found]
@@ -318,7 +305,7 @@ def _fill_rings(
     return int(todo.size)
 
 
-def _ring(inner: float, outer: float) -> tuple[Integers, Integers]:
+def _ring(inner: float, outer: float) -> Ring:
     half = int(outer)
     dy, dx = np.mgrid[-half : half + 1, -half : half + 1]
     square = dy**2 + dx**2
@@ -328,63 +315,51 @@ def _ring(inner: float, outer: float) -> tuple[Integers, Integers]:
 
 
 def _ring_statistic(
-    data: NDArray[np.float32],
-    usable: Flags,
-    pixels: NDArray[np.intp],
-    dy: Integers,
-    dx: Integers,
-    statistic: Statistic,
+    data: NDArray[np.float32], usable: Bool, pixels: NDArray[np.intp], ring: Ring, statistic: Statistic
 ) -> NDArray[np.float32]:
-    """Statistic of the usable pixels in the ring of each pixel; NaN where there is none."""
-    values, take = _gather(data, usable, pixels, dy, dx)
+    """Return the statistic of the usable pixels in the ring of each pixel; NaN where there is none."""
+    values, take = _gather(data, usable, pixels, ring)
     count = take.sum(axis=1)
     if statistic == "mean":
         total = np.sum(values, axis=1, where=take, dtype=np.float64)
         result = np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
         return np.asarray(result, dtype=np.float32)
-    ordered = np.sort(np.where(take, values, np.float32(np.inf)), axis=1)
+    # NaN are sorted behind all other values.
+    ordered = np.sort(np.where(take, values, np.float32(np.nan)), axis=1)
     each = np.arange(len(ordered))
-    low, high = np.maximum(count - 1, 0) // 2, np.minimum(count // 2, dy.size - 1)
-    middle = np.float32(0.5) * (ordered[each, low] + ordered[each, high])
-    return np.asarray(np.where(count > 0, middle, np.nan), dtype=np.float32)
+    low, high = np.maximum(count - 1, 0) // 2, np.minimum(count // 2, values.shape[1] - 1)
+    return np.asarray(np.float32(0.5) * (ordered[each, low] + ordered[each, high]))
 
 
 def _gather(
-    plane: NDArray[np.float32], usable: Flags, pixels: NDArray[np.intp], dy: Integers, dx: Integers
-) -> tuple[NDArray[np.float32], Flags]:
+    plane: NDArray[np.float32], usable: Bool, pixels: NDArray[np.intp], ring: Ring
+) -> tuple[NDArray[np.float32], Bool]:
+    """Return the values in the ring of each pixel, ``(pixels, ring)``, and which of them are usable."""
     ny, nx = plane.shape
-    y, x = (pixels // nx)[:, None] + dy, (pixels % nx)[:, None] + dx
+    y, x = (pixels // nx)[:, None] + ring[0], (pixels % nx)[:, None] + ring[1]
     inside = (y >= 0) & (y < ny) & (x >= 0) & (x < nx)
-    place = np.where(inside, y * nx + x, 0)
-    return plane.ravel()[place], inside & usable.ravel()[place]
-
-
-def _clipped(region: Region, shape: tuple[int, ...]) -> Region:
-    (y0, y1), (x0, x1) = (
-        (min(max(low, 0), size), min(max(high, 0), size))
-        for (low, high), size in zip((region.rows, region.columns), shape, strict=True)
-    )
-    return Region((y0, max(y0, y1)), (x0, max(x0, x1)), region.extension)
+    index = np.where(inside, y * nx + x, 0)
+    return plane.ravel()[index], inside & usable.ravel()[index]
 
 
 def _local_median(
-    data: NDArray[np.float32], variance: NDArray[np.float32] | None, usable: Flags, region: Region
+    data: NDArray[np.float32], variance: NDArray[np.float32] | None, usable: Bool, region: Region
 ) -> None:
-    place = np.array([region.rows[0] * data.shape[1] + region.columns[0]])
-    dy, dx = _ring(*_RING)
-    value = _ring_statistic(data, usable, place, dy, dx, "median")
+    pixel = np.array([region.rows[0] * data.shape[1] + region.columns[0]])
+    ring = _ring(*_RING)
+    value = _ring_statistic(data, usable, pixel, ring, "median")
     if not np.isfinite(value[0]):
-        raise _nothing_beside(region)
+        raise _no_neighbours(region)
     if variance is not None:
-        values, take = _gather(variance, usable, place, dy, dx)
-        variance.ravel()[place] = 0.5 * np.pi * float(np.mean(values[take])) / int(take.sum())
-    data.ravel()[place] = value
+        values, take = _gather(variance, usable, pixel, ring)
+        variance.ravel()[pixel] = 0.5 * np.pi * float(np.mean(values[take])) / int(take.sum())
+    data.ravel()[pixel] = value
 
 
 def _interpolate(
     data: NDArray[np.float32],
     variance: NDArray[np.float32] | None,
-    usable: Flags,
+    usable: Bool,
     region: Region,
     axis: int | None,
 ) -> None:
@@ -393,32 +368,32 @@ def _interpolate(
     if axis is None and (width if along_x else height) == data.shape[1 if along_x else 0]:
         along_x = not along_x
     lines, span = (region.rows, region.columns) if along_x else (region.columns, region.rows)
-    planes = [data, usable] if variance is None else [data, usable, variance]
-    # Lines along the second axis, whichever way they run in the frame.
-    views = [(plane if along_x else plane.T)[slice(*lines)] for plane in planes]
-    good = views[1]
     start, stop = span
+
+    def lines_of(plane: NDArray[Any]) -> NDArray[Any]:
+        """Return the lines along the second axis, whichever way they run in the frame."""
+        return (plane if along_x else plane.T)[slice(*lines)]
+
+    good = lines_of(usable)
     # A column that is never usable keeps argmax defined at the ends of the frame.
     left, right = (np.pad(part, ((0, 0), (0, 1))) for part in (good[:, :start][:, ::-1], good[:, stop:]))
     before, after = start - 1 - np.argmax(left, axis=1), stop + np.argmax(right, axis=1)
     has_before, has_after = left.any(axis=1), right.any(axis=1)
     if not (has_before | has_after).all():
-        raise _nothing_beside(region)
+        raise _no_neighbours(region)
     before, after = np.where(has_before, before, after), np.where(has_after, after, before)
     each = np.arange(len(good))
-    place = np.arange(start, stop)
-    width_of_gap = np.maximum(after - before, 1)[:, None]
-    share = ((place - before[:, None]) / width_of_gap).astype(np.float32)
+    gap = np.maximum(after - before, 1)[:, None]
+    share = ((np.arange(start, stop) - before[:, None]) / gap).astype(np.float32)
     share[before == after] = 0
-    view = views[0]
-    view[:, start:stop] = (1 - share) * view[each, before][:, None] + share * view[each, after][:, None]
-    if variance is not None:
-        view = views[2]
-        low, high = view[each, before][:, None], view[each, after][:, None]
-        view[:, start:stop] = (1 - share) ** 2 * low + share**2 * high
+    for plane, power in ((data, 1), (variance, 2)):
+        if plane is not None:
+            view = lines_of(plane)
+            low, high = view[each, before][:, None], view[each, after][:, None]
+            view[:, start:stop] = (1 - share) ** power * low + share**power * high
 
 
-def _nothing_beside(region: Region) -> AlgorithmError:
+def _no_neighbours(region: Region) -> AlgorithmError:
     return AlgorithmError(
         "There is no usable pixel beside a region to interpolate from",
         item="regions",

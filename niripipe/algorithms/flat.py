@@ -1,9 +1,8 @@
-"""Flat fields: normalisation and limits."""
+"""Flat fields: their level, and limits that make them safe to divide by."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,23 +11,13 @@ from niripipe.algorithms import bits
 from niripipe.algorithms.normalize import masked_median
 from niripipe.errors import AlgorithmError, ParameterError
 
-__all__ = ["NormalizedFlat", "ThresholdedFlat", "level", "normalize", "threshold"]
+__all__ = ["ThresholdedFlat", "level", "threshold"]
 
 Float32 = NDArray[np.float32]
 Mask = NDArray[np.uint16]
 
 
-@dataclass(frozen=True, slots=True)
-class NormalizedFlat:
-    """Planes of a normalised flat, and the level by which they were divided."""
-
-    data: Float32
-    variance: Float32 | None
-    level: float
-
-
-@dataclass(frozen=True, slots=True)
-class ThresholdedFlat:
+class ThresholdedFlat(NamedTuple):
     """Planes of a flat after `threshold`."""
 
     data: Float32
@@ -38,7 +27,7 @@ class ThresholdedFlat:
 def level(
     data: Float32, mask: Mask | None = None, *, statistic: Literal["median", "mean"] = "median"
 ) -> float:
-    """Level of a flat: the statistic of all finite pixels without any flag.
+    """Return the level of a flat: the statistic of all finite pixels without any flag.
 
     Raises
     ------
@@ -75,59 +64,8 @@ def level(
     return found
 
 
-def normalize(
-    data: Float32,
-    variance: Float32 | None = None,
-    mask: Mask | None = None,
-    *,
-    statistic: Literal["median", "mean"] = "median",
-    divisor: float | None = None,
-    out: Float32 | None = None,
-    variance_out: Float32 | None = None,
-) -> NormalizedFlat:
-    """Divide a flat by its level, and its variance by the square of it.
-
-    Parameters
-    ----------
-    data : ndarray of float32
-        The flat ``(ny, nx)``.
-    variance : ndarray of float32, optional
-        Its variance.
-    mask : ndarray of uint16, optional
-        Its mask; only pixels without any flag determine the level.
-    statistic : {"median", "mean"}
-        What the level is, see `level`.
-    divisor : float, optional
-        Use this level instead, for several extensions with one level in common.
-    out, variance_out : ndarray of float32, optional
-        Receive the results; they may be the inputs themselves.
-
-    Returns
-    -------
-    NormalizedFlat
-        The planes, and the level.
-
-    Raises
-    ------
-    AlgorithmError
-        If no level can be found.
-    """
-    value = np.float32(level(data, mask, statistic=statistic) if divisor is None else divisor)
-    normalized = np.divide(data, value, out=out)
-    spread = None
-    if variance is not None:
-        spread = np.divide(variance, value * value, out=variance_out)
-    return NormalizedFlat(normalized, spread, float(value))
-
-
 def threshold(
-    data: Float32,
-    mask: Mask | None = None,
-    *,
-    lower: float = 0.01,
-    upper: float = 10.0,
-    out: Float32 | None = None,
-    mask_out: Mask | None = None,
+    data: Float32, mask: Mask | None = None, *, lower: float = 0.01, upper: float = 10.0
 ) -> ThresholdedFlat:
     """Make a normalised flat safe to divide by.
 
@@ -143,13 +81,11 @@ def threshold(
         Its mask; nothing flagged by default. Pixels it calls unilluminated are set to 1.
     lower, upper : float
         Limits.
-    out, mask_out : ndarray, optional
-        Receive the results; they may be the inputs themselves.
 
     Returns
     -------
     ThresholdedFlat
-        Data and mask. The variance of a flat does not change.
+        New data and mask. The variance of a flat does not change.
 
     Raises
     ------
@@ -160,14 +96,12 @@ def threshold(
         raise ParameterError(
             "the limits are not in order", item="lower, upper", found=(lower, upper), expected="lower < upper"
         )
-    flags = np.zeros(data.shape, np.uint16) if mask_out is None else mask_out
-    np.copyto(flags, 0 if mask is None else mask)
+    flags = np.zeros(data.shape, np.uint16) if mask is None else mask.copy()
     # Negated, so that what is not a number is outside.
     dark = ~(data >= np.float32(lower))
     outside = dark | ~(data <= np.float32(upper))
     outside &= flags & np.uint16(bits.BAD) == 0
     flags[outside] |= np.uint16(bits.UNILLUMINATED)
-    flat = np.empty(data.shape, np.float32) if out is None else out
-    np.copyto(flat, data)
+    flat = data.copy()
     flat[dark | (flags & np.uint16(bits.UNILLUMINATED) != 0)] = 1
     return ThresholdedFlat(flat, flags)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,35 +9,13 @@ from numpy.typing import NDArray
 
 from niripipe.errors import AlgorithmError
 
-__all__ = ["FluxScale", "flux_scale", "within_tolerance"]
+__all__ = ["flux_scale", "within_tolerance"]
 
 Floats = NDArray[np.floating[Any]]
 
 
-@dataclass(frozen=True, slots=True)
-class FluxScale:
-    """A flux ratio.
-
-    Attributes
-    ----------
-    factor : float
-        Multiply the frame's fluxes by it to get the reference's.
-    error : float
-        Its standard error, from the flux errors, raised to the scatter where that is larger.
-    n_used : int
-        Sources left after clipping.
-    n_given : int
-        Sources with usable fluxes.
-    """
-
-    factor: float
-    error: float
-    n_used: int
-    n_given: int
-
-
-def flux_scale(flux: Floats, flux_error: Floats, reference: Floats, reference_error: Floats) -> FluxScale:
-    """Fit the factor between matched fluxes.
+def flux_scale(flux: Floats, flux_error: Floats, reference: Floats, reference_error: Floats) -> float:
+    """Fit the factor by which a frame's fluxes have to be multiplied to get those of a reference.
 
     Parameters
     ----------
@@ -49,7 +26,8 @@ def flux_scale(flux: Floats, flux_error: Floats, reference: Floats, reference_er
 
     Returns
     -------
-    FluxScale
+    float
+        The factor.
 
     Raises
     ------
@@ -83,12 +61,7 @@ def flux_scale(flux: Floats, flux_error: Floats, reference: Floats, reference_er
             break
         kept = inside
         factor = _fit(x[kept], y[kept], weight[kept])
-    deviation = (y - factor * x)[kept] * np.sqrt(weight[kept])
-    error = 1 / np.sqrt(float((weight * x**2)[kept].sum()))
-    number = int(kept.sum())
-    if number > 1:
-        error *= max(1.0, float(np.sqrt((deviation**2).sum() / (number - 1))))
-    return FluxScale(factor, error, number, int(x.size))
+    return factor
 
 
 def within_tolerance(factor: float, expected: float, tolerance: float) -> bool:

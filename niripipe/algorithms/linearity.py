@@ -8,12 +8,12 @@ reset and the start of the nominal exposure.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from niripipe.algorithms.parallel import map_blocks, plane_rows
+from niripipe.algorithms.parallel import plane_rows, row_blocks
 from niripipe.errors import DataError, ParameterError
 
 __all__ = ["Linearized", "correct", "correct_level", "exposure_factor"]
@@ -21,8 +21,7 @@ __all__ = ["Linearized", "correct", "correct_level", "exposure_factor"]
 Float32 = NDArray[np.float32]
 
 
-@dataclass(frozen=True, slots=True)
-class Linearized:
+class Linearized(NamedTuple):
     """Corrected planes: `data` and `variance` (None if there was none), both float32 ``(ny, nx)``."""
 
     data: Float32
@@ -30,7 +29,7 @@ class Linearized:
 
 
 def exposure_factor(exposure_time: float, time_delta: float) -> float:
-    """Factor ``t / (t + time_delta)`` that brings counts to the nominal exposure time t of one coadd.
+    """Return the factor ``t / (t + time_delta)`` that brings counts to the exposure time t of one coadd.
 
     Parameters
     ----------
@@ -61,26 +60,27 @@ def correct(
     gain: float,
     exposure_time: float,
     coadds: int = 1,
-    limit: float | None = None,
-    out: Float32 | None = None,
-    variance_out: Float32 | None = None,
-    threads: int = 1,
 ) -> Linearized:
-    """Correct a plane for non-linearity, in one pass over blocks of rows.
+    """Correct a plane for non-linearity.
 
-    With g electrons per data unit, N coadds and per-coadd time t, the polynomial turns data into new data
-    by way of ``c = data g / N``; then ``variance += (new - data) / g``, and data and variance are multiplied
-    by the exposure factor f and by f**2. Arithmetic and coefficients are ``float32``, as in DRAGONS, so that
-    calibrations agree to rounding.
+    With g electrons per data unit and N coadds, the polynomial turns data into new data by way of
+    ``c = data g / N``. With the exposure factor f (see `exposure_factor`) the results are::
+
+        corrected data     = f new
+        corrected variance = f**2 (variance + (max(new, 0) - max(data, 0)) / g)
+
+    so that a variance of read noise and photon noise, ``r**2 + max(data, 0) / g``, becomes that of the new
+    counts, ``f**2 (r**2 + max(new, 0) / g)``. Data and coefficients are ``float32``, as in DRAGONS, so that
+    calibrations agree to rounding; DRAGONS adds ``(new - data) / g``, which differs for negative counts only.
 
     Negative and saturated pixels are corrected like any others, so a saturated pixel keeps its order
     relative to its neighbours but its value means nothing; its mask has to say so.
 
     Parameters
     ----------
-    data : ndarray of float32
+    data : ndarray of float32, shape (ny, nx)
         Counts, in ADU or electrons, all coadds summed.
-    variance : ndarray of float32, optional
+    variance : ndarray of float32, shape (ny, nx), optional
         Variance of `data`.
     gamma, eta : float
         Coefficients for this read mode, array size and well depth, per electron and per electron squared.
@@ -92,18 +92,11 @@ def correct(
         Exposure time of one coadd, s.
     coadds : int
         Number of coadds.
-    limit : float, optional
-        Level, in the unit of `data`, above which the correction grows no further: pixels beyond it
-        are moved by as much as a pixel at the limit. None (the default) sets no limit.
-    out, variance_out : ndarray of float32, optional
-        Receive the results; they may be `data` and `variance` themselves.
-    threads : int
-        Number of threads.
 
     Returns
     -------
     Linearized
-        The corrected planes.
+        The corrected data and variance, in this order.
 
     Raises
     ------
@@ -116,44 +109,25 @@ def correct(
     factor = np.float32(exposure_factor(exposure_time, time_delta))
     if variance is not None and variance.shape != data.shape:
         raise DataError("variance and data differ in shape", found=variance.shape, expected=data.shape)
-    new = np.empty(data.shape, np.float32) if out is None else out
-    spread = variance_out
-    if variance is not None and spread is None:
-        spread = np.empty(data.shape, np.float32)
+    corrected = np.empty(data.shape, np.float32)
+    spread = None if variance is None else np.empty(data.shape, np.float32)
     second, third = np.float32(gamma), np.float32(eta)
-    top = np.float32(np.inf if limit is None else limit)
     to_electrons, back = np.float32(gain / coadds), np.float32(coadds / gain)
-
-    def correct_rows(rows: slice) -> None:
+    # Blocks of rows stay in the cache of the processor.
+    for rows in row_blocks(len(data), plane_rows(data.shape[1])):
         with np.errstate(all="ignore"):
-            counts = data[rows]
-            excess = None
-            if limit is not None:
-                # Several times faster than maximum and minimum with a number, which are not vectorised.
-                excess = np.clip(counts - top, 0, np.inf)
-                counts = np.clip(counts, -np.inf, top)
-            electrons = counts * to_electrons
-            polynomial = electrons * third
-            polynomial += second
-            polynomial *= electrons
-            polynomial += 1
-            polynomial *= electrons
-            polynomial *= back
-            if excess is not None:
-                polynomial += excess
+            electrons = data[rows] * to_electrons
+            new = ((electrons * third + second) * electrons + 1) * electrons * back
             if variance is not None and spread is not None:
-                increase = polynomial - data[rows]
-                increase /= np.float32(gain)
-                increase += variance[rows]
-                np.multiply(increase, factor * factor, out=spread[rows])
-            np.multiply(polynomial, factor, out=new[rows])
-
-    map_blocks(correct_rows, len(data), rows_per_block=plane_rows(data.shape[1]), threads=threads)
-    return Linearized(new, spread if variance is not None else None)
+                # np.clip is vectorised, np.maximum with a number is not.
+                increase = np.clip(new, 0, np.inf) - np.clip(data[rows], 0, np.inf)
+                spread[rows] = (increase / np.float32(gain) + variance[rows]) * (factor * factor)
+            corrected[rows] = new * factor
+    return Linearized(corrected, spread)
 
 
 def correct_level(level: float, *, gamma: float, eta: float, gain: float, coadds: int = 1) -> float:
-    """Where a level, such as that of saturation, lies on the corrected scale.
+    """Return where a level, such as that of saturation, lies on the corrected scale.
 
     The polynomial alone, without the exposure factor, in double precision and rounded to three decimals.
 

@@ -9,49 +9,23 @@ from numpy.typing import NDArray
 
 from niripipe.errors import ParameterError
 
-__all__ = ["dilate", "disc"]
+__all__ = ["dilate"]
 
 
-def disc(radius: float) -> NDArray[np.bool_]:
-    """Structuring element: the integer offsets with ``x**2 + y**2 <= radius**2``.
-
-    Parameters
-    ----------
-    radius : float
-        Radius in pixels; below 1 the disc is a single pixel. A radius of 1.5 gives the full 3 x 3 square.
-
-    Returns
-    -------
-    ndarray of bool
-        Square of side ``2 * int(radius) + 1``.
-
-    Raises
-    ------
-    ParameterError
-        If the radius is negative or not finite.
-    """
-    half = int(_checked(radius))
-    offset = np.arange(-half, half + 1)
-    return offset[:, None] ** 2 + offset**2 <= radius**2
-
-
-def dilate(
-    mask: NDArray[np.generic], radius: float, *, out: NDArray[np.bool_] | None = None
-) -> NDArray[np.bool_]:
+def dilate(mask: NDArray[np.generic], radius: float) -> NDArray[np.bool_]:
     """Grow the non-zero pixels of a mask by a disc.
 
-    The result equals ``scipy.ndimage.binary_dilation(mask != 0, disc(radius))``. A disc is a pile of
-    horizontal runs, so the mask is widened step by step and each width is OR-ed into the rows where the
-    disc is that wide: of order ``4 * radius`` passes over bytes instead of ``pi * radius**2``.
+    The result equals that of `scipy.ndimage.binary_dilation` with the integer offsets for which ``x**2 + y**2
+    <= radius**2``. A disc consists of horizontal runs, so the mask is widened step by step and each width is
+    OR-ed into the rows where the disc is that wide: of order ``4 * radius`` passes over bytes instead of
+    ``pi * radius**2``.
 
     Parameters
     ----------
     mask : ndarray
         Plane ``(ny, nx)`` of any number type or bool; non-zero is set.
     radius : float
-        Radius of the disc in pixels, see `disc`; below 1 nothing grows.
-    out : ndarray of bool, optional
-        Receives the result. It must not share memory with `mask`.
+        Radius of the disc in pixels. Below 1 nothing grows; 1.5 gives the full 3 x 3 square.
 
     Returns
     -------
@@ -63,9 +37,12 @@ def dilate(
     ParameterError
         If the radius is negative or not finite.
     """
-    half = int(_checked(radius))
-    grown = np.empty(mask.shape, bool) if out is None else out
-    np.not_equal(mask, 0, out=grown)
+    if not (math.isfinite(radius) and radius >= 0):
+        raise ParameterError(
+            "a radius must be a finite number of pixels", item="radius", found=radius, expected=">= 0"
+        )
+    half = int(radius)
+    grown: NDArray[np.bool_] = mask != 0
     if half == 0 or not grown.any():
         return grown
     original = grown.copy()
@@ -84,11 +61,3 @@ def dilate(
             grown[dy:] |= widened[: n_rows - dy]
             grown[: n_rows - dy] |= widened[dy:]
     return grown
-
-
-def _checked(radius: float) -> float:
-    if not (math.isfinite(radius) and radius >= 0):
-        raise ParameterError(
-            "a radius must be a finite number of pixels", item="radius", found=radius, expected=">= 0"
-        )
-    return radius

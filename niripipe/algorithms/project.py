@@ -16,17 +16,10 @@ from numpy.typing import NDArray
 
 from niripipe.algorithms.affine import Transform
 from niripipe.algorithms.bits import NO_DATA
-from niripipe.algorithms.parallel import map_blocks
+from niripipe.algorithms.kernels import TAPS, Kernel, tap_weights
+from niripipe.algorithms.parallel import row_blocks
 from niripipe.algorithms.repair import replace_bad_pixels
-from niripipe.algorithms.resample import (
-    REPLACED,
-    TAPS,
-    Kernel,
-    Resampled,
-    check_arguments,
-    check_planes,
-    kernel_weights,
-)
+from niripipe.algorithms.resample import DQ_THRESHOLD, REPLACED, Resampled, check_arguments, check_planes
 from niripipe.errors import AlgorithmError
 
 __all__ = ["project"]
@@ -54,10 +47,9 @@ def project(
     to_input: Transform,
     shape: tuple[int, int],
     kernel: Kernel = "poly3",
-    dq_threshold: float = 0.1,
+    dq_threshold: float = DQ_THRESHOLD,
     clean: bool = True,
     conserve: bool = True,
-    threads: int = 1,
 ) -> Resampled:
     """Resample a frame through any smooth mapping.
 
@@ -80,8 +72,6 @@ def project(
     conserve : bool
         Multiply by the number of input pixels in an output pixel, so that fluxes stay; False keeps the
         surface brightness.
-    threads : int
-        Number of threads. The result does not depend on it.
 
     Returns
     -------
@@ -103,46 +93,41 @@ def project(
     out_variance = None if variance is None else np.zeros(shape, np.float32)
     out_mask = np.full(shape, NO_DATA, np.uint16)
     out_objects = None if objmask is None else np.zeros(shape, np.uint8)
-    squares, number = np.zeros(shape[0]), np.zeros(shape[0])
-    bits = [1 << k for k in range(16) if np.any(flags & (1 << k))]
+    bits = [np.uint16(1 << k) for k in range(16) if np.any(flags & (1 << k))]
     points = max(1, int(np.ceil(_DENSITY * mapping.size))) if mapping.size > _COARSE else 1
     taps = 2 if points > 1 else TAPS[kernel]
-    rows_per_block = max(1, _BLOCK_WEIGHTS // (shape[1] * (points * taps) ** 2))
-
-    def block(rows: slice) -> None:
+    squares, number = 0.0, 0
+    for rows in row_blocks(shape[0], max(1, _BLOCK_WEIGHTS // (shape[1] * (points * taps) ** 2))):
         inside, weights = mapping.weights(rows, points, taps)
-        covered = np.flatnonzero(inside)
-        if covered.size == 0:
-            return
-        # A flat view of these rows, so that covered pixels can be written by number.
-        factor = mapping.area(rows).ravel()[covered] if conserve else 1.0
-        squared = weights.power(2)
-        out[rows].ravel()[covered] = (weights @ data.ravel()) * factor
+        if not inside.any():
+            continue
+        squared, absolute = weights.power(2), abs(weights)
+        factor = mapping.area(rows)[inside] if conserve else 1.0
+        out[rows][inside] = (weights @ data.ravel()) * factor
         if variance is not None and out_variance is not None:
-            out_variance[rows].ravel()[covered] = (squared @ variance.ravel()) * factor**2
-        absolute = abs(weights)
-        found = np.zeros(covered.size, np.uint16)
+            out_variance[rows][inside] = (squared @ variance.ravel()) * factor**2
+        found = np.zeros(weights.shape[0], np.uint16)
         for bit in bits:
-            share = absolute @ ((flags & bit) != 0).ravel().astype(np.float32)
-            found |= (share > dq_threshold).astype(np.uint16) * np.uint16(bit)
-        out_mask[rows].ravel()[covered] = found
+            found[_share(absolute, flags & bit) > dq_threshold] |= bit
+        out_mask[rows][inside] = found
         if objmask is not None and out_objects is not None:
-            share = absolute @ (objmask != 0).ravel().astype(np.float32)
-            out_objects[rows].ravel()[covered] = share > dq_threshold
-        sums = np.asarray(squared.sum(axis=1)).ravel()
-        squares[rows.start], number[rows.start] = sums.sum(), covered.size
-
-    map_blocks(block, shape[0], rows_per_block=rows_per_block, threads=threads)
-    total = number.sum()
-    if total == 0:
+            out_objects[rows][inside] = _share(absolute, objmask) > dq_threshold
+        squares += float(squared.sum())
+        number += weights.shape[0]
+    if number == 0:
         raise AlgorithmError(
             "The frame does not reach the output",
             found=f"a frame of {data.shape}",
             expected=f"overlap with {shape}",
         )
     # Over a large area an output pixel takes the variance of its whole area, whatever the kernel.
-    correlation = 1.0 / (squares.sum() / total * mapping.jacobian)
-    return Resampled(out, out_variance, out_mask, out_objects, mapping.jacobian, float(correlation))
+    correlation = 1.0 / (squares / number * mapping.jacobian)
+    return Resampled(out, out_variance, out_mask, out_objects, mapping.jacobian, correlation)
+
+
+def _share(weights: Any, plane: NDArray[Any]) -> NDArray[np.float32]:
+    """Return the weight of the pixels that are not zero."""
+    return np.asarray(weights @ (plane != 0).ravel().astype(np.float32))
 
 
 class _Mapping:
@@ -170,26 +155,27 @@ class _Mapping:
         self.size = float(np.sqrt(self.jacobian))
 
     def area(self, rows: slice) -> NDArray[np.float64]:
-        """Input pixels in each output pixel of some rows."""
+        """Return the number of input pixels in each output pixel of some rows."""
         return self._areas(np.arange(rows.start, rows.stop), np.arange(self.shape[1]))
 
     def weights(self, rows: slice, points: int, taps: int) -> tuple[NDArray[np.bool_], Any]:
         """Return which output pixels of some rows lie on the frame, and the matrix of their weights."""
         from scipy.sparse import csr_matrix
 
-        y, x = self._at(np.arange(rows.start, rows.stop), np.arange(self.shape[1]))
+        row, column = np.arange(rows.start, rows.stop), np.arange(self.shape[1])
+        y, x = self._y(row, column), self._x(row, column)
         rim = 0.5 if taps == 1 or points > 1 else 1e-6
         ny, nx = self.source
-        inside = ((y >= -rim) & (y <= ny - 1 + rim) & (x >= -rim) & (x <= nx - 1 + rim)).ravel()
+        inside = (y >= -rim) & (y <= ny - 1 + rim) & (x >= -rim) & (x <= nx - 1 + rim)
         number = int(np.count_nonzero(inside))
         steps = (np.arange(points) + 0.5) / points - 0.5
         index, weight = [], []
         for dy in steps:
             for dx in steps:
                 if points > 1:
-                    y, x = self._at(np.arange(rows.start, rows.stop) + dy, np.arange(self.shape[1]) + dx)
-                iy, wy = _taps(y.ravel()[inside], ny, taps)
-                ix, wx = _taps(x.ravel()[inside], nx, taps)
+                    y, x = self._y(row + dy, column + dx), self._x(row + dy, column + dx)
+                iy, wy = _taps(y[inside], ny, taps)
+                ix, wx = _taps(x[inside], nx, taps)
                 index.append((iy[:, :, None] * nx + ix[:, None, :]).reshape(number, taps**2))
                 weight.append((wy[:, :, None] * wx[:, None, :]).reshape(number, taps**2))
         columns = np.concatenate(index, axis=1)
@@ -200,9 +186,6 @@ class _Mapping:
         matrix.sum_duplicates()
         return inside, matrix
 
-    def _at(self, y: NDArray[Any], x: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        return self._y(y, x), self._x(y, x)
-
     def _areas(self, y: NDArray[Any], x: NDArray[Any]) -> NDArray[np.float64]:
         yy, yx = self._y(y, x, dx=1), self._y(y, x, dy=1)
         xy, xx = self._x(y, x, dx=1), self._x(y, x, dy=1)
@@ -211,21 +194,12 @@ class _Mapping:
 
 def _taps(position: Floats, samples: int, taps: int) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
     """Return samples and weights for each position, shape (n, taps); of lower order near the edges."""
-    position = np.clip(position, 0, samples - 1)
     if taps == 1:
-        return np.rint(position).astype(np.intp)[:, None], np.ones((position.size, 1))
-    left = np.minimum(np.floor(position).astype(np.intp), max(samples - 2, 0))
-    fraction = position - left
-    weights = np.zeros((position.size, taps))
-    for order in (n for n in (2, 4, 6) if n <= taps):
-        first = taps // 2 - order // 2
-        fits = (left >= order // 2 - 1) & (left <= samples - 1 - order // 2)
-        weights[fits] = 0.0
-        weights[np.flatnonzero(fits)[:, None], first + np.arange(order)] = kernel_weights(
-            fraction[fits], order
-        ).T
+        nearest = np.rint(np.clip(position, 0, samples - 1)).astype(np.intp)
+        return nearest[:, None], np.ones((position.size, 1))
+    left, weights = tap_weights(position, samples, taps)
     index = left[:, None] + np.arange(taps) - (taps // 2 - 1)
-    return np.clip(index, 0, samples - 1), weights
+    return np.clip(index, 0, samples - 1), weights.T
 
 
 def _prepared(
@@ -233,16 +207,12 @@ def _prepared(
 ) -> tuple[Plane, Plane | None, NDArray[np.uint16]]:
     """Make planes that are finite and, on request, free of the values of bad pixels."""
     flags = np.zeros(data.shape, np.uint16) if mask is None else mask.astype(np.uint16)
-    finite = np.isfinite(data)
-    if variance is not None:
-        finite &= np.isfinite(variance)
+    planes = [plane.astype(np.float32) for plane in (data, variance) if plane is not None]
+    finite = np.logical_and.reduce([np.isfinite(plane) for plane in planes])
     flags[~finite] |= NO_DATA
-    bad = ((flags & REPLACED) != 0) if clean else ~finite
-    data = data.astype(np.float32)
-    planes = [data] if variance is None else [data, variance.astype(np.float32)]
     if clean:
-        replace_bad_pixels(planes, bad)
+        replace_bad_pixels(planes, (flags & REPLACED) != 0)
     else:
         for plane in planes:
-            plane[bad] = 0
-    return data, None if variance is None else planes[1], flags
+            plane[~finite] = 0
+    return planes[0], None if variance is None else planes[1], flags

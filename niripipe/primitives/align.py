@@ -2,44 +2,43 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from niripipe.algorithms import fluxscale, register
 from niripipe.algorithms.affine import Affine, Grid, corners_of, output_grid, part_of_grid
-from niripipe.algorithms.resample import Resampling
-from niripipe.astrodata import AstroData, shifted
-from niripipe.errors import DataError
+from niripipe.algorithms.bits import NO_DATA
+from niripipe.algorithms.resample import Resampled, resample
+from niripipe.astrodata import AstroData, SkyMapping, shifted
 from niripipe.logutils import get_logger
-from niripipe.primitives import objmask
-from niripipe.primitives.aligned import Outline, aligned, outlined
 from niripipe.primitives.base import Outcome, PrimitivesBase, Status, not_needed, primitive
 from niripipe.primitives.geometry import pixel_mapping, require_sky_mapping
 from niripipe.primitives.params import Field, FrameOrPath, Params
 from niripipe.primitives.registration import AdjustWCSToReferenceParams, align_frames
-from niripipe.primitives.resample_to import TargetParams, onto_target, read_target
+from niripipe.primitives.resample_to import (
+    InterpolationParams,
+    TargetParams,
+    onto_target,
+    planes_of,
+    put_on_grid,
+    read_target,
+)
 
 __all__ = ["Align"]
 
 log = get_logger(__name__)
 
-Interpolant = Literal["nearest", "linear", "poly3", "poly5", "spline3", "spline5"]
 
-
-class ResampleToCommonFrameParams(TargetParams):
+class ResampleToCommonFrameParams(InterpolationParams, TargetParams):
     """Parameters of `Align.resampleToCommonFrame`."""
 
     suffix: str | None = Field("_align", description="suffix of the file name")
-    interpolant: Interpolant = Field("poly3", description="interpolation kernel")
     trim_data: bool = Field(False, description="keep the reference's own field instead of the whole one")
-    clean_data: bool = Field(True, description="replace unusable pixels before interpolating")
     conserve: bool = Field(True, description="conserve flux where the pixel scale changes")
     reference: FrameOrPath = Field(None, description="frame whose grid is used; the first by default")
-    dq_threshold: float | None = Field(
-        None, ge=0, lt=1, description="weight of flagged pixels that flags a new one; None: 0.1"
-    )
     objmask: bool = Field(True, description="resample object masks too; without it they are removed")
 
 
@@ -128,16 +127,9 @@ class Align(PrimitivesBase):
             for frame in frames:
                 if "OBJMASK" in frame[0].exposed:
                     del frame[0].OBJMASK
+        options = {**params.options, "conserve": params.conserve}
         if params.target_wcs is not None and frames:
-            return onto_target(
-                frames,
-                read_target(params.target_wcs, frames),
-                kernel=params.interpolant,
-                dq_threshold=params.dq_threshold,
-                clean=params.clean_data,
-                conserve=params.conserve,
-                run=self.map,
-            )
+            return onto_target(frames, read_target(params.target_wcs, frames), options, self.map)
         given = params.reference
         if given is None and len(frames) < 2:
             for frame in frames:
@@ -145,19 +137,16 @@ class Align(PrimitivesBase):
             return frames
         reference = frames[0] if given is None else self.context.calibrations.opened(given)
         to_frames = [pixel_mapping(reference, frame) for frame in frames]
-        grid = _common_grid(reference, frames, to_frames, trim=params.trim_data or given is not None)
+        if params.trim_data or given is not None:
+            grid = Grid((0, 0), reference[0].shape)
+        else:
+            grid = output_grid(
+                corners_of(frame[0].shape, mapping.inverse())
+                for frame, mapping in zip(frames, to_frames, strict=True)
+            )
         wcs = shifted(require_sky_mapping(reference), grid.origin[1], grid.origin[0])
-        jobs = [
-            (frame, *_mapping(frame, to_frame, grid, params))
-            for frame, to_frame in zip(frames, to_frames, strict=True)
-        ]
-        outlines = self.study(lambda job: outlined(job[0][0], job[1], grid, job[2]), jobs)
-        made = [(*job, outline) for job, outline in zip(jobs, outlines, strict=True)]
-        self.map(
-            lambda job: _put_on_grid(*job, grid, wcs), made, light=all(job.by_rows for _, job, _ in jobs)
-        )
-        for frame, to_frame in zip(frames, to_frames, strict=True):
-            _move_catalogue(frame, to_frame, grid)
+        jobs = list(zip(frames, to_frames, strict=True))
+        self.map(lambda job: _align(*job, grid, wcs, options), jobs)
         return frames
 
     @primitive(stamp="SCALEOBJ")
@@ -228,9 +217,7 @@ def _flux_ratios(frames: list[AstroData], params: ScaleCountsToReferenceParams) 
         there, here = matches[id(frame)]
         own, first = _fluxes(frame)[here], reference[there]
         ratios[id(frame)] = (
-            float(fluxscale.flux_scale(own[:, 2], own[:, 3], first[:, 2], first[:, 3]).factor)
-            if len(there)
-            else None
+            fluxscale.flux_scale(own[:, 2], own[:, 3], first[:, 2], first[:, 3]) if len(there) else None
         )
     return ratios
 
@@ -257,69 +244,37 @@ def _matched(
     return register.pair_sources(a[:, 0], a[:, 1], b[:, 0], b[:, 1], radius)
 
 
-def _common_grid(
-    reference: AstroData, frames: list[AstroData], to_frames: list[Affine], *, trim: bool
-) -> Grid:
-    if trim:
-        return Grid((0, 0), reference[0].shape)
-    return output_grid(
-        corners_of(frame[0].shape, mapping.inverse())
-        for frame, mapping in zip(frames, to_frames, strict=True)
-    )
-
-
-def _mapping(
-    frame: AstroData, to_frame: Affine, grid: Grid, params: ResampleToCommonFrameParams
-) -> tuple[Resampling, tuple[int, int]]:
-    """Return the mapping of a frame onto the part of the grid that it fills, and the corner of this part."""
-    ext = frame[0]
-    if len(frame) != 1:
-        raise DataError("A frame to be resampled has one extension", file=frame.filename, found=len(frame))
-    # A frame fills a part of the grid; of the rest there need not be pixels.
-    part = part_of_grid(grid, ext.shape, to_frame)
-    corner = (part.origin[0] - grid.origin[0], part.origin[1] - grid.origin[1])
-    job = Resampling(
-        ext.shape,
+def _align(frame: AstroData, to_frame: Affine, grid: Grid, wcs: SkyMapping, options: dict[str, Any]) -> None:
+    """Put a frame on a grid, with zeros and the flag for no data where it does not reach."""
+    # A frame fills a part of the grid: elsewhere there is nothing to interpolate.
+    part = part_of_grid(grid, frame[0].shape, to_frame)
+    result = resample(
+        *planes_of(frame),
         matrix=to_frame.matrix,
         offset=to_frame.offset,
         shape=part.shape,
         origin=part.origin,
-        kernel=params.interpolant,
-        dq_threshold=params.dq_threshold,
-        clean=params.clean_data,
-        conserve=params.conserve,
+        **options,
     )
-    return job, corner
+    to_reference = to_frame.inverse().then(Affine.shift(-grid.origin[0], -grid.origin[1]))
+    put_on_grid(frame, _on_whole_grid(result, part, grid), wcs, to_reference)
 
 
-def _put_on_grid(
-    frame: AstroData, job: Resampling, corner: tuple[int, int], outline: Outline, grid: Grid, wcs: Any
-) -> None:
-    """Give a frame the planes, the coordinates and the headers that it has on a grid."""
-    ext = frame[0]
-    result = aligned(ext, job, grid, corner, outline)
-    ext.reset_within(grid.shape, corner, result.data, result.variance, result.mask)
-    if outline.objects is not None:
-        objmask.put(frame, outline.objects)
-    ext.sky_mapping = wcs
-    ny, nx = grid.shape
-    ext.hdr.set("DATASEC", f"[1:{nx},1:{ny}]", "Section with data")
-    ext.hdr.set("JFACTOR", round(job.jacobian, 9), "Input pixels per output pixel (area)")
-    ext.hdr.set("NOISCORR", round(job.correlation, 5), "Variance of large apertures over sum of VAR")
-    for key in ("FRMNAME", "FRAMEID", "DATATYP"):
-        ext.hdr.remove(key, ignore_missing=True)
+def _on_whole_grid(result: Resampled, part: Grid, grid: Grid) -> Resampled:
+    y, x = part.origin[0] - grid.origin[0], part.origin[1] - grid.origin[1]
+    inside = slice(y, y + part.shape[0]), slice(x, x + part.shape[1])
 
+    def whole(plane: NDArray[Any] | None, empty: int = 0) -> Any:
+        if plane is None:
+            return None
+        made = np.full(grid.shape, empty, plane.dtype)
+        made[inside] = plane
+        return made
 
-def _move_catalogue(frame: AstroData, to_frame: Affine, grid: Grid) -> None:
-    """Bring the catalogue's pixel positions onto the new grid."""
-    ext = frame[0]
-    if "OBJCAT" not in ext.exposed:
-        return
-    catalogue = ext.columns("OBJCAT")
-    inverse = to_frame.inverse()
-    moved: dict[str, Any] = {}
-    for x, y in (("X_IMAGE", "Y_IMAGE"), ("XWIN_IMAGE", "YWIN_IMAGE")):
-        if x in catalogue.dtype.names:
-            new_y, new_x = inverse(np.asarray(catalogue[y]) - 1, np.asarray(catalogue[x]) - 1)
-            moved |= {x: new_x - grid.origin[1] + 1, y: new_y - grid.origin[0] + 1}
-    ext.set_columns("OBJCAT", moved)
+    return replace(
+        result,
+        data=whole(result.data),
+        variance=whole(result.variance),
+        mask=whole(result.mask, NO_DATA),
+        objmask=whole(result.objmask),
+    )

@@ -56,14 +56,13 @@ class CosmicRays(PrimitivesBase):
         Data change with `clean` only, the variance never.
         """
         ext = frame[0]
-        noise = ext.read_noise()
         found = cosmic.flag_cosmic_rays(
             ext.read("data"),
             ext.read("variance"),
             ext.read("mask"),
             gain=float(ext.gain() or 1.0),
-            read_noise=float(noise or 0.0),
-            saturation=_saturation(frame),
+            read_noise=float(ext.read_noise() or 0.0),
+            saturation=ext.saturation_level(),
             background=_subtracted_level(frame),
             sigclip=params.sigclip,
             sigfrac=params.sigfrac,
@@ -139,11 +138,6 @@ def _count(frame: AstroData, number: int) -> None:
     log.fullinfo("%s: %d pixels flagged as cosmic rays", frame.filename, number)
 
 
-def _saturation(frame: AstroData) -> float | None:
-    level = frame[0].saturation_level()
-    return None if level is None else float(level)
-
-
 def _subtracted_level(frame: AstroData) -> float:
     """Return the sky level that is missing from the frame, for its photon noise."""
     subtracted = {"SUBSKY", "SUBSKYBG"} & set(frame.phu)
@@ -167,12 +161,12 @@ def _require_aligned(frames: list[AstroData]) -> None:
         mapping = pixel_mapping(first, frame)
         y, x = np.array([0, 0, shape[0] - 1, shape[0] - 1]), np.array([0, shape[1] - 1, 0, shape[1] - 1])
         new_y, new_x = mapping(y, x)
-        apart = float(np.hypot(new_y - y, new_x - x).max())
-        if apart > _LARGEST_DISPLACEMENT:
+        displacement = float(np.hypot(new_y - y, new_x - x).max())
+        if displacement > _LARGEST_DISPLACEMENT:
             raise DataError(
                 "The frames are not aligned, so that every star would be a cosmic ray",
                 file=frame.filename,
-                found=f"{apart:.1f} pixels from {first.filename}",
+                found=f"{displacement:.1f} pixels from {first.filename}",
                 expected=f"at most {_LARGEST_DISPLACEMENT}",
                 remedy="Run resampleToCommonFrame first.",
             )

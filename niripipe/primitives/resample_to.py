@@ -6,14 +6,15 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from pydantic import BeforeValidator
 
 from niripipe.algorithms.affine import Affine, Grid, corners_of, output_grid
+from niripipe.algorithms.kernels import Kernel
 from niripipe.algorithms.project import project
-from niripipe.algorithms.resample import Kernel, Resampled, resample
+from niripipe.algorithms.resample import DQ_THRESHOLD, Resampled, resample
 from niripipe.astrodata import AstroData, SkyMapping, shifted
 from niripipe.errors import AlgorithmError, DataError, InputError, ParameterError
 from niripipe.primitives.base import PrimitivesBase, primitive
@@ -23,9 +24,19 @@ from niripipe.primitives.params import Field, Params
 if TYPE_CHECKING:
     from astropy.wcs import WCS
 
-__all__ = ["ResampleTo", "Target", "TargetParams", "onto_target", "read_target"]
+__all__ = [
+    "InterpolationParams",
+    "ResampleTo",
+    "TargetParams",
+    "onto_target",
+    "planes_of",
+    "put_on_grid",
+    "read_target",
+]
 
 Shifts = tuple[tuple[float, float], ...]
+Transform = Callable[[Any, Any], tuple[Any, Any]]
+"""Takes arrays y and x of positions, returns arrays y and x."""
 
 _LARGEST = 20000
 """Pixels along a side from which an output is taken for a mistake: 20000 x 20000 is 4 GB a plane and more."""
@@ -74,21 +85,30 @@ class TargetParams(Params):
         return record
 
 
-class ShiftImagesParams(Params):
+class InterpolationParams(Params):
+    """Parameters of a primitive that interpolates frames."""
+
+    interpolant: Kernel = Field("poly3", description="interpolation kernel")
+    clean_data: bool = Field(True, description="replace unusable pixels before interpolating")
+    dq_threshold: float | None = Field(
+        None, ge=0, lt=1, description="weight of flagged pixels that flags a new one; None: 0.1"
+    )
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The values as arguments of `resample` and `project`."""
+        threshold = DQ_THRESHOLD if self.dq_threshold is None else self.dq_threshold
+        return {"kernel": self.interpolant, "clean": self.clean_data, "dq_threshold": threshold}
+
+
+class ShiftImagesParams(InterpolationParams):
     """Parameters of `ResampleTo.shiftImages`."""
 
     suffix: str | None = Field("_shift", description="suffix of the file name")
     shifts: Annotated[Shifts | None, BeforeValidator(_shifts)] = Field(
         None, description="dx,dy in pixels, one for all frames or one each (dx1,dy1:dx2,dy2), or a file"
     )
-    interpolant: Literal["nearest", "linear", "poly3", "poly5", "spline3", "spline5"] = Field(
-        "poly3", description="interpolation kernel"
-    )
     trim_data: bool = Field(False, description="keep the first frame's own pixels instead of the whole field")
-    clean_data: bool = Field(True, description="replace unusable pixels before interpolating")
-    dq_threshold: float | None = Field(
-        None, ge=0, lt=1, description="weight of flagged pixels that flags a new one; None: 0.1"
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +153,7 @@ class ResampleTo(PrimitivesBase):
             grid = output_grid(
                 corners_of(frame[0].shape, move) for frame, move in zip(frames, moves, strict=True)
             )
-        jobs = list(zip(frames, moves, strict=True))
-        self.map(lambda job: _shift(*job, grid, params), jobs)
+        self.map(lambda job: _shift(*job, grid, params.options), list(zip(frames, moves, strict=True)))
         return frames
 
 
@@ -181,11 +200,7 @@ def read_target(source: Any, frames: Sequence[AstroData]) -> Target:
 def onto_target(
     frames: list[AstroData],
     target: Target,
-    *,
-    kernel: Kernel,
-    dq_threshold: float | None,
-    clean: bool,
-    conserve: bool,
+    options: dict[str, Any],
     run: Callable[[Callable[[AstroData], None], list[AstroData]], Any],
 ) -> list[AstroData]:
     """Put frames on a grid of pixels on the sky, whatever its projection, scale and reference system.
@@ -200,8 +215,8 @@ def onto_target(
     frames : list of AstroData
         Changed in place.
     target : Target
-    kernel, dq_threshold, clean, conserve
-        As for `niripipe.algorithms.project.project`.
+    options : dict
+        `kernel`, `dq_threshold`, `clean` and `conserve` for `niripipe.algorithms.project.project`.
     run : callable
         Applies a function to every frame, for example on threads.
 
@@ -219,21 +234,8 @@ def onto_target(
 
     def treat(frame: AstroData) -> None:
         own = require_wcs(frame)
-        ext = frame[0]
-        data = ext.read_once("data")
         try:
-            result = project(
-                data,
-                ext.variance_of(data),
-                ext.read_once("mask"),
-                ext.read_once("OBJMASK"),
-                to_input=_transform(wcs, own),
-                shape=shape,
-                kernel=kernel,
-                dq_threshold=0.1 if dq_threshold is None else dq_threshold,
-                clean=clean,
-                conserve=conserve,
-            )
+            result = project(*planes_of(frame), to_input=_transform(wcs, own), shape=shape, **options)
         except AlgorithmError as error:
             raise DataError(
                 "The frame does not reach the target",
@@ -242,51 +244,30 @@ def onto_target(
                 found=error.found,
                 expected="some overlap on the sky",
             ) from None
-        to_target = _transform(own, wcs)
-        _replace(frame, result, wcs, to_target)
+        put_on_grid(frame, result, wcs, _transform(own, wcs))
 
     run(treat, frames)
     return frames
 
 
-def _one_each(shifts: Shifts | None, number: int) -> Shifts:
-    if shifts is None or len(shifts) not in (1, number):
-        raise ParameterError(
-            "There must be one shift, or one for each frame",
-            item="shiftImages:shifts",
-            found=None if shifts is None else f"{len(shifts)} shifts for {number} frames",
-            expected=f"1 or {number} pairs dx,dy",
-        )
-    return shifts if len(shifts) == number else shifts * number
+def planes_of(frame: AstroData) -> list[Any]:
+    """Return data, variance, mask and object mask of a frame, for reading only."""
+    return [frame[0].read(name) for name in ("data", "variance", "mask", "OBJMASK")]
 
 
-def _shift(frame: AstroData, move: Affine, grid: Grid, params: ShiftImagesParams) -> None:
-    ext = frame[0]
-    back = move.inverse()
-    data = ext.read_once("data")
-    result = resample(
-        data,
-        ext.variance_of(data),
-        ext.read_once("mask"),
-        ext.read_once("OBJMASK"),
-        matrix=back.matrix,
-        offset=back.offset,
-        shape=grid.shape,
-        origin=grid.origin,
-        kernel=params.interpolant,
-        dq_threshold=params.dq_threshold,
-        clean=params.clean_data,
-    )
-    dy, dx = move.offset - np.array(grid.origin)
-    old = ext.sky_mapping
-    wcs = None if old is None else shifted(old, -float(dx), -float(dy))
-    _replace(frame, result, wcs, lambda y, x: (y + dy, x + dx))
+def put_on_grid(frame: AstroData, result: Resampled, wcs: SkyMapping | WCS | None, to_new: Transform) -> None:
+    """Give a frame its new planes, coordinates, and the header cards that depend on them.
 
-
-def _replace(
-    frame: AstroData, result: Resampled, wcs: SkyMapping | None, to_new: Callable[[Any, Any], tuple[Any, Any]]
-) -> None:
-    """Give a frame its new planes, coordinates, and what in its header depends on them."""
+    Parameters
+    ----------
+    frame : AstroData
+    result : Resampled
+        The new planes; the frame takes them over.
+    wcs : SkyMapping, astropy.wcs.WCS or None
+        The new coordinates; None keeps what the frame has.
+    to_new : callable
+        Takes old 0-based positions y and x, returns new ones, for OBJCAT.
+    """
     ext = frame[0]
     if "OBJCAT" in ext.exposed and len(ext.columns("OBJCAT")):
         catalogue = ext.columns("OBJCAT")
@@ -311,7 +292,34 @@ def _replace(
         ext.hdr.remove(key, ignore_missing=True)
 
 
-def _transform(source: WCS, target: WCS) -> Callable[[Any, Any], tuple[Any, Any]]:
+def _one_each(shifts: Shifts | None, number: int) -> Shifts:
+    if shifts is None or len(shifts) not in (1, number):
+        raise ParameterError(
+            "There must be one shift, or one for each frame",
+            item="shiftImages:shifts",
+            found=None if shifts is None else f"{len(shifts)} shifts for {number} frames",
+            expected=f"1 or {number} pairs dx,dy",
+        )
+    return shifts if len(shifts) == number else shifts * number
+
+
+def _shift(frame: AstroData, move: Affine, grid: Grid, options: dict[str, Any]) -> None:
+    back = move.inverse()
+    result = resample(
+        *planes_of(frame),
+        matrix=back.matrix,
+        offset=back.offset,
+        shape=grid.shape,
+        origin=grid.origin,
+        **options,
+    )
+    dy, dx = move.offset - np.array(grid.origin)
+    old = frame[0].sky_mapping
+    wcs = None if old is None else shifted(old, -float(dx), -float(dy))
+    put_on_grid(frame, result, wcs, lambda y, x: (y + dy, x + dx))
+
+
+def _transform(source: WCS, target: WCS) -> Transform:
     """Return the mapping of pixels (y, x) through the sky; also between reference systems."""
     from astropy.wcs.utils import pixel_to_pixel
 

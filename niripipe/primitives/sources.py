@@ -70,7 +70,7 @@ class TransferObjectMaskParams(Params):
     dilation: float = Field(1.5, ge=0, description="radius by which the mask is grown afterwards, pixels")
 
 
-_Found = tuple[objmask.PackedMask, NDArray[np.void] | None]
+_Found = tuple[NDArray[np.uint8], NDArray[np.void] | None]
 
 
 def _detect(frame: AstroData, params: DetectSourcesParams) -> _Found:
@@ -94,7 +94,7 @@ def _detect(frame: AstroData, params: DetectSourcesParams) -> _Found:
         measure=params.catalogue,
         enough=params.enough,
     )
-    return objmask.PackedMask.of(found.objmask), found.catalogue if params.catalogue else None
+    return found.objmask, found.catalogue if params.catalogue else None
 
 
 class Sources(PrimitivesBase):
@@ -119,8 +119,8 @@ class Sources(PrimitivesBase):
             The frame has no usable pixel, or more sources than can be separated.
         """
         mask, catalogue = found
-        objmask.put(frame, mask)
         ext = frame[0]
+        ext.OBJMASK = mask
         if catalogue is not None:
             ext.OBJCAT = catalogue
         elif "OBJCAT" in ext.tables:

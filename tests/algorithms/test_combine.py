@@ -529,7 +529,7 @@ def test_a_processed_dark_agrees_with_that_of_dragons_to_the_last_bit(shared: An
         path = shared / "data" / "niriimg_tutorial" / "playdata" / f"N20160102S{number:04d}.fits.bz2"
         hdus = fits.HDUList.fromstring(bz2.decompress(path.read_bytes()))
         header, raw = hdus[0].header, hdus[1].data[rows, rows].astype(np.float32)
-        mask = dq.flag_levels(raw, 16260, 11382)
+        mask = dq.flags(raw, saturation=16260, non_linear=11382)
         start = datetime.datetime.fromisoformat(f"{header['DATE-OBS']}T{header['UT']}")
         for earlier, where in bright:
             if (start - earlier).total_seconds() < 120:

@@ -7,17 +7,23 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from niripipe.algorithms import dq
-from niripipe.algorithms.dq import flag_levels, where_flagged
-from niripipe.errors import DataError
+from niripipe.algorithms.dq import where_flagged
 
 SATURATION, NON_LINEAR = 16260, 11382
+
+
+def flag_levels(data: np.ndarray, saturation: float | None, non_linear: float | None = None) -> np.ndarray:
+    return dq.flags(data, saturation=saturation, non_linear=non_linear)
 
 
 def _frame(size: int = 64, level: float = 100.0) -> np.ndarray:
     return np.full((size, size), level, np.float32)
 
 
-@pytest.mark.parametrize(("value", "flag"), [(16260, 4), (16259.5, 2), (11382, 2), (11381.9, 0), (np.nan, 0)])
+@pytest.mark.parametrize(
+    ("value", "flag"),
+    [(16260, 4), (16259.5, 2), (11382, 2), (11381.9, 0), (-np.inf, 16), (np.inf, 20), (np.nan, 16)],
+)
 def test_levels_are_flagged_from_the_level_itself_on(value: float, flag: int) -> None:
     data = _frame()
     data[10, 10] = value
@@ -96,22 +102,24 @@ def test_a_hole_without_any_saturated_pixel_around_it_stays() -> None:
     assert (flag_levels(data, SATURATION, NON_LINEAR)[24:26, 24:26] == 0).all()
 
 
-def test_holes_can_be_left_alone() -> None:
-    data = _frame()
-    data[20:30, 20:30] = 16300
-    data[25, 25] = 200
-    assert flag_levels(data, SATURATION, NON_LINEAR, largest_source=0)[25, 25] == 0
+def test_a_hole_in_a_patch_larger_than_a_source_stays() -> None:
+    data = _frame(128)
+    data[10:111, 10:111] = 16300
+    data[50, 50] = 200
+    assert flag_levels(data, SATURATION, NON_LINEAR)[50, 50] == 0
+    data[110] = 100
+    data[:, 110] = 100
+    assert flag_levels(data, SATURATION, NON_LINEAR)[50, 50] == 4
 
 
-def test_flags_are_added_to_a_given_mask() -> None:
+def test_a_patch_inside_a_hole_keeps_its_flag() -> None:
     data = _frame()
-    data[3, 3] = 17000
-    mask = np.full(data.shape, 1, np.uint16)
-    assert flag_levels(data, SATURATION, NON_LINEAR, out=mask) is mask
-    assert mask[3, 3] == 5
-    assert mask[0, 0] == 1
-    with pytest.raises(DataError, match="shape"):
-        flag_levels(data, SATURATION, out=np.zeros((2, 2), np.uint16))
+    data[20:41, 20:41] = 16300
+    data[22:39, 22:39] = 200
+    data[30:33, 30:33] = 12000
+    mask = flag_levels(data, SATURATION, NON_LINEAR)
+    assert (mask[30:33, 30:33] == 2).all()
+    assert np.count_nonzero(mask[20:41, 20:41] == 4) == 21 * 21 - 9
 
 
 @settings(max_examples=40, deadline=None)
@@ -128,7 +136,7 @@ def test_frames_without_a_gap_under_flagged_pixels_are_not_searched(monkeypatch:
     def never(*_: object) -> None:
         raise AssertionError("patches were looked for")
 
-    monkeypatch.setattr(dq, "_holes", never)
+    monkeypatch.setattr(dq, "_fill_holes", never)
     data = np.full((40, 40), 100, np.float32)
     for place in ((3, 3), (3, 5), (20, 0), (20, 39), (21, 0), (30, 30), (30, 31), (31, 30)):
         data[place] = 17000

@@ -61,28 +61,17 @@ def test_the_variance_grows_by_the_increment_and_scales_by_the_square_of_the_fac
     assert result.variance[0] == pytest.approx(expected, rel=1e-6)
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-def test_planes_may_be_corrected_in_place(threads: int) -> None:
+def test_photon_noise_becomes_that_of_the_corrected_counts_also_below_zero() -> None:
     rng = np.random.default_rng(0)
-    data = rng.uniform(0, 15000, (300, 700)).astype(np.float32)
-    variance = (data / 12.3 + 8).astype(np.float32)
+    data = rng.uniform(-3000, 15000, (300, 700)).astype(np.float32)
     settings = {**_coefficients(LOW), "gain": 12.3, "exposure_time": 10.0}
-    apart = correct(data, variance, **settings)
-    assert (data != apart.data).any()
-    result = correct(data, variance, **settings, out=data, variance_out=variance, threads=threads)
-    assert result.data is data
-    assert result.variance is variance
-    assert (data == apart.data).all()
-    assert (variance == apart.variance).all()
-
-
-def test_a_limit_stops_the_growth_of_the_correction_and_changes_nothing_below() -> None:
-    data = _electrons(1000, 100000, 150000, 200000)
-    settings = {**_coefficients(MEDIUM), "gain": 1.0, "exposure_time": 1e9}
-    free = correct(data, **settings).data[0]
-    held = correct(data, **settings, limit=150000.0).data[0]
-    assert (held[:3] == free[:3]).all()
-    assert held[3] == pytest.approx(free[2] + 50000, rel=1e-6)
+    factor = np.float32(exposure_factor(10.0, LOW[0]))
+    read_noise = np.float32((35 / 12.3) ** 2)
+    before = data.copy()
+    result = correct(data, np.maximum(data, 0) / np.float32(12.3) + read_noise, **settings)
+    expected = factor**2 * (np.maximum(result.data / factor, 0) / np.float32(12.3) + read_noise)
+    np.testing.assert_allclose(result.variance, expected, rtol=3e-7)
+    assert (data == before).all()
 
 
 def test_pixels_that_are_not_a_number_stay_so() -> None:

@@ -147,15 +147,6 @@ def test_flags_and_objects_spread_to_what_depends_on_them_and_bad_values_do_not_
     assert 100 <= made.objmask.sum() <= 170
 
 
-def test_results_do_not_depend_on_the_number_of_threads():
-    rng = np.random.default_rng(3)
-    data = rng.normal(0, 1, SHAPE).astype(np.float32)
-    one, two = (project(data, data**2, to_input=turned(13, 1.7), shape=(600, 600), threads=n) for n in (1, 2))
-    assert np.array_equal(one.data, two.data)
-    assert np.array_equal(one.variance, two.variance)
-    assert one.correlation == two.correlation
-
-
 def test_inputs_are_not_changed():
     data = np.full(SHAPE, np.nan, np.float32)
     data[10:] = 1

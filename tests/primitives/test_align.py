@@ -5,8 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from niripipe.astrodata import DQ
+from niripipe.algorithms.affine import corners_of, output_grid
+from niripipe.algorithms.resample import resample
+from niripipe.astrodata import DQ, with_affine
 from niripipe.errors import DataError
+from niripipe.primitives.geometry import pixel_mapping
 
 from .. import frames as make
 
@@ -260,6 +263,42 @@ def test_a_shift_by_whole_pixels_changes_no_value():
     covered = (out[1][0].mask & DQ.no_data) == 0
     assert covered.sum() == values.size
     np.testing.assert_allclose(np.sort(out[1][0].data[covered]), np.sort(values.ravel()), atol=0.05)
+
+
+@pytest.mark.parametrize("turn", [0.0, 4.0])
+def test_planes_are_those_of_the_resampling_and_nothing_else_is_on_the_grid(turn):
+    frames = [exposure(1), exposure(2, p=5.3 * make.SCALE, q=-8.6 * make.SCALE)]
+    ext = frames[1][0]
+    c, s = np.cos(np.deg2rad(turn)), np.sin(np.deg2rad(turn))
+    ext.sky_mapping = with_affine(ext.sky_mapping, np.array([[c, s], [-s, c]]), np.zeros(2))
+    rng = np.random.default_rng(1)
+    ext.mask[rng.random(SHAPE) < 0.03] = DQ.bad_pixel
+    ext.OBJMASK = (rng.random(SHAPE) < 0.1).astype(np.uint8)
+    ext.data[100, 50], ext.variance[60, 70] = np.nan, np.inf
+    planes = [ext.read(name).copy() for name in ("data", "variance", "mask", "OBJMASK")]
+    mapping = pixel_mapping(frames[0], frames[1])
+    corners = [corners_of(SHAPE), corners_of(SHAPE, mapping.inverse())]
+    grid = output_grid(corners)
+    expected = resample(
+        *planes, matrix=mapping.matrix, offset=mapping.offset, shape=grid.shape, origin=grid.origin
+    )
+    found = resampled(frames)[1][0]
+    assert found.shape == grid.shape
+    np.testing.assert_array_equal(found.mask, expected.mask)
+    np.testing.assert_array_equal(found.OBJMASK, expected.objmask)
+    np.testing.assert_array_equal(found.data, expected.data)
+    np.testing.assert_array_equal(found.variance, expected.variance)
+    assert found.OBJMASK.dtype == np.uint8
+
+
+def test_a_frame_without_variance_and_object_mask_stays_so():
+    frames = [exposure(1), exposure(2, p=5.3 * make.SCALE)]
+    for ad in frames:
+        ad[0].reset(ad[0].data, mask=None, variance=None)
+    for ad in resampled(frames):
+        assert ad[0].variance is None
+        assert "OBJMASK" not in ad[0].exposed
+        assert set(np.unique(ad[0].mask)) == {0, 16}
 
 
 def test_flags_move_with_the_pixels():
