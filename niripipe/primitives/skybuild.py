@@ -336,7 +336,7 @@ class SkyBuilder:
                     noise = Noise.of_median(plane, result.number, spread[k])
                 elif result.variance is not None:
                     noise = Noise.known(result.variance)
-                made.append((plane, noise, result.flags))
+                made.append((plane, noise, None if result.mask is None else Flags.of(result.mask)))
             del result, plane, noise  # skies are not to stay longer than their frames
             yield made
 

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -91,7 +90,7 @@ def test_known_pixels_are_reproduced(
 
 
 def _median_ratio(masks: Any, used: int, n: int, settings: dict[str, Any]) -> float:
-    """Variance of a median, ``k(n) v / n`` of n selected values, over that of DRAGONS, ``(pi/2) v / used``."""
+    """Variance of a median of n selected values, ``k(n) v / n``, over DRAGONS's, ``(pi/2) v / used``."""
     operation = settings.get("operation", "mean")
     if operation not in ("median", "lmedian"):
         return 1.0

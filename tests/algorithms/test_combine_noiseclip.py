@@ -80,7 +80,7 @@ def _simulate(
     )
 
 
-def _clip(stack: Stack, limit: float = 4.0, noise: NoiseModel = NoiseModel()) -> Combined:
+def _clip(stack: Stack, limit: float = 4.0, noise: NoiseModel | None = None) -> Combined:
     return combine(
         stack.data,
         stack.variance,

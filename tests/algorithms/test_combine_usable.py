@@ -1,4 +1,4 @@
-"""Inputs that data quality leaves out take no part in rejection by the noise model, nor in the mean after it."""
+"""Inputs that data quality leaves out take no part in rejection by the noise model, nor in the mean."""
 
 from __future__ import annotations
 

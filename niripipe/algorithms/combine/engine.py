@@ -152,17 +152,15 @@ def _combine_rows(
     # Values that are not finite are found, not warned about; threads do not inherit the caller's settings.
     with np.errstate(all="ignore"):
         if settings.reject != "noiseclip":
-            data, variance, mask = inputs.read(rows)
-            combine_pixels(_flat(data), _flat(variance), _flat(mask), None, settings, out, exposures)
+            combine_pixels(inputs.read(rows).flat(), None, settings, out, exposures)
             return
         wide = slice(max(rows.start - HALO, 0), min(rows.stop + HALO, inputs.shape[0]))
-        data, variance, mask = inputs.read(wide)
-        finite = np.isfinite(data)
-        finite &= np.isfinite(variance)
-        usable = select_usable(_flat(mask), _flat(finite)).reshape(data.shape)
+        planes = inputs.read(wide)
+        assert planes.variance is not None
+        usable = select_usable(planes.flat().mask, planes.flat().finite()).reshape(planes.data.shape)
         hits = outliers(
-            data,
-            variance,
+            planes.data,
+            planes.variance,
             usable,
             settings.noise,
             scale=inputs.scale,
@@ -170,16 +168,10 @@ def _combine_rows(
             lsigma=settings.lsigma,
         )
         inner = slice(rows.start - wide.start, rows.stop - wide.start)
-        data, variance, mask, usable, hits = (
-            _flat(plane if plane is None else plane[:, inner])
-            for plane in (data, variance, mask, usable, hits)
-        )
+        planes = planes.each(lambda plane: plane[:, inner]).flat()
+        kept = ~hits[:, inner].reshape(len(hits), -1)
         if settings.operation == "mean":
-            mean_of_used(data, variance, mask, usable & ~hits, out, exposures)
+            kept &= usable[:, inner].reshape(kept.shape)
+            mean_of_used(planes, kept, out, exposures)
         else:
-            combine_pixels(data, variance, mask, ~hits, settings, out, exposures)
-
-
-def _flat(block: NDArray[Any] | None) -> Any:
-    """Return inputs ``(n, rows, nx)`` as ``(n, pixels)``, None if there are none."""
-    return None if block is None else block.reshape(len(block), -1)
+            combine_pixels(planes, kept, settings, out, exposures)

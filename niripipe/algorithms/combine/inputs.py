@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,9 +12,45 @@ from numpy.typing import NDArray
 from niripipe.algorithms.sources import RowSource
 from niripipe.errors import DataError, ParameterError
 
-__all__ = ["Inputs", "Numbers", "per_input"]
+__all__ = ["Inputs", "Numbers", "Planes", "per_input"]
 
 Numbers = Sequence[float] | NDArray[np.floating]
+
+
+@dataclass(frozen=True, slots=True)
+class Planes:
+    """Data of all inputs in some pixels, and their variances and masks as far as there are any.
+
+    Attributes
+    ----------
+    data, variance : ndarray of float32
+        ``(N, rows, nx)`` or ``(N, pixels)``.
+    mask : ndarray of uint16
+        Likewise.
+    """
+
+    data: NDArray[np.float32]
+    variance: NDArray[np.float32] | None
+    mask: NDArray[np.uint16] | None
+
+    def each(self, func: Callable[[NDArray[Any]], NDArray[Any]]) -> Planes:
+        """Apply a function to every plane."""
+        return Planes(
+            func(self.data),
+            None if self.variance is None else func(self.variance),
+            None if self.mask is None else func(self.mask),
+        )
+
+    def flat(self) -> Planes:
+        """Return views ``(N, pixels)``."""
+        return self.each(lambda plane: plane.reshape(len(plane), -1))
+
+    def finite(self) -> NDArray[np.bool_]:
+        """Return where data and variance are finite."""
+        finite = np.isfinite(self.data)
+        if self.variance is not None:
+            finite &= np.isfinite(self.variance)
+        return finite
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,16 +123,8 @@ class Inputs:
             zero=self.zero[list(members)],
         )
 
-    def read(self, rows: slice) -> tuple[NDArray[np.float32], NDArray[np.float32] | None, Any]:
-        """Stack some rows of all inputs.
-
-        Returns
-        -------
-        data, variance : ndarray of float32
-            ``(N, rows, nx)``, scaled.
-        mask : ndarray of uint16
-            ``(N, rows, nx)``; like the variance None if there is none.
-        """
+    def read(self, rows: slice) -> Planes:
+        """Stack some rows of all inputs, scaled, ``(N, rows, nx)``."""
         shape = (len(self.data), rows.stop - rows.start, self.shape[1])
         data = np.empty(shape, np.float32)
         variance = None if self.variance is None else np.empty(shape, np.float32)
@@ -115,7 +143,7 @@ class Inputs:
             if self.mask is not None and mask is not None:
                 flags = self.mask[k]
                 mask[k] = 0 if flags is None else flags[rows]
-        return data, variance, mask
+        return Planes(data, variance, mask)
 
 
 def _check_planes(

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from niripipe.algorithms import bits
 from niripipe.algorithms.sorting import order_rows
 
+from .inputs import Planes
 from .reduce import mean_and_variance, reduce_all, reduce_used
 from .reject import doubtful, reject
 from .select import UNUSABLE, count_true, select_usable
@@ -71,9 +72,9 @@ class Combined:
         self.data[where] = pixels.data
         self.variance[where] = pixels.variance
         self.count[where] = pixels.count
-        if self.mask is not None:
+        if self.mask is not None and pixels.mask is not None:
             self.mask[where] = pixels.mask
-        if self.exposure is not None:
+        if self.exposure is not None and pixels.exposure is not None:
             self.exposure[where] = pixels.exposure
 
 
@@ -83,9 +84,7 @@ def counter(n: int) -> np.dtype[np.unsignedinteger[Any]]:
 
 
 def combine_pixels(
-    data: Float32,
-    variance: Float32 | None,
-    mask: Mask | None,
+    planes: Planes,
     kept: Bool | None,
     settings: Settings,
     out: Combined,
@@ -95,7 +94,7 @@ def combine_pixels(
 
     Parameters
     ----------
-    data, variance, mask : ndarray
+    planes : Planes
         Inputs ``(n, pixels)``; not changed.
     kept : ndarray of bool, or None
         ``(n, pixels)``: False for the outliers that the noise model has found.
@@ -105,13 +104,14 @@ def combine_pixels(
     exposures : ndarray of float64, or None
         Exposure of each input ``(n,)``.
     """
+    data, variance, mask = planes.data, planes.variance, planes.mask
     order = None
     if settings.operation == "median" or settings.reject in ("sigclip", "varclip"):
         order = order_rows(data)
     total = np.add.reduce(data, axis=0)
-    variances = None if variance is None else np.add.reduce(variance, axis=0)
-    special = ~np.isfinite(total)
+    special, variances = ~np.isfinite(total), None
     if variance is not None:
+        variances = np.add.reduce(variance, axis=0)
         special |= ~np.isfinite(variances)
         if settings.operation == "wtmean":
             special |= np.minimum.reduce(variance, axis=0) <= 0
@@ -137,21 +137,13 @@ def combine_pixels(
         median = None if order is None else order.median
         out.data[:], out.variance[:] = reduce_all(data, variance, median, (total, variances), settings)
     if where.size:
-        found = combine_special(
-            data.take(where, axis=1),
-            None if variance is None else variance.take(where, axis=1),
-            None if mask is None else mask.take(where, axis=1),
-            None if kept is None else kept.take(where, axis=1),
-            settings,
-            exposures,
-        )
-        out.put(where, found)
+        some = planes.each(lambda plane: plane.take(where, axis=1))
+        kept = None if kept is None else kept.take(where, axis=1)
+        out.put(where, combine_special(some, kept, settings, exposures))
 
 
 def combine_special(
-    data: Float32,
-    variance: Float32 | None,
-    mask: Mask | None,
+    planes: Planes,
     kept: Bool | None,
     settings: Settings,
     exposures: NDArray[np.float64] | None = None,
@@ -161,9 +153,8 @@ def combine_special(
     The arguments are those of `combine_pixels`, but values that are not finite become 0. The planes of the
     result have the shape ``(pixels,)``.
     """
-    finite = np.isfinite(data)
-    if variance is not None:
-        finite &= np.isfinite(variance)
+    data, variance, mask = planes.data, planes.variance, planes.mask
+    finite = planes.finite()
     usable = select_usable(mask, finite)
     for plane in (data, variance):
         if plane is not None:
@@ -188,28 +179,25 @@ def combine_special(
     return Combined(value, spread, flags, count, exposure)
 
 
-def mean_of_used(
-    data: Float32,
-    variance: Float32,
-    mask: Mask | None,
-    used: Bool,
-    out: Combined,
-    exposures: NDArray[np.float64] | None,
-) -> None:
+def mean_of_used(planes: Planes, used: Bool, out: Combined, exposures: NDArray[np.float64] | None) -> None:
     """Take the mean of the inputs used, of which many pixels lack some.
 
     The result is bit for bit that of `combine_special`, without picking pixels out of all inputs.
 
     Parameters
     ----------
-    data, variance, mask, used : ndarray
-        Inputs ``(n, pixels)`` and which of them are used. The others become 0.
+    planes : Planes
+        Inputs ``(n, pixels)`` with variances. Those that are not used become 0.
+    used : ndarray of bool
+        Which are used, ``(n, pixels)``.
     out, exposures
         As for `combine_pixels`.
     """
+    data, variance, mask = planes.data, planes.variance, planes.mask
+    assert variance is not None
     count = count_true(used)
     nothing = np.flatnonzero(count == 0)
-    flags = None if mask is None else np.bitwise_or.reduce(mask[:, nothing], axis=0) | bits.NO_DATA
+    flags = 0 if mask is None else np.bitwise_or.reduce(mask[:, nothing], axis=0) | bits.NO_DATA
     unused = ~used
     for plane in (data, variance, mask):
         if plane is not None:

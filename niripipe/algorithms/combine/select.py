@@ -52,7 +52,8 @@ def select_usable(mask: NDArray[np.uint16] | None, finite: NDArray[np.bool_]) ->
 
 def count_true(flags: NDArray[np.bool_]) -> NDArray[np.intp]:
     """Count along the first axis, faster than `numpy.count_nonzero` does."""
-    return np.add.reduce(flags, axis=0, dtype=np.min_scalar_type(len(flags))).astype(np.intp)
+    number = np.add.reduce(flags, axis=0, dtype=np.min_scalar_type(len(flags)))
+    return np.asarray(number, np.intp)
 
 
 @lru_cache(maxsize=1)

@@ -21,7 +21,7 @@ from niripipe.algorithms.sorting import select_rows
 from niripipe.algorithms.sources import RowSource
 from niripipe.errors import ParameterError
 
-from .inputs import Inputs, Numbers
+from .inputs import Inputs, Numbers, Planes
 from .pixels import combine_special, counter
 from .reduce import median_variance_factor
 from .select import UNUSABLE, select_usable
@@ -39,10 +39,10 @@ _HELD, _HELD_BYTES = 20, 105 << 20
 _BLOCK_VALUES = 1 << 21
 """Values of all inputs in a block of rows."""
 _SORTED = 1 << 15
-"""Pixels sorted at a time: more would not stay in the cache, with fewer threads would wait for each other."""
+"""Pixels sorted at a time: more leave the cache, and with fewer threads wait for each other."""
 _LENGTH_PER_ABSENT = 6
-"""A subset of this many inputs may lack one input of its group, a longer one more in proportion: larger groups
-would save sorting, but cost more for taking inputs out."""
+"""A subset of this many inputs may lack one input of its group, a longer one more in proportion: larger
+groups would save sorting, but cost more for taking inputs out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,34 +206,29 @@ class _Batch:
     def run(self, rows: slice) -> None:
         """Find the medians in some rows."""
         with np.errstate(all="ignore"):
-            data, variance, mask = (
-                None if plane is None else plane.reshape(len(plane), -1) for plane in self.inputs.read(rows)
-            )
-            finite = np.isfinite(data)
-            if variance is not None:
-                finite &= np.isfinite(variance)
+            planes = self.inputs.read(rows).flat()
             # Where no input is clean the least bad ones are used, as in a combination of all of them.
-            usable = select_usable(mask, finite)
+            usable = select_usable(planes.mask, planes.finite())
             # Negative zeros become positive: values that are equal have to have the same bits.
-            data += np.float32(0)
+            planes.data[:] += np.float32(0)
+            variance = planes.variance
             known = None if variance is None else np.where(usable, variance, np.float32(0))
-            block = _Block(data, known, ~usable)
+            block = _Block(planes.data, known, ~usable)
             results = [_flat_rows(result, rows) for result in self.results]
             for pixels in row_blocks(usable.shape[1], _SORTED):
                 for group in self.groups:
                     self._run_group(block.cut(pixels), group, [_flat_rows(r, pixels) for r in results])
-            if mask is not None:
-                self._set_flags(mask, usable, results)
+            if planes.mask is not None:
+                self._set_flags(planes.mask, usable, results)
             for subset, result in zip(self.subsets, results, strict=True):
                 where = np.flatnonzero(~np.logical_or.reduce([usable[k] for k in subset]))
                 if where.size:
-                    _use_least_bad(data, variance, mask, subset, where, result)
+                    _use_least_bad(planes, subset, where, result)
 
     def _set_flags(self, mask: NDArray[np.uint16], usable: Bool, results: list[SubsetMedian]) -> None:
         """Pass the flags of the inputs used to the results where no input is clean."""
-        clean = np.logical_or.reduce([there & (flags & UNUSABLE == 0) for flags, there in zip(mask, usable)])
-        where = np.flatnonzero(~clean)
-        flags = np.where(usable.take(where, axis=1), mask.take(where, axis=1), np.uint16(0))
+        where = np.flatnonzero(~np.logical_or.reduce(usable & (mask & UNUSABLE == 0)))
+        flags = mask.take(where, axis=1) * usable.take(where, axis=1)
         for subset, result in zip(self.subsets, results, strict=True):
             if result.mask is not None:
                 result.mask[where] = np.bitwise_or.reduce([flags[k] for k in subset])
@@ -323,7 +318,7 @@ class _Sorted:
         """Return the median of the usable ones among `n` inputs; the rows are the ranks about it."""
         lower, upper = self.rows[0], self.rows[-1]
         if n == 1:
-            return lower
+            return np.asarray(lower)
         between = (lower + upper) * np.float32(0.5)
         # With an odd number of infinities there is one more above the median than below it.
         odd = np.right_shift(self.infinity.view(np.int32), 31)
@@ -331,7 +326,7 @@ class _Sorted:
 
 
 def _with_infinities(values: Float32, bad: Bool, infinity: Float32) -> Float32:
-    """Return values with infinities in place of bad ones, and change the sign of these infinities in place."""
+    """Return values with infinities in place of bad ones, and turn the sign of these infinities in place."""
     if not bad.any():
         return values
     values = np.where(bad, infinity, values)
@@ -342,8 +337,9 @@ def _with_infinities(values: Float32, bad: Bool, infinity: Float32) -> Float32:
 def _next_rank(rank: Float32, following: Float32, gone: Float32) -> Float32:
     """Return the following rank where a value taken out is not above a rank, else that rank.
 
-    The value is one of the sorted ones, so that between the two limits it is one of them, and the other one is
-    wanted. Exclusive-or finds that much faster than `numpy.where`, which suffers from unpredictable branches.
+    The value is one of the sorted ones: limited to the range between the two ranks it is one of them, and
+    the other one is wanted. Exclusive-or finds that much faster than `numpy.where`, which suffers from
+    unpredictable branches.
     """
     result = np.maximum(gone, rank)
     np.minimum(result, following, out=result)
@@ -364,29 +360,17 @@ def _blend(choice: NDArray[np.int32], first: Float32, second: Float32) -> Float3
     return pattern.view(np.float32)
 
 
-def _use_least_bad(
-    data: Float32,
-    variance: Float32 | None,
-    mask: NDArray[np.uint16] | None,
-    subset: Subset,
-    where: NDArray[np.intp],
-    result: SubsetMedian,
-) -> None:
+def _use_least_bad(planes: Planes, subset: Subset, where: NDArray[np.intp], result: SubsetMedian) -> None:
     """Combine the least bad inputs at the pixels `where`, in which a subset has no usable one."""
-    pixels = np.ix_(subset, where)
-    found = combine_special(
-        data[pixels],
-        None if variance is None else variance[pixels],
-        None if mask is None else mask[pixels],
-        None,
-        Settings(n_inputs=len(subset), operation="median"),
-    )
+    pixels = np.ix_(np.array(subset), where)
+    settings = Settings(n_inputs=len(subset), operation="median")
+    found = combine_special(planes.each(lambda plane: plane[pixels]), None, settings)
     result.data[where] = found.data
     if result.variance is not None:
         result.variance[where] = found.variance
     if result.number is not None:
         result.number[where] = found.count
-    if result.mask is not None:
+    if result.mask is not None and found.mask is not None:
         result.mask[where] = found.mask
 
 
