@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from niripipe.algorithms import parallel
-from niripipe.algorithms.combine import engine, subsets
 
 
 @pytest.fixture(autouse=True)
@@ -25,9 +24,6 @@ def wherever(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     if request.param == "copies":
         monkeypatch.setattr(parallel, "_COPY", 0.0)
         monkeypatch.setattr(parallel, "_FORKS", 0.0)
-        monkeypatch.setattr(engine, "_APART", 0)
-        monkeypatch.setattr(engine, "_READ_VALUES", 1 << 12)
-        monkeypatch.setattr(subsets, "_APART", 0)
     return str(request.param)
 
 

@@ -7,8 +7,8 @@ The rules are those of Gemini's stacking engine, so that processed darks and fla
 the rounding of ``float32``, with these differences:
 
 * Values that are not finite, and values whose variance is not finite, are never used.
-* Bits above 64 are a tier of their own, worse than "no data"; such inputs are used when nothing better is
-  left, and their bits reach the output.
+* Bits above 64 are the worst tier, below "no data"; such inputs are used when the pixel has nothing better,
+  and their bits reach the output.
 * A pixel without any usable input has value 0, variance 0, count 0 and the bit `bits.NO_DATA`.
 * The scatter for sigma clipping is computed from deviations from the median and summed in ``float64``, so
   it does not suffer from cancellation at high levels.
@@ -23,14 +23,15 @@ the rounding of ``float32``, with these differences:
 
 from __future__ import annotations
 
-from .engine import Combined, MedianVariance, Operation, Rejection, combine
+from .engine import combine
 from .noiseclip import NoiseModel
+from .pixels import Combined
 from .reduce import median_variance_factor, median_variance_factors
+from .settings import Operation, Rejection
 from .subsets import SubsetMedian, subset_medians
 
 __all__ = [
     "Combined",
-    "MedianVariance",
     "NoiseModel",
     "Operation",
     "Rejection",

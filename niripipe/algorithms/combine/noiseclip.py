@@ -15,12 +15,11 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from niripipe.algorithms.flags import few_true
 from niripipe.algorithms.parallel import row_blocks
 from niripipe.algorithms.sorting import lower_median_rows
 from niripipe.errors import ParameterError
 
-from .places import LeftOut
+from .select import count_true
 
 __all__ = ["HALO", "NoiseModel", "outliers"]
 
@@ -34,12 +33,8 @@ HALO = _REACH + 1
 """Rows needed on either side of a block: neighbours of rejected pixels, and the contrast there."""
 
 
-_GROUP = 1 << 18
-"""Values of some inputs that are compared with the centre at a time: they stay in the cache."""
-
-
 _SORTED = 1 << 20
-"""Values that are sorted at a time. Fewer would leave threads waiting for each other."""
+"""Values sorted at a time: more would not stay in the cache, with fewer threads would wait for each other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,13 +90,13 @@ class NoiseModel:
 def outliers(
     data: Float32,
     variance: Float32,
+    usable: Bool,
     model: NoiseModel,
     *,
-    left_out: LeftOut,
     scale: NDArray[np.float64],
     hsigma: float,
     lsigma: float,
-) -> NDArray[np.intp]:
+) -> Bool:
     """Find outliers in a block of rows.
 
     The centre is the median; for an even number of inputs the *lower* of the two middle values, raised by
@@ -113,11 +108,11 @@ def outliers(
     Parameters
     ----------
     data, variance : ndarray
-        Values and variances ``(n, rows, nx)``, contiguous. Not modified in the end.
+        Values and variances ``(n, rows, nx)``.
+    usable : ndarray of bool
+        ``(n, rows, nx)``: False for inputs that take no part.
     model : NoiseModel
         The expected scatter.
-    left_out : LeftOut
-        Inputs that take no part.
     scale : ndarray
         Factors by which the inputs were multiplied, ``(n,)``: photon noise scales with them.
     hsigma, lsigma : float
@@ -125,115 +120,94 @@ def outliers(
 
     Returns
     -------
-    ndarray of int
-        The outliers, as ascending indices into the flattened inputs; none is among those left out. Valid in
-        all rows except `HALO` at either end of the block, unless that is the end of the image.
+    ndarray of bool
+        The outliers, ``(n, rows, nx)``; only usable inputs are. Valid in all rows except `HALO` at either
+        end of the block, unless that is the end of the image.
     """
-    n, height, width = data.shape
-    centre, smallest = _centre(data, variance, left_out)
-    extra = _model_variance(centre, smallest, left_out.number.reshape(height, width), model)
+    count = count_true(usable)
+    centre, smallest = _centre(data, variance, usable, count)
+    extra = _model_variance(centre, smallest, count, model)
     high, low = np.float32(hsigma**2), np.float32(lsigma**2)
-    factor = (-scale / model.gain).astype(np.float32)[:, None, None]
-    group = max(_GROUP // centre.size, 1)
-    deviation = np.empty((group, height, width), np.float32)
-    expected, limit = np.empty_like(deviation), np.empty_like(deviation)
-    hit = np.empty(deviation.shape, bool)
-    found = []
-    for first in range(0, n, group):
-        inputs = slice(first, min(first + group, n))
-        some = slice(0, inputs.stop - first)
-        np.subtract(data[inputs], centre, out=deviation[some])
-        np.multiply(deviation[some], factor[inputs], out=expected[some])
-        expected[some] += variance[inputs]
-        np.maximum(expected[some], smallest, out=expected[some])
-        expected[some] += extra
-        sides = high if high == low else np.where(deviation[some] > 0, high, low)
-        np.multiply(expected[some], sides, out=limit[some])
-        deviation[some] *= deviation[some]
-        np.greater(deviation[some], limit[some], out=hit[some])
-        unusable = left_out.among(inputs)
-        places = _with_neighbours(hit[some], unusable, deviation[some], expected[some], model.neighbour_sigma)
-        found.append(places + first * centre.size)
-    return np.concatenate(found)
+    factors = (-scale / model.gain).astype(np.float32)
+    squared, expected, limit = (np.empty_like(centre) for _ in range(3))
+    hits = np.empty(data.shape, bool)
+    for k, hit in enumerate(hits):
+        deviation = np.subtract(data[k], centre, out=squared)
+        np.multiply(deviation, factors[k], out=expected)
+        expected += variance[k]
+        np.maximum(expected, smallest, out=expected)
+        expected += extra
+        factor = high if high == low else np.where(deviation > 0, high, low)
+        np.multiply(expected, factor, out=limit)
+        squared *= deviation
+        np.greater(squared, limit, out=hit)
+        hit &= usable[k]
+        if not math.isinf(model.neighbour_sigma):
+            _add_neighbours(hit, squared, expected, model.neighbour_sigma)
+            hit &= usable[k]
+    return hits
 
 
-def _with_neighbours(
-    hit: Bool, unusable: NDArray[np.intp], squared: Float32, expected: Float32, limit: float
-) -> NDArray[np.intp]:
-    """Return where usable pixels are hit, a lower limit holding for the eight neighbours of every hit."""
-    _, height, width = hit.shape
-    flat = hit.reshape(-1)
-    flat[unusable] = False
-    places = few_true(flat)
-    if not places.size or np.isinf(limit):
-        return places
+def _add_neighbours(hit: Bool, squared: Float32, expected: Float32, limit: float) -> None:
+    """Apply a lower limit to the eight neighbours of every hit of one input, in place."""
+    height, width = hit.shape
     step = np.arange(-1, 2)
-    line, x = np.divmod(places[:, None, None], width)
-    y = line % height + step[:, None]
-    x = x + step
+    y, x = np.divmod(np.flatnonzero(hit)[:, None, None], width)
+    y, x = np.broadcast_arrays(y + step[:, None], x + step)
     inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
-    near = (places[:, None, None] + step[:, None] * width + step)[inside]
+    near = y[inside] * width + x[inside]
     beyond = squared.reshape(-1)[near] > np.float32(limit**2) * expected.reshape(-1)[near]
-    flat[near[beyond]] = True
-    flat[unusable] = False
-    return few_true(flat)
+    hit.reshape(-1)[near[beyond]] = True
 
 
-def _centre(data: Float32, variance: Float32, left_out: LeftOut) -> tuple[Float32, Float32]:
-    """Robust centre and smallest variance of each pixel; NaN and infinity where there are no inputs.
-
-    Inputs that take no part do so as infinities, in turn of either sign. The first one is negative where the
-    number of inputs is odd, so that the lower median of the rest keeps its rank whatever their number.
-    """
+def _centre(
+    data: Float32, variance: Float32, usable: Bool, count: NDArray[np.intp]
+) -> tuple[Float32, Float32]:
+    """Robust centre and smallest variance of each pixel; NaN and infinity where there are no inputs."""
     n = len(data)
-    smallest = _smallest(variance, left_out)
-    centre = _medians(data.reshape(n, -1), left_out).reshape(smallest.shape)
-    if n % 2 == 0 or left_out:
-        # What the lower median lies below the mean of normal deviates on average, in sigma.
-        below = np.array([np.nan] + [_lower_median_offset(k) for k in range(1, n + 1)], np.float32)
-        centre += below.take(left_out.number, mode="clip").reshape(centre.shape) * np.sqrt(smallest)
+    smallest = np.full(count.shape, np.inf, np.float32)
+    for values, where in zip(variance, usable, strict=True):
+        if not where.all():
+            values = np.where(where, values, np.float32(np.inf))
+        np.minimum(smallest, values, out=smallest)
+    centre = _lower_medians(data.reshape(n, -1), usable.reshape(n, -1)).reshape(count.shape)
+    # What the lower median lies below the mean of normal deviates on average, in sigma.
+    below = np.array([np.nan] + [_lower_median_offset(k) for k in range(1, n + 1)], np.float32)
+    centre += below.take(count) * np.sqrt(smallest)
     return centre, smallest
 
 
-def _medians(data: Float32, left_out: LeftOut) -> Float32:
-    """Lower median of what takes part in each pixel of ``(n, pixels)``."""
+def _lower_medians(data: Float32, usable: Bool) -> Float32:
+    """Lower median of the usable inputs of each pixel of ``(n, pixels)``.
+
+    The others take part as infinities of alternating sign. The first one is negative where the number of
+    inputs is odd, so that the lower median of the usable ones keeps its rank whatever their number.
+    """
     n, pixels = data.shape
-    first = np.float32(np.inf) if n % 2 == 0 else -np.float32(np.inf)
+    first = np.inf if n % 2 == 0 else -np.inf
     medians = np.empty(pixels, np.float32)
-    parts = row_blocks(pixels, max(_SORTED // n, 1))
-    edges = [*(some.start for some in parts), pixels]
-    cuts = [np.searchsorted(where, edges).tolist() for where in left_out.where]
-    for number, some in enumerate(parts):
-        values = data[:, some].copy()
-        for value, where, odd, cut in zip(
-            values, left_out.where, left_out.first_and_every_second, cuts, strict=True
-        ):
-            there = slice(cut[number], cut[number + 1])
-            if there.start < there.stop:
-                value[where[there] - some.start] = np.where(odd[there], first, -first)
-        medians[some] = lower_median_rows(values)
+    for some in row_blocks(pixels, max(_SORTED // n, 1)):
+        infinity = np.full(some.stop - some.start, first, np.float32)
+        rows = []
+        for values, where in zip(data[:, some], usable[:, some], strict=True):
+            if where.all():
+                rows.append(values)
+            else:
+                rows.append(np.where(where, values, infinity))
+                np.putmask(infinity, ~where, -infinity)
+        medians[some] = lower_median_rows(rows, keep=True)
     return medians
-
-
-def _smallest(variance: Float32, left_out: LeftOut) -> Float32:
-    """Smallest variance of what takes part in each pixel; infinity where nothing does."""
-    smallest = np.full(variance[0].size, np.inf, np.float32)
-    for one, where in zip(variance.reshape(len(variance), -1), left_out.where, strict=True):
-        kept = one[where]
-        one[where] = np.inf
-        np.minimum(smallest, one, out=smallest)
-        one[where] = kept
-    return smallest.reshape(variance.shape[1:])
 
 
 def _model_variance(
     centre: Float32, smallest: Float32, count: NDArray[np.intp], model: NoiseModel
 ) -> Float32:
     """Variance from what differs between exposures besides noise."""
+    highest, lowest = centre, centre
     undefined = np.isnan(centre)
-    hollow = undefined.any()
-    highest = _square_filter(np.maximum, np.where(undefined, -np.inf, centre) if hollow else centre)
-    lowest = _square_filter(np.minimum, np.where(undefined, np.inf, centre) if hollow else centre)
+    if undefined.any():
+        highest, lowest = (np.where(undefined, value, centre) for value in (-np.inf, np.inf))
+    highest, lowest = _square_filter(np.maximum, highest), _square_filter(np.minimum, lowest)
     total: Float32 = np.maximum(highest - centre, centre - lowest)
     total *= total
     # Four times the scatter of the median: what noise alone makes of a flat field.

@@ -10,9 +10,16 @@ from numpy.typing import NDArray
 from niripipe.algorithms.sorting import lower_median_rows, median_rows
 
 from .reject import median_of_sorted, sorted_usable
+from .select import count_true
 from .settings import Settings
 
-__all__ = ["mean_of_used", "median_variance_factor", "median_variance_factors", "reduce_all", "reduce_used"]
+__all__ = [
+    "mean_and_variance",
+    "median_variance_factor",
+    "median_variance_factors",
+    "reduce_all",
+    "reduce_used",
+]
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
@@ -150,20 +157,21 @@ def reduce_used(
     """
     if settings.operation == "wtmean" and variance is not None:
         return _weighted(data, variance, used)
-    count = np.count_nonzero(used, axis=0)
-    if settings.operation in ("median", "lmedian"):
+    count = count_true(used)
+    if settings.is_median:
         ordered, _ = sorted_usable(data, used)
         value = median_of_sorted(ordered, count, lower=settings.operation == "lmedian")
     else:
         value = _mean(data * used, count)
-    behind, number = used, count
+    # The variance of a median is that of all values before they were trimmed symmetrically.
+    averaged, number = used, count
     if settings.trims_median:
-        behind, number = usable, np.count_nonzero(usable, axis=0)
+        averaged, number = usable, count_true(usable)
     factors = np.array([1.0] + [_factor(n, settings) for n in range(1, len(data) + 1)], np.float32)
     if variance is not None:
-        spread = _mean(variance * behind, number)
+        spread = _mean(variance * averaged, number)
     else:
-        deviation = (data - value) * behind
+        deviation = (data - value) * averaged
         deviation *= deviation
         spread = _mean(deviation, number - 1)
     spread /= np.maximum(number, 1).astype(np.float32)
@@ -171,8 +179,16 @@ def reduce_used(
     return value, spread
 
 
-def mean_of_used(data: Float32, variance: Float32, number: NDArray[np.intp]) -> tuple[Float32, Float32]:
-    """Return the mean, and its variance, of `number` inputs a pixel; the others are 0 in both planes."""
+def mean_and_variance(data: Float32, variance: Float32, number: NDArray[np.intp]) -> tuple[Float32, Float32]:
+    """Return the mean and its variance, for pixels ``(pixels,)``.
+
+    Parameters
+    ----------
+    data, variance : ndarray
+        Inputs ``(n, pixels)``; 0 where they are not used.
+    number : ndarray of int
+        How many inputs each pixel uses.
+    """
     value, spread = _mean(data, number), _mean(variance, number)
     spread /= np.maximum(number, 1).astype(np.float32)
     return value, spread
@@ -188,10 +204,9 @@ def _mean(block: Float32, number: NDArray[np.intp] | int, total: Float32 | None 
 
 
 def _factor(n: int, settings: Settings) -> float:
-    if settings.operation not in ("median", "lmedian"):
+    """By what the variance of the result exceeds that of a mean."""
+    if not settings.is_median:
         return 1.0
-    if settings.median_variance == "asymptotic":
-        return math.pi / 2
     return median_variance_factor(n, lower=settings.operation == "lmedian")
 
 

@@ -1,7 +1,7 @@
 """Rejection of outliers among the usable inputs of each pixel.
 
-`doubtful` looks at whole blocks in ``float32`` and finds the pixels where something may be rejected, a little
-too many rather than one too few. `reject` decides for those exactly.
+`doubtful` examines whole blocks in ``float32`` and finds the pixels where something may be rejected, with
+some false alarms but no misses. `reject` decides for those exactly.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from niripipe.algorithms.sorting import Order, sort_rows
 
+from .select import count_true
 from .settings import Settings
 
 __all__ = ["doubtful", "median_of_sorted", "reject", "sorted_usable"]
@@ -18,6 +19,8 @@ __all__ = ["doubtful", "median_of_sorted", "reject", "sorted_usable"]
 Float32 = NDArray[np.float32]
 Bool = NDArray[np.bool_]
 
+# Clipping converges in a handful of rounds; the limit only guards against values that alternate.
+_MOST_ITERATIONS = 100
 # Relative error that float32 sums over a few hundred inputs stay well below.
 _MARGIN = np.float32(1e-4)
 _ULP = np.float32(2.4e-7)
@@ -47,7 +50,7 @@ def doubtful(
     slack = level * _ULP
     if settings.reject == "varclip":
         assert variance is not None
-        # The largest deviation against the smallest variance: a few pixels more, and one pass in all.
+        # The largest deviation against the smallest variance: a few false alarms more, but one pass.
         nearer = np.float32(min(settings.hsigma, settings.lsigma)) ** 2 * (1 - _MARGIN)
         far = np.maximum(above, below, out=above)
         far += slack
@@ -76,7 +79,7 @@ def doubtful(
     np.clip(squares, 0, np.inf, out=squares)
     spread = np.sqrt(squares, out=squares)
     spread *= 1 - _MARGIN
-    # Deviations of nothing at all are not outliers, even where the spread is nothing at all.
+    # Values equal to the median are no outliers, even where the spread is zero.
     found: Bool = (above > np.float32(settings.hsigma) * spread - slack) & (above > 0)
     found |= (below > np.float32(settings.lsigma) * spread - slack) & (below > 0)
     return found
@@ -85,7 +88,7 @@ def doubtful(
 def sorted_usable(data: Float32, usable: Bool) -> tuple[Float32, NDArray[np.intp]]:
     """Sort the usable values of each pixel to the front; also return how many there are."""
     ordered = sort_rows(np.where(usable, data, np.float32(np.inf)))
-    return ordered, np.count_nonzero(usable, axis=0)
+    return ordered, count_true(usable)
 
 
 def median_of_sorted(ordered: Float32, count: NDArray[np.intp], *, lower: bool = False) -> Float32:
@@ -135,9 +138,9 @@ def _clip(data: Float32, variance: Float32 | None, usable: Bool, settings: Setti
         assert variance is not None
         own = np.sqrt(np.maximum(variance, 0))
     active = np.arange(data.shape[1])
-    for iteration in range(settings.max_iters):
+    for iteration in range(min(settings.max_iters or _MOST_ITERATIONS, _MOST_ITERATIONS)):
         values, inside, about = data[:, active], left[:, active], median[active]
-        number = np.count_nonzero(inside, axis=0)
+        number = count_true(inside)
         mean, spread = _moments(np.subtract(values, about, dtype=np.float64), inside, number)
         centre = about
         if not settings.mclip and iteration:
@@ -149,7 +152,7 @@ def _clip(data: Float32, variance: Float32 | None, usable: Bool, settings: Setti
         outside = (values < low) | (values > high)
         inside &= ~outside
         left[:, active] = inside
-        now = np.count_nonzero(inside, axis=0)
+        now = count_true(inside)
         active = active[(now != number) & (now > 0)]
         if not active.size or (settings.mclip and own is not None):
             break
@@ -172,13 +175,14 @@ def _minmax(data: Float32, usable: Bool, settings: Settings) -> Bool:
     ordered, count = sorted_usable(data, usable)
     # The fraction asked for of all inputs, truncated, of those that are usable here.
     number = np.arange(settings.n_inputs + 1)
-    n_low = (number * settings.nlow / settings.n_inputs + 0.001).astype(np.intp)[count]
-    n_high = (number * settings.nhigh / settings.n_inputs + 0.001).astype(np.intp)[count]
+    nlow, nhigh = settings.trim
+    n_low = (number * nlow / settings.n_inputs + 0.001).astype(np.intp)[count]
+    n_high = (number * nhigh / settings.n_inputs + 0.001).astype(np.intp)[count]
     left = usable.copy()
-    if settings.nlow:
+    if nlow:
         limit = _pick(ordered, np.maximum(n_low - 1, 0))
         _drop(left, data < limit, data == limit, n_low)
-    if settings.nhigh:
+    if nhigh:
         limit = _pick(ordered, np.clip(count - n_high, 0, len(ordered) - 1))
         _drop(left, data > limit, data == limit, n_high)
     return left
@@ -190,7 +194,7 @@ def _drop(left: Bool, beyond: Bool, equal: Bool, wanted: NDArray[np.intp]) -> No
     beyond &= left & some
     equal &= left & some
     left &= ~beyond
-    missing = wanted - np.count_nonzero(beyond, axis=0)
+    missing = wanted - count_true(beyond)
     for is_equal, is_left in zip(equal, left, strict=True):
         taken = is_equal & (missing > 0)
         is_left &= ~taken

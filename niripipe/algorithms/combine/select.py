@@ -10,10 +10,13 @@ from numpy.typing import NDArray
 
 from niripipe.algorithms import bits
 
-__all__ = ["BEST_TIER", "select_usable"]
+__all__ = ["BEST_TIER", "UNUSABLE", "count_true", "select_usable"]
 
 BEST_TIER: Final = bits.NON_LINEAR | bits.SATURATED
 """Bits that do not make an input worse: that a pixel is bright says nothing against it."""
+
+UNUSABLE: Final = np.uint16(0xFFFF & ~BEST_TIER)
+"""Bits that keep an input from being used as long as the pixel has better ones."""
 
 # Each tier adds what is worse than everything before it.
 _TIERS: Final = (BEST_TIER, bits.COSMIC_RAY, bits.OVERLAP, bits.BAD, bits.UNILLUMINATED, bits.NO_DATA)
@@ -37,14 +40,20 @@ def select_usable(mask: NDArray[np.uint16] | None, finite: NDArray[np.bool_]) ->
     """
     if mask is None:
         return finite.copy()
-    usable: NDArray[np.bool_] = (mask & np.uint16(0xFFFF & ~BEST_TIER)) == 0
+    usable: NDArray[np.bool_] = (mask & UNUSABLE) == 0
     usable &= finite
-    worse = np.flatnonzero(~usable.any(axis=0))
+    worse = np.flatnonzero(~np.logical_or.reduce(usable, axis=0))
     if worse.size:
         rank = np.where(finite[:, worse], _tier_table()[mask[:, worse]], np.uint8(_NEVER))
         best = rank.min(axis=0)
         usable[:, worse] = (rank == best) & (best != _NEVER)
     return usable
+
+
+def count_true(flags: NDArray[np.bool_]) -> NDArray[np.intp]:
+    """Count along the first axis, faster than `numpy.count_nonzero` does."""
+    number = np.add.reduce(flags, axis=0, dtype=np.min_scalar_type(len(flags)))
+    return np.asarray(number, np.intp)
 
 
 @lru_cache(maxsize=1)
