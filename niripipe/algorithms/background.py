@@ -158,8 +158,9 @@ def level_of(values: Floats) -> Background:
     -----
     A normal distribution truncated to a fixed window is an exponential family: the likelihood is
     largest where its mean and variance in the window equal those of the sample (Cohen 1950, Ann. Math.
-    Stat. 21, 557). Two equations in two unknowns, solved by Newton steps, with the window moved along until
-    it does not change. With too few values for a stable solution the median and the clipped deviation are returned.
+    Stat. 21, 557). Two equations in two unknowns, solved by Newton steps, with the window moved until it
+    does not change. With too few values for a stable solution the median and the clipped deviation are
+    returned.
     """
     _require(values)
     median, sigma = _clipped_start(values)

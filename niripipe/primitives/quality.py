@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from niripipe.algorithms import background, quality
-from niripipe.algorithms.quality import CC_LIMITS, IQ_LIMITS, CloudCover, Conditions, ImageQuality
+from niripipe.algorithms import background, conditions, quality
+from niripipe.algorithms.conditions import CC_LIMITS, IQ_LIMITS, Conditions
+from niripipe.algorithms.quality import CloudCover, ImageQuality
 from niripipe.astrodata import AstroData
 from niripipe.astrodata.fits_write import atomic_file
 from niripipe.errors import AlgorithmError
@@ -205,8 +206,10 @@ def _record_image_quality(frame: AstroData, found: ImageQuality, scale: float, a
     wavelength = frame.effective_wavelength(output_units="micrometers")
     if wavelength is not None and found.zenith_fwhm is not None and found.zenith_fwhm_std is not None:
         error = found.zenith_fwhm_std / math.sqrt(found.n)
-        limits = IQ_LIMITS[quality.nearest_band(wavelength)]
-        _record_band(frame, "IQ", quality.conditions(found.zenith_fwhm, error, limits), frame.requested_iq())
+        limits = IQ_LIMITS[conditions.nearest_band(wavelength)]
+        _record_band(
+            frame, "IQ", conditions.to_conditions(found.zenith_fwhm, error, limits), frame.requested_iq()
+        )
 
 
 def _adaptive_conditions(frame: AstroData) -> Conditions | None:
@@ -214,7 +217,7 @@ def _adaptive_conditions(frame: AstroData) -> Conditions | None:
     if seeing is None or airmass is None:
         log.warning("%s: without an estimate of the seeing there is no IQ band", frame.filename)
         return None
-    return quality.conditions(seeing * airmass**-0.6, 0.0, IQ_LIMITS["AO"])
+    return conditions.to_conditions(seeing * airmass**-0.6, 0.0, IQ_LIMITS["AO"])
 
 
 def _record_strehl(frame: AstroData, found: ImageQuality, scale: float) -> None:
@@ -289,7 +292,7 @@ def _record_brightness(frame: AstroData, level: float, std: float, unit: str) ->
     frame.phu.set("BGMAG", round(sky.magnitude, 4), "Sky brightness (mag/arcsec^2)")
     frame.phu.set("BGMAGERR", round(sky.magnitude_error, 4), "From the scatter of the pixels (mag/arcsec^2)")
     name = frame.filter_name(pretty=True)
-    found = quality.sky_conditions(name, sky.magnitude, sky.magnitude_error)
+    found = conditions.sky_conditions(name, sky.magnitude, sky.magnitude_error)
     _record_band(frame, "BG", found, frame.requested_bg())
 
 
@@ -325,7 +328,7 @@ def _record_zero_point(frame: AstroData, found: CloudCover, dimming: float) -> N
         log.stdinfo("%s: no nominal zero point for this filter and camera: no cloud", frame.filename)
         return
     frame.phu.set("CLOUDEXT", round(found.cloud, 4), "Extinction by cloud (mag)")
-    band = quality.conditions(found.cloud, found.std, CC_LIMITS)
+    band = conditions.to_conditions(found.cloud, found.std, CC_LIMITS)
     _record_band(frame, "CC", band, frame.requested_cc(), every=True)
 
 
