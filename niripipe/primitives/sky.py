@@ -164,7 +164,7 @@ class Sky(PrimitivesBase):
             return frames
         found = grouping.classify(
             _exposures(frames, params),
-            grouping.group_frames(len(frames), _overlaps(frames, params.frac_FOV)),
+            grouping.group_frames(_overlaps(frames, params.frac_FOV)),
             target=_target(frames[0]),
         )
         for warning in found.warnings:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -437,7 +436,7 @@ class SkyBuilder:
                 list(self._masks.values()),
                 method="reference",
                 section=where,
-                run=partial(share_items, workers=self.threads),
+                threads=self.threads,
             )
         except AlgorithmError:
             # Objects and galaxies may leave two frames without a pixel in common.

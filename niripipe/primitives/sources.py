@@ -91,10 +91,11 @@ class Sources(PrimitivesBase):
             The frame has no usable pixel, or more sources than can be separated.
         """
         ext = frame[0]
+        mask = ext.plane("mask") if params.mask else None
         sky = ext.sky_mapping if params.catalogue else None
         found = detect.detect_sources(
             ext.plane("data")[:],
-            ext.plane("mask")[:] if params.mask and ext.plane("mask") is not None else None,
+            None if mask is None else mask[:],
             detect_minarea=params.detect_minarea,
             detect_thresh=params.detect_thresh,
             analysis_thresh=params.analysis_thresh,
