@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -29,6 +30,7 @@ __all__ = [
 ]
 
 Position = tuple[float, float]
+Directions = tuple[ArrayLike, ArrayLike]
 
 # Largest difference in exposure time of a frame and its sky, seconds.
 _EXPOSURE_TOLERANCE = 0.01
@@ -127,18 +129,19 @@ class SkyChoice:
     warnings: tuple[str, ...] = ()
 
 
-def angular_separation(first: Position, second: Position) -> float:
-    """Return the angle between two positions (longitude, latitude), all in degrees.
+def angular_separation(first: Directions, second: Directions) -> Any:
+    """Return the angles between positions (longitude, latitude), numbers or arrays, all in degrees.
 
     Vincenty's form of the great-circle distance, exact for small and for large angles.
     """
-    lon, lat1, lat2 = map(math.radians, (second[0] - first[0], first[1], second[1]))
-    across = math.hypot(
-        math.cos(lat2) * math.sin(lon),
-        math.cos(lat1) * math.sin(lat2) - math.sin(lat1) * math.cos(lat2) * math.cos(lon),
+    lon = np.deg2rad(np.subtract(second[0], first[0]))
+    lat1, lat2 = np.deg2rad(first[1]), np.deg2rad(second[1])
+    across = np.hypot(
+        np.cos(lat2) * np.sin(lon),
+        np.cos(lat1) * np.sin(lat2) - np.sin(lat1) * np.cos(lat2) * np.cos(lon),
     )
-    along = math.sin(lat1) * math.sin(lat2) + math.cos(lat1) * math.cos(lat2) * math.cos(lon)
-    return math.degrees(math.atan2(across, along))
+    along = np.sin(lat1) * np.sin(lat2) + np.cos(lat1) * np.cos(lat2) * np.cos(lon)
+    return np.rad2deg(np.arctan2(across, along))
 
 
 def mean_position(positions: Sequence[Position]) -> Position:

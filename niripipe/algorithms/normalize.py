@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from niripipe.algorithms.grouping import group_frames
 from niripipe.algorithms.parallel import map_items
 from niripipe.algorithms.sources import PlaneSource, Section
 from niripipe.errors import AlgorithmError, DataError, ParameterError
@@ -219,30 +220,20 @@ def _pairwise(kind: Kind, planes: Sequence[tuple[Float32, Bool]]) -> NDArray[np.
 def _solve(offset: NDArray[np.float64], weight: NDArray[np.float64]) -> NDArray[np.float64]:
     """Minimise the sum over i < j of ``w_ij (o_ij + x_i - x_j)**2`` with x_0 = 0 by the normal equations."""
     n = len(offset)
-    _check_connected(weight + weight.T)
+    both = weight + weight.T
+    isolated = sorted(set(range(n)).difference(group_frames(both > 0)[0]))
+    if isolated:
+        raise AlgorithmError(
+            "some frames have no usable pixel in common with the others",
+            item="frames " + ", ".join(map(str, isolated)),
+            found="0 common pixels",
+            remedy="Leave these frames out, or relax the masks or the section.",
+        )
     pull = weight * offset
     right = pull.sum(axis=0) - pull.sum(axis=1)
-    both = weight + weight.T
     matrix = np.diag(both.sum(axis=1)) - both
     solution = np.zeros(n)
     if n > 1:
         scale = both.max()
         solution[1:] = np.linalg.solve(matrix[1:, 1:] / scale, right[1:] / scale)
     return solution
-
-
-def _check_connected(weight: NDArray[np.float64]) -> None:
-    reached = np.zeros(len(weight), bool)
-    reached[0] = True
-    while True:
-        further = reached | (weight[reached] > 0).any(axis=0)
-        if (further == reached).all():
-            break
-        reached = further
-    if not reached.all():
-        raise AlgorithmError(
-            "some frames have no usable pixel in common with the others",
-            item="frames " + ", ".join(str(index) for index in np.flatnonzero(~reached)),
-            found="0 common pixels",
-            remedy="Leave these frames out, or relax the masks or the section.",
-        )

@@ -27,6 +27,7 @@ __all__ = [
     "measure_strehl",
     "peak_fraction",
     "sky_brightness",
+    "star_tests",
 ]
 
 Catalogue = Mapping[str, Any]
@@ -123,8 +124,8 @@ class CloudCover:
     stars: Flags
 
 
-def good_stars(catalogue: Catalogue, *, adaptive_optics: bool = False) -> Flags:
-    """Select the stars that tell the image quality.
+def star_tests(catalogue: Catalogue, *, adaptive_optics: bool = False) -> dict[str, Flags]:
+    """Test which sources tell the image quality.
 
     Parameters
     ----------
@@ -137,8 +138,8 @@ def good_stars(catalogue: Catalogue, *, adaptive_optics: bool = False) -> Flags:
 
     Returns
     -------
-    ndarray of bool
-        One value a row.
+    dict of str to ndarray of bool
+        What a good star is, and one value a row.
 
     Raises
     ------
@@ -150,28 +151,34 @@ def good_stars(catalogue: Catalogue, *, adaptive_optics: bool = False) -> Flags:
     DRAGONS's rules (``clip_sources``): PROFILE_FWHM > 0; 0 < ELLIPTICITY < 0.5; B_IMAGE > 1.1 px; flux above
     50 (25) times its error; CLASS_STAR > 0.8, or with adaptive optics PROFILE_FWHM within 0.2 FWHM_IMAGE of
     FWHM_IMAGE / 1.08; ISOAREA_IMAGE > 20; at most 2 per cent of the pixels flagged, none if one of them is
-    saturated; PROFILE_EE50 > PROFILE_FWHM. Of three or more, those within 2 standard deviations of the mean
-    PROFILE_FWHM, once.
+    saturated; PROFILE_EE50 > PROFILE_FWHM.
     """
     fwhm, isophotal = _column(catalogue, "PROFILE_FWHM"), _column(catalogue, "FWHM_IMAGE")
     ellipticity = _column(catalogue, "ELLIPTICITY")
+    snr = 25 if adaptive_optics else 50
     if adaptive_optics:
-        star = np.abs(isophotal / 1.08 - fwhm) < 0.2 * isophotal
+        star_like = np.abs(isophotal / 1.08 - fwhm) < 0.2 * isophotal
     else:
-        star = _column(catalogue, "CLASS_STAR") > 0.8
-    bright = (25 if adaptive_optics else 50) * _column(catalogue, "FLUXERR_AUTO")
-    good: Flags = (
-        (fwhm > 0)
-        & (ellipticity > 0)
-        & (ellipticity < 0.5)
-        & (_column(catalogue, "B_IMAGE") > 1.1)
-        & (_column(catalogue, "FLUX_AUTO") > bright)
-        & star
-        & (_column(catalogue, "ISOAREA_IMAGE") > 20)
-        & _unflagged(catalogue, inclusive=True)
-        & (_column(catalogue, "PROFILE_EE50") > fwhm)
-    )
+        star_like = _column(catalogue, "CLASS_STAR") > 0.8
+    return {
+        "measurable": fwhm > 0,
+        "round": (ellipticity > 0) & (ellipticity < 0.5),
+        f"above S/N {snr}": _column(catalogue, "FLUX_AUTO") > snr * _column(catalogue, "FLUXERR_AUTO"),
+        "large enough": (_column(catalogue, "B_IMAGE") > 1.1) & (_column(catalogue, "ISOAREA_IMAGE") > 20),
+        "unflagged": _unflagged(catalogue, inclusive=True),
+        "with EE50 > FWHM": _column(catalogue, "PROFILE_EE50") > fwhm,
+        "star-like": star_like,
+    }
+
+
+def good_stars(catalogue: Catalogue, *, adaptive_optics: bool = False) -> Flags:
+    """Select the rows that pass all of `star_tests`.
+
+    Of three or more, those within 2 standard deviations of the mean PROFILE_FWHM, once.
+    """
+    good: Flags = np.logical_and.reduce(list(star_tests(catalogue, adaptive_optics=adaptive_optics).values()))
     if np.count_nonzero(good) >= 3:
+        fwhm = _column(catalogue, "PROFILE_FWHM")
         chosen = fwhm[good]
         good &= np.abs(fwhm - chosen.mean()) <= 2 * chosen.std()
     return good
@@ -185,13 +192,13 @@ def measure_image_quality(
     Parameters
     ----------
     catalogue : mapping
-        As for `good_stars`.
+        As for `star_tests`.
     pixel_scale : float
         Arcsec per pixel.
     airmass : float, optional
         To bring the size to the zenith.
     adaptive_optics : bool
-        See `good_stars`.
+        See `star_tests`.
 
     Returns
     -------
@@ -295,19 +302,17 @@ def measure_strehl(
     the others clipped at 3 standard
     deviations about the median, the rest weighted by flux.
     """
+    from astropy.stats import sigma_clip
+
     peak, flux = _column(catalogue, "FLUX_MAX")[stars], _column(catalogue, "FLUX_AUTO")[stars]
     usable = (flux > 0) & (peak > 0)
     ratio = peak[usable] / flux[usable] / peak_fraction(wavelength, pixel_scale)
     weight = flux[usable]
     keep = ratio <= _LARGEST_STREHL
-    for _ in range(5):
-        if not keep.any():
-            return None
-        middle, spread = float(np.median(ratio[keep])), float(np.std(ratio[keep]))
-        new = keep & (np.abs(ratio - middle) <= 3 * spread)
-        if np.array_equal(new, keep):
-            break
-        keep = new
+    if not keep.any():
+        return None
+    ratio, weight = ratio[keep], weight[keep]
+    keep = ~sigma_clip(ratio, sigma=3, maxiters=5, copy=False).mask
     ratio, weight = ratio[keep], weight[keep]
     mean = float(np.average(ratio, weights=weight))
     std = math.sqrt(float(np.average((ratio - mean) ** 2, weights=weight)))

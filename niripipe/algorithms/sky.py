@@ -89,10 +89,7 @@ def subtracted(
 def sky_factor(
     data: PlaneSource,
     sky: PlaneSource,
-    mask: PlaneSource | None = None,
-    sky_mask: PlaneSource | None = None,
-    objmask: PlaneSource | None = None,
-    *,
+    *masks: PlaneSource | None,
     level: LevelKind = "peak",
     threshold: float = 0.001,
 ) -> SkyMatch:
@@ -102,11 +99,10 @@ def sky_factor(
     ----------
     data, sky : ndarray or PlaneSource, shape (ny, nx)
         Science frame and sky frame; only a sample is read.
-    mask, sky_mask : ndarray of int or PlaneSource of the same shape, optional
-        Data quality of either; pixels that are not zero are left out.
-    objmask : ndarray of int or PlaneSource of the same shape, optional
-        Sources in the science frame; pixels that are not zero are left out. Give one whenever there is one:
-        a frame that is measured with its sources in has too much subtracted.
+    *masks : ndarray of int or PlaneSource of the same shape, or None
+        Data quality of either, and sources in the science frame; pixels that are not zero in one of them are
+        left out. Give the sources whenever they are known: a frame that is measured with its sources in has
+        too much subtracted.
     level : {"peak", "median", "faint", "boxes"}
         What the sky level is. "peak": the peak of the distribution (see
         `~niripipe.algorithms.background.level_of`), for most fields. "median": the clipped median. "faint":
@@ -135,7 +131,7 @@ def sky_factor(
     T = sky, c = 1 repeat f = level(work) / level(T); T = f T; work = work - T; c = c f; F = F + c until
     abs(c) <= threshold (DRAGONS, subtractSky).
     """
-    sample = _sampled(data, sky, (mask, sky_mask, objmask), level)
+    sample = _sampled(data, sky, masks, level)
     whole = level_of(sample.sky_pixels) if level != "median" else clipped_level(sample.sky_pixels)
     base = whole.level
     if not base > 0:
@@ -162,17 +158,14 @@ def sky_factor(
 def sky_offset(
     data: PlaneSource,
     sky: PlaneSource,
-    mask: PlaneSource | None = None,
-    sky_mask: PlaneSource | None = None,
-    objmask: PlaneSource | None = None,
-    *,
+    *masks: PlaneSource | None,
     level: LevelKind = "peak",
 ) -> SkyMatch:
     """Find the constant that remains when a sky frame is subtracted from a science frame.
 
     Parameters
     ----------
-    data, sky, mask, sky_mask, objmask, level
+    data, sky, *masks, level
         As for `sky_factor`.
 
     Returns
@@ -185,17 +178,14 @@ def sky_offset(
     AlgorithmError
         When there are too few common pixels.
     """
-    found = _sampled(data, sky, (mask, sky_mask, objmask), level).match(1.0, 1)
+    found = _sampled(data, sky, masks, level).match(1.0, 1)
     return replace(found, value=found.residual, residual=0.0)
 
 
 def sky_residual(
     data: PlaneSource,
     sky: PlaneSource,
-    mask: PlaneSource | None = None,
-    sky_mask: PlaneSource | None = None,
-    objmask: PlaneSource | None = None,
-    *,
+    *masks: PlaneSource | None,
     factor: float = 1.0,
     level: LevelKind = "peak",
 ) -> SkyMatch:
@@ -203,7 +193,7 @@ def sky_residual(
 
     Parameters
     ----------
-    data, sky, mask, sky_mask, objmask, level
+    data, sky, *masks, level
         As for `sky_factor`.
     factor : float
         What the sky frame is multiplied by.
@@ -219,7 +209,7 @@ def sky_residual(
         When there are too few common pixels.
     """
     # A smaller sample is enough for a level that is only reported.
-    return _sampled(data, sky, (mask, sky_mask, objmask), level, thin=4).match(factor, 1)
+    return _sampled(data, sky, masks, level, thin=4).match(factor, 1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from niripipe.algorithms.grouping import angular_separation
 from niripipe.errors import DataError, InputError, ParameterError
 
 if TYPE_CHECKING:
@@ -260,9 +261,9 @@ def near(table: Table, ra: float, dec: float, radius: float, when: datetime | No
         A copy of these rows, Id from 1.
     """
     lon, lat = _at(table, when)
-    apart = _separation(lon, lat, ra, dec)
-    chosen = table[apart <= radius]
-    chosen["RAJ2000"], chosen["DEJ2000"] = lon[apart <= radius], lat[apart <= radius]
+    inside = angular_separation((lon, lat), (ra, dec)) <= radius
+    chosen = table[inside]
+    chosen["RAJ2000"], chosen["DEJ2000"] = lon[inside], lat[inside]
     chosen["Id"] = np.arange(1, len(chosen) + 1)
     if when is not None and "EPOCH" in chosen.meta:
         chosen.meta["EPOCH"] = _year(when)
@@ -285,15 +286,6 @@ def _at(table: Table, when: datetime | None) -> tuple[NDArray[np.float64], NDArr
 def _year(when: datetime) -> float:
     start = datetime(when.year, 1, 1, tzinfo=when.tzinfo)
     return when.year + (when - start).total_seconds() / (365.25 * 86400)
-
-
-def _separation(
-    lon: NDArray[np.float64], lat: NDArray[np.float64], ra: float, dec: float
-) -> NDArray[np.float64]:
-    """Angle to a position, degrees, by the haversine formula, which keeps its digits at small angles."""
-    a, b, a0, b0 = np.deg2rad(lon), np.deg2rad(lat), np.deg2rad(ra), np.deg2rad(dec)
-    half = np.sin((b - b0) / 2) ** 2 + np.cos(b) * np.cos(b0) * np.sin((a - a0) / 2) ** 2
-    return np.asarray(np.rad2deg(2 * np.arcsin(np.sqrt(np.clip(half, 0, 1)))))
 
 
 def _measurements() -> dict[str, tuple[str, ...]]:

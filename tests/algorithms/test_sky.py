@@ -24,7 +24,7 @@ def test_the_object_mask_keeps_sources_out_of_the_factor():
     frame[:, :240] += 15
     objects[:, :240] = 1
     assert sky_factor(frame, sky).value > 1.005
-    assert sky_factor(frame, sky, objmask=objects).value == pytest.approx(1, abs=5e-4)
+    assert sky_factor(frame, sky, objects).value == pytest.approx(1, abs=5e-4)
 
 
 def test_a_galaxy_over_the_field_costs_the_faint_level_least():
