@@ -377,7 +377,7 @@ def _window_moments(
 
 
 def clipped_level(values: Floats) -> Background:
-    """Return median and deviation of what is left after clipping at 2 standard deviations, two rounds.
+    """Return median and deviation after clipping at 2 standard deviations, two rounds.
 
     The deviation is 12 % below that of a normal distribution.
     """

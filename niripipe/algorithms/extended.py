@@ -28,7 +28,7 @@ Bool = NDArray[np.bool_]
 BOX = 32
 """Side of a box, pixels: several widths of a star, and a small part of the galaxies that matter."""
 
-# A box with less than this share of usable pixels has no median worth comparing.
+# A box with less than this share of usable pixels has no useful median.
 _ENOUGH = 0.3
 _ROUNDS = 8
 # A region is kept when as many of its boxes exceed the noise of a box this many times, and it reaches as far
@@ -115,9 +115,9 @@ def extended_light(boxes: Sequence[Float64], partners: Sequence[Sequence[int]]) 
 
     Notes
     -----
-    From each frame the median of its partners is subtracted, without the light found so far; what is left
-    beside a plane (skies brighten unevenly) and stands out over a wide area is light of the frame. This is
-    repeated until nothing changes: a galaxy that has moved by less than its size between the frames
+    From each frame the median of its partners is subtracted, without the light found so far; after a
+    plane has been subtracted (skies brighten unevenly), a wide area that stands out is light of the frame.
+    This is repeated until nothing changes: a galaxy that has moved by less than its size between the frames
     first hides in its own ghost and then emerges.
     """
     values = np.stack([plane.ravel() for plane in boxes])
@@ -152,7 +152,7 @@ def extended_light(boxes: Sequence[Float64], partners: Sequence[Sequence[int]]) 
 
 
 def over_pixels(boxes: Bool, shape: tuple[int, ...]) -> Bool:
-    """Return a mask of boxes as a mask of pixels; left-over edges are like the boxes beside them."""
+    """Return a mask of boxes as a mask of pixels; edges that belong to no box are like the nearest one."""
     rows = np.minimum(np.arange(shape[0]) // BOX, boxes.shape[0] - 1)
     columns = np.minimum(np.arange(shape[1]) // BOX, boxes.shape[1] - 1)
     # Whole rows of pixels are copied, which is quicker than finding a box for each pixel.

@@ -301,7 +301,7 @@ def _box_sample(
         return part.transpose(0, 2, 1, 3).reshape(ny * nx, -1)
 
     science, frame = boxes(some), boxes(some_sky)
-    # A box that is mostly masked has no median worth comparing.
+    # A box that is mostly masked has no useful median.
     enough = np.isfinite(science).mean(axis=1) > 0.3
     if enough.sum() < _LEAST_BOXES:
         raise AlgorithmError(

@@ -31,6 +31,7 @@ VIZIER: Final = "https://vizier.cds.unistra.fr/viz-bin/votable"
 """VizieR's interface for VOTables (Centre de Donnees astronomiques de Strasbourg)."""
 
 _CHUNK = 1 << 16
+_MAX_BYTES = 20_000_000
 _AGENT = "niripipe (astronomical data reduction)"
 
 
@@ -108,7 +109,6 @@ def cone_search(
     server: str = VIZIER,
     timeout: float = 30.0,
     max_rows: int = 5000,
-    max_bytes: int = 20_000_000,
 ) -> Table:
     """Ask a VizieR server for the sources of a catalogue around a position.
 
@@ -124,8 +124,8 @@ def cone_search(
         Address of the interface, ``http`` or ``https``; `VIZIER` or one of its mirrors.
     timeout : float
         Seconds that the whole answer may take.
-    max_rows, max_bytes : int
-        Limits of the answer; more rows are not asked for, more bytes not read.
+    max_rows : int
+        More are not asked for. More than 20 MB are not read.
 
     Returns
     -------
@@ -144,7 +144,7 @@ def cone_search(
         raise ParameterError(
             "There is no such catalogue", item="source", found=name, expected=", ".join(CATALOGUES)
         )
-    body = _fetch(_address(server, catalogue, (ra, dec), radius, max_rows), timeout, max_bytes)
+    body = _fetch(_address(server, catalogue, (ra, dec), radius, max_rows), timeout)
     return standard_table(_parsed(body, server), name=name, epoch=catalogue.epoch)
 
 
@@ -359,7 +359,7 @@ def _address(
     return f"{server}?{urlencode(query, quote_via=quote)}"
 
 
-def _fetch(address: str, timeout: float, max_bytes: int) -> bytes:
+def _fetch(address: str, timeout: float) -> bytes:
     """Return the body of an answer, within limits of time and size."""
     from http.client import HTTPException
     from urllib.error import HTTPError
@@ -373,8 +373,10 @@ def _fetch(address: str, timeout: float, max_bytes: int) -> bytes:
             while chunk := answer.read1(_CHUNK):
                 size += len(chunk)
                 parts.append(chunk)
-                if size > max_bytes:
-                    raise _unusable(address, f"more than {max_bytes} bytes", "a smaller radius or fewer rows")
+                if size > _MAX_BYTES:
+                    raise _unusable(
+                        address, f"more than {_MAX_BYTES} bytes", "a smaller radius or fewer rows"
+                    )
                 if time.monotonic() > deadline:
                     raise _unusable(
                         address, f"{size} bytes in {timeout:g} s", "the answer within the time-out"

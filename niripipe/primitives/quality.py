@@ -105,7 +105,7 @@ class Quality(PrimitivesBase):
         limits of the percentiles 20, 50 and 80 are one and the same, so that a sky that meets them is
         reported as ``20/50/80``, and only a brighter one as 100.
 
-        Where the sky was subtracted the level is what was subtracted plus what is left, and SKYLEVEL in
+        Where the sky was subtracted the level is the one subtracted plus the remaining one, and SKYLEVEL in
         the extension, which holds the former, stays.
         """
         _forget(frame, _BG_KEYS)

@@ -283,7 +283,7 @@ def _registered(
         return _confirmed(found, frame, reference)
     if found.accepted or params.last_pass is None or params.last_pass <= params.first_pass:
         return found
-    # In a large area more agreement is needed, and a lonely pair says nothing.
+    # In a large area more agreement is needed, and a single pair says nothing.
     far = _matched(frame, reference, params, params.last_pass, max(params.min_sources, _FAR_SOURCES))
     return far if far.accepted and far.n_matched >= _FAR_SOURCES else found
 
@@ -341,7 +341,7 @@ def _matched(
 
 
 def _confirmed(found: Registration, *frames: AstroData) -> Registration:
-    """Refuse the shift of a lonely pair if one of the two may have been displaced by a bad pixel or a hit.
+    """Refuse the shift of a single pair if one of the two may have been displaced by a bad pixel or a hit.
 
     The two ways of centring, weighted by a window and over the whole source, then differ.
     """
