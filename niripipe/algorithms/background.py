@@ -80,17 +80,15 @@ class BackgroundMap:
     mean: float
 
 
-def measure_background(
-    data: Floats, mask: Integers | None = None, objmask: Integers | None = None
-) -> Background:
+def measure_background(data: Floats, *masks: Integers | None) -> Background:
     """Measure the background level of a frame.
 
     Parameters
     ----------
     data : ndarray, shape (ny, nx)
         The frame.
-    mask, objmask : integer ndarray of the same shape, optional
-        Data quality and object mask; pixels where either is not zero are left out. So are values that are
+    *masks : integer ndarray of the same shape, or None
+        Data quality, object mask; pixels where one of them is not zero are left out. So are values that are
         not finite.
 
     Returns
@@ -113,19 +111,12 @@ def measure_background(
     if step > 1:
         cuts = [(slice(row, None, step), slice(column, None, step)) for row, column in lattice(step)]
         values = np.concatenate(
-            [
-                _good(
-                    data[cut],
-                    None if mask is None else mask[cut],
-                    None if objmask is None else objmask[cut],
-                )
-                for cut in cuts
-            ]
+            [_good(data[cut], *(None if mask is None else mask[cut] for mask in masks)) for cut in cuts]
         )
         if values.size > _SAMPLES // 16:
             return level_of(values)
     # The frame is small, or most of its pixels are masked and all of the others are needed.
-    return level_of(_good(data, mask, objmask))
+    return level_of(_good(data, *masks))
 
 
 def lattice(step: int) -> list[tuple[int, int]]:
@@ -246,12 +237,11 @@ def _thinned(plane: NDArray[Any]) -> NDArray[Any]:
     return out
 
 
-def _good(data: Floats, mask: Integers | None, objmask: Integers | None) -> Floats:
+def _good(data: Floats, *masks: Integers | None) -> Floats:
     good = np.isfinite(data)
-    if mask is not None:
-        good &= mask == 0
-    if objmask is not None:
-        good &= objmask == 0
+    for mask in masks:
+        if mask is not None:
+            good &= mask == 0
     # Boolean indexing and ravel() of a whole good plane both walk row-major; a copy protects the frame.
     return data.flatten() if good.all() else data[good]
 

@@ -76,8 +76,8 @@ class Lists(PrimitivesBase):
     """Lists of frames that outlive a reduction, in the output folder.
 
     A list holds frames of one purpose and one `group_id`. The list's file is only ever appended to, a line at
-    a time, so that several processes may add to it; frames are files ``<root>_<purpose>.fits`` in the same folder.
-    Removing the files or the list's file forgets the list.
+    a time, so that several processes may add to it; frames are files ``<root>_<purpose>.fits`` in the same
+    folder. Removing the files or the list's file forgets the list.
     """
 
     @primitive(renames=False)

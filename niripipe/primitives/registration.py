@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,16 +47,8 @@ _LEAST_OVERLAP = 64
 _MOVED = 3.0
 """Shift (pixels) from which the pattern of the detector is told from the sky."""
 
-T = TypeVar("T")
-R = TypeVar("R")
-
-
-class MapFunction(Protocol):
-    """Applies a function to items, possibly on several threads, and returns the results in order."""
-
-    def __call__(self, function: Callable[[T], R], items: Iterable[T], /) -> list[R]:
-        """Do so."""
-        ...
+Map = Callable[[Callable[[Any], Any], Iterable[Any]], list[Any]]
+"""Applies a function to items, possibly on several threads, and returns the results in order."""
 
 
 class AdjustWCSToReferenceParams(Params):
@@ -123,7 +115,7 @@ class Verdict:
 
 
 def align_frames(
-    frames: list[AstroData], params: AdjustWCSToReferenceParams, map_items: MapFunction
+    frames: list[AstroData], params: AdjustWCSToReferenceParams, map_items: Map
 ) -> list[Verdict]:
     """Correct the WCS of frames relative to the first of them.
 
@@ -231,7 +223,7 @@ def _note(frame: AstroData, verdict: Verdict, reference: AstroData) -> None:
 
 
 def _chosen(
-    frames: list[AstroData], params: AdjustWCSToReferenceParams, map_items: MapFunction
+    frames: list[AstroData], params: AdjustWCSToReferenceParams, map_items: Map
 ) -> tuple[AstroData, list[Registration | None]]:
     """Choose the reference, and register the other frames with it; None stands for the reference itself."""
     reference, results, most = frames[0], [], -1
@@ -244,7 +236,8 @@ def _chosen(
             break
     if params.method == "sources" and params.fallback is not None:
         results = map_items(
-            lambda pair: _or_correlated(*pair, reference, params), zip(frames, results, strict=True)
+            lambda pair: _or_correlated(pair[0], pair[1], reference, params),
+            zip(frames, results, strict=True),
         )
     return reference, results
 
