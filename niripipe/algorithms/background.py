@@ -1,42 +1,35 @@
 """The level of the sky in a frame, and maps of it.
 
-Two estimators answer the same question, *where is the peak of the distribution of sky pixels*:
-
-* `measure_background` without ``sampling`` is the library's own: a truncated normal distribution fitted by
-  maximum likelihood to a histogram of pixels that are spread over rows and columns alike;
-* with ``sampling=n`` it follows the DRAGONS function ``measure_bg_from_image``, step by step, for whoever
-  needs its numbers. That one decimates the flattened image at a fixed stride, twice.
-
-Both look at the window from -3 to +1 standard deviations about the peak: sources only ever add light, so
-the bright side is cut where it still belongs to the sky.
+The level is the peak of the distribution of sky pixels: a truncated normal distribution fitted by maximum
+likelihood to a histogram of pixels that are spread evenly over rows and columns. The window of the fit goes
+from -3 to +1 standard deviations about the peak: sources only ever add light, so the bright side is cut where
+it still belongs to the sky.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from niripipe.errors import AlgorithmError, ParameterError
+from niripipe.errors import AlgorithmError
 
 __all__ = [
     "Background",
     "BackgroundMap",
     "background_map",
     "can_be_halved",
+    "clipped_level",
     "lattice",
-    "lattice_sample",
     "level_of",
     "measure_background",
-    "strided_level",
 ]
 
 Floats = NDArray[np.floating[Any]]
 Integers = NDArray[np.integer[Any]] | NDArray[np.bool_]
-Section = tuple[slice, slice]
 
 # The window of the fit, in standard deviations from the peak (DRAGONS,
 # gempy.gemini.gemini_tools.measure_bg_from_image).
@@ -87,33 +80,16 @@ class BackgroundMap:
     mean: float
 
 
-def measure_background(
-    data: Floats,
-    mask: Integers | None = None,
-    objmask: Integers | None = None,
-    *,
-    sampling: int | None = None,
-    gaussfit: bool = True,
-    section: Section | None = None,
-) -> Background:
+def measure_background(data: Floats, *masks: Integers | None) -> Background:
     """Measure the background level of a frame.
 
     Parameters
     ----------
     data : ndarray, shape (ny, nx)
         The frame.
-    mask, objmask : integer ndarray of the same shape, optional
-        Data quality and object mask; pixels where either is not zero are left out. So are values that are
+    *masks : integer ndarray of the same shape, or None
+        Data quality, object mask; pixels where one of them is not zero are left out. So are values that are
         not finite.
-    sampling : int, optional
-        None (the default) uses the library's estimator. A number n follows DRAGONS: every n-th good pixel
-        in row-major order gives the starting values, and every n-th of these enters the fit.
-    gaussfit : bool
-        True: the peak of the truncated normal distribution. False: the median after clipping at 2 standard
-        deviations, two rounds; the ``std`` is then that of the survivors, which is 12 % below the deviation
-        of a normal distribution.
-    section : tuple of two slices, optional
-        Part of the frame to measure, ``(rows, columns)``. A section that misses the frame is an error.
 
     Returns
     -------
@@ -123,67 +99,24 @@ def measure_background(
     ------
     AlgorithmError
         When fewer than two usable pixels are left.
-    ParameterError
-        When ``sampling`` is less than 1.
 
     Notes
     -----
-    The library's estimator takes about 2**19 pixels at most on a lattice whose first column moves on
-    from row to row, so that each column and each row is sampled alike; a stride along the flattened image
-    sees always the same columns of a detector whose width shares a factor with it, and NIRI has patterns
-    that repeat every 8 columns. See `level_of` for the fit.
+    About 2**19 pixels at most are taken, on a lattice whose first column moves on from row to row, so that
+    each column and each row is sampled alike; a stride along the flattened image would see always the same
+    columns of a detector whose width shares a factor with it, and NIRI has patterns that repeat every 8
+    columns. See `level_of` for the fit.
     """
-    if sampling is not None and sampling < 1:
-        raise ParameterError(
-            "The sampling must be at least 1", item="sampling", found=sampling, expected=">= 1"
+    step = max(1, round(data.size / _SAMPLES))
+    if step > 1:
+        cuts = [(slice(row, None, step), slice(column, None, step)) for row, column in lattice(step)]
+        values = np.concatenate(
+            [_good(data[cut], *(None if mask is None else mask[cut] for mask in masks)) for cut in cuts]
         )
-    if section is not None:
-        data = data[section]
-        mask = None if mask is None else mask[section]
-        objmask = None if objmask is None else objmask[section]
-    if sampling is None:
-        values = lattice_sample(data, mask, objmask)
-        return level_of(values) if gaussfit else _clipped_level(values)
-    thin = _good(data, mask, objmask)[::sampling].astype(np.float64)
-    _require(thin)
-    return strided_level(thin, sampling) if gaussfit else _clipped_level(thin[::sampling])
-
-
-def lattice_sample(
-    data: Floats, mask: Integers | None = None, objmask: Integers | None = None, *, limit: int = _SAMPLES
-) -> Floats:
-    """Take an even sample of the good pixels of a frame.
-
-    Parameters
-    ----------
-    data : ndarray, shape (ny, nx)
-        The frame.
-    mask, objmask : integer ndarray of the same shape, optional
-        Pixels where either is not zero are left out.
-    limit : int
-        About how many pixels to return at most.
-
-    Returns
-    -------
-    ndarray, one dimension, dtype of ``data``
-        Finite values of good pixels, a copy, in an order that depends on the shape alone. When the masks
-        leave little of the lattice, the whole frame is taken instead.
-    """
-    step = max(1, round(data.size / limit))
-    if step == 1 or data.ndim != 2:
-        return _good(data, mask, objmask)
-    values = np.concatenate(
-        [
-            _good(
-                data[row::step, column::step],
-                None if mask is None else mask[row::step, column::step],
-                None if objmask is None else objmask[row::step, column::step],
-            )
-            for row, column in lattice(step)
-        ]
-    )
-    # A frame with most of its pixels masked has room for all the others.
-    return values if values.size > limit // 16 else _good(data, mask, objmask)
+        if values.size > _SAMPLES // 16:
+            return level_of(values)
+    # The frame is small, or most of its pixels are masked and all of the others are needed.
+    return level_of(_good(data, *masks))
 
 
 def lattice(step: int) -> list[tuple[int, int]]:
@@ -216,72 +149,19 @@ def level_of(values: Floats) -> Background:
     -----
     A normal distribution truncated to a fixed window is an exponential family: the likelihood is
     largest where its mean and variance in the window equal those of the sample (Cohen 1950, Ann. Math.
-    Stat. 21, 557). Two equations in two unknowns, solved by Newton steps, with the window moved along until
-    it rests. With too few values for a stable solution the median and the clipped deviation are returned.
+    Stat. 21, 557). Two equations in two unknowns, solved by Newton steps, with the window moved until it
+    does not change. With too few values for a stable solution the median and the clipped deviation are
+    returned.
     """
     _require(values)
     median, sigma = _clipped_start(values)
     if not sigma > 0:
         return Background(float(median), 0.0, int(values.size))
-    # The start may be far off when sources fill the field; widen the histogram on the faint side's account
-    # only.
     counts, first, width = _histogram(values, median, sigma)
     fit = _truncated_normal(counts, first, width, median, sigma)
     if fit is None:
         return Background(float(median), float(sigma), int(values.size))
     return Background(fit[0], fit[1], int(values.size))
-
-
-def strided_level(values: NDArray[np.float64], sampling: int) -> Background:
-    """Fit the truncated normal distribution function as DRAGONS 4.2 does.
-
-    Parameters
-    ----------
-    values : ndarray of float64, one dimension
-        Samples, already decimated once.
-    sampling : int
-        Every so-many-th of the values in the window enters the fit.
-
-    Returns
-    -------
-    Background
-        ``n`` counts the samples before the second decimation. Where the fit fails, the level after clipping
-        at 2 standard deviations.
-
-    Notes
-    -----
-    Median and deviation after clipping at 5 standard deviations start the rounds; in each, the values
-    from -3 to +1 deviations are sorted and their empirical distribution function is fitted by least
-    squares, at most 12 times, until the level moves by less than 0.001 deviations.
-    """
-    from astropy.stats import sigma_clip
-    from scipy.optimize import curve_fit
-    from scipy.special import ndtr
-
-    start = sigma_clip(values, sigma=5.0, maxiters=5, cenfunc="median", masked=False)
-    level, std = float(np.median(start)), float(np.std(start))
-    if not std > 0:
-        return Background(level, 0.0, int(values.size))
-    below, span = float(ndtr(_LOW)), float(ndtr(_HIGH) - ndtr(_LOW))
-
-    def ogive(v: Floats, m: float, s: float) -> Floats:
-        return np.asarray((ndtr((v - m) / s) - below) / span)
-
-    for _ in range(12):
-        window = values[(values > level + _LOW * std) & (values <= level + _HIGH * std)][::sampling]
-        if window.size < 3:
-            return _clipped_level(values[::sampling])
-        window.sort()
-        try:
-            (new, sigma), _ = curve_fit(
-                ogive, window, np.arange(1, window.size + 1) / window.size, p0=(level, std)
-            )
-        except RuntimeError:
-            return _clipped_level(values[::sampling])
-        moved, level, std = abs(new - level), float(new), abs(float(sigma))
-        if moved < 0.001 * std:
-            break
-    return Background(level, std, int(values.size))
 
 
 def background_map(
@@ -290,7 +170,7 @@ def background_map(
     *,
     box: int = 32,
     filter_size: int = 3,
-    quick: bool | Literal["halved"] = False,
+    halved: bool = False,
 ) -> BackgroundMap:
     """Make a smooth map of the background.
 
@@ -304,11 +184,10 @@ def background_map(
         Size of a mesh in pixels.
     filter_size : int
         Size of the median filter over the meshes.
-    quick : bool or "halved"
-        Look at one pixel in four, evenly over rows and columns, and interpolate linearly between pairs of
-        pixels: in less than half of the time, with twice the noise, which is then 0.05 deviations of a pixel
-        in an empty field. Frames whose sides are no multiples of 4, and meshes of odd size, are looked at
-        in full. With "halved" the map is that of squares of 2 x 2 pixels, see `can_be_halved`.
+    halved : bool
+        Make the map for squares of 2 x 2 pixels, shape (ny / 2, nx / 2), of one pixel in four, evenly over
+        rows and columns: in less than half of the time, with twice the noise, which is then 0.05 deviations
+        of a pixel in an empty field. See `can_be_halved`.
 
     Returns
     -------
@@ -331,26 +210,18 @@ def background_map(
     bad = ~np.isfinite(plane)
     if mask is not None:
         bad |= mask != 0
-    halved = quick == "halved"
-    quick = bool(quick) and can_be_halved(plane.shape, box)
-    if quick:
+    if halved:
         plane, bad, box = _thinned(plane), _thinned(bad), box // 2
     if bad.all():
         raise AlgorithmError(
             "There is no usable pixel to measure a background from", found=0, expected="> 0 pixels"
         )
-    if bad.any():
-        plane = np.where(bad, np.float32(0), plane)
-    elif not plane.flags.writeable:
-        # sep asks for a buffer that it could write to, and does not.
-        plane = plane.copy()
+    # A copy, because sep asks for a buffer that it could write to, and does not.
+    plane = np.where(bad, np.float32(0), plane)
     result = sep.Background(
         plane, mask=bad if bad.any() else None, bw=box, bh=box, fw=filter_size, fh=filter_size
     )
-    level = result.back(dtype=np.float32)
-    if quick and not halved:
-        level = _doubled(_doubled(level, 1), 0)
-    return BackgroundMap(level, float(result.globalrms), float(result.globalback))
+    return BackgroundMap(result.back(dtype=np.float32), float(result.globalrms), float(result.globalback))
 
 
 def can_be_halved(shape: tuple[int, ...], box: int) -> bool:
@@ -366,25 +237,11 @@ def _thinned(plane: NDArray[Any]) -> NDArray[Any]:
     return out
 
 
-def _doubled(values: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
-    """Interpolate linearly from the centres of pairs of pixels to the pixels."""
-    shape = list(values.shape)
-    shape[axis] *= 2
-    out = np.empty(shape, np.float32)
-    old, new = np.moveaxis(values, axis, 0), np.moveaxis(out, axis, 0)
-    near, far = np.float32(0.75) * old, np.float32(0.25) * old
-    np.add(near[1:], far[:-1], out=new[2::2])
-    np.add(near[:-1], far[1:], out=new[1:-1:2])
-    new[0], new[-1] = old[0], old[-1]
-    return out
-
-
-def _good(data: Floats, mask: Integers | None, objmask: Integers | None) -> Floats:
+def _good(data: Floats, *masks: Integers | None) -> Floats:
     good = np.isfinite(data)
-    if mask is not None:
-        good &= mask == 0
-    if objmask is not None:
-        good &= objmask == 0
+    for mask in masks:
+        if mask is not None:
+            good &= mask == 0
     # Boolean indexing and ravel() of a whole good plane both walk row-major; a copy protects the frame.
     return data.flatten() if good.all() else data[good]
 
@@ -414,10 +271,10 @@ def _histogram(values: Floats, median: float, sigma: float) -> tuple[NDArray[np.
     width = sigma / _BINS_PER_SIGMA
     number = int(2 * _SPAN * _BINS_PER_SIGMA)
     first = median - _SPAN * sigma
-    place = (values - values.dtype.type(first)) * values.dtype.type(1.0 / width)
+    index = (values - values.dtype.type(first)) * values.dtype.type(1.0 / width)
     # Outliers gather in the two outermost bins, which the fit leaves out.
-    np.clip(place, 0, number - 1, out=place)
-    counts = np.bincount(place.astype(np.intp), minlength=number)
+    np.clip(index, 0, number - 1, out=index)
+    counts = np.bincount(index.astype(np.intp), minlength=number)
     counts[0] = counts[-1] = 0
     return counts, first, width
 
@@ -509,7 +366,11 @@ def _window_moments(
     return peak + deviation * m1, deviation**2 * spread, gradient
 
 
-def _clipped_level(values: Floats) -> Background:
+def clipped_level(values: Floats) -> Background:
+    """Return median and deviation after clipping at 2 standard deviations, two rounds.
+
+    The deviation is 12 % below that of a normal distribution.
+    """
     from astropy.stats import sigma_clip
 
     _require(values)

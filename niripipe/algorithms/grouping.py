@@ -6,7 +6,7 @@ All decisions are made on small records, without frames, and each comes with its
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,12 +25,15 @@ __all__ = [
     "choose_skies",
     "classify",
     "fields_overlap",
-    "great_circle_step",
     "group_frames",
     "mean_position",
 ]
 
 Position = tuple[float, float]
+Directions = tuple[ArrayLike, ArrayLike]
+
+# Largest difference in exposure time of a frame and its sky, seconds.
+_EXPOSURE_TOLERANCE = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,17 +77,11 @@ class Separation:
     ----------
     frames : tuple of FrameClass
         In the order of the input.
-    groups : tuple of tuple of int
-        Members of each group.
-    centres : tuple of (float, float)
-        Mean position of each group, degrees.
     warnings : tuple of str
         What the user should hear about.
     """
 
     frames: tuple[FrameClass, ...]
-    groups: tuple[tuple[int, ...], ...]
-    centres: tuple[Position, ...]
     warnings: tuple[str, ...]
 
 
@@ -132,37 +129,27 @@ class SkyChoice:
     warnings: tuple[str, ...] = ()
 
 
-def angular_separation(first: Position, second: Position) -> float:
-    """Return the angle between two positions (longitude, latitude), all in degrees.
+def angular_separation(first: Directions, second: Directions) -> Any:
+    """Return the angles between positions (longitude, latitude), numbers or arrays, all in degrees.
 
     Vincenty's form of the great-circle distance, exact for small and for large angles.
     """
-    lon, lat1, lat2 = map(math.radians, (second[0] - first[0], first[1], second[1]))
-    across = math.hypot(
-        math.cos(lat2) * math.sin(lon),
-        math.cos(lat1) * math.sin(lat2) - math.sin(lat1) * math.cos(lat2) * math.cos(lon),
+    lon = np.deg2rad(np.subtract(second[0], first[0]))
+    lat1, lat2 = np.deg2rad(first[1]), np.deg2rad(second[1])
+    across = np.hypot(
+        np.cos(lat2) * np.sin(lon),
+        np.cos(lat1) * np.sin(lat2) - np.sin(lat1) * np.cos(lat2) * np.cos(lon),
     )
-    along = math.sin(lat1) * math.sin(lat2) + math.cos(lat1) * math.cos(lat2) * math.cos(lon)
-    return math.degrees(math.atan2(across, along))
-
-
-def great_circle_step(start: Position, end: Position, fraction: float) -> Position:
-    """Return the position a fraction of the way along a great circle; all in degrees."""
-    a, b = _vector(start), _vector(end)
-    angle = np.deg2rad(angular_separation(start, end))
-    if angle < 1e-14:
-        return start
-    point = (np.sin((1 - fraction) * angle) * a + np.sin(fraction * angle) * b) / np.sin(angle)
-    lon = float(np.rad2deg(np.arctan2(point[1], point[0]))) % 360.0
-    return lon, float(np.rad2deg(np.arctan2(point[2], np.hypot(point[0], point[1]))))
+    along = np.sin(lat1) * np.sin(lat2) + np.cos(lat1) * np.cos(lat2) * np.cos(lon)
+    return np.rad2deg(np.arctan2(across, along))
 
 
 def mean_position(positions: Sequence[Position]) -> Position:
-    """Return the running mean of positions: the n-th moves the mean by 1/n of the way towards it."""
-    centre = positions[0]
-    for number, position in enumerate(positions[1:], start=2):
-        centre = great_circle_step(centre, position, 1 / number)
-    return centre
+    """Return the direction of the mean of unit vectors; all in degrees."""
+    lon, lat = np.deg2rad(positions).T
+    x, y = np.mean(np.cos(lat) * np.cos(lon)), np.mean(np.cos(lat) * np.sin(lon))
+    z = np.mean(np.sin(lat))
+    return math.degrees(math.atan2(y, x)) % 360.0, math.degrees(math.atan2(z, math.hypot(x, y)))
 
 
 def fields_overlap(
@@ -193,15 +180,13 @@ def fields_overlap(
     return inside & (np.abs(x - (nx - 1) / 2) < fraction * nx)
 
 
-def group_frames(number: int, overlap: Callable[[int, int], bool] | NDArray[Any]) -> list[list[int]]:
+def group_frames(overlap: NDArray[np.bool_]) -> list[list[int]]:
     """Group frames that overlap, directly or through others.
 
     Parameters
     ----------
-    number : int
-        Number of frames.
-    overlap : callable or boolean ndarray, shape (number, number)
-        Whether frame i overlaps frame j, asked with i > j.
+    overlap : ndarray of bool, shape (n, n)
+        Whether frame i overlaps frame j; used for i > j.
 
     Returns
     -------
@@ -209,12 +194,11 @@ def group_frames(number: int, overlap: Callable[[int, int], bool] | NDArray[Any]
         Members of each group. A frame that joins two groups merges the later one into the earlier; the
         order is that of DRAGONS.
     """
-    test = overlap if callable(overlap) else lambda i, j: bool(overlap[i, j])
     groups: list[list[int]] = []
-    for frame in range(number):
+    for frame in range(len(overlap)):
         found: list[int] | None = None
         for group in list(reversed(groups)):
-            if not any(test(frame, member) for member in group):
+            if not overlap[frame, group].any():
                 continue
             if found is None:
                 group.append(frame)
@@ -258,38 +242,33 @@ def classify(
     sensors, and that it decides only when there are guided frames too: a night in which nothing was guided
     says nothing about what is sky.
     """
-    number = len(exposures)
-    why: list[list[str]] = [[] for _ in range(number)]
-    warnings: list[str] = []
-    objects = {k for k, frame in enumerate(exposures) if frame.is_object}
-    skies = {k for k, frame in enumerate(exposures) if frame.is_sky}
+    known = _Known(
+        {k for k, frame in enumerate(exposures) if frame.is_object},
+        {k for k, frame in enumerate(exposures) if frame.is_sky},
+        [[] for _ in exposures],
+    )
+    known.spread(groups)
+    warnings = _apply_guiding(exposures, known)
+    known.fill_empty()
+    if exposures and not known.objects and not known.skies:
+        centres = [mean_position([exposures[k].position for k in members]) for members in groups]
+        known.sort_by_distance(groups, centres, target or exposures[0].position)
     group_of = {k: g for g, members in enumerate(groups) for k in members}
-    for known, label in ((objects, "object"), (skies, "sky")):
-        for k in sorted(known):
-            why[k].append(f"said to be {label}")
-        for members in groups:
-            if known.intersection(members):
-                for k in set(members) - known:
-                    why[k].append(f"same field as a frame said to be {label}")
-                known.update(members)
-    _apply_guiding(exposures, objects, skies, why, warnings)
-    _fill_empty(number, objects, skies, why)
-    centres = tuple(mean_position([exposures[k].position for k in members]) for members in groups)
-    if number and not objects and not skies:
-        _by_distance(number, groups, centres, target or exposures[0].position, objects, skies, why)
     frames = tuple(
         FrameClass(
-            k in objects,
-            k in skies,
+            k in known.objects,
+            k in known.skies,
             group_of.get(k, -1),
-            "; ".join(why[k]) or "nothing is known of its field",
+            "; ".join(reasons) or "nothing is known of its field",
         )
-        for k in range(number)
+        for k, reasons in enumerate(known.why)
     )
-    for k, frame in enumerate(frames):
-        if not (frame.is_object or frame.is_sky):
-            warnings.append(f"{exposures[k].name} is neither object nor sky")
-    return Separation(frames, tuple(tuple(members) for members in groups), centres, tuple(warnings))
+    warnings += [
+        f"{exposure.name} is neither object nor sky"
+        for exposure, frame in zip(exposures, frames, strict=True)
+        if not (frame.is_object or frame.is_sky)
+    ]
+    return Separation(frames, tuple(warnings))
 
 
 def choose_skies(
@@ -301,7 +280,6 @@ def choose_skies(
     min_skies: int | None = 3,
     max_skies: int | None = None,
     use_all: bool = False,
-    exposure_tolerance: float = 0.01,
 ) -> SkyChoice:
     """Choose the sky frames to combine for a frame.
 
@@ -324,8 +302,6 @@ def choose_skies(
         Take at most so many, nearest in time first.
     use_all : bool
         Take every sky that is far enough and matches in configuration and exposure, whenever it was taken.
-    exposure_tolerance : float
-        Largest difference in exposure time, seconds.
 
     Returns
     -------
@@ -346,13 +322,13 @@ def choose_skies(
     rejected: dict[int, str] = {}
     candidates = []
     for k, sky in enumerate(skies):
-        apart = 3600 * angular_separation(frame.position, sky.position)
+        distance_away = 3600 * angular_separation(frame.position, sky.position)
         if sky.configuration != frame.configuration:
             rejected[k] = "another configuration"
-        elif abs(sky.exposure_time - frame.exposure_time) > exposure_tolerance:
+        elif abs(sky.exposure_time - frame.exposure_time) > _EXPOSURE_TOLERANCE:
             rejected[k] = f"exposure {sky.exposure_time:g} s instead of {frame.exposure_time:g} s"
-        elif not apart > distance:
-            rejected[k] = f"only {apart:.2f} arcsec away, more than {distance:g} wanted"
+        elif not distance_away > distance:
+            rejected[k] = f"only {distance_away:.2f} arcsec away, more than {distance:g} wanted"
         else:
             candidates.append(k)
     if use_all:
@@ -379,66 +355,68 @@ def choose_skies(
     return SkyChoice(tuple(sorted(chosen, key=lambda k: (skies[k].time, k))), rejected, tuple(warnings))
 
 
-def _vector(position: Position) -> NDArray[np.float64]:
-    lon, lat = np.deg2rad(position)
-    return np.array([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)])
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """Indices of the frames known to be objects and skies, and for each frame the reasons."""
+
+    objects: set[int]
+    skies: set[int]
+    why: list[list[str]]
+
+    def spread(self, groups: Sequence[Sequence[int]]) -> None:
+        """Let what is known of a frame hold for its group."""
+        for known, label in ((self.objects, "object"), (self.skies, "sky")):
+            for k in known:
+                self.why[k].append(f"said to be {label}")
+            for members in groups:
+                if known.intersection(members):
+                    for k in set(members) - known:
+                        self.why[k].append(f"same field as a frame said to be {label}")
+                    known.update(members)
+
+    def fill_empty(self) -> None:
+        """When only one class has members, give the rest, or all, to the other."""
+        for known, empty, label in ((self.objects, self.skies, "sky"), (self.skies, self.objects, "object")):
+            if known and not empty:
+                rest = set(range(len(self.why))) - known
+                for k in rest or known:
+                    also = "" if rest else "also "
+                    self.why[k].append(f"{also}{label}, as nothing else is")
+                empty.update(rest or known)
+                return
+
+    def sort_by_distance(
+        self, groups: Sequence[Sequence[int]], centres: Sequence[Position], target: Position
+    ) -> None:
+        """Make the fields near the target objects, and the others skies."""
+        number = len(self.why)
+        if len(groups) < 2:
+            self.objects.update(range(number))
+            self.skies.update(range(number))
+            for reasons in self.why:
+                reasons.append("one field only, object and sky")
+            return
+        distance = [3600 * angular_separation(centre, target) for centre in centres]
+        for g in sorted(range(len(groups)), key=lambda g: distance[g]):
+            enough = self.objects and (len(groups) == 2 or 2 * len(self.objects) >= number)
+            known, label = (self.skies, "sky") if enough else (self.objects, "object")
+            known.update(groups[g])
+            for k in groups[g]:
+                self.why[k].append(f"{label}, field {distance[g]:.0f} arcsec from the target")
+        if not self.skies:
+            self.skies.update(self.objects)
 
 
-def _apply_guiding(
-    exposures: Sequence[Exposure],
-    objects: set[int],
-    skies: set[int],
-    why: list[list[str]],
-    warnings: list[str],
-) -> None:
-    unguided = {k for k, frame in enumerate(exposures) if frame.guided is False}
+def _apply_guiding(exposures: Sequence[Exposure], known: _Known) -> list[str]:
+    """Make frames without guiding skies; return warnings."""
+    unguided = [k for k, frame in enumerate(exposures) if frame.guided is False]
     if len(unguided) == len(exposures):
-        if unguided:
-            warnings.append("no frame was guided; guiding does not tell objects from skies")
-        return
-    for k in sorted(unguided):
-        if k in objects:
+        return ["no frame was guided; guiding does not tell objects from skies"] if unguided else []
+    warnings = []
+    for k in unguided:
+        if k in known.objects:
             warnings.append(f"{exposures[k].name} is said to be object but was not guided")
         else:
-            why[k].append("not guided")
-            skies.add(k)
-
-
-def _fill_empty(number: int, objects: set[int], skies: set[int], why: list[list[str]]) -> None:
-    for known, empty, label in ((objects, skies, "sky"), (skies, objects, "object")):
-        if known and not empty:
-            rest = set(range(number)) - known
-            for k in rest or known:
-                why[k].append(f"{label}, as nothing else is" if rest else f"also {label}, as nothing else is")
-            empty.update(rest or known)
-            return
-
-
-def _by_distance(
-    number: int,
-    groups: Sequence[Sequence[int]],
-    centres: Sequence[Position],
-    target: Position,
-    objects: set[int],
-    skies: set[int],
-    why: list[list[str]],
-) -> None:
-    if len(groups) < 2:
-        objects.update(range(number))
-        skies.update(range(number))
-        for reasons in why:
-            reasons.append("one field only, object and sky")
-        return
-    away = [angular_separation(centre, target) for centre in centres]
-    order = sorted(range(len(groups)), key=lambda g: away[g])
-    for g in order:
-        if objects and (len(groups) == 2 or 2 * len(objects) >= number):
-            break
-        objects.update(groups[g])
-        for k in groups[g]:
-            why[k].append(f"object, field {3600 * away[g]:.0f} arcsec from the target")
-    rest = set(range(number)) - objects
-    for k in rest:
-        group = next(g for g in order if k in groups[g])
-        why[k].append(f"sky, field {3600 * away[group]:.0f} arcsec from the target")
-    skies.update(rest or objects)
+            known.why[k].append("not guided")
+            known.skies.add(k)
+    return warnings

@@ -29,7 +29,7 @@ class Profiles:
     ee50 : ndarray
         Diameter of the circle that holds half of the flux, pixels.
     peak : ndarray
-        Brightest of the 5 x 5 pixels at the centre, above the background.
+        Brightest of the 5 x 5 pixels at the centre.
     core : ndarray
         Full width at half maximum of a normal profile fitted to the pixels above 30 % of the peak, pixels.
     """
@@ -40,32 +40,20 @@ class Profiles:
     core: NDArray[np.float32]
 
 
-def stamp_half_size(pixel_scale: float | None, seeing: float | None) -> int:
-    """Half-size in pixels of the stamp that `measure_profiles` needs.
+def stamp_half_size(pixel_scale: float | None) -> int:
+    """Return the half-size in pixels of the stamps of `measure_profiles`: 0.5 arcsec, but at least 10.
 
-    Parameters
-    ----------
-    pixel_scale : float, optional
-        Arcseconds per pixel.
-    seeing : float, optional
-        Expected full width at half maximum, arcseconds.
-
-    Returns
-    -------
-    int
-        1.2 times the seeing, or half an arcsecond when it is not known; never less than 10.
+    ``pixel_scale`` is in arcseconds per pixel; None if it is not known.
     """
     if pixel_scale is None or not pixel_scale > 0:
         return 10
-    width = 0.5 if seeing is None or not seeing > 0 else 1.2 * seeing
-    return max(10, int(width / pixel_scale))
+    return max(10, int(0.5 / pixel_scale))
 
 
 def measure_profiles(
     data: Floats,
     x: Floats,
     y: Floats,
-    background: Floats | float,
     flux: Floats,
     peak: Floats,
     *,
@@ -76,16 +64,13 @@ def measure_profiles(
     Parameters
     ----------
     data : ndarray, shape (ny, nx)
-        The frame.
+        The frame, free of background.
     x, y : ndarray, shape (n,)
         0-based positions, pixel centres at integers.
-    background : ndarray, shape (n,), or float
-        Background level at each source.
     flux : ndarray, shape (n,)
         Total flux of each source, against which half is measured.
     peak : ndarray, shape (n,)
-        Peak above background, used where the one measured here is negative, and kept where the stamp does
-        not fit.
+        Peak, used where the one measured here is negative, and kept where the stamp does not fit.
     half_size : int
         Half-size h of the stamps, 2h pixels on a side.
 
@@ -99,24 +84,22 @@ def measure_profiles(
     counted, not divided, so a width of 6 pixels is uncertain by a few per cent; ``core`` is the smoother
     number.
     """
-    number = len(x)
-    found = Profiles(*(np.full(number, _MISSING, dtype=np.float32) for _ in range(4)))
+    found = Profiles(*(np.full(len(x), _MISSING, dtype=np.float32) for _ in range(4)))
     found.peak[:] = peak
-    level = np.broadcast_to(np.asarray(background, dtype=np.float64), (number,))
     h = half_size
     # Corner-based coordinates: pixel i covers i to i + 1.
     xc, yc = np.asarray(x, dtype=np.float64) + 0.5, np.asarray(y, dtype=np.float64) + 0.5
     # This is false for positions that are not finite, too.
     fits = (xc >= h) & (yc >= h) & (xc < data.shape[1] - h) & (yc < data.shape[0] - h)
-    places = np.flatnonzero(fits)
-    if places.size == 0:
+    indices = np.flatnonzero(fits)
+    if indices.size == 0:
         return found
     stamps = np.lib.stride_tricks.sliding_window_view(data, (2 * h, 2 * h))
     step = max(1, _BATCH // (4 * h * h))
-    for k in range(0, places.size, step):
-        some = places[k : k + step]
+    for k in range(0, indices.size, step):
+        some = indices[k : k + step]
         ix, iy = xc[some].astype(np.intp), yc[some].astype(np.intp)
-        stamp = stamps[iy - h, ix - h] - level[some, None, None]
+        stamp = stamps[iy - h, ix - h].astype(np.float64)
         top = stamp[:, h - 2 : h + 3, h - 2 : h + 3].max(axis=(1, 2))
         top = np.where(top < 0, found.peak[some], top)
         found.peak[some] = top
@@ -126,7 +109,7 @@ def measure_profiles(
         found.core[some] = _core(stamp, square, top)
         flat, square = stamp.reshape(some.size, -1), square.reshape(some.size, -1)
         found.fwhm[some] = _half_maximum(flat, square, top, h)
-        found.ee50[some] = _half_light(flat, square, np.asarray(flux, dtype=np.float64)[some], h)
+        found.ee50[some] = _half_light(flat, square, np.asarray(flux, dtype=np.float64)[some])
     return found
 
 
@@ -139,29 +122,15 @@ def _half_maximum(stamp: Floats, square: Floats, top: Floats, h: int) -> Floats:
     return np.where((radius >= h) | (radius == 0), _MISSING, 2 * radius)
 
 
-def _half_light(stamp: Floats, square: Floats, flux: Floats, h: int) -> Floats:
-    """Diameter at which the light, pixel after pixel from the centre, first reaches half the flux."""
-    diameter = np.full(flux.size, _MISSING)
-    # Most sources have half of their light far inside the stamp; few pixels are quickly sorted.
-    pending = np.arange(flux.size)
-    for reach in (h // 2, 2 * h):
-        # All pixels to the radius ``reach`` have such indices, wherever in its pixel the centre is.
-        near = np.abs(np.arange(-h, h) + 0.5) < reach + 1
-        inside = np.flatnonzero(near[:, None] & near)
-        distance = square[pending[:, None], inside]
-        order = np.argsort(distance, axis=1)
-        distance = np.take_along_axis(distance, order, axis=1)
-        growth = np.cumsum(stamp[pending[:, None], inside[order]], axis=1)
-        beyond = growth >= 0.5 * flux[pending, None]
-        first = np.argmax(beyond, axis=1)
-        rows = np.arange(pending.size)
-        radius = np.sqrt(distance[rows, first])
-        reached = beyond[rows, first] & (radius <= reach)
-        diameter[pending[reached]] = 2 * radius[reached]
-        pending = pending[~reached]
-        if pending.size == 0:
-            break
-    return diameter
+def _half_light(stamp: Floats, square: Floats, flux: Floats) -> Floats:
+    """Return the diameter at which the sum of pixels from the centre outwards reaches half the flux."""
+    order = np.argsort(square, axis=1)
+    growth = np.cumsum(np.take_along_axis(stamp, order, axis=1), axis=1)
+    beyond = growth >= 0.5 * flux[:, None]
+    first = np.argmax(beyond, axis=1)
+    rows = np.arange(flux.size)
+    diameter = 2 * np.sqrt(square[rows, order[rows, first]])
+    return np.where(beyond[rows, first], diameter, _MISSING)
 
 
 def _core(stamp: Floats, square: Floats, top: Floats) -> Floats:

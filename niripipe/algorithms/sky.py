@@ -8,29 +8,29 @@ in one pass.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from statistics import NormalDist
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from niripipe.algorithms.background import Background, lattice, level_of, measure_background, strided_level
+from niripipe.algorithms.background import Background, clipped_level, lattice, level_of
 from niripipe.algorithms.gaussian import MEDIAN_ERROR
 from niripipe.algorithms.sources import PlaneSource, Section
-from niripipe.errors import AlgorithmError, ParameterError
+from niripipe.errors import AlgorithmError
 
-__all__ = ["SkyMatch", "sky_factor", "sky_offset", "sky_residual", "subtracted"]
+__all__ = ["LevelKind", "SkyMatch", "sky_factor", "sky_offset", "sky_residual", "subtracted"]
 
 Floats = NDArray[np.floating[Any]]
 LevelKind = Literal["peak", "median", "faint", "boxes"]
 
-_ALL = (slice(None), slice(None))
 _SAMPLES = 1 << 18
 # Side of the boxes, in pixels, and share of them, that define the level "faint".
 _BOX, _FAINT_SHARE = 32, 0.2
+# The levels of boxes need as many of them.
+_LEAST_BOXES = 25
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,13 +89,9 @@ def subtracted(
 def sky_factor(
     data: PlaneSource,
     sky: PlaneSource,
-    mask: PlaneSource | None = None,
-    sky_mask: PlaneSource | None = None,
-    objmask: PlaneSource | None = None,
-    *,
+    *masks: PlaneSource | None,
     level: LevelKind = "peak",
     threshold: float = 0.001,
-    sampling: int | None = None,
 ) -> SkyMatch:
     """Find the factor by which a sky frame must be multiplied to cancel the sky of a science frame.
 
@@ -103,11 +99,10 @@ def sky_factor(
     ----------
     data, sky : ndarray or PlaneSource, shape (ny, nx)
         Science frame and sky frame; only a sample is read.
-    mask, sky_mask : ndarray of int or PlaneSource of the same shape, optional
-        Data quality of either; pixels that are not zero are left out.
-    objmask : ndarray of int or PlaneSource of the same shape, optional
-        Sources in the science frame; pixels that are not zero are left out. Give one whenever there is one:
-        a frame that is measured with its sources in has too much subtracted.
+    *masks : ndarray of int or PlaneSource of the same shape, or None
+        Data quality of either, and sources in the science frame; pixels that are not zero in one of them are
+        left out. Give the sources whenever they are known: a frame that is measured with its sources in has
+        too much subtracted.
     level : {"peak", "median", "faint", "boxes"}
         What the sky level is. "peak": the peak of the distribution (see
         `~niripipe.algorithms.background.level_of`), for most fields. "median": the clipped median. "faint":
@@ -118,9 +113,6 @@ def sky_factor(
         of the field free; it needs 160 x 160 pixels, like "faint".
     threshold : float
         The rounds end when a correction is at most this fraction.
-    sampling : int, optional
-        Follow DRAGONS with its strided sample of 1 in ``sampling`` (10 there) and its fit; ``level`` must
-        be "peak".
 
     Returns
     -------
@@ -132,8 +124,6 @@ def sky_factor(
     AlgorithmError
         When there are too few common pixels, the sky frame has no level to scale (it is zero or negative),
         or the factor does not settle within 100 rounds.
-    ParameterError
-        When ``sampling`` is combined with another level than "peak".
 
     Notes
     -----
@@ -141,8 +131,8 @@ def sky_factor(
     T = sky, c = 1 repeat f = level(work) / level(T); T = f T; work = work - T; c = c f; F = F + c until
     abs(c) <= threshold (DRAGONS, subtractSky).
     """
-    science, frame, measure, measure_sky = _sample(data, sky, mask, sky_mask, objmask, level, sampling)
-    whole = measure_sky()
+    sample = _sampled(data, sky, masks, level)
+    whole = level_of(sample.sky_pixels) if level != "median" else clipped_level(sample.sky_pixels)
     base = whole.level
     if not base > 0:
         raise AlgorithmError(
@@ -151,14 +141,12 @@ def sky_factor(
             expected="> 0",
             remedy="Use an offset instead of a factor (offset_sky), or neither.",
         )
-    factor, correction, left = 0.0, 1.0, Background(np.nan, np.nan, 0)
+    factor, correction = 0.0, 1.0
     for turn in range(1, 101):
-        left = measure(science - frame.dtype.type(factor) * frame if factor else science)
-        correction = left.level / base
+        correction = sample.left(factor).level / base
         factor += correction
         if abs(correction) <= threshold:
-            left = measure(science - frame.dtype.type(factor) * frame)
-            return SkyMatch(factor, left.level, left.std, turn, left.n, _share(level, left, science))
+            return sample.match(factor, turn)
     raise AlgorithmError(
         "The sky factor did not settle",
         found=f"last correction {correction:.3g} after 100 rounds, factor {factor:.6g}",
@@ -170,42 +158,34 @@ def sky_factor(
 def sky_offset(
     data: PlaneSource,
     sky: PlaneSource,
-    mask: PlaneSource | None = None,
-    sky_mask: PlaneSource | None = None,
-    objmask: PlaneSource | None = None,
-    *,
+    *masks: PlaneSource | None,
     level: LevelKind = "peak",
-    sampling: int | None = None,
 ) -> SkyMatch:
     """Find the constant that remains when a sky frame is subtracted from a science frame.
 
     Parameters
     ----------
-    data, sky, mask, sky_mask, objmask, level, sampling
+    data, sky, *masks, level
         As for `sky_factor`.
 
     Returns
     -------
     SkyMatch
-        ``value`` is the constant c of ``data - sky - c``. It carries no variance worth the name.
+        ``value`` is the constant c of ``data - sky - c``. Its own variance can be neglected.
 
     Raises
     ------
     AlgorithmError
         When there are too few common pixels.
     """
-    science, frame, measure, _ = _sample(data, sky, mask, sky_mask, objmask, level, sampling)
-    left = measure(science - frame)
-    return SkyMatch(left.level, 0.0, left.std, 1, left.n, _share(level, left, science))
+    found = _sampled(data, sky, masks, level).match(1.0, 1)
+    return replace(found, value=found.residual, residual=0.0)
 
 
 def sky_residual(
     data: PlaneSource,
     sky: PlaneSource,
-    mask: PlaneSource | None = None,
-    sky_mask: PlaneSource | None = None,
-    objmask: PlaneSource | None = None,
-    *,
+    *masks: PlaneSource | None,
     factor: float = 1.0,
     level: LevelKind = "peak",
 ) -> SkyMatch:
@@ -213,7 +193,7 @@ def sky_residual(
 
     Parameters
     ----------
-    data, sky, mask, sky_mask, objmask, level
+    data, sky, *masks, level
         As for `sky_factor`.
     factor : float
         What the sky frame is multiplied by.
@@ -228,96 +208,84 @@ def sky_residual(
     AlgorithmError
         When there are too few common pixels.
     """
-    science, frame, measure, _ = _sample(data, sky, mask, sky_mask, objmask, level, None, thin=4)
-    left = measure(science - frame.dtype.type(factor) * frame)
-    return SkyMatch(factor, left.level, left.std, 1, left.n, _share(level, left, science))
+    # A smaller sample is enough for a level that is only reported.
+    return _sampled(data, sky, masks, level, thin=4).match(factor, 1)
 
 
-def _sample(
+@dataclass(frozen=True, slots=True)
+class _Sample:
+    """Pixels that are usable in a science frame and in its sky.
+
+    Attributes
+    ----------
+    science, sky : ndarray, shape (n,), or (boxes, n) with NaN where not usable
+        Values of the same pixels of both frames.
+    sky_pixels : ndarray, shape (n,)
+        Values of the sky frame whose level a factor refers to.
+    level : {"peak", "median", "faint", "boxes"}
+        How levels are measured.
+    """
+
+    science: Floats
+    sky: Floats
+    sky_pixels: Floats
+    level: LevelKind
+
+    def left(self, factor: float) -> Background:
+        """Measure the level that is left when the sky is subtracted with a factor."""
+        return _LEVELS[self.level](self.science - self.sky.dtype.type(factor) * self.sky)
+
+    def match(self, factor: float, rounds: int) -> SkyMatch:
+        """Return what a factor leaves."""
+        left = self.left(factor)
+        usable = max(int(np.isfinite(self.science).sum()), 1)
+        share = left.n / usable if self.level == "boxes" else 1.0
+        return SkyMatch(factor, left.level, left.std, rounds, left.n, share)
+
+
+def _sampled(
     data: PlaneSource,
     sky: PlaneSource,
-    mask: PlaneSource | None,
-    sky_mask: PlaneSource | None,
-    objmask: PlaneSource | None,
+    masks: tuple[PlaneSource | None, ...],
     level: LevelKind,
-    sampling: int | None,
     thin: int = 1,
-) -> tuple[Floats, Floats, Callable[[Floats], Background], Callable[[], Background]]:
-    """Sample both frames at the same places, with ways to measure levels and the sky frame's own level.
-
-    A sample ``thin`` times as small is enough for a level that is only reported.
-    """
+) -> _Sample:
+    """Sample both frames at the same pixels, one in ``thin`` of those usually taken."""
     if data.shape != sky.shape:
         raise AlgorithmError("Science and sky frame differ in shape", found=data.shape, expected=sky.shape)
-    if sampling is not None:
-        if level != "peak":
-            raise ParameterError(
-                "A strided sample goes with the peak of the distribution only",
-                item="level",
-                found=level,
-                expected="peak",
-            )
-        return _strided_sample(data, sky, mask, sky_mask, objmask, sampling)
     if level in ("faint", "boxes"):
-        return _box_sample(data, sky, mask, sky_mask, objmask, level, thin)
+        return _box_sample(data, sky, masks, level, thin)
     pieces = []
     step = max(1, round(thin * math.prod(data.shape) / _SAMPLES))
     for row, column in lattice(step):
         cut = (slice(row, None, step), slice(column, None, step))
-        some, some_sky, good = _usable(cut, data, sky, mask, sky_mask, objmask)
+        some, some_sky, good = _usable(cut, data, sky, masks)
         pieces.append((some[good], some_sky[good]))
-    science = np.concatenate([piece[0] for piece in pieces])
-    frame = np.concatenate([piece[1] for piece in pieces])
-    measure = level_of if level == "peak" else _median_level
-    return science, frame, measure, partial(measure, frame)
+    science, frame = (np.concatenate(parts) for parts in zip(*pieces, strict=True))
+    return _Sample(science, frame, frame, level)
 
 
 def _usable(
-    cut: Section, data: PlaneSource, sky: PlaneSource, *flags: PlaneSource | None
+    cut: Section, data: PlaneSource, sky: PlaneSource, masks: tuple[PlaneSource | None, ...]
 ) -> tuple[Floats, Floats, NDArray[np.bool_]]:
     """Read a part of frame and sky, and find where both are numbers without flags."""
     some, some_sky = data[cut], sky[cut]
     good = np.isfinite(some) & np.isfinite(some_sky)
-    for plane in flags:
+    for plane in masks:
         if plane is not None:
             good &= plane[cut] == 0
     return some, some_sky, good
 
 
-def _strided_sample(
-    data: PlaneSource,
-    sky: PlaneSource,
-    mask: PlaneSource | None,
-    sky_mask: PlaneSource | None,
-    objmask: PlaneSource | None,
-    sampling: int,
-) -> tuple[Floats, Floats, Callable[[Floats], Background], Callable[[], Background]]:
-    some, some_sky, good = _usable(_ALL, data, sky, mask, None, objmask)
-
-    def measure(values: Floats) -> Background:
-        # The sample is already one in `sampling`; only the fit takes one in `sampling` again.
-        return strided_level(values.astype(np.float64), sampling)
-
-    flags = None if sky_mask is None else sky_mask[_ALL]
-    base = partial(measure_background, some_sky, flags, sampling=sampling)
-    return some[good][::sampling], some_sky[good][::sampling], measure, base
-
-
-def _median_level(values: Floats) -> Background:
-    return measure_background(values, gaussfit=False)
-
-
 def _box_sample(
     data: PlaneSource,
     sky: PlaneSource,
-    mask: PlaneSource | None,
-    sky_mask: PlaneSource | None,
-    objmask: PlaneSource | None,
+    masks: tuple[PlaneSource | None, ...],
     level: LevelKind,
     thin: int,
-) -> tuple[Floats, Floats, Callable[[Floats], Background], Callable[[], Background]]:
+) -> _Sample:
     ny, nx = (size // _BOX for size in data.shape)
-    if ny * nx < 25:
+    if ny * nx < _LEAST_BOXES:
         raise AlgorithmError(
             f'The frame is too small for the level "{level}"',
             found=data.shape,
@@ -326,23 +294,22 @@ def _box_sample(
     # Half of the rows and half of the columns: the boxes' medians need no more.
     step = 2 * math.isqrt(thin)
     cut = (slice(0, ny * _BOX, step), slice(0, nx * _BOX, step))
-    some, some_sky, good = _usable(cut, data, sky, mask, sky_mask, objmask)
+    some, some_sky, good = _usable(cut, data, sky, masks)
 
     def boxes(part: Floats) -> Floats:
         part = np.where(good, part, np.nan).reshape(ny, _BOX // step, nx, _BOX // step)
         return part.transpose(0, 2, 1, 3).reshape(ny * nx, -1)
 
     science, frame = boxes(some), boxes(some_sky)
-    # A box that is mostly masked has no median worth comparing.
+    # A box that is mostly masked has no useful median.
     enough = np.isfinite(science).mean(axis=1) > 0.3
-    if enough.sum() < 25:
+    if enough.sum() < _LEAST_BOXES:
         raise AlgorithmError(
             f'Too few boxes with unmasked pixels for the level "{level}"',
             found=int(enough.sum()),
-            expected=">= 25",
+            expected=f">= {_LEAST_BOXES}",
         )
-    measure = _faint_level if level == "faint" else _box_level
-    return science[enough], frame[enough], measure, lambda: level_of(some_sky[good])
+    return _Sample(science[enough], frame[enough], some_sky[good], level)
 
 
 def _faint_level(values: Floats) -> Background:
@@ -401,5 +368,9 @@ def _faintest(boxes: _Boxes) -> tuple[float, float]:
     return float(np.mean(boxes.median[order]) - noise * np.mean(expected)), std
 
 
-def _share(level: LevelKind, left: Background, science: Floats) -> float:
-    return left.n / max(int(np.isfinite(science).sum()), 1) if level == "boxes" else 1.0
+_LEVELS: Final[Mapping[LevelKind, Callable[[Floats], Background]]] = {
+    "peak": level_of,
+    "median": clipped_level,
+    "faint": _faint_level,
+    "boxes": _box_level,
+}

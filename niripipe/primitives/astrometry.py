@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,15 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BeforeValidator
 
-from niripipe.algorithms import register
 from niripipe.algorithms.filter_magnitudes import MISSING, filter_magnitudes
-from niripipe.algorithms.register import Registration, Sources
-from niripipe.astrodata import FAIL, AstroData, with_affine
+from niripipe.algorithms.match import match_sources
+from niripipe.algorithms.register import Registration, Sources, pair_sources
+from niripipe.algorithms.vote import brightest_first
+from niripipe.astrodata import AstroData, with_affine
 from niripipe.errors import InputError
 from niripipe.logutils import get_logger
 from niripipe.primitives import catalogue_client
 from niripipe.primitives.base import Outcome, PrimitivesBase, primitive, skipped
 from niripipe.primitives.geometry import require_sky_mapping
+from niripipe.primitives.objcat import sources, update_world
 from niripipe.primitives.params import Field, Params, nearest
 
 __all__ = ["Astrometry"]
@@ -28,9 +31,6 @@ Floats = NDArray[np.float64]
 
 _CATALOGUE_ERROR = 0.08
 """Error of a catalogue position per axis, arcsec: that of 2MASS (Skrutskie et al. 2006, AJ 131, 1163)."""
-
-_TRUNCATED = 4 | 8 | 16
-"""SExtractor's flags: saturated, truncated by the edge, aperture incomplete."""
 
 
 def _source(value: Any) -> Any:
@@ -161,7 +161,7 @@ class Astrometry(PrimitivesBase):
             matrix, offset = found.matrix()
             # The registration speaks of arcsec in array order, a WCS of pixels (x, y).
             ext.sky_mapping = with_affine(ext.sky_mapping, matrix[::-1, ::-1], offset[::-1] / scale)
-            _update_world(frame)
+            update_world(frame)
         residuals = _assign(frame, params.final, scale)
         if not accepted:
             reason = _why_left(found, params) + f"; {len(residuals)} sources identified where they are"
@@ -249,14 +249,16 @@ def _matched(frame: AstroData, params: DetermineAstrometricSolutionParams, scale
     margin = params.initial / scale
     inside = (x > -margin) & (x < nx - 1 + margin) & (y > -margin) & (y < ny - 1 + margin)
     x, y, flux = x[inside], y[inside], flux[inside]
-    objects = _objects(frame, max(2 * len(x), min(10, len(frame[0].OBJCAT))), scale)
+    objects = _objects(frame, max(2 * len(x), 10), scale)
     reference = Sources(
         x * scale,
         y * scale,
-        flux=_on_scale_of(flux, objects.flux),
-        error=np.full(len(x), _CATALOGUE_ERROR),
+        _on_scale_of(flux, objects.flux),
+        np.full(len(x), np.nan),
+        np.full(len(x), _CATALOGUE_ERROR),
+        np.zeros(len(x), bool),
     )
-    return register.match_sources(
+    return match_sources(
         objects,
         reference,
         search_radius=params.initial,
@@ -284,34 +286,10 @@ def _reference(frame: AstroData) -> tuple[Floats, Floats, Floats]:
 
 
 def _objects(frame: AstroData, number: int, scale: float) -> Sources:
-    """Return the brightest objects; fainter ones than the catalogue reaches are accidents in waiting."""
-    table = frame[0].OBJCAT
-    flux = np.asarray(table["FLUX_AUTO"], float)
-    order = np.argsort(-np.nan_to_num(flux), kind="stable")[:number]
-    flags, bits = np.asarray(table["FLAGS"], int), np.asarray(table["IMAFLAGS_ISO"], int)
-    x, y = _positions(table)
-    return Sources(
-        x * scale,
-        y * scale,
-        flux=flux,
-        flux_error=np.asarray(table["FLUXERR_AUTO"], float),
-        error=_errors(table) * scale,
-        suspect=(flags & _TRUNCATED != 0) | (bits & int(FAIL) != 0),
-    ).take(order)
-
-
-def _positions(table: Any) -> tuple[Floats, Floats]:
-    """Return 0-based positions, the windowed ones where the catalogue has them."""
-    names = ("XWIN_IMAGE", "YWIN_IMAGE") if "XWIN_IMAGE" in table.colnames else ("X_IMAGE", "Y_IMAGE")
-    x, y = (np.asarray(table[name], float) - 1 for name in names)
-    return x, y
-
-
-def _errors(table: Any) -> Floats:
-    if "ERRWIN_IMAGE" in table.colnames:
-        return np.asarray(table["ERRWIN_IMAGE"], float)
-    sum_of_squares: Floats = np.asarray(table["ERRX2_IMAGE"], float) + np.asarray(table["ERRY2_IMAGE"], float)
-    return np.asarray(np.sqrt(0.5 * sum_of_squares), np.float64)
+    """Return the brightest objects, in arcsec; those fainter than the catalogue would match by accident."""
+    found = sources(frame)
+    found = replace(found, x=found.x * scale, y=found.y * scale, error=found.error * scale)
+    return found.take(brightest_first(found.flux)[:number])
 
 
 def _on_scale_of(flux: Floats, other: Any) -> Floats:
@@ -329,12 +307,6 @@ def _why_left(found: Registration, params: DetermineAstrometricSolutionParams) -
     return found.reason.replace("pixel", "arcsec")
 
 
-def _update_world(frame: AstroData) -> None:
-    catalogue, wcs = frame[0].OBJCAT, frame[0].sky_mapping
-    ra, dec = wcs.all_pix2world(catalogue["X_IMAGE"], catalogue["Y_IMAGE"], 1)
-    catalogue["X_WORLD"], catalogue["Y_WORLD"] = ra, dec
-
-
 def _assign(frame: AstroData, radius: float, scale: float) -> Floats:
     """Give sources the numbers and magnitudes of their references.
 
@@ -347,14 +319,14 @@ def _assign(frame: AstroData, radius: float, scale: float) -> Floats:
     wcs = require_sky_mapping(frame)
     for name in ("REF_NUMBER", "REF_MAG", "REF_MAG_ERR"):
         catalogue[name] = np.full(len(catalogue), -999, dtype=catalogue[name].dtype)
-    x, y = _positions(catalogue)
+    objects = sources(frame)
     lon, lat = np.asarray(table["RAJ2000"], float), np.asarray(table["DEJ2000"], float)
     ref_x, ref_y = wcs.all_world2pix(lon, lat, 0)
-    here, there = register.pair_sources(x, y, ref_x, ref_y, radius / scale)
+    here, there = pair_sources(objects.x, objects.y, ref_x, ref_y, radius / scale)
     catalogue["REF_NUMBER"][here] = np.asarray(table["Id"])[there]
     catalogue["REF_MAG"][here] = np.asarray(table["filtermag"])[there]
     catalogue["REF_MAG_ERR"][here] = np.asarray(table["filtermag_err"])[there]
-    ra, dec = wcs.all_pix2world(x[here], y[here], 0)
+    ra, dec = wcs.all_pix2world(objects.x[here], objects.y[here], 0)
     return np.column_stack(_apart(lon[there], lat[there], ra, dec))
 
 

@@ -265,12 +265,12 @@ class Bookkeeping(PrimitivesBase):
         """
         here = {_original(frame) for frame in frames}
         there = {_original(frame) for frame in self.streams.get(params.source, [])}
-        strangers = sorted(here ^ there)
-        if strangers:
+        different = sorted(here ^ there)
+        if different:
             raise InputError(
                 f"The recipe needs the same frames in its stream and in {params.source!r}",
                 item="files",
-                found=f"in one of the two only: {', '.join(strangers)}",
+                found=f"in one of the two only: {', '.join(different)}",
                 expected="frames that each show the object and serve as sky for the others",
                 remedy="Use the recipe reduce, or give dithered frames of one field only.",
             )
@@ -418,7 +418,8 @@ def _transfer(frame: AstroData, source: AstroData, attribute: str) -> None:
     elif attribute in source.tables:
         setattr(frame, attribute, getattr(source, attribute).copy())
     elif attribute in ("data", "mask", "variance") or attribute in other.exposed:
-        ext.take_over(attribute, other)
+        values = other.read(attribute)
+        setattr(ext, attribute, None if values is None else values.copy())
     else:
         raise ParameterError(
             "The source has no such attribute",

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from niripipe.algorithms.grouping import angular_separation
 from niripipe.errors import DataError, InputError, ParameterError
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ VIZIER: Final = "https://vizier.cds.unistra.fr/viz-bin/votable"
 """VizieR's interface for VOTables (Centre de Donnees astronomiques de Strasbourg)."""
 
 _CHUNK = 1 << 16
+_MAX_BYTES = 20_000_000
 _AGENT = "niripipe (astronomical data reduction)"
 
 
@@ -107,7 +109,6 @@ def cone_search(
     server: str = VIZIER,
     timeout: float = 30.0,
     max_rows: int = 5000,
-    max_bytes: int = 20_000_000,
 ) -> Table:
     """Ask a VizieR server for the sources of a catalogue around a position.
 
@@ -123,8 +124,8 @@ def cone_search(
         Address of the interface, ``http`` or ``https``; `VIZIER` or one of its mirrors.
     timeout : float
         Seconds that the whole answer may take.
-    max_rows, max_bytes : int
-        Limits of the answer; more rows are not asked for, more bytes not read.
+    max_rows : int
+        More are not asked for. More than 20 MB are not read.
 
     Returns
     -------
@@ -143,7 +144,7 @@ def cone_search(
         raise ParameterError(
             "There is no such catalogue", item="source", found=name, expected=", ".join(CATALOGUES)
         )
-    body = _fetch(_address(server, catalogue, (ra, dec), radius, max_rows), timeout, max_bytes)
+    body = _fetch(_address(server, catalogue, (ra, dec), radius, max_rows), timeout)
     return standard_table(_parsed(body, server), name=name, epoch=catalogue.epoch)
 
 
@@ -260,9 +261,9 @@ def near(table: Table, ra: float, dec: float, radius: float, when: datetime | No
         A copy of these rows, Id from 1.
     """
     lon, lat = _at(table, when)
-    apart = _separation(lon, lat, ra, dec)
-    chosen = table[apart <= radius]
-    chosen["RAJ2000"], chosen["DEJ2000"] = lon[apart <= radius], lat[apart <= radius]
+    inside = angular_separation((lon, lat), (ra, dec)) <= radius
+    chosen = table[inside]
+    chosen["RAJ2000"], chosen["DEJ2000"] = lon[inside], lat[inside]
     chosen["Id"] = np.arange(1, len(chosen) + 1)
     if when is not None and "EPOCH" in chosen.meta:
         chosen.meta["EPOCH"] = _year(when)
@@ -285,15 +286,6 @@ def _at(table: Table, when: datetime | None) -> tuple[NDArray[np.float64], NDArr
 def _year(when: datetime) -> float:
     start = datetime(when.year, 1, 1, tzinfo=when.tzinfo)
     return when.year + (when - start).total_seconds() / (365.25 * 86400)
-
-
-def _separation(
-    lon: NDArray[np.float64], lat: NDArray[np.float64], ra: float, dec: float
-) -> NDArray[np.float64]:
-    """Angle to a position, degrees, by the haversine formula, which keeps its digits at small angles."""
-    a, b, a0, b0 = np.deg2rad(lon), np.deg2rad(lat), np.deg2rad(ra), np.deg2rad(dec)
-    half = np.sin((b - b0) / 2) ** 2 + np.cos(b) * np.cos(b0) * np.sin((a - a0) / 2) ** 2
-    return np.asarray(np.rad2deg(2 * np.arcsin(np.sqrt(np.clip(half, 0, 1)))))
 
 
 def _measurements() -> dict[str, tuple[str, ...]]:
@@ -367,7 +359,7 @@ def _address(
     return f"{server}?{urlencode(query, quote_via=quote)}"
 
 
-def _fetch(address: str, timeout: float, max_bytes: int) -> bytes:
+def _fetch(address: str, timeout: float) -> bytes:
     """Return the body of an answer, within limits of time and size."""
     from http.client import HTTPException
     from urllib.error import HTTPError
@@ -381,8 +373,10 @@ def _fetch(address: str, timeout: float, max_bytes: int) -> bytes:
             while chunk := answer.read1(_CHUNK):
                 size += len(chunk)
                 parts.append(chunk)
-                if size > max_bytes:
-                    raise _unusable(address, f"more than {max_bytes} bytes", "a smaller radius or fewer rows")
+                if size > _MAX_BYTES:
+                    raise _unusable(
+                        address, f"more than {_MAX_BYTES} bytes", "a smaller radius or fewer rows"
+                    )
                 if time.monotonic() > deadline:
                     raise _unusable(
                         address, f"{size} bytes in {timeout:g} s", "the answer within the time-out"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -77,8 +76,8 @@ class Lists(PrimitivesBase):
     """Lists of frames that outlive a reduction, in the output folder.
 
     A list holds frames of one purpose and one `group_id`. The list's file is only ever appended to, a line at
-    a time, so that several processes may add to it; frames are files ``<root>_<purpose>.fits`` beside it.
-    Removing the files or the list's file forgets the list.
+    a time, so that several processes may add to it; frames are files ``<root>_<purpose>.fits`` in the same
+    folder. Removing the files or the list's file forgets the list.
     """
 
     @primitive(renames=False)
@@ -121,19 +120,19 @@ class Lists(PrimitivesBase):
         groups = {frame.group_id() for frame in frames}
         at_hand = {_original(frame): frame for frame in frames}
         entries = [e for e in self._entries() if e.purpose == purpose and e.group in groups]
-        collected, listed = [], set()
+        collected = []
         for entry in entries:
-            listed.add(entry.original)
             frame = at_hand.get(entry.original) or self._reopened(entry)
             if frame is not None:
                 collected.append(frame)
         # Frames that were never added have come last.
+        listed = {entry.original for entry in entries}
         collected += [frame for frame in frames if _original(frame) not in listed]
         if params.max_frames is not None:
             collected = collected[-params.max_frames :]
-        log.stdinfo(
-            "%s: %d frames, %d of them from earlier", purpose, len(collected), _strangers(collected, frames)
-        )
+        own = {id(frame) for frame in frames}
+        earlier = sum(id(frame) not in own for frame in collected)
+        log.stdinfo("%s: %d frames, %d of them from earlier", purpose, len(collected), earlier)
         return collected
 
     @primitive(renames=False)
@@ -175,22 +174,14 @@ def _original(frame: AstroData) -> str:
     return str(frame.phu.get("ORIGNAME") or frame.orig_filename or frame.filename)
 
 
-def _strangers(collected: list[AstroData], frames: list[AstroData]) -> int:
-    own = {id(frame) for frame in frames}
-    return sum(id(frame) not in own for frame in collected)
-
-
 def _append(path: Path, entries: Iterable[_Entry]) -> None:
     text = "".join(json.dumps(asdict(entry), sort_keys=True) + "\n" for entry in entries)
     if not text:
         return
     try:
         # A single write at the end of the file: lines of two processes do not mix.
-        handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-        try:
-            os.write(handle, text.encode())
-        finally:
-            os.close(handle)
+        with path.open("ab", buffering=0) as file:
+            file.write(text.encode())
     except OSError as error:
         raise StorageError("The list cannot be written", file=path, found=error.strerror) from None
 

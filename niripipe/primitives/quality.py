@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from niripipe.algorithms import background, quality
-from niripipe.algorithms.quality import CC_LIMITS, IQ_LIMITS, CloudCover, Conditions, ImageQuality
+from niripipe.algorithms import background, conditions, quality
+from niripipe.algorithms.conditions import CC_LIMITS, IQ_LIMITS, Conditions
+from niripipe.algorithms.quality import CloudCover, ImageQuality
 from niripipe.astrodata import AstroData
 from niripipe.astrodata.fits_write import atomic_file
 from niripipe.errors import AlgorithmError
@@ -104,7 +105,7 @@ class Quality(PrimitivesBase):
         limits of the percentiles 20, 50 and 80 are one and the same, so that a sky that meets them is
         reported as ``20/50/80``, and only a brighter one as 100.
 
-        Where the sky was subtracted the level is what was subtracted plus what is left, and SKYLEVEL in
+        Where the sky was subtracted the level is the one subtracted plus the remaining one, and SKYLEVEL in
         the extension, which holds the former, stays.
         """
         _forget(frame, _BG_KEYS)
@@ -114,9 +115,8 @@ class Quality(PrimitivesBase):
             level, std = _sky_level(frame)
         except AlgorithmError as error:
             return skipped(str(error))
-        unit = "ADU" if frame.is_in_adu() else "electron"
-        frame.phu.set("SKYLEVEL", round(level, 3), f"Sky level ({unit})")
-        _record_brightness(frame, level, std, unit)
+        frame.phu.set("SKYLEVEL", round(level, 3), f"Sky level ({_unit(frame)})")
+        _record_brightness(frame, level, std)
         return None
 
     @primitive(stamp="MEASRECC", repeatable=True)
@@ -205,8 +205,10 @@ def _record_image_quality(frame: AstroData, found: ImageQuality, scale: float, a
     wavelength = frame.effective_wavelength(output_units="micrometers")
     if wavelength is not None and found.zenith_fwhm is not None and found.zenith_fwhm_std is not None:
         error = found.zenith_fwhm_std / math.sqrt(found.n)
-        limits = IQ_LIMITS[quality.nearest_band(wavelength)]
-        _record_band(frame, "IQ", quality.conditions(found.zenith_fwhm, error, limits), frame.requested_iq())
+        limits = IQ_LIMITS[conditions.nearest_band(wavelength)]
+        _record_band(
+            frame, "IQ", conditions.to_conditions(found.zenith_fwhm, error, limits), frame.requested_iq()
+        )
 
 
 def _adaptive_conditions(frame: AstroData) -> Conditions | None:
@@ -214,7 +216,7 @@ def _adaptive_conditions(frame: AstroData) -> Conditions | None:
     if seeing is None or airmass is None:
         log.warning("%s: without an estimate of the seeing there is no IQ band", frame.filename)
         return None
-    return quality.conditions(seeing * airmass**-0.6, 0.0, IQ_LIMITS["AO"])
+    return conditions.to_conditions(seeing * airmass**-0.6, 0.0, IQ_LIMITS["AO"])
 
 
 def _record_strehl(frame: AstroData, found: ImageQuality, scale: float) -> None:
@@ -233,18 +235,7 @@ def _record_strehl(frame: AstroData, found: ImageQuality, scale: float) -> None:
 
 def _why_no_star(catalogue: Any, adaptive: bool) -> str:
     """Say how many sources passed each of the tests that decide about good stars."""
-    snr_limit = 25 if adaptive else 50
-    width, flux = np.asarray(catalogue["PROFILE_FWHM"]), np.asarray(catalogue["FLUX_AUTO"])
-    ellipticity = np.asarray(catalogue["ELLIPTICITY"])
-    tests = {
-        "measurable": width > 0,
-        "round": (ellipticity > 0) & (ellipticity < 0.5),
-        f"above S/N {snr_limit}": flux > snr_limit * np.asarray(catalogue["FLUXERR_AUTO"]),
-        "unflagged": np.asarray(catalogue["NIMAFLAGS_ISO"]) <= 0.02 * np.asarray(catalogue["ISOAREA_IMAGE"]),
-        "with EE50 > FWHM": np.asarray(catalogue["PROFILE_EE50"]) > width,
-    }
-    if not adaptive:
-        tests["star-like"] = np.asarray(catalogue["CLASS_STAR"]) > 0.8
+    tests = quality.star_tests(catalogue, adaptive_optics=adaptive)
     passed = ", ".join(f"{int(np.count_nonzero(ok))} {what}" for what, ok in tests.items())
     return f"none of {len(catalogue)} sources is a good star ({passed})"
 
@@ -255,15 +246,19 @@ def _sky_level(frame: AstroData) -> tuple[float, float]:
     found = background.measure_background(ext.read("data"), ext.read("mask"), ext.read("OBJMASK"))
     if {"SUBSKY", "SUBSKYBG"} & set(frame.phu) and "SKYLEVEL" in ext.hdr:
         return float(ext.hdr["SKYLEVEL"]) + found.level, found.std
-    unit = "ADU" if frame.is_in_adu() else "electron"
-    ext.hdr.set("SKYLEVEL", round(found.level, 3), f"Sky level ({unit})")
+    ext.hdr.set("SKYLEVEL", round(found.level, 3), f"Sky level ({_unit(frame)})")
     return found.level, found.std
 
 
-def _record_brightness(frame: AstroData, level: float, std: float, unit: str) -> None:
-    scale, exposure = frame.pixel_scale(), frame.exposure_time()
+def _unit(frame: AstroData) -> str:
+    return "ADU" if frame.is_in_adu() else "electron"
+
+
+def _record_brightness(frame: AstroData, level: float, std: float) -> None:
+    scale, exposure, unit = frame.pixel_scale(), frame.exposure_time(), _unit(frame)
+    measured = f"{frame.filename}: sky level {level:.1f} +/- {std:.1f} {unit}"
     if scale is None or not exposure:
-        log.stdinfo("%s: sky level %.1f +/- %.1f %s", frame.filename, level, std, unit)
+        log.stdinfo("%s", measured)
         return
     sky = quality.sky_brightness(
         level,
@@ -272,15 +267,7 @@ def _record_brightness(frame: AstroData, level: float, std: float, unit: str) ->
         pixel_scale=scale,
         zero_point=frame[0].nominal_photometric_zeropoint(),
     )
-    log.stdinfo(
-        "%s: sky level %.1f +/- %.1f %s, %.1f %s/s/arcsec^2",
-        frame.filename,
-        level,
-        std,
-        unit,
-        sky.flux,
-        unit,
-    )
+    log.stdinfo("%s, %.1f %s/s/arcsec^2", measured, sky.flux, unit)
     if "DARKCORR" not in frame.phu:
         log.warning("%s: no dark was subtracted, so that the level is not the sky's alone", frame.filename)
     if sky.magnitude is None or sky.magnitude_error is None:
@@ -289,7 +276,7 @@ def _record_brightness(frame: AstroData, level: float, std: float, unit: str) ->
     frame.phu.set("BGMAG", round(sky.magnitude, 4), "Sky brightness (mag/arcsec^2)")
     frame.phu.set("BGMAGERR", round(sky.magnitude_error, 4), "From the scatter of the pixels (mag/arcsec^2)")
     name = frame.filter_name(pretty=True)
-    found = quality.sky_conditions(name, sky.magnitude, sky.magnitude_error)
+    found = conditions.sky_conditions(name, sky.magnitude, sky.magnitude_error)
     _record_band(frame, "BG", found, frame.requested_bg())
 
 
@@ -307,7 +294,7 @@ def _why_no_zero_point(frame: AstroData) -> str:
 
 
 def _record_zero_point(frame: AstroData, found: CloudCover, dimming: float) -> None:
-    hdr, unit = frame[0].hdr, "ADU" if frame.is_in_adu() else "electron"
+    hdr, unit = frame[0].hdr, _unit(frame)
     here = found.zero_point - dimming + 2.5 * math.log10(float(frame.exposure_time()))
     hdr.set("MEANZP", round(found.zero_point, 5), f"Magnitude of 1 {unit}/s at airmass 1")
     hdr.set("MEANZPER", round(found.error, 5), "Standard error of MEANZP (mag)")
@@ -325,7 +312,7 @@ def _record_zero_point(frame: AstroData, found: CloudCover, dimming: float) -> N
         log.stdinfo("%s: no nominal zero point for this filter and camera: no cloud", frame.filename)
         return
     frame.phu.set("CLOUDEXT", round(found.cloud, 4), "Extinction by cloud (mag)")
-    band = quality.conditions(found.cloud, found.std, CC_LIMITS)
+    band = conditions.to_conditions(found.cloud, found.std, CC_LIMITS)
     _record_band(frame, "CC", band, frame.requested_cc(), every=True)
 
 

@@ -150,7 +150,7 @@ class Sky(PrimitivesBase):
             return frames
         found = grouping.classify(
             fields.exposures(frames, params.ref_obj, params.ref_sky),
-            grouping.group_frames(len(frames), fields.overlaps(frames, params.frac_FOV)),
+            grouping.group_frames(fields.overlaps(frames, params.frac_FOV)),
             target=fields.target(frames[0]),
         )
         for warning in found.warnings:

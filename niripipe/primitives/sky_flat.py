@@ -36,9 +36,9 @@ class SkyFlat(PrimitivesBase):
     def stackSkyFlats(self, frames: list[AstroData], params: StackSkyFlatsParams) -> list[AstroData]:
         """Combine dithered frames into one, leaving out the objects in each.
 
-        Bad pixels and objects stay apart: the inputs' masks are not changed, a detector defect keeps bit 1
-        in the product, and a pixel on which every frame shows an object gets bit 16 (no data), because its
-        response was not seen. SKYFLAT in the PHU says how the product was made, SKYFLATN in the extension
+        Bad pixels and objects are not mixed up: the inputs' masks are not changed, a detector defect keeps
+        bit 1 in the product, and a pixel on which every frame shows an object gets bit 16 (no data), because
+        its response was not seen. SKYFLAT in the PHU says how the product was made, SKYFLATN in the extension
         header how many pixels no frame shows free of objects. (DRAGONS marks objects as bad pixels in the
         frames; they cannot be told from defects afterwards.)
 

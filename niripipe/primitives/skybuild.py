@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -302,7 +301,7 @@ class SkyBuilder:
                 self._masks(),
                 method="reference",
                 section=where,
-                run=partial(map_items, threads=self.threads),
+                threads=self.threads,
             )
         except AlgorithmError:
             # Objects and galaxies may leave two frames without a pixel in common.

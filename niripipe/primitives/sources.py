@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from niripipe.algorithms import detect, morphology, resample
 from niripipe.astrodata import DQ, AstroData
@@ -70,38 +69,11 @@ class TransferObjectMaskParams(Params):
     dilation: float = Field(1.5, ge=0, description="radius by which the mask is grown afterwards, pixels")
 
 
-_Found = tuple[NDArray[np.uint8], NDArray[np.void] | None]
-
-
-def _detect(frame: AstroData, params: DetectSourcesParams) -> _Found:
-    """Find the sources of a frame: their mask, and the catalogue if it is wanted."""
-    ext = frame[0]
-    sky = ext.sky_mapping if params.catalogue else None
-    found = detect.detect_sources(
-        ext.read_once("data"),
-        ext.read_once("mask") if params.mask else None,
-        detect_minarea=params.detect_minarea,
-        detect_thresh=params.detect_thresh,
-        analysis_thresh=params.analysis_thresh,
-        deblend_mincont=params.deblend_mincont,
-        phot_min_radius=params.phot_min_radius,
-        back_size=params.back_size,
-        back_filtersize=params.back_filtersize,
-        bad_bits=params.replace_flags,
-        gain=float(ext.gain()),
-        pix2world=None if sky is None else lambda x, y: sky.all_pix2world(x, y, 0),
-        pixel_scale=ext.pixel_scale(),
-        measure=params.catalogue,
-        enough=params.enough,
-    )
-    return found.objmask, found.catalogue if params.catalogue else None
-
-
 class Sources(PrimitivesBase):
     """Source detection and object masks."""
 
-    @primitive(stamp="DETECSRC", repeatable=True, beforehand=_detect)
-    def detectSources(self, frame: AstroData, params: DetectSourcesParams, found: _Found) -> None:
+    @primitive(stamp="DETECSRC", repeatable=True)
+    def detectSources(self, frame: AstroData, params: DetectSourcesParams) -> None:
         """Find the sources of a frame and measure them: OBJCAT (table) and OBJMASK (1 in a source).
 
         Thresholds refer to one background rms of the whole frame. Positions in OBJCAT are 1-based;
@@ -118,11 +90,29 @@ class Sources(PrimitivesBase):
         AlgorithmError
             The frame has no usable pixel, or more sources than can be separated.
         """
-        mask, catalogue = found
         ext = frame[0]
-        ext.OBJMASK = mask
-        if catalogue is not None:
-            ext.OBJCAT = catalogue
+        mask = ext.plane("mask") if params.mask else None
+        sky = ext.sky_mapping if params.catalogue else None
+        found = detect.detect_sources(
+            ext.plane("data")[:],
+            None if mask is None else mask[:],
+            detect_minarea=params.detect_minarea,
+            detect_thresh=params.detect_thresh,
+            analysis_thresh=params.analysis_thresh,
+            deblend_mincont=params.deblend_mincont,
+            phot_min_radius=params.phot_min_radius,
+            back_size=params.back_size,
+            back_filtersize=params.back_filtersize,
+            bad_bits=params.replace_flags,
+            gain=float(ext.gain()),
+            pix2world=None if sky is None else lambda x, y: sky.all_pix2world(x, y, 0),
+            pixel_scale=ext.pixel_scale(),
+            measure=params.catalogue,
+            enough=params.enough,
+        )
+        ext.OBJMASK = found.objmask
+        if params.catalogue:
+            ext.OBJCAT = found.catalogue
         elif "OBJCAT" in ext.tables:
             del ext.OBJCAT
         frame.phu.remove("DLOBJMSK", ignore_missing=True)
@@ -158,13 +148,14 @@ class Sources(PrimitivesBase):
             The source stream does not hold exactly one frame with an object mask.
         """
         source = self.streams.get(params.source or "", [])
-        if len(source) != 1 or source[0][0].read("OBJMASK") is None:
+        objects = source[0][0].read("OBJMASK") if len(source) == 1 else None
+        if objects is None:
             raise ParameterError(
                 "The source stream must hold one frame with an object mask",
                 item="transferObjectMask:source",
                 found=f"{params.source!r} with {len(source)} frames",
             )
-        plane = source[0][0].read("OBJMASK").astype(np.float32)
+        plane = objects.astype(np.float32)
 
         def transfer(frame: AstroData) -> None:
             mapping = pixel_mapping(frame, source[0])

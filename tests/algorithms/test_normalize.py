@@ -30,7 +30,6 @@ def test_true_levels_are_recovered_whatever_the_masks_and_objects(method: str) -
     sky = rng.normal(0, 1, (5, 80, 80)) + 500 + np.linspace(0, 50, 80)
     factors, offsets = np.array([1, 1.2, 0.7, 1.01, 2.0]), np.array([0, 30, -200, 5, 1000.0])
     masks = [(rng.random((80, 80)) < 0.05).astype(np.uint16) for _ in range(5)]
-    objects = []
     frames = []
     for i in range(5):
         frame = (sky[i]).copy()
@@ -38,14 +37,14 @@ def test_true_levels_are_recovered_whatever_the_masks_and_objects(method: str) -
         covered[10 * i : 10 * i + 30, 20:70] = 1
         frame[covered > 0] += 4000
         frame[masks[i] > 0] = np.nan if i % 2 else 1e6
-        objects.append(covered)
+        masks[i] |= covered
         frames.append(frame.astype(np.float32))
     scaled = [(f * s).astype(np.float32) for f, s in zip(frames, factors, strict=True)]
     shifted = [(f + o).astype(np.float32) for f, o in zip(frames, offsets, strict=True)]
-    found = scale_factors(scaled, masks, objects=objects, method=method)  # type: ignore[arg-type]
+    found = scale_factors(scaled, masks, method=method)  # type: ignore[arg-type]
     assert found[0] == 1
     assert found * factors == pytest.approx(np.ones(5), abs=1e-3)
-    found = zero_offsets(shifted, masks, objects=objects, method=method)  # type: ignore[arg-type]
+    found = zero_offsets(shifted, masks, method=method)  # type: ignore[arg-type]
     assert found[0] == 0
     assert found + offsets == pytest.approx(np.zeros(5), abs=0.2)
 
@@ -54,13 +53,6 @@ def test_factors_relative_to_a_reference_are_not_biased_at_low_levels() -> None:
     rng = np.random.default_rng(8)
     frames = [(f * 10 + rng.normal(0, 10, (200, 200))).astype(np.float32) for f in (1.0, 2.0)]
     assert scale_factors(frames, method="reference")[1] == pytest.approx(0.5, abs=0.01)
-
-
-def test_a_reference_plane_can_be_given() -> None:
-    frames = [np.full((4, 4), level, np.float32) for level in (100, 50)]
-    reference = np.full((4, 4), 200, np.float32)
-    assert scale_factors(frames, method="reference", reference=reference).tolist() == pytest.approx([2, 4])
-    assert zero_offsets(frames, method="reference", reference=reference).tolist() == [100, 150]
 
 
 @pytest.mark.parametrize("method", ["pairwise", "reference"])
@@ -120,7 +112,7 @@ def test_the_median_is_exact(seed: int, n: int) -> None:
 
 
 @pytest.mark.parametrize("n", [50000, 50001, 200003])
-def test_the_median_of_many_values_is_exact_even_where_a_sample_misleads(n: int) -> None:
+def test_the_median_of_many_values_is_exact(n: int) -> None:
     rng = np.random.default_rng(n)
     smooth = rng.normal(100, 10, n).astype(np.float32)
     striped = smooth.copy()

@@ -7,18 +7,19 @@ from hypothesis import strategies as st
 from scipy.ndimage import convolve, maximum_filter
 from scipy.special import gammainc
 
-from niripipe.algorithms import register
-from niripipe.algorithms.register import (
-    Sources,
-    _over_square,
-    _surprise,
-    cross_correlation_shift,
-    match_sources,
-    pair_sources,
-)
+from niripipe.algorithms.correlate import cross_correlation_shift
+from niripipe.algorithms.match import _surprise, match_sources
+from niripipe.algorithms.register import Sources, pair_sources
+from niripipe.algorithms.vote import _over_square, vote
 from niripipe.errors import AlgorithmError, ParameterError
 
 SEARCH, MATCH = 42.7, 4.27
+
+
+def positions(x, y, error=0.1):
+    """Sources of equal flux."""
+    one = np.ones(len(x))
+    return Sources(x, y, one, 1e-3 * one, error * one, np.zeros(len(x), bool))
 
 
 def sky(rng, number, *, size=1024, margin=60):
@@ -42,6 +43,7 @@ def observe(rng, x, y, flux, *, size=1024, found=0.9, spurious=0.2, noise=300.0)
         np.r_[flux + rng.normal(0, noise, x.size), 10 ** rng.uniform(3, 4, extra)],
         np.full(x.size + extra, noise),
         np.r_[error, np.full(extra, 0.2)],
+        np.zeros(x.size + extra, bool),
     )
 
 
@@ -50,7 +52,7 @@ def test_the_golden_lists_give_the_mean_offset_of_their_thirty_pairs():
     frame = rng.uniform(0, 1024, (2, 40))
     moved = frame + np.array([[12.3], [-7.7]]) + rng.normal(0, 0.1, (2, 40))
     reference = np.hstack([moved[:, :30], rng.uniform(0, 1024, (2, 10))])
-    result = match_sources(Sources(*frame), Sources(*reference), search_radius=SEARCH, match_radius=MATCH)
+    result = match_sources(positions(*frame), positions(*reference), search_radius=SEARCH, match_radius=MATCH)
     assert result.accepted
     assert result.n_matched == 30
     assert result.dx == pytest.approx(12.29538, abs=1e-5)
@@ -113,7 +115,7 @@ def test_an_accepted_shift_is_never_wrong(number, case):
 
 def test_one_bright_star_is_believed_near_its_place_only_when_the_fluxes_agree():
     def one(x, flux):
-        return Sources(*(np.array([value]) for value in (x, 500.0, flux, 300.0, 0.02)))
+        return Sources(*(np.array([value]) for value in (x, 500.0, flux, 300.0, 0.02, False)))
 
     reference = one(500.0, 1e5)
     good = match_sources(one(497.0, 1.05e5), reference, search_radius=SEARCH, match_radius=MATCH)
@@ -128,14 +130,19 @@ def test_one_bright_star_is_believed_near_its_place_only_when_the_fluxes_agree()
         assert not result.accepted
         assert word in result.reason
     second = Sources(
-        *(np.array(pair) for pair in ((500.0, 510.0), (500.0, 490.0), (1e5, 9e4), (300.0,) * 2, (0.02,) * 2))
+        np.array([500.0, 510.0]),
+        np.array([500.0, 490.0]),
+        np.array([1e5, 9e4]),
+        np.full(2, 300.0),
+        np.full(2, 0.02),
+        np.zeros(2, bool),
     )
     assert not match_sources(one(497.0, 1e5), second, search_radius=SEARCH, match_radius=MATCH).accepted
 
 
 def test_without_sources_the_refusal_has_the_numbers():
-    none = Sources(np.zeros(0), np.zeros(0))
-    some = Sources(np.ones(4), np.arange(4.0))
+    none = positions(np.zeros(0), np.zeros(0))
+    some = positions(np.ones(4), np.arange(4.0))
     result = match_sources(none, some, search_radius=SEARCH, match_radius=MATCH)
     assert not result.accepted
     assert "0 in the frame, 4 in the reference" in result.reason
@@ -176,7 +183,7 @@ def test_rotation_and_magnification_are_found_when_asked_for(angle):
 def test_pairs_that_come_about_by_chance_are_refused_as_such():
     rng = np.random.default_rng(21)
     for _ in range(10):
-        crowd, other = (Sources(*rng.uniform(0, 400, (2, 250))) for _ in range(2))
+        crowd, other = (positions(*rng.uniform(0, 400, (2, 250))) for _ in range(2))
         result = match_sources(crowd, other, search_radius=SEARCH, match_radius=MATCH)
         assert not result.accepted
         assert result.n_matched >= 3
@@ -189,8 +196,8 @@ def test_a_source_that_claims_too_small_an_error_does_not_rule_the_shift():
     for _ in range(40):
         x, y = rng.uniform(0, 1024, (2, 30))
         error = np.r_[0.001, np.full(29, 0.05)]
-        frame = Sources(x + rng.normal(0, 0.1, 30), y + rng.normal(0, 0.1, 30), error=error)
-        result = match_sources(frame, Sources(x, y, error=error), search_radius=SEARCH, match_radius=MATCH)
+        frame = positions(x + rng.normal(0, 0.1, 30), y + rng.normal(0, 0.1, 30), error)
+        result = match_sources(frame, positions(x, y, error), search_radius=SEARCH, match_radius=MATCH)
         shifts += [result.dx, result.dy]
     assert np.std(shifts) < 1.35 * 0.1 / np.sqrt(30)
 
@@ -201,7 +208,7 @@ def test_pairs_are_one_to_one_and_the_closest_first():
 
 
 def test_radii_must_be_positive():
-    one = Sources(np.zeros(1), np.zeros(1))
+    one = positions(np.zeros(1), np.zeros(1))
     with pytest.raises(ParameterError):
         match_sources(one, one, search_radius=0, match_radius=1)
 
@@ -334,9 +341,9 @@ def test_values_are_combined_over_squares(ny: int, nx: int, seed: int) -> None:
 
 
 def test_a_pair_is_one_candidate_and_what_it_cannot_be_is_another():
-    frame = Sources(np.array([100.0]), np.array([80.0]))
-    reference = Sources(np.array([103.3, 200.0]), np.array([78.2, 80.0]))
-    places = register._vote(frame.x, frame.y, frame, reference, 120.0, 2.0)
+    frame = positions(np.array([100.0]), np.array([80.0]))
+    reference = positions(np.array([103.3, 200.0]), np.array([78.2, 80.0]))
+    places = vote(frame.x, frame.y, frame, reference, 120.0, 2.0)
     assert len(places) == 2
     shifts = sorted((dx, dy) for _, dx, dy in places)
     np.testing.assert_allclose(shifts, [(3.3, -1.8), (100.0, 0.0)], atol=0.6)

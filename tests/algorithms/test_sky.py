@@ -4,22 +4,7 @@ import numpy as np
 import pytest
 
 from niripipe.algorithms.sky import sky_factor, sky_offset, sky_residual, subtracted
-from niripipe.errors import AlgorithmError, ParameterError
-
-
-@pytest.fixture(scope="module")
-def golden() -> tuple[np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(2016)
-    frame = rng.normal(100, 10, (512, 512)).astype(np.float32)
-    frame[:50, :50] += 500
-    return frame, rng.normal(90, 1, (512, 512)).astype(np.float32)
-
-
-def test_with_a_sampling_of_ten_the_numbers_are_those_of_dragons(golden):
-    factor = sky_factor(*golden, sampling=10)
-    assert factor.value == pytest.approx(1.111389971, abs=2e-7)
-    assert abs(factor.residual) < 1e-4
-    assert sky_offset(*golden, sampling=10).value == pytest.approx(10.116399, abs=1e-5)
+from niripipe.errors import AlgorithmError
 
 
 @pytest.mark.parametrize("level", ["peak", "median", "faint", "boxes"])
@@ -39,7 +24,7 @@ def test_the_object_mask_keeps_sources_out_of_the_factor():
     frame[:, :240] += 15
     objects[:, :240] = 1
     assert sky_factor(frame, sky).value > 1.005
-    assert sky_factor(frame, sky, objmask=objects).value == pytest.approx(1, abs=5e-4)
+    assert sky_factor(frame, sky, objects).value == pytest.approx(1, abs=5e-4)
 
 
 def test_a_galaxy_over_the_field_costs_the_faint_level_least():
@@ -69,8 +54,6 @@ def test_a_sky_without_level_and_a_foreign_shape_are_errors():
         sky_factor(blank + 100, blank)
     with pytest.raises(AlgorithmError, match="shape"):
         sky_factor(blank, blank[:50])
-    with pytest.raises(ParameterError):
-        sky_factor(blank, blank + 100, level="faint", sampling=10)
     with pytest.raises(AlgorithmError, match="faint"):
         sky_offset(blank, blank, level="faint")
 

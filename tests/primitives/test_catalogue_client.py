@@ -11,6 +11,7 @@ from astropy import units
 from astropy.table import MaskedColumn, Table
 
 from niripipe.errors import DataError, InputError, ParameterError
+from niripipe.primitives import catalogue_client
 from niripipe.primitives.catalogue_client import cone_search, near, read_table, standard_table
 
 from .catalogue_server import Answers, serving, votable
@@ -70,11 +71,12 @@ def test_an_answer_that_is_no_table_is_refused(body, status, found):
         cone_search("2mass", 30, 20, 0.03, server=server.address)
 
 
-def test_an_endless_answer_is_cut_off():
+def test_an_endless_answer_is_cut_off(monkeypatch):
+    monkeypatch.setattr(catalogue_client, "_MAX_BYTES", 300_000)
     answers = Answers(votable(vizier()))
     answers.endless = True
     with serving(answers) as server, pytest.raises(InputError, match="more than 300000 bytes"):
-        cone_search("2mass", 30, 20, 0.03, server=server.address, max_bytes=300_000)
+        cone_search("2mass", 30, 20, 0.03, server=server.address)
 
 
 def test_a_trickle_of_bytes_does_not_outlive_the_time_out():

@@ -1,0 +1,451 @@
+"""Finding how far, and at which angle, a frame is displaced from a reference by the sources of both.
+
+The result says how sure it is, and is refused rather than guessed: a shift that is accepted wrongly ruins a
+stack, a frame set aside costs its exposure time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from niripipe.algorithms.gaussian import RAYLEIGH_MEDIAN
+from niripipe.algorithms.register import Pairs, Registration, Sources, pair_sources
+from niripipe.algorithms.vote import brightest_first, vote
+from niripipe.errors import ParameterError
+
+__all__ = ["match_sources"]
+
+Floats = NDArray[np.floating[Any]]
+
+# Floor of a position's error, pixels: centring is not better than this on an undersampled or structured
+# source.
+_FLOOR = 0.01
+# Error of a position that is not known, pixels.
+_UNKNOWN_ERROR = 1.0
+# Suspect sources are left out if at least so many others remain.
+_CLEAN_SOURCES = 5
+# The chance that an accepted match is an accident stays below this.
+_FALSE_ALARM = 1e-4
+# Beyond this the mean of the pairs is too uncertain for a shift good to 0.2 pixel (3 standard deviations).
+_MAX_ERROR = 0.06
+# How many of the brightest sources vote; enough to find a shift, and a bound on the cost in crowded fields.
+_VOTERS = 150
+# Candidates at most.
+_TRIALS = 12
+# Candidates with less than this part of the highest number of votes are chance.
+_HOPELESS = 0.2
+# Largest rotation (radians) and change of scale that are looked for, and number of steps to each side.
+_MAX_ANGLE, _MAX_SCALE, _MAX_STEPS = np.deg2rad(5.0), 0.05, 60
+# Rounds of pairing and fitting at most.
+_ROUNDS = 12
+# Pairs further than so many deviations from the median displacement are clipped.
+_CLIP = 3.5
+# A second shift is a rival from this part of the first one's pairs on, unless its chance of being an accident
+# is a thousand times larger. One that has less than `_NO_RIVAL` of the pairs even within a wider radius is
+# none, where there are enough pairs for counting them to mean something.
+_RIVAL, _NO_RIVAL, _MANY_PAIRS = 0.6, 0.5, 12
+# Shifts that differ by less (pixels) are the same.
+_SAME_SHIFT = 0.2
+# S/N that a single pair, and each of two pairs, must have: two confirm each other.
+_SINGLE_SNR, _DOUBLE_SNR = 50, 20
+# Flux ratios within which one or two pairs are believed. A star of a foreign field passes the limits on one
+# or two pairs once in some ten thousand frames.
+_FLUX_RATIOS = 0.85, 1.18
+# Other sources must be fainter than this part of one or two pairs' flux.
+_OUTSHONE = 0.3
+# Two pairs that scatter by more (pixels) disagree.
+_DISAGREEMENT = 0.1
+
+
+def match_sources(
+    frame: Sources,
+    reference: Sources,
+    *,
+    search_radius: float,
+    match_radius: float,
+    min_sources: int = 3,
+    rotate: bool = False,
+    scale: bool = False,
+    centre: tuple[float, float] | None = None,
+) -> Registration:
+    """Find the displacement of a frame from its sources.
+
+    Parameters
+    ----------
+    frame : Sources
+        Sources of the frame.
+    reference : Sources
+        Sources of the reference, carried into the frame's pixels by what the two headers say.
+    search_radius : float
+        Half-width of the box in which the shift is looked for, pixels.
+    match_radius : float
+        Largest distance of a pair after alignment, pixels.
+    min_sources : int
+        Pairs wanted. With fewer, down to one, a shift is accepted only if it is unambiguous: the sources
+        are the brightest of both lists, their fluxes agree, and there is no other shift that would do.
+    rotate, scale : bool
+        Fit a rotation (up to 5 degrees) and a magnification (up to 5 %) as well. With fewer than
+        ``min_sources + 2`` pairs only the shift is fitted.
+    centre : tuple of float, optional
+        Fixed point of rotation and scaling, (x, y); default the middle of the frame's sources. About it
+        shift and rotation are uncorrelated.
+
+    Returns
+    -------
+    Registration
+        Never an exception for want of sources: ``accepted`` is False then and ``reason`` has the numbers.
+
+    Raises
+    ------
+    ParameterError
+        For radii that are not positive.
+
+    Notes
+    -----
+    1. Vote: the differences of all pairs within the search box, weighted by how alike and how bright the
+       two sources are, are counted in a fine grid smoothed to the match radius; its highest peaks are
+       candidates.
+    2. For each candidate: one-to-one pairs, nearest first; weighted least squares on the pairs (weights
+       from the position errors plus the scatter that they do not explain), outliers clipped at 3.5
+       deviations, pairs drawn anew, until nothing changes.
+    3. The candidate with the most significant pairs wins. Accidental pairs follow a Poisson distribution
+       with the sources' surface density; the chance of that many anywhere in the search box must be below
+       1e-4, the runner-up must be clearly worse, and the standard error of the shift below 0.06 pixel.
+
+    DRAGONS climbs a landscape of Gaussians and Lorentzians around all reference sources with equal weights
+    and stops there. The mean of the matched pairs, which this function returns, differs from the summit of
+    that landscape by a few hundredths of a pixel.
+    """
+    if not (search_radius > 0 and match_radius > 0):
+        raise ParameterError(
+            "Radii must be positive", item="search_radius, match_radius", found=(search_radius, match_radius)
+        )
+    frame, reference = _usable(frame, min_sources), _usable(reference, min_sources)
+    if centre is None:
+        centre = (float(np.mean(frame.x)), float(np.mean(frame.y))) if len(frame) else (0.0, 0.0)
+    task = _Task(frame, reference, search_radius, match_radius, min_sources, rotate, scale, centre)
+    if len(frame) == 0 or len(reference) == 0:
+        reason = f"not enough sources: {len(frame)} in the frame, {len(reference)} in the reference"
+        return Registration(method="sources", centre=centre, reason=reason)
+    solutions: list[_Solution] = []
+    for start in _trials(task):
+        most = max((solution.number for solution in solutions), default=0)
+        solution = _refined(task, start, least=int(_NO_RIVAL * most) if most >= _MANY_PAIRS else 1)
+        if solution is not None:
+            solutions.append(solution)
+    if not solutions:
+        reason = (
+            f"no pair within {search_radius:.1f} pixels among {len(frame)} sources "
+            f"and {len(reference)} of the reference"
+        )
+        return Registration(method="sources", centre=centre, reason=reason)
+    solutions.sort(key=lambda solution: (-solution.score, solution.rms))
+    return _judged(task, solutions)
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """What is matched, and within which limits; see `match_sources`."""
+
+    frame: Sources
+    reference: Sources
+    search: float
+    match: float
+    min_sources: int
+    rotate: bool
+    scale: bool
+    centre: tuple[float, float]
+
+
+class _Transform(NamedTuple):
+    """A shift (pixels) after rotation (radians) and scaling about the centre of the task."""
+
+    dx: float
+    dy: float
+    angle: float = 0.0
+    scale: float = 1.0
+
+    def moved(self, x: Floats, y: Floats, centre: tuple[float, float]) -> tuple[Floats, Floats]:
+        """Return where positions are carried."""
+        cos, sin = self.scale * np.cos(self.angle), self.scale * np.sin(self.angle)
+        u, v = x - centre[0], y - centre[1]
+        return cos * u - sin * v + centre[0] + self.dx, sin * u + cos * v + centre[1] + self.dy
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Solution:
+    """A displacement and the pairs that agree with it.
+
+    Attributes
+    ----------
+    transform : _Transform
+    pairs : tuple of ndarray
+    rms, error : float
+        Scatter of the pairs per axis, and standard error of the shift, pixels.
+    expected : float
+        Number of pairs expected by chance.
+    score : float
+        Minus the decimal logarithm of the chance of that many pairs at one shift.
+    """
+
+    transform: _Transform
+    pairs: Pairs
+    rms: float
+    error: float
+    expected: float
+    score: float
+
+    @property
+    def number(self) -> int:
+        """Number of pairs."""
+        return self.pairs[0].size
+
+
+def _usable(sources: Sources, min_sources: int) -> Sources:
+    good = np.isfinite(sources.x) & np.isfinite(sources.y)
+    clean = good & ~sources.suspect
+    return sources.take(clean if clean.sum() >= max(_CLEAN_SOURCES, min_sources) else good)
+
+
+def _variances(sources: Sources) -> Floats:
+    """Return the variances of the positions per axis."""
+    known = np.isfinite(sources.error) & (sources.error > 0)
+    return np.asarray(np.where(known, np.hypot(sources.error, _FLOOR), _UNKNOWN_ERROR) ** 2)
+
+
+# --- candidates
+
+
+def _trials(task: _Task) -> list[_Transform]:
+    """Return candidates, those with the most votes first."""
+    frame, reference = (
+        some.take(brightest_first(some.flux)[:_VOTERS]) for some in (task.frame, task.reference)
+    )
+    centre = task.centre
+    radius = max(float(np.hypot(frame.x - centre[0], frame.y - centre[1]).max()), 1.0)
+    # Steps that move the outermost source by the match radius.
+    step = task.match / radius
+    angles = _steps(_MAX_ANGLE, step) if task.rotate else np.zeros(1)
+    scales = 1 + _steps(_MAX_SCALE, step) if task.scale else np.ones(1)
+    found: list[tuple[float, _Transform]] = []
+    for angle in angles.tolist():
+        for scale in scales.tolist():
+            x, y = _Transform(0.0, 0.0, angle, scale).moved(frame.x, frame.y, centre)
+            for votes, dx, dy in vote(x, y, frame, reference, task.search, task.match):
+                found.append((votes, _Transform(dx, dy, angle, scale)))
+    found.sort(key=lambda item: -item[0])
+    # The runner-up always counts: how far it is behind says how sure the best one is.
+    return [
+        trial for k, (votes, trial) in enumerate(found[:_TRIALS]) if k < 2 or votes >= _HOPELESS * found[0][0]
+    ]
+
+
+def _steps(limit: float, step: float) -> Floats:
+    number = int(np.ceil(limit / step))
+    return np.linspace(-limit, limit, 2 * min(number, _MAX_STEPS) + 1)
+
+
+# --- pairs and fit
+
+
+def _refined(task: _Task, start: _Transform, least: int) -> _Solution | None:
+    """Pair, fit, clip, until the pairs do not change.
+
+    None if there are fewer than ``least`` pairs in the first round, whose radius is wider.
+    """
+    frame, reference = task.frame, task.reference
+    dx, dy, angle, factor = start
+    variance, variance_ref = _variances(frame), _variances(reference)
+    extra, radius = 0.0, 1.5 * task.match
+    before: tuple[list[int], list[int]] | None = None
+    for turn in range(_ROUNDS):
+        x, y = _Transform(dx, dy, angle, factor).moved(frame.x, frame.y, task.centre)
+        i, j = pair_sources(x, y, reference.x, reference.y, radius)
+        if i.size < (1 if turn else least):
+            return None
+        rx, ry = reference.x[j] - x[i], reference.y[j] - y[i]
+        weight = 1 / (variance[i] + variance_ref[j] + extra)
+        good = _agreeing(rx, ry, weight)
+        i, j, rx, ry, weight = i[good], j[good], rx[good], ry[good], weight[good]
+        free = (task.rotate or task.scale) and i.size >= task.min_sources + 2
+        u, v = x[i] - task.centre[0] - dx, y[i] - task.centre[1] - dy
+        step = _least_squares(u, v, rx, ry, weight, task.rotate and free, task.scale and free)
+        if not free and turn > 1:
+            # Rotation from so few pairs is noise.
+            angle, factor = 0.0, 1.0
+        dx, dy, angle, factor = dx + step[0], dy + step[1], angle + step[2], factor * (1 + step[3])
+        extra = _unexplained(rx - step[0], ry - step[1], variance[i] + variance_ref[j])
+        now = (i.tolist(), j.tolist())
+        if turn > 1 and now == before and max(abs(step[0]), abs(step[1])) < 1e-5:
+            break
+        before, radius = now, task.match
+    if max(abs(dx), abs(dy)) > task.search + task.match:
+        return None
+    return _solution(task, _Transform(dx, dy, angle, factor), (i, j), weight)
+
+
+def _agreeing(rx: Floats, ry: Floats, weight: Floats) -> NDArray[np.bool_]:
+    """Return the pairs near the median displacement."""
+    if rx.size < 3:
+        return np.ones(rx.size, bool)
+    distance = np.hypot(rx - np.median(rx), ry - np.median(ry))
+    # Robust deviation per axis.
+    spread = float(np.median(distance)) / RAYLEIGH_MEDIAN
+    limit = _CLIP * np.sqrt(2.0) * np.maximum(np.sqrt(1 / weight), min(spread, 1.0)) + 2 * _FLOOR
+    keep = distance <= limit
+    return keep if keep.sum() >= 2 else np.ones(rx.size, bool)
+
+
+def _least_squares(
+    u: Floats, v: Floats, rx: Floats, ry: Floats, weight: Floats, rotate: bool, scale: bool
+) -> tuple[float, float, float, float]:
+    """Weighted fit of shift and, if wanted, angle and magnification to displacements."""
+    if not (rotate or scale):
+        total = weight.sum()
+        return float((weight * rx).sum() / total), float((weight * ry).sum() / total), 0.0, 0.0
+    one, zero = np.ones_like(u), np.zeros_like(u)
+    columns_x, columns_y = [one, zero], [zero, one]
+    if rotate:
+        columns_x.append(-v)
+        columns_y.append(u)
+    if scale:
+        columns_x.append(u)
+        columns_y.append(v)
+    root = np.tile(np.sqrt(weight), 2)
+    design = np.concatenate([np.column_stack(columns_x), np.column_stack(columns_y)]) * root[:, None]
+    result = np.linalg.lstsq(design, np.concatenate([rx, ry]) * root, rcond=None)[0].tolist()
+    return result[0], result[1], result[2] if rotate else 0.0, result[-1] if scale else 0.0
+
+
+def _unexplained(rx: Floats, ry: Floats, variance: Floats) -> float:
+    """Variance per axis that the pairs scatter beyond their errors."""
+    if rx.size < 3:
+        return 0.0
+    scatter = (np.median(np.hypot(rx, ry)) / RAYLEIGH_MEDIAN) ** 2
+    return float(max(0.0, scatter - np.median(variance)))
+
+
+def _solution(task: _Task, transform: _Transform, pairs: Pairs, weight: Floats) -> _Solution:
+    frame, reference = task.frame, task.reference
+    i, j = pairs
+    x, y = transform.moved(frame.x, frame.y, task.centre)
+    rx, ry = reference.x[j] - x[i], reference.y[j] - y[i]
+    number = i.size
+    rms = float(np.sqrt(0.5 * np.mean(rx**2 + ry**2) * number / (number - 1))) if number > 1 else math.nan
+    error = float(1 / np.sqrt(weight.sum()))
+    if number > 2:
+        # Where the scatter is larger than the errors say, the scatter counts.
+        chi2 = float((weight * (rx**2 + ry**2)).sum() / (2 * number - 2))
+        error *= np.sqrt(max(1.0, chi2))
+    # Accidental pairs: reference density in the frame's own area times a circle as wide as the pairs really
+    # are.
+    reach = float(np.clip(3 * (rms if np.isfinite(rms) else 0.5), 0.5, task.match))
+    low_x, high_x = x.min() - task.match, x.max() + task.match
+    low_y, high_y = y.min() - task.match, y.max() + task.match
+    inside = (
+        (reference.x >= low_x) & (reference.x <= high_x) & (reference.y >= low_y) & (reference.y <= high_y)
+    )
+    area = max((high_x - low_x) * (high_y - low_y), (20 * task.match) ** 2)
+    expected = len(frame) * float(inside.sum()) * np.pi * reach**2 / area
+    return _Solution(transform, pairs, rms, float(error), expected, _surprise(number, expected))
+
+
+def _surprise(number: int, expected: float) -> float:
+    """Return minus the decimal logarithm of the Poisson chance of ``number`` or more."""
+    if number == 0 or expected > 2 * number + 50:
+        return 0.0  # certain, within 1e-11
+    mean = max(expected, 1e-12)
+    exactly = number * math.log(mean) - mean - math.lgamma(number + 1)
+    # Each further term of the series is mean / n times the one before; far beyond the mean they vanish.
+    ratios = mean / np.arange(number + 1, max(number, int(2 * mean)) + 60)
+    terms = np.append(0.0, np.cumsum(np.log(ratios)))
+    highest = float(terms.max())
+    chance = exactly + highest + math.log(float(np.exp(terms - highest).sum()))
+    return max(0.0, -chance / math.log(10))
+
+
+# --- verdict
+
+
+def _judged(task: _Task, solutions: Sequence[_Solution]) -> Registration:
+    """Say whether the best solution is believed."""
+    best = solutions[0]
+    dx, dy, angle, scale = best.transform
+    other = next(
+        (s for s in solutions[1:] if np.hypot(s.transform.dx - dx, s.transform.dy - dy) > _SAME_SHIFT), None
+    )
+    significance = best.score - float(np.log10(_looks(task, best)))
+    if best.number < task.min_sources:
+        problem = _few(task, best)
+    elif significance < -np.log10(_FALSE_ALARM):
+        problem = f"may be an accident (chance {10**-significance:.1g})"
+    elif other is not None and other.number > _RIVAL * best.number and best.score - other.score < 3:
+        at = other.transform
+        problem = f"ambiguous: {other.number} pairs also at a shift of ({at.dx:.2f}, {at.dy:.2f})"
+    elif best.error > _MAX_ERROR:
+        problem = f"too uncertain: standard error {best.error:.3f} pixel"
+    else:
+        problem = ""
+    numbers = (
+        f"{best.number} pairs of {len(task.frame)} and {len(task.reference)} sources, "
+        f"{best.expected:.2g} expected by chance, rms {best.rms:.3f} pixel"
+    )
+    return Registration(
+        method="sources",
+        centre=task.centre,
+        accepted=not problem,
+        reason=f"{problem}: {numbers}" if problem else numbers,
+        dx=dx,
+        dy=dy,
+        angle=float(np.rad2deg(angle)),
+        scale=scale,
+        n_matched=best.number,
+        rms=best.rms,
+        error=best.error,
+        significance=significance,
+    )
+
+
+def _looks(task: _Task, best: _Solution) -> float:
+    """Return how many chances accidents have: as many as circles fit into the search box."""
+    if best.number < 2:
+        return 4 * task.search**2
+    return max(1.0, 4 * task.search**2 / (np.pi * min(task.match, max(3 * best.rms, 0.5)) ** 2))
+
+
+def _few(task: _Task, best: _Solution) -> str:
+    """Return why fewer pairs than wanted are not believed; empty when they are."""
+    frame, reference = task.frame, task.reference
+    i, j = best.pairs
+    snr = float(
+        np.append(frame.flux[i] / frame.flux_error[i], reference.flux[j] / reference.flux_error[j]).min()
+    )
+    if math.isnan(snr):
+        return "not enough sources, and no fluxes to tell them by"
+    wanted = _SINGLE_SNR if i.size == 1 else _DOUBLE_SNR
+    if snr < wanted:
+        return f"not enough sources: S/N of the pair {snr:.0f}, at least {wanted} wanted"
+    ratio = frame.flux[i] / reference.flux[j]
+    low, high = _FLUX_RATIOS
+    if ratio.min() < low or ratio.max() > high:
+        return (
+            f"not enough sources: flux ratio {ratio.min():.2f} to {ratio.max():.2f}, {low} to {high} wanted"
+        )
+    if i.size == 1 and max(abs(best.transform.dx), abs(best.transform.dy)) > 0.5 * task.search:
+        return "not enough sources: one pair only, and far from where the header puts it"
+    for sources, used in ((frame, i), (reference, j)):
+        flux = np.nan_to_num(sources.flux)
+        rest = np.delete(flux, used)
+        if rest.size and rest.max() > _OUTSHONE * flux[used].min():
+            return "not enough sources: others nearly as bright as the pair"
+    if i.size == 2 and best.rms > _DISAGREEMENT:
+        return "not enough sources: the two disagree"
+    if best.error > _MAX_ERROR:
+        return f"not enough sources: standard error {best.error:.3f} pixel"
+    return ""

@@ -1,0 +1,221 @@
+"""Measuring sources that were detected: fluxes, widths and windowed positions, into their catalogue.
+
+Planes are free of background. Objects are those of ``sep.extract``: positions, axes and angles of ellipses.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from niripipe.algorithms.gaussian import SIGMA_TO_FWHM
+from niripipe.algorithms.profile import measure_profiles
+from niripipe.algorithms.source_catalogue import MISSING, Catalogue
+
+__all__ = ["add_isophotal_fluxes", "add_kron_fluxes", "add_widths", "add_windowed_positions"]
+
+Floats = NDArray[np.floating[Any]]
+
+# Sources whose apertures reach up to this many pixels are searched for neighbours together: all but large
+# galaxies.
+_COMMON_EXTENT = 15
+
+
+def add_kron_fluxes(
+    catalogue: Catalogue,
+    objects: Any,
+    plane: NDArray[np.float32],
+    segments: NDArray[np.int32],
+    hidden: NDArray[np.bool_] | None,
+    *,
+    rms: float,
+    gain: float,
+    least: float,
+) -> None:
+    """Measure fluxes in 2.5 Kron radii; pixels of neighbours are replaced by those opposite.
+
+    Parameters
+    ----------
+    catalogue : structured ndarray, shape (n,)
+        Gets fluxes, magnitudes and flags.
+    objects : structured ndarray, shape (n,)
+    plane : ndarray of float32, shape (ny, nx)
+    segments : ndarray of int32, shape (ny, nx)
+        1 plus the index of the object of each pixel, 0 outside of objects.
+    hidden : ndarray of bool, shape (ny, nx), or None
+        Pixels without a usable value.
+    rms : float
+        Noise of a pixel.
+    gain : float
+        Electrons per unit.
+    least : float
+        Least size of the aperture, in units of the axes.
+    """
+    import sep
+
+    x, y, a, b, theta = shape = _ellipses(objects)
+    kron, _ = sep.kron_radius(
+        plane, *shape, 6.0, mask=hidden, segmap=segments, seg_id=np.arange(1, x.size + 1)
+    )
+    radius = np.fmax(2.5 * kron, least)
+    flux, error, flag = sep.sum_ellipse(plane, *shape, radius, err=rms, gain=gain)
+    extent = np.ceil(a * radius).astype(np.intp) + 1
+    crowded = _crowded(segments, x, y, extent)
+    for k in crowded.tolist():
+        stamp, x0, y0 = _without_neighbours(plane, segments, k + 1, x[k], y[k], int(extent[k]))
+        one = slice(k, k + 1)
+        total = sep.sum_ellipse(stamp, x[one] - x0, y[one] - y0, a[one], b[one], theta[one], radius[one])
+        flux[one] = total[0]
+    catalogue["FLAGS"][crowded] |= 1
+    catalogue["FLAGS"] |= np.where(flag & 0x10, 16, 0).astype(np.int16)
+    _set_flux(catalogue, flux, error)
+
+
+def add_isophotal_fluxes(
+    catalogue: Catalogue, objects: Any, *, thresh: float, rms: float, gain: float
+) -> None:
+    """Take the flux above the threshold (in units of ``rms``), and add what a normal profile has below it.
+
+    Of area A and threshold t per flux F the share above is 1 - 0.1961 A t / F - 0.7512 (A t / F)^2
+    (SExtractor's correction; Maddox et al. 1990, MNRAS 246, 433).
+    """
+    flux, area = objects["flux"].astype(np.float64), objects["npix"].astype(np.float64)
+    faintness = area * thresh * rms / np.maximum(flux, 1e-6)
+    # Noise and odd shapes must not do more than double a flux.
+    share = np.maximum(1 - 0.1961 * faintness - 0.7512 * faintness**2, 0.5)
+    error = np.sqrt(area * rms**2 + np.maximum(flux, 0) / gain)
+    _set_flux(catalogue, flux / share, error / share)
+
+
+def add_widths(
+    catalogue: Catalogue, objects: Any, plane: NDArray[np.float32], half_size: int, *, half_light: bool
+) -> None:
+    """Measure profiles on stamps and, unless ``half_light`` is False, half-light radii of all sources."""
+    x, y = objects["x"], objects["y"]
+    flux, peak = catalogue["FLUX_AUTO"], catalogue["FLUX_MAX"]
+    result = measure_profiles(plane, x, y, flux, peak, half_size=half_size)
+    catalogue["PROFILE_FWHM"], catalogue["PROFILE_EE50"] = result.fwhm, result.ee50
+    catalogue["FLUX_MAX"] = result.peak
+    # Near the edges, where no stamp fits, the half-light radius has to do.
+    measured = result.core > 0
+    radius = _half_light_radius(objects, plane, flux, ~measured | half_light)
+    catalogue["FLUX_RADIUS"] = radius
+    catalogue["FWHM_IMAGE"] = np.where(measured, result.core, np.where(radius > 0, 2 * radius, MISSING))
+
+
+def add_windowed_positions(
+    catalogue: Catalogue,
+    objects: Any,
+    plane: NDArray[np.float32],
+    hidden: NDArray[np.bool_] | None,
+    *,
+    rms: float,
+    gain: float,
+    width: float,
+) -> None:
+    """Measure centroids in a window as wide as the source, and their errors.
+
+    Sources that may be stars get a window of the stars' common ``width`` (FWHM, pixels; NaN if unknown).
+
+    With a normal source of deviation s and flux F, a window of deviation w and background noise r the
+    centroid's variance per axis is 2 pi r^2 (w^2 + s^2)^2 / F^2 + 4 t^4 (w^2 + s^2)^2 / (gain F s^2 w^4)
+    with 1/t^2 = 1/s^2 + 2/w^2, from propagating each pixel's variance through x + 2 sum(g f dx) / sum(g f).
+    """
+    import sep
+
+    sigma = np.clip(catalogue["FWHM_IMAGE"].astype(np.float64), 1.0, 15.0) / SIGMA_TO_FWHM
+    if np.isfinite(width):
+        # Widths of faint stars are noisy; the stars' common one serves every source that may be a star.
+        alike = np.abs(np.log(sigma * SIGMA_TO_FWHM / width)) < 0.5
+        sigma = np.where(alike, width / SIGMA_TO_FWHM, sigma)
+    x0, y0 = objects["x"].astype(np.float64), objects["y"].astype(np.float64)
+    # The weight is 3e-4 at the edge of the window: how finely pixels there are divided moves the centroid by
+    # a thousandth of its error.
+    x, y, _ = sep.winpos(plane, x0, y0, sigma, mask=hidden, subpix=1)
+    # An iteration that ran away to a neighbour ends far from the barycentre.
+    sane = np.hypot(x - x0, y - y0) < np.maximum(2.0, objects["a"])
+    flux = np.maximum(catalogue["FLUX_AUTO"].astype(np.float64), 1e-30)
+    noise, photons = 2 * np.pi * rms**2 * (2 * sigma**2) ** 2 / flux**2, 16 / 9 * sigma**2 / (gain * flux)
+    isophotal = np.sqrt(0.5 * (catalogue["ERRX2_IMAGE"] + catalogue["ERRY2_IMAGE"]))
+    catalogue["XWIN_IMAGE"] = np.where(sane, x, x0) + 1
+    catalogue["YWIN_IMAGE"] = np.where(sane, y, y0) + 1
+    catalogue["ERRWIN_IMAGE"] = np.minimum(np.where(sane, np.sqrt(noise + photons), isophotal), 1e6)
+
+
+def _set_flux(catalogue: Catalogue, flux: Floats, error: Floats) -> None:
+    """Write fluxes, and the magnitudes of those that are positive."""
+    catalogue["FLUX_AUTO"], catalogue["FLUXERR_AUTO"] = flux, error
+    positive = flux > 0
+    ratio = np.where(positive, flux, 1.0)
+    catalogue["MAG_AUTO"] = np.where(positive, -2.5 * np.log10(ratio), 99.0)
+    catalogue["MAGERR_AUTO"] = np.where(positive, 2.5 / np.log(10) * error / ratio, 99.0)
+
+
+def _ellipses(objects: Any) -> list[NDArray[np.float64]]:
+    """Return centres, axes and angle (radians) as `sep` wants them."""
+    x, y, a, b, theta = (objects[name].astype(np.float64) for name in ("x", "y", "a", "b", "theta"))
+    return [x, y, a, b, np.clip(theta, -np.pi / 2, np.pi / 2)]
+
+
+def _crowded(segments: NDArray[np.int32], x: Floats, y: Floats, extent: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Return which sources may have others within the given distance along the axes."""
+    ny, nx = segments.shape
+    crowded = np.zeros(x.size, dtype=bool)
+    small = extent <= _COMMON_EXTENT
+    for group in (np.flatnonzero(small), *np.flatnonzero(~small)[:, None]):
+        reach = extent[group, None]
+        box = np.arange(-reach.max(initial=0), reach.max(initial=0) + 1)
+        # At the edges of the frame the outermost pixels are seen more than once.
+        row = np.clip(np.rint(y[group, None]).astype(np.intp) + box, 0, ny - 1)
+        column = np.clip(np.rint(x[group, None]).astype(np.intp) + box, 0, nx - 1)
+        near = np.abs(box) <= reach
+        labels = segments[row[:, :, None], column[:, None, :]]
+        others = (labels != 0) & (labels != group[:, None, None] + 1)
+        crowded[group] = (others & near[:, :, None] & near[:, None, :]).any(axis=(1, 2))
+    return np.flatnonzero(crowded)
+
+
+def _without_neighbours(
+    plane: NDArray[np.float32], segments: NDArray[np.int32], label: int, x: float, y: float, extent: int
+) -> tuple[NDArray[np.float32], int, int]:
+    """Return a stamp around a source with other sources replaced, and its corner (x, y)."""
+    ny, nx = plane.shape
+    ix, iy = round(x), round(y)
+    x0, x1 = max(ix - extent, 0), min(ix + extent + 1, nx)
+    y0, y1 = max(iy - extent, 0), min(iy + extent + 1, ny)
+    labels = segments[y0:y1, x0:x1]
+    foreign = (labels != 0) & (labels != label)
+    stamp = plane[y0:y1, x0:x1].copy()
+    row, column = np.nonzero(foreign)
+    mirror_row, mirror_column = 2 * (iy - y0) - row, 2 * (ix - x0) - column
+    inside = (mirror_row >= 0) & (mirror_row < y1 - y0) & (mirror_column >= 0) & (mirror_column < x1 - x0)
+    value = np.zeros(row.size, dtype=np.float32)
+    r, c = mirror_row[inside], mirror_column[inside]
+    value[inside] = np.where(foreign[r, c], 0, stamp[r, c])
+    stamp[row, column] = value
+    return stamp, x0, y0
+
+
+def _half_light_radius(
+    objects: Any, plane: NDArray[np.float32], flux: NDArray[np.float32], which: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """Return the radius of the circle with half of the flux, at most 6 axes; NaN for sources not chosen."""
+    import sep
+
+    x, y, a, _, _ = _ellipses(objects)
+    normal = np.maximum(flux.astype(np.float64), 1e-6)
+    radius = np.full(x.size, np.nan)
+    # The cost goes with the square of the reach: half of the light lies within two axes of nearly all
+    # sources, and well within three of the largest.
+    for large, subpixels, reaches in ((a <= 10, 3, (2.0, 6.0)), (a > 10, 1, (2.0, 3.0))):
+        todo = np.flatnonzero(which & large)
+        for reach in reaches:
+            if todo.size:
+                limit = reach * a[todo]
+                radius[todo] = sep.flux_radius(
+                    plane, x[todo], y[todo], limit, 0.5, normflux=normal[todo], subpix=subpixels
+                )[0]
+                todo = todo[radius[todo] >= 0.999 * limit]
+    return radius

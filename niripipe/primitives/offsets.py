@@ -1,0 +1,169 @@
+"""Where the telescope says a frame is, and whether what the frames show confirms it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from niripipe.algorithms.register import Registration, pair_sources
+from niripipe.astrodata import AstroData, shifted
+from niripipe.instruments import AstroDataNiri, pointing
+from niripipe.primitives.geometry import require_sky_mapping
+from niripipe.primitives.objcat import inside, sources
+
+__all__ = [
+    "MAX_ROTATION",
+    "VERIFIED",
+    "Offsets",
+    "Seen",
+    "Trust",
+    "by_offsets",
+    "pointing_errors",
+    "seen",
+    "trust",
+]
+
+VERIFIED = 0.2
+"""Telescope offsets are believed when they are this good, pixels: what may be wrong with a shift."""
+
+MAX_ROTATION = 0.1
+"""Frames whose position angles differ by more (degrees) are not compared by a shift alone."""
+
+_BRIGHT = 12.0
+"""A source of this S/N in one frame must be seen in another one of the same field."""
+
+_REACH_PIXELS, _REACH_ARCSEC = 4.0, 2.0
+"""A bright source is looked for within the larger of these distances."""
+
+_FLUX_RATIOS = 0.5, 2.0
+"""Ratios of the fluxes of a source in two frames: transparency and seeing may change."""
+
+
+class Offsets(NamedTuple):
+    """The WCS of a frame by telescope offsets or header, the method, and how a text names it."""
+
+    wcs: Any
+    method: str
+    words: str
+
+
+def by_offsets(frame: AstroData, reference: AstroData) -> Offsets:
+    """Return the reference's WCS moved by the difference of the telescope offsets; else the header's own."""
+    here, there = _moved_by(frame), _moved_by(reference)
+    turned = (frame.position_angle() or 0.0) - (reference.position_angle() or 0.0)
+    if here is None or there is None or abs(turned) > MAX_ROTATION:
+        return Offsets(frame[0].sky_mapping, "header WCS", "the WCS in its header")
+    wcs = shifted(require_sky_mapping(reference), there[0] - here[0], there[1] - here[1])
+    return Offsets(wcs, "offsets", "telescope offsets")
+
+
+def _moved_by(frame: AstroData) -> tuple[float, float] | None:
+    """By how much the telescope's offset moved the sources of a frame, (x, y) in pixels."""
+    niri = cast(AstroDataNiri, frame)
+    offset, scale = pointing.sky_offset(niri), frame[0].pixel_scale()
+    if offset is None or scale is None:
+        return None
+    p, q = offset
+    mirrored = pointing.is_mirrored(niri.port(), niri.is_ao())
+    return (-p if mirrored else p) / scale, -q / scale
+
+
+def pointing_errors(
+    frames: Sequence[AstroData],
+    reference: AstroData,
+    found: Sequence[Registration | None],
+    offsets: Sequence[Offsets],
+) -> NDArray[np.float64]:
+    """Return how far the offsets are from the truth in the frames that were registered: (n, 2), pixels."""
+    errors = []
+    for frame, result, offset in zip(frames, found, offsets, strict=True):
+        if result is None or not result.accepted or frame is reference:
+            continue
+        ny, nx = frame[0].shape
+        x, y = (nx - 1) / 2, (ny - 1) / 2
+        sky = frame[0].sky_mapping.all_pix2world(x, y, 0)
+        there = offset.wcs.all_world2pix(*sky, 0)
+        errors.append([float(there[0]) - x, float(there[1]) - y])
+    return np.array(errors, float).reshape(-1, 2)
+
+
+class Trust(NamedTuple):
+    """Why offsets are not believed, empty if they are; else how far, in words and in pixels."""
+
+    problem: str = ""
+    words: str = ""
+    error: float = float("nan")
+
+
+def trust(frame: AstroData, reference: AstroData, offsets: Offsets, errors: NDArray[np.float64]) -> Trust:
+    """Tell whether the offsets of a frame are believed, from it and from the errors in other frames."""
+    spread = float(np.sqrt(np.mean(errors**2))) if len(errors) else float("nan")
+    if len(errors) >= 2 and spread > VERIFIED:
+        return Trust(f"in the {len(errors)} frames aligned otherwise they are wrong by {spread:.2f} pixel")
+    known = seen(frame, reference, offsets.wcs)
+    if known.expected and not known.found:
+        return Trust(f"none of {known.expected} bright sources is where they put it")
+    if known.expected > 1 and 2 * known.found < known.expected:
+        return Trust(f"only {known.found} of {known.expected} bright sources are where they put them")
+    if known.found and known.distance + known.error > VERIFIED:
+        return Trust(f"the {known.found} sources in common are {known.distance:.2f} pixel off")
+    if known.found:
+        words = f"which {known.found} sources confirm to {known.distance:.2f} pixel"
+        return Trust(words=words, error=known.distance)
+    if len(errors) >= 2:
+        return Trust(words=f"good to {spread:.2f} pixel in {len(errors)} other frames", error=spread)
+    return Trust(words="unchecked: no frame shows enough to tell how good they are")
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """Bright sources that two frames should share, and do share.
+
+    Attributes
+    ----------
+    expected, found : int
+        Number of sources that should be in both frames, and that are.
+    distance, error : float
+        Median distance of the pairs and its error, pixels; NaN without pairs.
+    """
+
+    expected: int
+    found: int
+    distance: float
+    error: float
+
+
+def seen(frame: AstroData, reference: AstroData, wcs: Any) -> Seen:
+    """Compare the bright sources of two frames, if ``wcs`` is the frame's."""
+    here, there = sources(frame), sources(reference)
+    reach = max(_REACH_PIXELS, _REACH_ARCSEC / frame[0].pixel_scale())
+    bright_here, bright_there = (
+        ~some.suspect & (some.flux > _BRIGHT * some.flux_error) for some in (here, there)
+    )
+    if len(there):
+        ra, dec = reference[0].sky_mapping.all_pix2world(there.x, there.y, 0)
+        x, y = wcs.all_world2pix(ra, dec, 0)
+        there = replace(there, x=np.asarray(x), y=np.asarray(y))
+        bright_there &= inside(frame, there.x, there.y, reach)
+    if len(here):
+        # Only where the reference looked, too.
+        ra, dec = wcs.all_pix2world(here.x, here.y, 0)
+        x, y = reference[0].sky_mapping.all_world2pix(ra, dec, 0)
+        bright_here &= inside(frame, here.x, here.y, reach) & inside(reference, x, y, reach)
+    best = Seen(0, 0, float("nan"), float("nan"))
+    for bright, other in ((here.take(bright_here), there), (there.take(bright_there), here)):
+        best = replace(best, expected=max(best.expected, len(bright)))
+        i, j = pair_sources(bright.x, bright.y, other.x, other.y, reach)
+        ratio = bright.flux[i] / other.flux[j]
+        like = (ratio > _FLUX_RATIOS[0]) & (ratio < _FLUX_RATIOS[1])
+        i, j = i[like], j[like]
+        if i.size > best.found:
+            dx, dy = bright.x[i] - other.x[j], bright.y[i] - other.y[j]
+            distance = float(np.hypot(np.median(dx), np.median(dy)))
+            error = float(np.sqrt(2 * np.mean(bright.error[i] ** 2) / i.size))
+            best = replace(best, found=i.size, distance=distance, error=error)
+    return best
