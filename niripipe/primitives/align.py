@@ -93,7 +93,7 @@ class Align(PrimitivesBase):
             for frame in frames:
                 self.note(frame, not_needed("there is only one frame"))
             return frames
-        verdicts = align_frames(frames, params, self.study)
+        verdicts = align_frames(frames, params, self.map)
         kept = []
         for frame, verdict in zip(frames, verdicts, strict=True):
             if not verdict.kept:

@@ -154,6 +154,9 @@ class Runner(Protocol):
     def keep(self, frames: Iterable[AstroData]) -> None:
         """Count frames that are in no stream to the memory that the reduction may use, while they exist."""
 
+    def flush(self, frames: Iterable[AstroData]) -> int:
+        """Move the pixels of frames to disk now; return the number of bytes."""
+
 
 class Primitive:
     """A primitive as an attribute of its class; calling it on an instance runs it through the runner.

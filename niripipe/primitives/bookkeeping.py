@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
-import weakref
 from copy import deepcopy
-from pathlib import Path
 from typing import Any
 
 from niripipe.astrodata import AstroData
-from niripipe.astrodata.planes import restore
-from niripipe.errors import InputError, ParameterError, StorageError
+from niripipe.errors import InputError, ParameterError
 from niripipe.logutils import get_logger
 from niripipe.primitives.base import PrimitivesBase, primitive, skipped
 from niripipe.primitives.params import Field, NameList, Params
@@ -280,11 +274,10 @@ class Bookkeeping(PrimitivesBase):
     def flushPixels(self, frames: list[AstroData], params: FlushPixelsParams) -> list[AstroData]:
         """Move pixels from memory to disk; they come back by themselves when they are used.
 
-        They go into a hidden folder of this reduction in the output folder, which disappears with it.
-        (DRAGONS leaves the frames in the current folder.)
+        They go into the scratch folder of this reduction, which is deleted when it ends. (DRAGONS leaves
+        the frames in the current folder.)
         """
-        folder = self._scratch_folder()
-        freed = sum(frame.park(folder) for frame in frames)
+        freed = self.runner.flush(frames)
         log.fullinfo("%.1f MB of pixels were moved to disk", freed / 1e6)
         return frames
 
@@ -359,29 +352,6 @@ class Bookkeeping(PrimitivesBase):
             self.note(frame, skipped(f"no {caltype} was found"))
         return frames
 
-    def _scratch_folder(self) -> Path:
-        """Return this reduction's folder for pixels, which is gone when nothing uses it any more."""
-        known: Path | None = getattr(self, "_scratch", None)
-        if known is not None:
-            return known
-        try:
-            folder = Path(
-                tempfile.mkdtemp(prefix=f".niripipe-scratch-{os.getpid()}-", dir=self.context.output_dir)
-            )
-        except OSError as error:
-            raise StorageError(
-                "There can be no folder for pixels", file=self.context.output_dir, found=error.strerror
-            ) from None
-        self._scratch = folder
-        weakref.finalize(self, _release, folder)
-        return folder
-
-
-def _release(folder: Path) -> None:
-    """Remove a folder of pixels; those of a product that is still in use come back into memory first."""
-    restore(folder)
-    shutil.rmtree(folder, ignore_errors=True)
-
 
 def _original(frame: AstroData) -> str:
     return str(frame.phu.get("ORIGNAME") or frame.orig_filename or frame.filename)
@@ -418,8 +388,9 @@ def _transfer(frame: AstroData, source: AstroData, attribute: str) -> None:
     elif attribute in source.tables:
         setattr(frame, attribute, getattr(source, attribute).copy())
     elif attribute in ("data", "mask", "variance") or attribute in other.exposed:
-        values = other.read(attribute)
-        setattr(ext, attribute, None if values is None else values.copy())
+        # A plane is shared until one of the two frames changes it.
+        plane = other.plane(attribute)
+        setattr(ext, attribute, getattr(other, attribute).copy() if attribute in other.ext_tables else plane)
     else:
         raise ParameterError(
             "The source has no such attribute",

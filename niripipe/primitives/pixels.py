@@ -173,7 +173,7 @@ class Pixels(PrimitivesBase):
             for frame in frames:
                 self.note(frame, not_needed("there is only one frame"))
             return frames
-        levels = self.study(lambda frame: _intensity(frame, params), frames)
+        levels = self.map(lambda frame: _intensity(frame, params), frames)
         self.note(frames[0], not_needed("this is the reference"))
         for frame, level in zip(frames[1:], levels[1:], strict=True):
             factor = levels[0] / level

@@ -352,9 +352,7 @@ class Standardize(PrimitivesBase):
 def _add_dq(frame: AstroData, bad_pixel_masks: list[AstroData]) -> None:
     """Give a frame a mask of what its counts say and of its bad pixel masks."""
     ext = frame[0]
-    mask = dq.flags(
-        ext.read("data"), saturation=ext.saturation_level(), non_linear=ext.non_linear_level()
-    )
+    mask = dq.flags(ext.read("data"), saturation=ext.saturation_level(), non_linear=ext.non_linear_level())
     for bpm in bad_pixel_masks:
         mask |= clipped(frame, bpm)[0].read("data").astype(np.uint16)
     ext.mask = mask

@@ -184,6 +184,17 @@ class FrameStore:
                 log.warning("frames stay in memory: %s", error)
                 self.limit = None
 
+    def flush(self, frames: Iterable[AstroData]) -> int:
+        """Move frames to disk whatever the limit; return the number of bytes.
+
+        Raises
+        ------
+        StorageError
+            The scratch folder cannot be written.
+        """
+        with self._lock:
+            return sum(frame.move_to_disk(self._folder()) for frame in frames)
+
     def _movable(self) -> list[AstroData]:
         """Return the frames that nobody works on, in the order in which they are moved."""
         treated = list(dict.fromkeys(reversed(self._treated)))

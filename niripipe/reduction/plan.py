@@ -224,6 +224,9 @@ class _Notes:
     def keep(self, frames: Iterable[AstroData]) -> None:
         pass
 
+    def flush(self, frames: Iterable[AstroData]) -> int:
+        return 0
+
     def drop(self, frame: AstroData, reason: str) -> None:
         pass
 

@@ -179,6 +179,10 @@ class RecipeRunner:
         """Count frames that are in no stream to the memory that the reduction may use, while they exist."""
         self.store.add(frames)
 
+    def flush(self, frames: Iterable[AstroData]) -> int:
+        """Move the pixels of frames to disk now; return the number of bytes."""
+        return self.store.flush(frames)
+
     def drop(self, frame: AstroData, reason: str) -> None:
         """Say in the report and the log that the running primitive leaves a frame out."""
         step = self.report.steps[-1].primitive

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import gc
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -47,36 +47,44 @@ def test_a_recipe_that_needs_the_same_frames_twice_says_which_are_not():
 # ---- pixels on disk
 
 
-def test_flushed_pixels_wait_on_disk_and_come_back(tmp_path):
+@pytest.fixture
+def scratch(tmp_path, monkeypatch):
+    """Where folders for temporary files are made."""
+    folder = tmp_path / "scratch"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
+def test_flushed_pixels_are_on_disk_and_come_back(tmp_path, scratch):
     b = make.prepared([make.frame(make.noise(i, 1.0), number=i) for i in (1, 2)], folder=tmp_path)
     b.p.ADUToElectrons()
     before = [ad[0].read("data").copy() for ad in b.main]
     b.p.flushPixels()
     assert all(ad.nbytes == 0 for ad in b.main)
-    (folder,) = tmp_path.iterdir()
+    (folder,) = scratch.iterdir()
     assert len(list(folder.iterdir())) == 2
     for ad, pixels in zip(b.main, before, strict=True):
         assert np.array_equal(ad[0].data, pixels)
 
 
-def test_the_folder_of_flushed_pixels_disappears_and_products_keep_theirs(tmp_path):
+def test_the_folder_of_flushed_pixels_disappears_and_products_keep_theirs(tmp_path, scratch):
     b = make.prepared([make.frame(make.noise(1, 1.0))], folder=tmp_path)
-    b.p.ADUToElectrons()
-    pixels = b.main[0][0].read("data").copy()
-    b.p.flushPixels()
-    product = b.main[0]
-    del b
-    gc.collect()
-    assert list(tmp_path.iterdir()) == []
-    assert np.array_equal(product[0].data, pixels)
+    with b.runner.store:
+        b.p.ADUToElectrons()
+        pixels = b.main[0][0].read("data").copy()
+        b.p.flushPixels()
+        assert len(list(scratch.iterdir())) == 1
+    assert list(scratch.iterdir()) == []
+    assert np.array_equal(b.main[0][0].data, pixels)
 
 
-def test_names_do_not_change_and_nothing_is_left_in_the_current_folder():
+def test_flushing_changes_no_name_and_leaves_nothing_in_the_current_folder(scratch):
     b = make.prepared([make.frame(1.0)])
-    name = b.main[0].filename
+    name, before = b.main[0].filename, list(Path.cwd().iterdir())
     b.p.flushPixels(force=True)
     assert (b.main[0].filename, b.main[0].orig_filename) == (name, "N20160102S0001.fits")
-    assert all(path.name.startswith(".niripipe-scratch-") for path in Path.cwd().iterdir())
+    assert list(Path.cwd().iterdir()) == before
 
 
 # ---- calibrations
