@@ -429,7 +429,7 @@ def _shared(
 def _subtract_planes(
     frame: AstroData, sky: BuiltSky, factor: float, constant: float, params: SubtractSkyParams
 ) -> None:
-    """Subtract ``factor sky + constant``, add ``factor^2`` times the variance of the sky, and join the flags."""
+    """Subtract ``factor sky + constant``; the variance of the sky counts ``factor^2``, flags are joined."""
     ext = frame[0]
     data = subtracted(ext.read("data"), sky.data, factor=factor, constant=constant)
     variance = ext.read("variance") if params.propagate_variance else None
