@@ -20,7 +20,7 @@ from niripipe.logutils import get_logger
 from niripipe.primitives import catalogue_client
 from niripipe.primitives.base import Outcome, PrimitivesBase, primitive, skipped
 from niripipe.primitives.geometry import require_sky_mapping
-from niripipe.primitives.objcat import sources, update_world
+from niripipe.primitives.objcat import inside, sources, update_world
 from niripipe.primitives.params import Field, Params, nearest
 
 __all__ = ["Astrometry"]
@@ -246,9 +246,8 @@ def _matched(frame: AstroData, params: DetermineAstrometricSolutionParams, scale
     """
     ny, nx = frame[0].shape
     x, y, flux = _reference(frame)
-    margin = params.initial / scale
-    inside = (x > -margin) & (x < nx - 1 + margin) & (y > -margin) & (y < ny - 1 + margin)
-    x, y, flux = x[inside], y[inside], flux[inside]
+    near = inside(frame, x, y, -params.initial / scale)
+    x, y, flux = x[near], y[near], flux[near]
     objects = _objects(frame, max(2 * len(x), 10), scale)
     reference = Sources(
         x * scale,

@@ -51,6 +51,6 @@ def update_world(frame: AstroData) -> None:
 
 
 def inside(frame: AstroData, x: NDArray[Any], y: NDArray[Any], margin: float) -> NDArray[np.bool_]:
-    """Return which positions lie in a frame, at least ``margin`` pixels from its edges."""
+    """Return which positions lie in a frame, more than ``margin`` pixels from its edges."""
     ny, nx = frame[0].shape
     return np.asarray((x > margin) & (x < nx - 1 - margin) & (y > margin) & (y < ny - 1 - margin))
