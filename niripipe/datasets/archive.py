@@ -17,9 +17,8 @@ from typing import Annotated, Any, Unpack
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from niripipe.datasets import display
-from niripipe.datasets.connection import Connection, TransferOptions
+from niripipe.datasets.connection import Connection, TransferOptions, get_json
 from niripipe.datasets.frames import is_safe_name
-from niripipe.datasets.transfer import get_json
 from niripipe.errors import InputError, StorageError
 from niripipe.logutils import get_logger
 

@@ -2,37 +2,34 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
-from typing import Literal, Protocol, Unpack
+from typing import Literal, Unpack
 
-from niripipe.datasets.archive import ARCHIVE_URL, ArchiveFile
+from niripipe.datasets.archive import ARCHIVE_URL, ArchiveFile, file_url, look_up
 from niripipe.datasets.catalogue import DataSet, Role, bpm_names, get, unknown
-from niripipe.datasets.connection import Connection, TransferOptions
+from niripipe.datasets.connection import Cancelled, Connection, ServerUnreachable, TransferOptions
 from niripipe.datasets.frames import COMPRESSIONS, frame_name
-from niripipe.datasets.integrity import Checksum, Content, Sums
-from niripipe.datasets.jobs import Job, Wanted, check_digest, check_stored, discarding, record, settle
-from niripipe.datasets.transfer import Cancelled, fetch
+from niripipe.datasets.integrity import Checksum, Content, Sums, check_digest, content_of
+from niripipe.datasets.transfer import fetch
 from niripipe.errors import InputError, NiripipeError, ParameterError, StorageError
+from niripipe.logutils import get_logger
+from niripipe.reduction.progress import Progress, as_progress
 
-__all__ = ["Progress", "download", "download_package", "fetch_bpm"]
+__all__ = ["download", "download_package", "fetch_bpm"]
 
+_FRAME: tuple[Content, ...] = ("fits", "bz2", "gz")
 _PACKAGE: tuple[Content, ...] = ("tar", "bz2", "gz")
+_SUFFIXES = {"bz2": ".bz2", "gz": ".gz"}
+_OVERWRITE = "Pass overwrite=True to fetch it again"
 _MIB = 1 << 20
 
 _Source = DataSet | ArchiveFile | str
-
-
-class Progress(Protocol):
-    """What is told about the progress of a download; the same two methods that `Reduce` calls."""
-
-    def update(self, step: str, done: int, total: int) -> None:
-        """Take note that `done` of `total` files (of a package: mebibytes) have arrived."""
-
-    def close(self) -> None:
-        """Take note that the download has ended."""
+_log = get_logger(__name__)
 
 
 def download(
@@ -44,7 +41,7 @@ def download(
     checksums: Mapping[str, str] | Literal["archive", "none"] = "archive",
     overwrite: bool = False,
     parallel: int = 2,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
     **options: Unpack[TransferOptions],
 ) -> list[Path]:
     """Download frames from the archive, by name.
@@ -73,8 +70,8 @@ def download(
         Fetch frames that are there already, and replace them.
     parallel : int
         How many files at a time; 1 to 8.
-    progress : Progress, optional
-        Told how many files have arrived.
+    progress : Progress or bool, optional
+        Told how many files have arrived; True shows it as text.
     **options
         See `TransferOptions`.
 
@@ -94,24 +91,37 @@ def download(
     """
     if not 1 <= parallel <= 8:
         raise ParameterError("files at a time", item="parallel", found=parallel, expected="1 to 8")
-    wanted = _wanted(data, tuple(roles))
-    if isinstance(checksums, Mapping):
-        wanted = [_with_checksum(file, checksums) for file in wanted]
-    elif checksums not in ("archive", "none"):
+    if not isinstance(checksums, Mapping) and checksums not in ("archive", "none"):
         raise ParameterError(
             "unknown way to check files",
             item="checksums",
             found=checksums,
             expected="a mapping, 'archive' or 'none'",
         )
-    job = Job(
-        folder=_made(folder),
-        base_url=base_url,
-        connection=Connection(**options),
-        ask_archive=checksums == "archive",
-        overwrite=overwrite,
-    )
-    return _run(job, wanted, parallel, progress)
+    wanted = _wanted(data, tuple(roles), checksums if isinstance(checksums, Mapping) else {})
+    connection = Connection(**options)
+    job = _Job(_made(folder), base_url, connection, checksums == "archive", overwrite)
+    display = as_progress(progress)
+    arrived: dict[str, Path] = {}
+    faults: dict[str, NiripipeError] = {}
+    pool = ThreadPoolExecutor(max_workers=parallel, thread_name_prefix="niripipe-download")
+    try:
+        futures = {pool.submit(job.obtain, file): file.name for file in wanted}
+        for future in as_completed(futures):
+            try:
+                arrived[futures[future]] = future.result()
+            except Cancelled:
+                pass  # after a fault, which is what will be reported
+            except NiripipeError as err:
+                faults[futures[future]] = err
+            display.update("download", len(arrived), len(wanted))
+    finally:
+        job.stop.set()
+        pool.shutdown(wait=True, cancel_futures=True)
+        display.close()
+    if faults:
+        raise _summary(faults, [file.name for file in wanted if file.name not in arrived], len(wanted))
+    return [arrived[file.name] for file in wanted]
 
 
 def download_package(
@@ -119,7 +129,7 @@ def download_package(
     folder: str | PathLike[str],
     *,
     overwrite: bool = False,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
     **options: Unpack[TransferOptions],
 ) -> Path:
     """Download a data set as one file; `unpack` opens it.
@@ -132,8 +142,8 @@ def download_package(
         Where to; made if it does not exist.
     overwrite : bool
         Fetch a package that is there already.
-    progress : Progress, optional
-        Told how many mebibytes have arrived.
+    progress : Progress or bool, optional
+        Told how many mebibytes have arrived; True shows it as text.
     **options
         See `TransferOptions`.
 
@@ -158,26 +168,39 @@ def download_package(
             found=data_set.name,
             remedy="Use download(), which fetches the frames one by one",
         )
-    connection, place = Connection(**options), _made(folder)
+    connection, target = Connection(**options), _made(folder)
     expected = None if package.checksum is None else Checksum.parse(package.checksum)
-    path, sums = place / package.name, Sums(place)
+    path, sums = target / package.name, Sums(target)
     if path.is_file() and not overwrite:
-        check_stored(path, expected, sums, decompress=False, contents=_PACKAGE)
-        record(path, sums)
+        _check_stored(path, sums, _PACKAGE)
+        if expected is not None:
+            check_digest(path, str(path), expected, remedy=_OVERWRITE)
+        if sums.get(path.name) is None:
+            sums.record(path)
         return path
 
+    display = as_progress(progress)
+
+    def check_arrived(arrived: Path, content: Content) -> None:
+        if expected is not None:
+            check_digest(arrived, package.url, expected)
+
     def notify(received: int, total: int | None) -> None:
-        if progress is not None:
-            progress.update(package.name, received // _MIB, max(total or received, _MIB) // _MIB)
+        display.update(package.name, received // _MIB, max(total or received, _MIB) // _MIB)
 
     try:
-        fetched = fetch(package.url, place, package.name, connection, contents=_PACKAGE, notify=notify)
+        arrived, _ = fetch(
+            package.url,
+            target,
+            package.name,
+            connection,
+            contents=_PACKAGE,
+            check=check_arrived,
+            notify=notify,
+        )
     finally:
-        if progress is not None:
-            progress.close()
-    with discarding(fetched):
-        check_digest(fetched.path, package.url, expected, decompress=False)
-        settle(fetched, path, sums)
+        display.close()
+    _settle(arrived, path, sums)
     return path
 
 
@@ -221,38 +244,137 @@ def fetch_bpm(
     return download([file], cache_folder, base_url=base_url, checksums=checksums, parallel=1, **options)[0]
 
 
-def _run(job: Job, wanted: list[Wanted], parallel: int, progress: Progress | None) -> list[Path]:
-    """Obtain all files; collect what went wrong."""
-    arrived: dict[str, Path] = {}
-    faults: dict[str, NiripipeError] = {}
-    pool = ThreadPoolExecutor(max_workers=parallel, thread_name_prefix="niripipe-download")
-    try:
-        waiting = {pool.submit(job.obtain, file): file.name for file in wanted}
-        for future in as_completed(waiting):
-            _collect(future, waiting[future], arrived, faults)
-            if progress is not None:
-                progress.update("download", len(arrived), len(wanted))
-    except BaseException:
-        job.stop.set()
-        raise
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-        if progress is not None:
-            progress.close()
-    if faults:
-        raise _summary(faults, [file.name for file in wanted if file.name not in arrived], len(wanted))
-    return [arrived[file.name] for file in wanted]
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """A frame to get, and what is known about it.
+
+    Attributes
+    ----------
+    name : str
+    checksum : Checksum or None
+        Of the uncompressed frame, from the caller or the catalogue.
+    listing : ArchiveFile or None
+        What the archive says of it.
+    """
+
+    name: str
+    checksum: Checksum | None = None
+    listing: ArchiveFile | None = None
+
+    def check(self, path: Path, source: str, *, as_stored: bool = False, remedy: str | None = None) -> None:
+        """Check a frame against what is known; `as_stored` is a compressed file as the archive stores it."""
+        expected, decompress = self.checksum, True
+        if expected is None and self.listing is not None:
+            decompress = not as_stored or self.listing.file_md5 is None
+            digest = self.listing.data_md5 if decompress else self.listing.file_md5
+            expected = None if digest is None else Checksum("md5", digest.lower())
+        if expected is not None:
+            check_digest(path, source, expected, decompress=decompress, remedy=remedy)
 
 
-def _collect(
-    future: Future[Path], name: str, arrived: dict[str, Path], faults: dict[str, NiripipeError]
-) -> None:
+@dataclass(slots=True)
+class _Job:
+    """What all frames of one call have in common."""
+
+    folder: Path
+    base_url: str
+    connection: Connection
+    ask_archive: bool
+    overwrite: bool
+    sums: Sums = field(init=False)
+    stop: threading.Event = field(init=False, default_factory=threading.Event)
+    gone: threading.Event = field(init=False, default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        self.sums = Sums(self.folder)
+
+    def obtain(self, wanted: _Wanted) -> Path:
+        """Return the path of a frame, having fetched it if need be."""
+        if self.gone.is_set():
+            # Otherwise all files would wait in vain, one after the other.
+            raise Cancelled("the server is gone", item=wanted.name)
+        candidates = (self.folder / (wanted.name + suffix) for suffix in ("", *COMPRESSIONS))
+        stored = next((path for path in candidates if path.is_file()), None)
+        try:
+            if stored is None or self.overwrite:
+                return self._fetched(self._informed(wanted), stored)
+            return self._checked(stored, wanted)
+        except ServerUnreachable:
+            self.gone.set()
+            raise
+
+    def _informed(self, wanted: _Wanted) -> _Wanted:
+        if not self.ask_archive or wanted.checksum is not None or wanted.listing is not None:
+            return wanted
+        return _Wanted(wanted.name, listing=look_up(wanted.name, self.base_url, self.connection))
+
+    def _checked(self, stored: Path, wanted: _Wanted) -> Path:
+        recorded = _check_stored(stored, self.sums, _FRAME)
+        if not recorded:
+            wanted = self._informed(wanted)
+        wanted.check(stored, str(stored), remedy=_OVERWRITE)
+        if not recorded:
+            self.sums.record(stored)
+        return stored
+
+    def _fetched(self, wanted: _Wanted, stored: Path | None) -> Path:
+        url, listing = file_url(wanted.name, self.base_url), wanted.listing
+        sizes: tuple[int, ...] = ()
+        if listing is not None and listing.data_size and listing.file_size:
+            # As it is, or compressed; if only one of them is known the other cannot be excluded.
+            sizes = (listing.data_size, listing.file_size)
+        arrived, content = fetch(
+            url,
+            self.folder,
+            wanted.name,
+            self.connection,
+            contents=_FRAME,
+            check=lambda path, content: wanted.check(path, url, as_stored=content != "fits"),
+            sizes=sizes,
+            stop=self.stop,
+        )
+        path = self.folder / (wanted.name + _SUFFIXES.get(content, ""))
+        _settle(arrived, path, self.sums)
+        if stored is not None and stored != path:
+            # Otherwise the frame would be there twice, once in each compression.
+            stored.unlink(missing_ok=True)
+        _log.fullinfo("%s has arrived in %s", path.name, self.folder)
+        return path
+
+
+def _check_stored(path: Path, sums: Sums, contents: tuple[Content, ...]) -> bool:
+    """Check type and record of a file that is there already; tell whether there is a record."""
+    content = content_of(path)
+    if content not in contents:
+        raise StorageError(
+            "the file that is there is not what it should be",
+            file=path,
+            found=content,
+            expected=" or ".join(contents),
+            remedy=_OVERWRITE,
+        )
+    recorded = sums.get(path.name)
+    if recorded is not None and (actual := Checksum.of(path)) != recorded:
+        raise StorageError(
+            "the file has changed since it was downloaded",
+            file=path,
+            found=str(actual),
+            expected=str(recorded),
+            remedy=_OVERWRITE,
+        )
+    return recorded is not None
+
+
+def _settle(arrived: Path, path: Path, sums: Sums) -> None:
+    """Give a file that has passed its checks its name, and record its checksum."""
     try:
-        arrived[name] = future.result()
-    except Cancelled:
-        pass  # after a fault, which is what will be reported
-    except NiripipeError as err:
-        faults[name] = err
+        arrived.replace(path)
+    except OSError as err:
+        arrived.unlink(missing_ok=True)
+        raise StorageError(
+            "the download cannot be given its name", file=path, found=err.strerror or str(err)
+        ) from err
+    sums.record(path)
 
 
 def _summary(faults: Mapping[str, NiripipeError], missing: list[str], total: int) -> NiripipeError:
@@ -271,31 +393,26 @@ def _summary(faults: Mapping[str, NiripipeError], missing: list[str], total: int
     return error
 
 
-def _wanted(data: _Source | Iterable[str | ArchiveFile], roles: tuple[Role, ...]) -> list[Wanted]:
+def _wanted(
+    data: _Source | Iterable[str | ArchiveFile], roles: tuple[Role, ...], checksums: Mapping[str, str]
+) -> list[_Wanted]:
+    """Return the frames that the caller means, each once; `checksums` are stronger than the catalogue's."""
     if isinstance(data, str) and not data.endswith((".fits", *COMPRESSIONS)):
         data = get(data)
+    items: Iterable[str | ArchiveFile]
     if isinstance(data, DataSet):
-        sums = data.checksums
-        return [
-            Wanted(name, Checksum.parse(sums[name]) if name in sums else None)
-            for name in data.file_names(*roles)
-        ]
-    if roles:
+        items, checksums = data.file_names(*roles), {**data.checksums, **checksums}
+    elif roles:
         raise InputError("only data sets have roles", item="roles", found=", ".join(roles))
-    items = [data] if isinstance(data, str | ArchiveFile) else list(data)
-    files: dict[str, Wanted] = {}
+    else:
+        items = [data] if isinstance(data, str | ArchiveFile) else data
+    files: dict[str, _Wanted] = {}
     for item in items:
-        if isinstance(item, ArchiveFile):
-            listing = item if item.data_md5 is not None else None
-            files.setdefault(frame_name(item.name), Wanted(frame_name(item.name), listing=listing))
-        else:
-            files.setdefault(frame_name(item), Wanted(frame_name(item)))
+        name = frame_name(item if isinstance(item, str) else item.name)
+        checksum = Checksum.parse(checksums[name]) if name in checksums else None
+        listing = item if isinstance(item, ArchiveFile) and item.data_md5 is not None else None
+        files.setdefault(name, _Wanted(name, checksum, listing))
     return list(files.values())
-
-
-def _with_checksum(file: Wanted, checksums: Mapping[str, str]) -> Wanted:
-    text = checksums.get(file.name)
-    return file if text is None else Wanted(file.name, Checksum.parse(text), file.listing)
 
 
 def _made(folder: str | PathLike[str]) -> Path:
