@@ -41,6 +41,8 @@ _MIN_RATE = 256.0  # bytes/s below which a server counts as stalled
 _CHUNK = 1 << 16
 _MAX_JSON = 64 << 20  # bytes; a search result of the archive is about 2 kB a file
 _TRANSIENT_STATUS = frozenset({408, 416, 425, 429, 500, 502, 503, 504})
+# Without blanks and control characters, which would end the request line.
+_URL = re.compile(r"https?://([!-.0-~]+@)?([\w.-]+|\[[\da-fA-F:.]+\])(:\d{1,5})?([/?#][!-~]*)?", re.ASCII)
 _COOKIE = "gemini_archive_session"
 
 _log = get_logger(__name__)
@@ -146,7 +148,7 @@ class Connection:
 
 def check_url(url: str) -> None:
     """Refuse an address that is not http or https (InputError)."""
-    if not _is_usable(url):
+    if _URL.fullmatch(url) is None:
         raise InputError(
             "this address cannot be used", item="url", found=repr(url), expected="http://... or https://..."
         )
@@ -182,6 +184,8 @@ def opened(url: str, connection: Connection, headers: dict[str, str]) -> Iterato
     proxy = connection.proxy
     with urllib3.PoolManager() if proxy is None else urllib3.ProxyManager(proxy) as manager:
         address = url
+        # Redirections are followed here: urllib3 would go from https back to http, and would read the body
+        # of a redirection, which may be endless.
         for _ in range(_MAX_REDIRECTS + 1):
             cookie = {}
             if connection.session is not None and _same_server(url, address):
@@ -344,20 +348,10 @@ def _urllib3() -> ModuleType:
     return urllib3
 
 
-def _is_usable(url: str) -> bool:
-    try:
-        parts = urllib.parse.urlsplit(url)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        return False
-    # Blanks and control characters would end the request line.
-    return usable and re.search(r"[^\x21-\x7e]", url) is None
-
-
 def _redirected(address: str, location: str) -> str:
     """Return where a redirection leads: neither to another scheme nor back from https to http."""
     target = urllib.parse.urljoin(address, location)
-    if not _is_usable(target) or (address.startswith("https:") and target.startswith("http:")):
+    if _URL.fullmatch(target) is None or (address.startswith("https:") and target.startswith("http:")):
         raise StorageError(
             "the server redirects to an address that is not followed",
             item=address,

@@ -2,34 +2,27 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 from typing import Literal, Unpack
 
-from niripipe.datasets.archive import ARCHIVE_URL, ArchiveFile, file_url, look_up
-from niripipe.datasets.catalogue import DataSet, Role, bpm_names, get, unknown
-from niripipe.datasets.connection import Cancelled, Connection, ServerUnreachable, TransferOptions
+from niripipe.datasets.archive import ARCHIVE_URL, ArchiveFile
+from niripipe.datasets.catalogue import DataSet, Role, bpm_names, get
+from niripipe.datasets.connection import Cancelled, Connection, TransferOptions
 from niripipe.datasets.frames import COMPRESSIONS, frame_name
-from niripipe.datasets.integrity import Checksum, Content, Sums, check_digest, content_of
-from niripipe.datasets.transfer import fetch
+from niripipe.datasets.integrity import parse_checksum
+from niripipe.datasets.jobs import Job, Wanted
 from niripipe.errors import InputError, NiripipeError, ParameterError, StorageError
-from niripipe.logutils import get_logger
+from niripipe.primitives.params import nearest
 from niripipe.reduction.progress import Progress, as_progress
 
 __all__ = ["download", "download_package", "fetch_bpm"]
 
-_FRAME: tuple[Content, ...] = ("fits", "bz2", "gz")
-_PACKAGE: tuple[Content, ...] = ("tar", "bz2", "gz")
-_SUFFIXES = {"bz2": ".bz2", "gz": ".gz"}
-_OVERWRITE = "Pass overwrite=True to fetch it again"
 _MIB = 1 << 20
 
 _Source = DataSet | ArchiveFile | str
-_log = get_logger(__name__)
 
 
 def download(
@@ -100,7 +93,7 @@ def download(
         )
     wanted = _wanted(data, tuple(roles), checksums if isinstance(checksums, Mapping) else {})
     connection = Connection(**options)
-    job = _Job(_made(folder), base_url, connection, checksums == "archive", overwrite)
+    job = Job(_made(folder), connection, overwrite, base_url, ask_archive=checksums == "archive")
     display = as_progress(progress)
     arrived: dict[str, Path] = {}
     faults: dict[str, NiripipeError] = {}
@@ -168,40 +161,16 @@ def download_package(
             found=data_set.name,
             remedy="Use download(), which fetches the frames one by one",
         )
-    connection, target = Connection(**options), _made(folder)
-    expected = None if package.checksum is None else Checksum.parse(package.checksum)
-    path, sums = target / package.name, Sums(target)
-    if path.is_file() and not overwrite:
-        _check_stored(path, sums, _PACKAGE)
-        if expected is not None:
-            check_digest(path, str(path), expected, remedy=_OVERWRITE)
-        if sums.get(path.name) is None:
-            sums.record(path)
-        return path
-
+    job = Job(_made(folder), Connection(**options), overwrite)
     display = as_progress(progress)
-
-    def check_arrived(arrived: Path, content: Content) -> None:
-        if expected is not None:
-            check_digest(arrived, package.url, expected)
 
     def notify(received: int, total: int | None) -> None:
         display.update(package.name, received // _MIB, max(total or received, _MIB) // _MIB)
 
     try:
-        arrived, _ = fetch(
-            package.url,
-            target,
-            package.name,
-            connection,
-            contents=_PACKAGE,
-            check=check_arrived,
-            notify=notify,
-        )
+        return job.obtain(Wanted(package.name, package.checksum, package_url=package.url), notify)
     finally:
         display.close()
-    _settle(arrived, path, sums)
-    return path
 
 
 def fetch_bpm(
@@ -240,141 +209,14 @@ def fetch_bpm(
     """
     file = frame_name(name)
     if file not in bpm_names():
-        raise unknown("the catalogue knows no such bad pixel mask", "bad pixel mask", name, bpm_names())
+        raise InputError(
+            "the catalogue knows no such bad pixel mask",
+            item="bad pixel mask",
+            found=repr(name),
+            expected=" or ".join(bpm_names()),
+            remedy=nearest(file, bpm_names()),
+        )
     return download([file], cache_folder, base_url=base_url, checksums=checksums, parallel=1, **options)[0]
-
-
-@dataclass(frozen=True, slots=True)
-class _Wanted:
-    """A frame to get, and what is known about it.
-
-    Attributes
-    ----------
-    name : str
-    checksum : Checksum or None
-        Of the uncompressed frame, from the caller or the catalogue.
-    listing : ArchiveFile or None
-        What the archive says of it.
-    """
-
-    name: str
-    checksum: Checksum | None = None
-    listing: ArchiveFile | None = None
-
-    def check(self, path: Path, source: str, *, as_stored: bool = False, remedy: str | None = None) -> None:
-        """Check a frame against what is known; `as_stored` is a compressed file as the archive stores it."""
-        expected, decompress = self.checksum, True
-        if expected is None and self.listing is not None:
-            decompress = not as_stored or self.listing.file_md5 is None
-            digest = self.listing.data_md5 if decompress else self.listing.file_md5
-            expected = None if digest is None else Checksum("md5", digest.lower())
-        if expected is not None:
-            check_digest(path, source, expected, decompress=decompress, remedy=remedy)
-
-
-@dataclass(slots=True)
-class _Job:
-    """What all frames of one call have in common."""
-
-    folder: Path
-    base_url: str
-    connection: Connection
-    ask_archive: bool
-    overwrite: bool
-    sums: Sums = field(init=False)
-    stop: threading.Event = field(init=False, default_factory=threading.Event)
-    gone: threading.Event = field(init=False, default_factory=threading.Event)
-
-    def __post_init__(self) -> None:
-        self.sums = Sums(self.folder)
-
-    def obtain(self, wanted: _Wanted) -> Path:
-        """Return the path of a frame, having fetched it if need be."""
-        if self.gone.is_set():
-            # Otherwise all files would wait in vain, one after the other.
-            raise Cancelled("the server is gone", item=wanted.name)
-        candidates = (self.folder / (wanted.name + suffix) for suffix in ("", *COMPRESSIONS))
-        stored = next((path for path in candidates if path.is_file()), None)
-        try:
-            if stored is None or self.overwrite:
-                return self._fetched(self._informed(wanted), stored)
-            return self._checked(stored, wanted)
-        except ServerUnreachable:
-            self.gone.set()
-            raise
-
-    def _informed(self, wanted: _Wanted) -> _Wanted:
-        if not self.ask_archive or wanted.checksum is not None or wanted.listing is not None:
-            return wanted
-        return _Wanted(wanted.name, listing=look_up(wanted.name, self.base_url, self.connection))
-
-    def _checked(self, stored: Path, wanted: _Wanted) -> Path:
-        recorded = _check_stored(stored, self.sums, _FRAME)
-        if not recorded:
-            wanted = self._informed(wanted)
-        wanted.check(stored, str(stored), remedy=_OVERWRITE)
-        if not recorded:
-            self.sums.record(stored)
-        return stored
-
-    def _fetched(self, wanted: _Wanted, stored: Path | None) -> Path:
-        url, listing = file_url(wanted.name, self.base_url), wanted.listing
-        sizes: tuple[int, ...] = ()
-        if listing is not None and listing.data_size and listing.file_size:
-            # As it is, or compressed; if only one of them is known the other cannot be excluded.
-            sizes = (listing.data_size, listing.file_size)
-        arrived, content = fetch(
-            url,
-            self.folder,
-            wanted.name,
-            self.connection,
-            contents=_FRAME,
-            check=lambda path, content: wanted.check(path, url, as_stored=content != "fits"),
-            sizes=sizes,
-            stop=self.stop,
-        )
-        path = self.folder / (wanted.name + _SUFFIXES.get(content, ""))
-        _settle(arrived, path, self.sums)
-        if stored is not None and stored != path:
-            # Otherwise the frame would be there twice, once in each compression.
-            stored.unlink(missing_ok=True)
-        _log.fullinfo("%s has arrived in %s", path.name, self.folder)
-        return path
-
-
-def _check_stored(path: Path, sums: Sums, contents: tuple[Content, ...]) -> bool:
-    """Check type and record of a file that is there already; tell whether there is a record."""
-    content = content_of(path)
-    if content not in contents:
-        raise StorageError(
-            "the file that is there is not what it should be",
-            file=path,
-            found=content,
-            expected=" or ".join(contents),
-            remedy=_OVERWRITE,
-        )
-    recorded = sums.get(path.name)
-    if recorded is not None and (actual := Checksum.of(path)) != recorded:
-        raise StorageError(
-            "the file has changed since it was downloaded",
-            file=path,
-            found=str(actual),
-            expected=str(recorded),
-            remedy=_OVERWRITE,
-        )
-    return recorded is not None
-
-
-def _settle(arrived: Path, path: Path, sums: Sums) -> None:
-    """Give a file that has passed its checks its name, and record its checksum."""
-    try:
-        arrived.replace(path)
-    except OSError as err:
-        arrived.unlink(missing_ok=True)
-        raise StorageError(
-            "the download cannot be given its name", file=path, found=err.strerror or str(err)
-        ) from err
-    sums.record(path)
 
 
 def _summary(faults: Mapping[str, NiripipeError], missing: list[str], total: int) -> NiripipeError:
@@ -395,7 +237,7 @@ def _summary(faults: Mapping[str, NiripipeError], missing: list[str], total: int
 
 def _wanted(
     data: _Source | Iterable[str | ArchiveFile], roles: tuple[Role, ...], checksums: Mapping[str, str]
-) -> list[_Wanted]:
+) -> list[Wanted]:
     """Return the frames that the caller means, each once; `checksums` are stronger than the catalogue's."""
     if isinstance(data, str) and not data.endswith((".fits", *COMPRESSIONS)):
         data = get(data)
@@ -406,12 +248,12 @@ def _wanted(
         raise InputError("only data sets have roles", item="roles", found=", ".join(roles))
     else:
         items = [data] if isinstance(data, str | ArchiveFile) else data
-    files: dict[str, _Wanted] = {}
+    files: dict[str, Wanted] = {}
     for item in items:
         name = frame_name(item if isinstance(item, str) else item.name)
-        checksum = Checksum.parse(checksums[name]) if name in checksums else None
+        checksum = parse_checksum(checksums[name]) if name in checksums else None
         listing = item if isinstance(item, ArchiveFile) and item.data_md5 is not None else None
-        files.setdefault(name, _Wanted(name, checksum, listing))
+        files.setdefault(name, Wanted(name, checksum, listing))
     return list(files.values())
 
 

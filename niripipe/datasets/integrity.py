@@ -12,15 +12,13 @@ import tarfile
 import threading
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal, cast
+from typing import Any, BinaryIO, Literal, cast
 
 from niripipe.errors import InputError, StorageError
 
 __all__ = [
     "HEAD_BYTES",
-    "Checksum",
     "Content",
     "Sums",
     "check_digest",
@@ -34,64 +32,50 @@ Content = Literal["fits", "tar", "bz2", "gz", "other"]
 HEAD_BYTES = 512
 """Number of bytes that `recognise` needs: one block of a tar archive."""
 
-SUMS_FILE = "SHA256SUMS"
-
 _SUM_LINE = re.compile(r"([0-9a-f]{64}) [ *](.+)")
 _CHECKSUM = re.compile(r"md5:[0-9a-f]{32}|sha256:[0-9a-f]{64}")
 
 
-@dataclass(frozen=True, slots=True)
-class Checksum:
-    """A digest that a file must have.
+def parse_checksum(text: str) -> str:
+    """Return a checksum, ``md5:<hex>`` or ``sha256:<hex>``, in its normal spelling.
 
-    Attributes
-    ----------
-    algorithm : {"md5", "sha256"}
-        MD5 is what the archive publishes; it guards against accidents, not against malice.
-    digest : str
-        Hexadecimal, lower case.
+    MD5 is what the archive publishes; it guards against accidents, not against malice.
+
+    Raises
+    ------
+    InputError
+        The text is not of that form.
     """
+    normal = text.strip().lower()
+    if _CHECKSUM.fullmatch(normal) is None:
+        raise InputError(
+            "a checksum that cannot be read",
+            item="checksum",
+            found=repr(text),
+            expected="md5:<32 hexadecimal digits> or sha256:<64 hexadecimal digits>",
+        )
+    return normal
 
-    algorithm: str
-    digest: str
 
-    @classmethod
-    def parse(cls, text: str) -> Checksum:
-        """Return the checksum written as ``md5:<hex>`` or ``sha256:<hex>``.
+def checksum_of(path: Path, algorithm: str = "sha256", *, decompress: bool = False) -> str:
+    """Return the checksum of a file, or of what a compressed file holds, as ``<algorithm>:<hex>``.
 
-        Raises
-        ------
-        InputError
-            The text is not of that form.
-        """
-        normal = text.strip().lower()
-        if _CHECKSUM.fullmatch(normal) is None:
-            raise InputError(
-                "a checksum that cannot be read",
-                item="checksum",
-                found=repr(text),
-                expected="md5:<32 hexadecimal digits> or sha256:<64 hexadecimal digits>",
-            )
-        return cls(*normal.split(":"))
-
-    @classmethod
-    def of(cls, path: Path, algorithm: str = "sha256", *, decompress: bool = False) -> Checksum:
-        """Return the checksum of a file, or of what a compressed file holds.
-
-        Raises
-        ------
-        StorageError
-            The file cannot be read, or cannot be decompressed.
-        """
-        with _reading(path), open_contents(path) if decompress else path.open("rb") as stream:
-            return cls(algorithm, hashlib.file_digest(stream, algorithm).hexdigest())
-
-    def __str__(self) -> str:
-        return f"{self.algorithm}:{self.digest}"
+    Raises
+    ------
+    StorageError
+        The file cannot be read, or cannot be decompressed.
+    """
+    with _reading(path), open_contents(path) if decompress else path.open("rb") as stream:
+        return f"{algorithm}:{hashlib.file_digest(cast(Any, stream), algorithm).hexdigest()}"
 
 
 def check_digest(
-    path: Path, source: str, expected: Checksum, *, decompress: bool = False, remedy: str | None = None
+    path: Path,
+    source: str,
+    expected: str,
+    *,
+    decompress: bool,
+    remedy: str = "Try again; if it stays so, the file has changed in the archive",
 ) -> None:
     """Check a file, or what it holds, against a checksum.
 
@@ -100,7 +84,8 @@ def check_digest(
     path : Path
     source : str
         What an error names: the address, or the file.
-    expected : Checksum
+    expected : str
+        See `parse_checksum`.
     decompress : bool
         The checksum is that of the uncompressed content.
     remedy : str, optional
@@ -111,14 +96,14 @@ def check_digest(
     StorageError
         The checksum is another, or the file cannot be read.
     """
-    actual = Checksum.of(path, expected.algorithm, decompress=decompress)
+    actual = checksum_of(path, expected.partition(":")[0], decompress=decompress)
     if actual != expected:
         raise StorageError(
             "the checksum is wrong: this is not the file that was asked for",
             item=source,
-            found=str(actual),
-            expected=str(expected),
-            remedy=remedy or "Try again; if it stays so, the file has changed in the archive",
+            found=actual,
+            expected=expected,
+            remedy=remedy,
         )
 
 
@@ -184,13 +169,12 @@ class Sums:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.path = folder / SUMS_FILE
+        self.path = folder / "SHA256SUMS"
         self._lock = threading.Lock()
 
-    def get(self, name: str) -> Checksum | None:
-        """Return the recorded SHA-256 of a file; None if there is no record."""
-        digest = dict(map(_entry, self._lines())).get(name)
-        return None if digest is None else Checksum("sha256", digest)
+    def get(self, name: str) -> str | None:
+        """Return the recorded checksum of a file; None if there is no record."""
+        return dict(map(_entry, self._lines())).get(name)
 
     def record(self, path: Path) -> None:
         """Record the SHA-256 of a file of the folder, in place of an earlier one.
@@ -200,7 +184,7 @@ class Sums:
         StorageError
             The file cannot be read, or the record cannot be written.
         """
-        line = f"{Checksum.of(path).digest}  {path.name}\n"
+        line = f"{checksum_of(path).removeprefix('sha256:')}  {path.name}\n"
         with self._lock:
             lines = self._lines()
             others = [other for other in lines if _entry(other)[0] != path.name]
@@ -226,7 +210,7 @@ class Sums:
                 return []
 
     def _replace(self, text: str) -> None:
-        temporary = self.path.with_name(f".{SUMS_FILE}.{secrets.token_hex(4)}")
+        temporary = self.path.with_name(f".{self.path.name}.{secrets.token_hex(4)}")
         try:
             temporary.write_text(text, "utf-8", "surrogateescape")
             temporary.replace(self.path)
@@ -235,9 +219,9 @@ class Sums:
 
 
 def _entry(line: str) -> tuple[str, str]:
-    """Return name and digest of a line of the record; empty ones for a line of another form."""
+    """Return name and checksum of a line of the record; empty ones for a line of another form."""
     match = _SUM_LINE.fullmatch(line.rstrip("\r\n"))
-    return ("", "") if match is None else (match[2], match[1])
+    return ("", "") if match is None else (match[2], f"sha256:{match[1]}")
 
 
 @contextlib.contextmanager

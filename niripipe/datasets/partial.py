@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
-from niripipe.datasets.integrity import HEAD_BYTES, Checksum
+from niripipe.datasets.integrity import HEAD_BYTES, checksum_of
 from niripipe.errors import StorageError
 
 __all__ = ["Part", "writing"]
@@ -72,7 +72,7 @@ class Part:
                     "url": self._url,
                     "validator": self.validator,
                     "total": self.total,
-                    "sha256": Checksum.of(self.path).digest,
+                    "checksum": checksum_of(self.path),
                 }
                 private = self.path.with_suffix(".json")
                 private.write_text(json.dumps(note), encoding="utf-8")
@@ -85,7 +85,7 @@ class Part:
         try:
             note = json.loads(self._note.read_text(encoding="utf-8"))
             # The note may belong to another partial file of that name; the checksum tells.
-            good = (note["url"], note["sha256"]) == (self._url, Checksum.of(self.path).digest)
+            good = (note["url"], note["checksum"]) == (self._url, checksum_of(self.path))
             self.validator, self.total = str(note["validator"]), note["total"]
             self.size = self.path.stat().st_size
         except (OSError, ValueError, KeyError, TypeError, StorageError):

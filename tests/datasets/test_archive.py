@@ -81,7 +81,7 @@ def test_results_show_as_table_with_missing_values_blank_and_html_escaped(archiv
         f"{BASE}/20160102", listing(ROW | {"object": "<b>", "release": "2999-01-01", "exposure_time": None})
     )
     found = datasets.find(date="2016-01-02", **options)
-    assert "N20160102S0270.fits  2016-01-02 12:00:01" in repr(found)
+    assert "N20160102S0270.fits   2016-01-02 12:00:01" in repr(found)
     assert "proprietary" in repr(found)
     assert "&lt;b&gt;" in found._repr_html_()
     assert "None" not in repr(found)
