@@ -7,6 +7,7 @@ import difflib
 import re
 from dataclasses import dataclass
 from datetime import date, datetime, time
+from itertools import accumulate
 from typing import Any, Final, NoReturn
 
 from niripipe.astrodata import AstroData
@@ -17,7 +18,7 @@ from niripipe.instruments.headers import parse_date, parse_datetime, parse_time
 
 __all__ = ["Parser"]
 
-#: Nesting of parentheses and ``not`` beyond this is refused.
+#: Nesting beyond this is refused.
 _MAX_DEPTH: Final = 50
 _FLIPPED: Final = {"<": ">", ">": "<", "<=": ">=", ">=": "<="}
 _MOMENT_FORMS: Final = {
@@ -26,16 +27,20 @@ _MOMENT_FORMS: Final = {
     "ut_time": '"HH:MM:SS"',
     "local_time": '"HH:MM:SS"',
 }
-_TOKEN = re.compile(
-    r"""(?P<blank>\s+)
-      | (?P<number>[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?(?![\w.]))
-      | (?P<text>"[^"\\]*(?:\\.[^"\\]*)*"|'[^'\\]*(?:\\.[^'\\]*)*')
-      | (?P<word>(?:and|or|not|in|is|None|True|False)\b)
-      | (?P<name>[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)?(?:\s*\(\s*\))?)
-      | (?P<op>==|!=|<=|>=|<|>|[()\[\],])""",
+_LITERAL = re.compile(
+    r"""(?P<text>"[^"\\]*(?:\\.[^"\\]*)*"|'[^'\\]*(?:\\.[^'\\]*)*')
+      | (?<![\w.])(?P<number>[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?(?![\w.]))""",
     re.VERBOSE,
 )
-_CONSTANTS: Final = {"True": True, "False": False, "None": None}
+#: What is not in the language, once the literals are replaced.
+_FAULT = re.compile(
+    r"""(?P<equals>(?<![=!<>])=(?!=))
+      | (?P<quote>["'])
+      | (?P<number>(?<![\w.])\.?\d|[+-])
+      | (?P<letter>[^\w\s.()\[\],=!<>])""",
+    re.VERBOSE | re.ASCII,
+)
+_UNFINISHED = re.compile(r"(?:^|[=<>(\[,]|\b(?:and|or|not|in|is))\s*$")
 _CLOSERS: Final = {"(": ")", "[": "]"}
 _OPERATORS: Final[dict[type[ast.cmpop], str]] = {
     ast.Eq: "==",
@@ -52,13 +57,6 @@ _OPERATORS: Final[dict[type[ast.cmpop], str]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class _Token:
-    kind: str
-    text: str
-    start: int
-
-
-@dataclass(frozen=True, slots=True)
 class _Value:
     """A descriptor or constant, and where it starts."""
 
@@ -69,9 +67,9 @@ class _Value:
 class Parser:
     """Translates one expression into a condition.
 
-    Names, numbers and texts are read here. For the grammar, which is a part of Python's, the expression goes
-    to `ast` with all of them replaced by stand-ins of the same length, so that positions stay and nothing
-    but their order is left to Python.
+    The grammar is a part of Python's and is left to `ast`. Quoted texts and numbers are read here, since
+    Python would read some of them differently; in the text given to `ast` each is replaced by something of
+    the same length, so that positions stay.
 
     Parameters
     ----------
@@ -85,10 +83,12 @@ class Parser:
     """
 
     def __init__(self, text: str, rules: Rules) -> None:
+        self.names: set[str] = set()
         self._text = text.strip()
         self._rules = rules
-        self.names: set[str] = set()
         self._known = _known_descriptors()
+        self._literals: dict[int, str | int | float] = {}
+        self._masked = re.sub(r"\s", " ", _LITERAL.sub(self._replaced, self._text))
 
     def parse(self) -> Condition:
         """Return the condition that the expression means.
@@ -98,108 +98,73 @@ class Parser:
         InputError
             See `niripipe.dataselect.expr_parser`.
         """
-        self._tokens = self._tokenise()
-        if not self._tokens:
+        if not self._text:
             self._fail("The expression is empty", "a comparison such as exposure_time == 20", 0)
-        self._values = {token.start: self._value(token) for token in self._tokens if _is_operand(token)}
-        self._check_nesting()
-        skeleton = [" "] * len(self._text)
-        for token in self._tokens:
-            skeleton[token.start : token.start + len(token.text)] = _stand_in(token)
+        fault = _FAULT.search(self._masked)
+        if fault is not None:
+            self._fail_at(fault)
+        # The brackets that stand for quoted texts count, too.
+        depths = accumulate((letter in "([") - (letter in ")]") for letter in self._masked)
+        if max(depths) > _MAX_DEPTH:
+            self._fail_nested(0)
         try:
-            tree = ast.parse("".join(skeleton), mode="eval").body
+            tree = ast.parse(self._masked, mode="eval").body
         except SyntaxError as error:
-            self._fail_missing((error.offset or 1) - 1)
+            self._fail_at_syntax(error.offset or 0)
+        except (MemoryError, RecursionError):
+            self._fail_nested(0)
         return self._condition(self._translate(tree))
 
-    def _tokenise(self) -> list[_Token]:
-        """Split the text into names, numbers, texts, keywords and operators."""
-        tokens: list[_Token] = []
-        start = 0
-        while start < len(self._text):
-            match = _TOKEN.match(self._text, start)
-            if match is None:
-                self._fail_at(start)
-            if match.lastgroup != "blank":
-                tokens.append(_Token(str(match.lastgroup), match.group(), start))
-            start = match.end()
-        return tokens
+    def _replaced(self, match: re.Match[str]) -> str:
+        """Read a literal, and return what stands for it: a list or a name, neither of which is looked at."""
+        literal = match.group()
+        if match.lastgroup == "number":
+            self._literals[match.start()] = _number(literal)
+            return "_" * len(literal)
+        self._literals[match.start()] = re.sub(r"\\(.)", r"\1", literal[1:-1])
+        return f"[{'_' * (len(literal) - 2)}]"
 
-    def _check_nesting(self) -> None:
-        """Refuse brackets that do not match, deep nesting, and operands that follow each other."""
-        nested: list[_Token] = []
-        after_operand = False
-        for token in self._tokens:
-            opens, closes = token.text in _CLOSERS, token.text in _CLOSERS.values()
-            if after_operand and (opens or _is_operand(token)):
-                self._fail("The expression does not end here", "and, or, or the end", token.start)
-            if closes or token.text in (",", "and", "or"):
-                while nested and nested[-1].text == "not":
-                    nested.pop()
-            if closes:
-                if not nested:
-                    self._fail("The expression does not end here", "and, or, or the end", token.start)
-                opening = nested.pop()
-                if _CLOSERS[opening.text] != token.text:
-                    self._fail_open(opening, token.start)
-            elif opens or token.text == "not":
-                nested.append(token)
-            if len(nested) > _MAX_DEPTH:
-                self._fail("The expression is nested too deeply", f"at most {_MAX_DEPTH} levels", token.start)
-            after_operand = closes or _is_operand(token)
-        for token in nested:
-            if token.text in _CLOSERS:
-                self._fail_open(token, len(self._text))
-        if not after_operand:
-            self._fail_missing(len(self._text))
-
-    def _value(self, token: _Token) -> _Value:
-        """Read a name, a number, a text or a constant."""
-        if token.kind == "name":
-            return _Value(self._descriptor(token), token.start)
-        if token.kind == "text":
-            return _Value(re.sub(r"\\(.)", r"\1", token.text[1:-1]), token.start)
-        if token.kind == "number":
-            return _Value(_number(token.text), token.start)
-        return _Value(_CONSTANTS[token.text], token.start)
-
-    def _translate(self, node: ast.expr) -> Condition | _Value:
+    def _translate(self, node: ast.expr, depth: int = 0) -> Condition | _Value:
         """Return the condition that a node means, or its value if nothing has made a condition of it."""
+        start = node.col_offset
+        if depth > _MAX_DEPTH:
+            self._fail_nested(start)
         if isinstance(node, ast.BoolOp):
-            parts = [self._condition(self._translate(part)) for part in node.values]
+            parts = [self._condition(self._translate(part, depth + 1)) for part in node.values]
             combined = all if isinstance(node.op, ast.And) else any
             return lambda lookup: combined(part(lookup) for part in parts)
         if isinstance(node, ast.UnaryOp):
-            part = self._condition(self._translate(node.operand))
+            part = self._condition(self._translate(node.operand, depth + 1))
             return lambda lookup: not part(lookup)
         if isinstance(node, ast.Compare):
-            return self._chain(node)
+            return self._chain(node, depth + 1)
+        if isinstance(node, (ast.Name, ast.List)) and start in self._literals:
+            return _Value(self._literals[start], start)
         if isinstance(node, (ast.List, ast.Tuple)):
-            return _Value(tuple(self._constant(element, node) for element in node.elts), node.col_offset)
-        return self._values[node.col_offset]
+            elements = [self._translate(element, depth + 1) for element in node.elts]
+            return _Value(tuple(self._constant(element, start) for element in elements), start)
+        if isinstance(node, ast.Constant) and node.value is not Ellipsis:
+            return _Value(node.value, start)
+        return _Value(self._descriptor(node), start)
 
-    def _constant(self, node: ast.expr, enclosing: ast.expr) -> Any:
-        """Return an element of a list."""
-        element = self._translate(node)
+    def _constant(self, element: Condition | _Value, start: int) -> Any:
+        """Return an element of the list that starts at `start`."""
         if not isinstance(element, _Value) or isinstance(element.content, Name):
-            expected = "numbers, texts, True, False or None"
-            self._fail("A list can only hold constants", expected, enclosing.col_offset)
+            self._fail("A list can only hold constants", "numbers, texts, True, False or None", start)
         return element.content
 
-    def _chain(self, node: ast.Compare) -> Condition:
+    def _chain(self, node: ast.Compare, depth: int) -> Condition:
         """Return the condition of one comparison or of several in a chain (``1 < airmass <= 1.5``)."""
         parts: list[Condition] = []
-        left, after = self._translate(node.left), node.left.end_col_offset or 0
+        left, end = self._translate(node.left, depth), node.left.end_col_offset or 0
         for operation, comparator in zip(node.ops, node.comparators, strict=True):
-            right = self._translate(comparator)
+            right = self._translate(comparator, depth)
             if not isinstance(left, _Value) or not isinstance(right, _Value):
                 self._fail(
                     "A condition cannot be compared", "a descriptor or a constant", comparator.col_offset
                 )
-            # `ast` does not say where an operator is; only closing parentheses can come before it.
-            start = next(token.start for token in self._tokens if token.start >= after and token.text != ")")
-            parts.append(self._compared(left, _Token("op", _OPERATORS[type(operation)], start), right))
-            left, after = right, comparator.end_col_offset or 0
+            parts.append(self._compared(left, _OPERATORS[type(operation)], right, end))
+            left, end = right, comparator.end_col_offset or 0
         return lambda lookup: all(part(lookup) for part in parts)
 
     def _condition(self, part: Condition | _Value) -> Condition:
@@ -213,34 +178,33 @@ class Parser:
             return flag(content.name)
         return self._fail("This is not a condition", "a comparison, such as exposure_time == 20", part.start)
 
-    def _compared(self, left: _Value, op: _Token, right: _Value) -> Condition:
-        """Return the condition of one comparison, having checked that it makes sense."""
+    def _compared(self, left: _Value, op: str, right: _Value, end: int) -> Condition:
+        """Return the condition of one comparison; `end` is where the left side ends."""
         name, content = left.content, right.content
         if Name("tags") in (name, content):
-            return self._tag_asked(left, op, right)
-        if op.text in ("in", "not in") and not isinstance(content, tuple):
-            self._fail(f"What follows {op.text!r} is not a list", 'a list such as ["H", "K"]', right.start)
-        if op.text in ("is", "is not") and not (content is None or isinstance(content, bool)):
-            self._fail(f"{op.text!r} only goes with None, True and False", "== or !=", op.start)
+            if op not in ("in", "not in") or not isinstance(name, str):
+                self._fail("Tags are asked for differently", '"FLAT" in tags', self._operator_start(end))
+            return lambda lookup: (name in lookup("tags", False)) is (op == "in")
+        if op in ("in", "not in") and not isinstance(content, tuple):
+            self._fail(f"What follows {op!r} is not a list", 'a list such as ["H", "K"]', right.start)
+        if op in ("is", "is not") and not (content is None or isinstance(content, bool)):
+            self._fail(f"{op!r} only goes with None, True and False", "== or !=", self._operator_start(end))
         for side in (left, right):
-            if op.text in ORDER and (side.content is None or isinstance(side.content, (tuple, bool))):
-                self._fail(
-                    f"{op.text!r} needs numbers, texts or dates", "a value that has an order", side.start
-                )
+            if op in ORDER and (side.content is None or isinstance(side.content, (tuple, bool))):
+                self._fail(f"{op!r} needs numbers, texts or dates", "a value that has an order", side.start)
         if isinstance(name, Name):
-            return comparison(name.name, op.text, self._literal(name.name, content, right.start), self._rules)
+            return comparison(name.name, op, self._literal(name.name, content, right.start), self._rules)
         if isinstance(content, Name):
-            flipped = _FLIPPED.get(op.text, op.text)
+            flipped = _FLIPPED.get(op, op)
             return comparison(
                 content.name, flipped, self._literal(content.name, name, left.start), self._rules
             )
-        return lambda lookup: compare("a constant", (name,), op.text, content, 0.0)
+        return lambda lookup: compare("a constant", (name,), op, content, 0.0)
 
-    def _tag_asked(self, left: _Value, op: _Token, right: _Value) -> Condition:
-        tag = left.content
-        if op.text not in ("in", "not in") or not isinstance(tag, str):
-            self._fail("Tags are asked for differently", '"FLAT" in tags', op.start)
-        return lambda lookup: (tag in lookup("tags", False)) is (op.text == "in")
+    def _operator_start(self, end: int) -> int:
+        # `ast` does not say where an operator is; only closing parentheses can come before it.
+        rest = self._masked[end:]
+        return end + len(rest) - len(rest.lstrip(" )"))
 
     def _literal(self, name: str, content: Any, start: int) -> Any:
         """Read texts that are compared with dates and times."""
@@ -253,34 +217,56 @@ class Parser:
             self._fail(f"{content!r} cannot be compared with {name}", _MOMENT_FORMS[name], start)
         return moment
 
-    def _descriptor(self, token: _Token) -> Name:
-        name = re.sub(r"\s|\(|\)", "", token.text).removeprefix("ad.")
+    def _descriptor(self, node: ast.expr) -> Name:
+        """Return the descriptor that a node names: ``airmass``, ``ad.airmass`` or either with ``()``."""
+        start, named = node.col_offset, node.func if isinstance(node, ast.Call) else node
+        if not isinstance(named, (ast.Name, ast.Attribute)):
+            self._fail("This is not in the language", "a descriptor, an operator or a constant", start)
+        name = ast.unparse(named).removeprefix("ad.")
         if name not in self._known:
             near = difflib.get_close_matches(name[:60], self._known, n=3) if "." not in name else []
             expected = f"perhaps {' or '.join(near)}" if near else "a descriptor; text needs quotes"
-            self._fail(f"There is no descriptor {name[:60]!r}", expected, token.start)
+            self._fail(f"There is no descriptor {name[:60]!r}", expected, start)
+        if isinstance(node, ast.Call) and (node.args or node.keywords):
+            self._fail_end(named.end_col_offset or 0)
         if name != "tags":
             self.names.add(name)
         return Name(name)
 
-    def _fail_at(self, start: int) -> NoReturn:
-        """Say why no token can begin here."""
-        letter = self._text[start]
-        if letter == "=":
+    def _fail_at(self, fault: re.Match[str]) -> NoReturn:
+        """Say what is wrong with something that is not in the language."""
+        start, letter = fault.start(), self._text[fault.start()]
+        if fault.lastgroup == "equals":
             self._fail("A single = does not compare", "==", start)
-        if letter in "\"'":
+        if fault.lastgroup == "quote":
             self._fail("The quotation is not closed", letter, start)
-        if letter.isdigit() or letter in "+-.":
+        if fault.lastgroup == "number":
             self._fail("This is not a number", "digits, with a point or an exponent, and no unit", start)
         self._fail(f"{letter!r} means nothing here", "a descriptor, an operator or a constant", start)
 
-    def _fail_missing(self, start: int) -> NoReturn:
-        expected = "a descriptor, a number, a quoted text or a list"
-        self._fail("Something is missing here", expected, start)
+    def _fail_at_syntax(self, offset: int) -> NoReturn:
+        """Say what is wrong where Python has stopped; `offset` counts from 1 and is 0 at the end."""
+        opened: list[int] = []
+        for position, letter in enumerate(self._masked):
+            if letter in _CLOSERS:
+                opened.append(position)
+            elif letter in _CLOSERS.values() and opened:
+                opened.pop()
+        if opened:
+            bracket = self._masked[opened[-1]]
+            problem = f"The {bracket} at character {opened[-1] + 1} is not closed"
+            self._fail(problem, _CLOSERS[bracket], len(self._text))
+        start = offset - 1 if offset else len(self._text)
+        if _UNFINISHED.search(self._masked[:start]):
+            expected = "a descriptor, a number, a quoted text or a list"
+            self._fail("Something is missing here", expected, start)
+        self._fail_end(start)
 
-    def _fail_open(self, opening: _Token, start: int) -> NoReturn:
-        problem = f"The {opening.text} at character {opening.start + 1} is not closed"
-        self._fail(problem, _CLOSERS[opening.text], start)
+    def _fail_end(self, start: int) -> NoReturn:
+        self._fail("The expression does not end here", "and, or, or the end", start)
+
+    def _fail_nested(self, start: int) -> NoReturn:
+        self._fail("The expression is nested too deeply", f"at most {_MAX_DEPTH} levels", start)
 
     def _fail(self, problem: str, expected: str, start: int) -> NoReturn:
         """Raise the error for a fault at a position, with a caret under it."""
@@ -291,17 +277,6 @@ class Parser:
             f"{problem} (character {start + 1} of the expression)\n    {excerpt}\n    {caret}",
             expected=expected,
         )
-
-
-def _is_operand(token: _Token) -> bool:
-    return token.kind in ("name", "number", "text") or token.text in _CONSTANTS
-
-
-def _stand_in(token: _Token) -> str:
-    """Return what stands for a token in the text given to `ast`: as long, and of no meaning."""
-    if token.kind == "text":
-        return f"'{'-' * (len(token.text) - 2)}'"
-    return "_" * len(token.text) if token.kind in ("name", "number") else token.text
 
 
 def _moment(name: str, text: str) -> date | datetime | time | Day | None:
