@@ -92,7 +92,7 @@ def unpack(
             )
         stripped = _stripped(source.name)
         name = stripped if stripped != source.name else f"{source.name}.unpacked"
-        return plan.write([plan.destination([name])], iter([open_contents(source)]))
+        return plan.write([plan.destination(name)], iter([open_contents(source)]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +125,9 @@ class _Plan:
             declared += member.size
             if declared > self.max_bytes:
                 raise self.too_large()
-            destination = self.destination(parts)
+            if self.decompress:
+                parts[-1] = _stripped(parts[-1])
+            destination = self.destination(*parts)
             # Case does not distinguish files everywhere.
             key = str(destination).casefold()
             if key in seen:
@@ -134,10 +136,9 @@ class _Plan:
             found.append((member, destination))
         return found
 
-    def destination(self, parts: list[str]) -> Path:
+    def destination(self, *parts: str) -> Path:
         """Return where a file goes, which must be free and inside the folder."""
-        name = _stripped(parts[-1]) if self.decompress else parts[-1]
-        destination = self.folder.joinpath(*parts[:-1], name)
+        destination = self.folder.joinpath(*parts)
         if not destination.parent.resolve().is_relative_to(self.folder.resolve()):
             raise self.hostile("a folder here leads elsewhere", str(destination.parent))
         if destination.is_dir() or (destination.exists() and not self.overwrite):
@@ -150,9 +151,10 @@ class _Plan:
         self, destinations: list[Path], streams: Iterator[AbstractContextManager[BinaryIO]]
     ) -> list[Path]:
         """Write all files, and move them to their destinations when the last one is complete."""
-        existing = next(
-            path for path in (self.folder.absolute(), *self.folder.absolute().parents) if path.exists()
-        )
+        # Beside the destinations, so that files can be moved; the folder may not exist yet.
+        existing = self.folder.absolute()
+        while not existing.exists():
+            existing = existing.parent
         left = self.max_bytes
         with _disk(self.folder), tempfile.TemporaryDirectory(prefix=".unpack-", dir=existing) as scratch:
             files = [Path(scratch, str(number)) for number in range(len(destinations))]
