@@ -446,6 +446,13 @@ def test_expressions_may_be_text_and_tags_a_single_string(night: dict[str, str])
     assert night["flat"] not in select_data(files, xtags="FLAT")
 
 
+def test_the_settings_of_a_parsed_expression_hold_in_a_selection(night: dict[str, str]) -> None:
+    files = list(night.values())
+    assert select_data(files, "DARK", expression=expr_parser("exposure_time == 1", strict=True)) == []
+    loose = expr_parser("exposure_time == 2", exposure_tolerance=0.5)
+    assert select_data(files, "DARK", expression=loose) == [night["dark1"]]
+
+
 def test_expressions_are_only_evaluated_behind_the_tags(night: dict[str, str]) -> None:
     files = list(night.values())
     assert select_data(files, ["SPECT"], [], expr_parser("object == 17")) == []
@@ -476,6 +483,12 @@ def test_one_bad_file_is_explained(tmp_path: Path) -> None:
 def test_inputs_must_be_a_list_of_paths(inputs: Any) -> None:
     with pytest.raises(InputError):
         select_data(inputs)
+
+
+@pytest.mark.parametrize("expression", [20, ["airmass > 1"]])
+def test_an_expression_for_a_selection_must_be_one(expression: Any) -> None:
+    with pytest.raises(InputError, match="must be text"):
+        select_data([], expression=expression)
 
 
 @pytest.mark.parametrize("tags", [[1], 1, [None]])

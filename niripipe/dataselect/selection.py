@@ -53,14 +53,15 @@ def select_data(
     """
     items = _input_list(inputs)
     wanted, unwanted = _tag_set(tags, "tags"), _tag_set(xtags, "xtags")
-    parsed = None if expression is None else expr_parser(expression)
+    if expression is not None and not isinstance(expression, Expression):
+        expression = expr_parser(expression)
     selected: list[_Input] = []
     faults: list[tuple[str, NiripipeError]] = []
     for item in items:
         try:
             frame = frame_of(item)
             tagged = wanted <= frame.tags and not unwanted & frame.tags
-            if tagged and (parsed is None or parsed._evaluate(frame.ask, frame.name)):
+            if tagged and (expression is None or expression._evaluate(frame.ask, frame.name)):
                 selected.append(item)
         except NiripipeError as error:
             faults.append((str(item) if not isinstance(item, AstroData) else str(item.filename), error))
