@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import ssl
 import threading
 import time
 import urllib.parse
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
@@ -122,8 +123,9 @@ class Connection:
     retries: int = 3
     backoff: float = 0.5
     max_bytes: int = 4 << 30
-    session: str | None = None
-    proxy: str | None = None
+    # Secrets, which must not reach a log or a traceback; the proxy may hold a password.
+    session: str | None = field(default=None, repr=False)
+    proxy: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         for name, lowest in (("timeout", 1e-3), ("retries", 0), ("backoff", 0), ("max_bytes", 1)):
@@ -139,11 +141,6 @@ class Connection:
             raise ParameterError("this cannot be the value of a cookie", item="session")
         if self.proxy is not None:
             check_url(self.proxy)
-
-    def __repr__(self) -> str:
-        # The session is a secret: it must not reach a log or a traceback.
-        session = None if self.session is None else "..."
-        return f"Connection(timeout={self.timeout}, retries={self.retries}, session={session})"
 
 
 def check_url(url: str) -> None:
@@ -201,11 +198,12 @@ def opened(url: str, connection: Connection, headers: dict[str, str]) -> Iterato
                     preload_content=False,
                     decode_content=False,
                 )
-            except urllib3.exceptions.SSLError as err:
-                raise StorageError(
-                    "the server's certificate cannot be verified", item=url, found=_reason(err)
-                ) from err
             except urllib3.exceptions.HTTPError as err:
+                cause = err.args[0] if err.args else None
+                if isinstance(cause, ssl.SSLCertVerificationError):
+                    raise StorageError(
+                        "the server's certificate cannot be verified", item=url, found=cause.verify_message
+                    ) from err
                 raise Transient(f"no connection: {_reason(err)}") from err
             with response:
                 location = response.get_redirect_location()
