@@ -320,7 +320,7 @@ def _level(value: int | str) -> int:
 
 
 def _identity(handler: logging.Handler) -> object:
-    """Return what two handlers have in common if both would show the same message at the same place."""
+    """Return what two handlers have in common if both write to the same destination."""
     if isinstance(handler, _ConsoleHandler):
         return _ConsoleHandler
     if isinstance(handler, logging.FileHandler):

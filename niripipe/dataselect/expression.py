@@ -41,7 +41,7 @@ def expr_parser(
     Raises
     ------
     InputError
-        For anything that is not in the language, with a caret under the place, and for unknown descriptors,
+        For anything that is not in the language, with a caret under the character, and for unknown descriptors,
         with the names that come near.
     ParameterError
         If the tolerance is not a number from 0 to 1.

@@ -187,10 +187,8 @@ def find(
     criteria = [_word("instrument", instrument)]
     if date is not None:
         criteria.append(_days(date))
-    if observation_type is not None:
-        criteria.append(_word("observation_type", observation_type))
-    if observation_class is not None:
-        criteria.append(_word("observation_class", observation_class))
+    words = {"observation_type": observation_type, "observation_class": observation_class}
+    criteria += [_word(item, value) for item, value in words.items() if value is not None]
     if program is not None:
         criteria.append(f"progid={_word('program', program.upper())}")
     if exposure_time is not None:

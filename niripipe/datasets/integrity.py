@@ -187,6 +187,8 @@ class Sums:
         line = f"{checksum_of(path).removeprefix('sha256:')}  {path.name}\n"
         with self._lock:
             lines = self._lines()
+            if line in lines:
+                return
             others = [other for other in lines if _entry(other)[0] != path.name]
             try:
                 if len(others) < len(lines):
