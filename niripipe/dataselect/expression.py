@@ -41,8 +41,8 @@ def expr_parser(
     Raises
     ------
     InputError
-        For anything that is not in the language, with a caret under the character, and for unknown descriptors,
-        with the names that come near.
+        For anything that is not in the language, with a caret under the character, and for unknown
+        descriptors, with the nearest names.
     ParameterError
         If the tolerance is not a number from 0 to 1.
 
