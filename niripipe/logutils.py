@@ -22,7 +22,7 @@ from __future__ import annotations
 import logging
 import sys
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, MutableMapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from os import PathLike
@@ -51,7 +51,6 @@ FULLINFO = 15
 
 MODES = ("standard", "quiet", "debug", "verbose", "rotating")
 
-_ROOM = "niripipe"
 _LEVEL_NAMES = {STATUS: "STATUS", STDINFO: "STDINFO", FULLINFO: "FULLINFO"}
 _CONSOLE_LEVELS = {"standard": STDINFO, "debug": logging.DEBUG, "verbose": FULLINFO}
 _INDENT = "   "
@@ -67,51 +66,32 @@ class NiripipeLogger(_Adapter):
 
     Obtained from `get_logger`. It behaves like a `logging.Logger` (``debug`` ... ``critical``,
     ``exception``, ``log``, ``isEnabledFor``, ``setLevel``), and each record carries the name of its level
-    and the depth of `indented` at the place where the message was written.
+    and the depth of `indented` where the message was written.
     """
 
-    def status(self, msg: object, *args: object, **kwargs: Any) -> None:
+    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
+        """Return message and arguments as they are; the inherited method would drop ``extra``."""
+        return msg, kwargs
+
+    def status(self, msg: object, *args: object, stacklevel: int = 1, **kwargs: Any) -> None:
         """Log at level STATUS (25): banners and names of steps."""
-        self._log_one_up(STATUS, msg, args, kwargs)
+        self.log(STATUS, msg, *args, stacklevel=stacklevel + 1, **kwargs)
 
-    def stdinfo(self, msg: object, *args: object, **kwargs: Any) -> None:
+    def stdinfo(self, msg: object, *args: object, stacklevel: int = 1, **kwargs: Any) -> None:
         """Log at level STDINFO (21): what a user normally wants to know."""
-        self._log_one_up(STDINFO, msg, args, kwargs)
+        self.log(STDINFO, msg, *args, stacklevel=stacklevel + 1, **kwargs)
 
-    def fullinfo(self, msg: object, *args: object, **kwargs: Any) -> None:
+    def fullinfo(self, msg: object, *args: object, stacklevel: int = 1, **kwargs: Any) -> None:
         """Log at level FULLINFO (15): detail."""
-        self._log_one_up(FULLINFO, msg, args, kwargs)
+        self.log(FULLINFO, msg, *args, stacklevel=stacklevel + 1, **kwargs)
 
-    def log(
-        self,
-        level: int,
-        msg: object,
-        *args: object,
-        exc_info: Any = None,
-        stack_info: bool = False,
-        stacklevel: int = 1,
-        extra: Mapping[str, object] | None = None,
-        **kwargs: object,
-    ) -> None:
-        """Log at a numeric level; the arguments are those of `logging.Logger.log`."""
-        if not self.isEnabledFor(level):
-            return
-        path, line, function, stack = self.logger.findCaller(stack_info, stacklevel + 1)
-        if isinstance(exc_info, BaseException):
-            exc_info = (type(exc_info), exc_info, exc_info.__traceback__)
-        elif exc_info and not isinstance(exc_info, tuple):
-            exc_info = sys.exc_info()
-        record = self.logger.makeRecord(
-            self.logger.name, level, path, line, msg, args, exc_info or None, function, extra, stack
-        )
-        # Set here and not in a table of `logging`, so that handlers of the application show the name too.
-        record.levelname = level_name(level)
-        record.indent = _depth.get()
-        self.logger.handle(record)
 
-    def _log_one_up(self, level: int, msg: object, args: tuple[object, ...], kwargs: dict[str, Any]) -> None:
-        stacklevel = kwargs.pop("stacklevel", 1)
-        self.log(level, msg, *args, stacklevel=stacklevel + 2, **kwargs)
+def _complete(record: logging.LogRecord) -> bool:
+    """Give a record what only niripipe knows; a filter of our loggers, which keeps every record."""
+    # Set here and not in a table of `logging`, so that handlers of the application show the name too.
+    record.levelname = level_name(record.levelno)
+    record.indent = _depth.get()
+    return True
 
 
 def config(
@@ -164,21 +144,17 @@ def config(
     ours = _console_and_file(mode, file_name, _level(file_lvl), stomp)
     extra = _as_handlers(additional_handlers)
     with _lock:
-        if keep_handlers:
-            new = {_identity(handler) for handler in ours}
-            kept = [h for h in _installed if _identity(h) not in new and h not in extra]
-        else:
-            kept = []
-        _replace([*kept, *ours, *extra], own=ours)
-        levels = [handler.level for handler in _installed if handler.level != logging.NOTSET]
-        _logger.setLevel(min(levels, default=STDINFO))
+        new = {_identity(handler) for handler in ours}
+        kept = [h for h in _installed if _identity(h) not in new and h not in extra] if keep_handlers else []
+        _install([*kept, *ours, *extra], own=ours)
+        _logger.setLevel(_lowest_level())
         _logger.propagate = propagate
 
 
 def reset() -> None:
     """Undo `config`: niripipe is silent again, and hands its messages on to the root logger."""
     with _lock:
-        _replace([], own=[])
+        _install([], own=[])
         _logger.setLevel(logging.NOTSET)
         _logger.propagate = True
 
@@ -196,11 +172,11 @@ def get_logger(name: str | None = None) -> NiripipeLogger:
     -------
     NiripipeLogger
     """
-    if not name or name == _ROOM:
-        return NiripipeLogger(_logger, {})
-    if not name.startswith(f"{_ROOM}."):
-        name = f"{_ROOM}.{name}"
-    return NiripipeLogger(logging.getLogger(name), {})
+    if name and name != _logger.name and not name.startswith(f"{_logger.name}."):
+        name = f"{_logger.name}.{name}"
+    logger = logging.getLogger(name or _logger.name)
+    logger.addFilter(_complete)  # adds nothing twice
+    return NiripipeLogger(logger, {})
 
 
 def change_level(level: int | str) -> None:
@@ -221,9 +197,8 @@ def change_level(level: int | str) -> None:
         for handler in _installed:
             if isinstance(handler, _ConsoleHandler):
                 handler.setLevel(number)
-        levels = [handler.level for handler in _installed if handler.level != logging.NOTSET]
-        if levels:
-            _logger.setLevel(min(levels))
+        if _installed:
+            _logger.setLevel(_lowest_level())
 
 
 @contextmanager
@@ -260,20 +235,12 @@ class _LineFormatter(logging.Formatter):
     """Formats the message first and splits it then, so that every line gets its prefix and indentation."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
-        prefix = self._prefix(record)
-        indent = _INDENT * getattr(record, "indent", 0)
-        lines = record.message.splitlines() or [""]
-        return "\n".join((prefix + indent + line).rstrip() for line in lines)
+        prefix = self._prefix(record) + _INDENT * getattr(record, "indent", 0)
+        return "\n".join((prefix + line).rstrip() for line in record.message.splitlines() or [""])
 
     def _prefix(self, record: logging.LogRecord) -> str:
-        raise NotImplementedError
-
-
-class _ConsoleFormatter(_LineFormatter):
-    def _prefix(self, record: logging.LogRecord) -> str:
-        if record.levelno <= logging.DEBUG or record.levelno >= logging.WARNING:
-            return f"{level_name(record.levelno)} - "
-        return ""
+        ordinary = logging.DEBUG < record.levelno < logging.WARNING
+        return "" if ordinary else f"{level_name(record.levelno)} - "
 
 
 class _FileFormatter(_LineFormatter):
@@ -302,7 +269,7 @@ def _console_and_file(
     if mode in _CONSOLE_LEVELS:
         console = _ConsoleHandler()
         console.setLevel(_CONSOLE_LEVELS[mode])
-        console.setFormatter(_ConsoleFormatter())
+        console.setFormatter(_LineFormatter())
         handlers.append(console)
     return handlers
 
@@ -353,7 +320,7 @@ def _level(value: int | str) -> int:
 
 
 def _identity(handler: logging.Handler) -> object:
-    """Return what two handlers have in common if both would show the same message at the same place."""
+    """Return what two handlers have in common if both write to the same destination."""
     if isinstance(handler, _ConsoleHandler):
         return _ConsoleHandler
     if isinstance(handler, logging.FileHandler):
@@ -361,7 +328,13 @@ def _identity(handler: logging.Handler) -> object:
     return id(handler)
 
 
-def _replace(handlers: list[logging.Handler], *, own: list[logging.Handler]) -> None:
+def _lowest_level() -> int:
+    """Return the lowest level that a handler wants."""
+    return min((h.level for h in _installed if h.level != logging.NOTSET), default=STDINFO)
+
+
+def _install(handlers: list[logging.Handler], *, own: list[logging.Handler]) -> None:
+    """Replace what an earlier call has set up; only handlers made here are closed."""
     for handler in [h for h in _installed if h not in handlers]:
         _logger.removeHandler(handler)
         if handler in _own:
@@ -372,7 +345,7 @@ def _replace(handlers: list[logging.Handler], *, own: list[logging.Handler]) -> 
     _installed[:] = handlers
 
 
-_logger = logging.getLogger(_ROOM)
+_logger = logging.getLogger("niripipe")
 _logger.addHandler(logging.NullHandler())
 _depth: ContextVar[int] = ContextVar("niripipe_log_depth", default=0)
 _lock = threading.RLock()

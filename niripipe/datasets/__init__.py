@@ -36,10 +36,10 @@ from niripipe.datasets.catalogue import (
     names,
     read,
 )
-from niripipe.datasets.connection import TransferOptions
-from niripipe.datasets.downloads import Progress, download, download_package, fetch_bpm
-from niripipe.datasets.transfer import ServerUnreachable
+from niripipe.datasets.connection import ServerUnreachable, TransferOptions
+from niripipe.datasets.downloads import download, download_package, fetch_bpm
 from niripipe.datasets.unpacking import unpack
+from niripipe.reduction.progress import Progress
 
 __all__ = [
     "ARCHIVE_URL",

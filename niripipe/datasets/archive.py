@@ -14,12 +14,11 @@ from collections.abc import Iterable
 from datetime import UTC, date, datetime
 from typing import Annotated, Any, Unpack
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, NonNegativeInt, ValidationError
 
 from niripipe.datasets import display
-from niripipe.datasets.connection import Connection, TransferOptions
-from niripipe.datasets.frames import is_safe_name
-from niripipe.datasets.transfer import get_json
+from niripipe.datasets.connection import Connection, TransferOptions, get_json
+from niripipe.datasets.frames import FileName
 from niripipe.errors import InputError, StorageError
 from niripipe.logutils import get_logger
 
@@ -31,13 +30,9 @@ ARCHIVE_URL = "https://archive.gemini.edu"
 # Calibration masks and reduced frames are not engineering data, so one selection serves for both.
 _SELECTION = ("canonical", "notengineering", "NotFail")
 
+_Md5 = Annotated[str, Field(pattern=r"^[0-9a-fA-F]{32}$")]
+
 _log = get_logger(__name__)
-
-
-def _safe(name: str) -> str:
-    if not is_safe_name(name):
-        raise ValueError(f"{name!r} is not a plain file name")
-    return name
 
 
 def _day_or_none(value: Any) -> Any:
@@ -81,11 +76,11 @@ class ArchiveFile(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    name: Annotated[str, AfterValidator(_safe)]
-    data_md5: Annotated[str, Field(pattern=r"^[0-9a-fA-F]{32}$")] | None = None
-    data_size: Annotated[int, Field(ge=0)] | None = None
-    file_md5: Annotated[str, Field(pattern=r"^[0-9a-fA-F]{32}$")] | None = None
-    file_size: Annotated[int, Field(ge=0)] | None = None
+    name: FileName
+    data_md5: _Md5 | None = None
+    data_size: NonNegativeInt | None = None
+    file_md5: _Md5 | None = None
+    file_size: NonNegativeInt | None = None
     program_id: str | None = None
     observation_id: str | None = None
     data_label: str | None = None
@@ -130,10 +125,10 @@ class ArchiveFiles(list[ArchiveFile]):
         self.truncated = truncated
 
     def __repr__(self) -> str:
-        return display.files_as_text(self)
+        return str(display.file_table(self))
 
     def _repr_html_(self) -> str:
-        return display.files_as_html(self)
+        return display.file_table(self)._repr_html_()
 
 
 def find(
@@ -192,10 +187,8 @@ def find(
     criteria = [_word("instrument", instrument)]
     if date is not None:
         criteria.append(_days(date))
-    if observation_type is not None:
-        criteria.append(_word("observation_type", observation_type))
-    if observation_class is not None:
-        criteria.append(_word("observation_class", observation_class))
+    words = {"observation_type": observation_type, "observation_class": observation_class}
+    criteria += [_word(item, value) for item, value in words.items() if value is not None]
     if program is not None:
         criteria.append(f"progid={_word('program', program.upper())}")
     if exposure_time is not None:

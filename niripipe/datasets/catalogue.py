@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import tomllib
 from collections.abc import Mapping
@@ -17,9 +16,10 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from niripipe.datasets import display
-from niripipe.datasets.frames import expand, is_safe_name
-from niripipe.datasets.integrity import Checksum
+from niripipe.datasets.frames import FileName, expand
+from niripipe.datasets.integrity import parse_checksum
 from niripipe.errors import DataError, InputError, NiripipeError
+from niripipe.primitives.params import nearest
 
 __all__ = [
     "ArchiveSource",
@@ -39,19 +39,7 @@ darks for a bad pixel mask, flats with the lamp on and off, bad pixel masks."""
 
 
 def _valid_checksum(text: str) -> str:
-    return str(_as_value_error(Checksum.parse, text))
-
-
-def _valid_name(text: str) -> str:
-    if not is_safe_name(text):
-        raise ValueError(f"{text!r} is not a plain file name")
-    return text
-
-
-def _valid_url(text: str) -> str:
-    if not text.startswith(("http://", "https://")):
-        raise ValueError(f"{text!r} is not an http or https address")
-    return text
+    return str(_as_value_error(parse_checksum, text))
 
 
 def _valid_folder(text: str) -> str:
@@ -62,7 +50,6 @@ def _valid_folder(text: str) -> str:
 
 
 _ChecksumText = Annotated[str, AfterValidator(_valid_checksum)]
-_FileName = Annotated[str, AfterValidator(_valid_name)]
 
 
 class _Record(BaseModel):
@@ -113,8 +100,8 @@ class Package(_Record):
         when the file first arrives, and compared afterwards.
     """
 
-    name: _FileName
-    url: Annotated[str, AfterValidator(_valid_url)]
+    name: FileName
+    url: Annotated[str, Field(pattern=r"^https?://")]
     data_folder: Annotated[str, AfterValidator(_valid_folder)] = "."
     checksum: _ChecksumText | None = None
 
@@ -156,7 +143,7 @@ class DataSet(_Record):
         not listed is checked against what the archive publishes.
     """
 
-    name: _FileName
+    name: FileName
     title: str
     description: str = ""
     reference: str = ""
@@ -240,7 +227,13 @@ def get(name: str) -> DataSet:
     catalogue = _catalogue()
     if name in catalogue:
         return catalogue[name]
-    raise unknown("there is no such data set in the catalogue", "data set", name, sorted(catalogue))
+    raise InputError(
+        "there is no such data set in the catalogue",
+        item="data set",
+        found=repr(name),
+        expected=" or ".join(names()),
+        remedy=nearest(name, names()),
+    )
 
 
 def bpm_names() -> list[str]:
@@ -281,13 +274,6 @@ def read(path: str | PathLike[str]) -> DataSet:
         ) from err
     except UnicodeDecodeError as err:
         raise DataError("the description of the data set is not UTF-8 text", file=path) from err
-
-
-def unknown(problem: str, item: str, name: str, known: list[str]) -> InputError:
-    """Return the error for a name that is not known, with the nearest ones in the remedy."""
-    near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
-    remedy = f"Did you mean {' or '.join(map(repr, near))}?" if near else None
-    return InputError(problem, item=item, found=repr(name), expected=" or ".join(known), remedy=remedy)
 
 
 @functools.cache

@@ -3,36 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from os import PathLike
 from pathlib import Path
-from typing import Literal, Protocol, Unpack
+from typing import Literal, Unpack
 
 from niripipe.datasets.archive import ARCHIVE_URL, ArchiveFile
-from niripipe.datasets.catalogue import DataSet, Role, bpm_names, get, unknown
-from niripipe.datasets.connection import Connection, TransferOptions
+from niripipe.datasets.catalogue import DataSet, Role, bpm_names, get
+from niripipe.datasets.connection import Cancelled, Connection, TransferOptions
 from niripipe.datasets.frames import COMPRESSIONS, frame_name
-from niripipe.datasets.integrity import Checksum, Content, Sums
-from niripipe.datasets.jobs import Job, Wanted, check_digest, check_stored, discarding, record, settle
-from niripipe.datasets.transfer import Cancelled, fetch
+from niripipe.datasets.integrity import parse_checksum
+from niripipe.datasets.jobs import Job, Wanted
 from niripipe.errors import InputError, NiripipeError, ParameterError, StorageError
+from niripipe.primitives.params import nearest
+from niripipe.reduction.progress import Progress, as_progress
 
-__all__ = ["Progress", "download", "download_package", "fetch_bpm"]
+__all__ = ["download", "download_package", "fetch_bpm"]
 
-_PACKAGE: tuple[Content, ...] = ("tar", "bz2", "gz")
 _MIB = 1 << 20
 
 _Source = DataSet | ArchiveFile | str
-
-
-class Progress(Protocol):
-    """What is told about the progress of a download; the same two methods that `Reduce` calls."""
-
-    def update(self, step: str, done: int, total: int) -> None:
-        """Take note that `done` of `total` files (of a package: mebibytes) have arrived."""
-
-    def close(self) -> None:
-        """Take note that the download has ended."""
 
 
 def download(
@@ -44,7 +34,7 @@ def download(
     checksums: Mapping[str, str] | Literal["archive", "none"] = "archive",
     overwrite: bool = False,
     parallel: int = 2,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
     **options: Unpack[TransferOptions],
 ) -> list[Path]:
     """Download frames from the archive, by name.
@@ -73,8 +63,8 @@ def download(
         Fetch frames that are there already, and replace them.
     parallel : int
         How many files at a time; 1 to 8.
-    progress : Progress, optional
-        Told how many files have arrived.
+    progress : Progress or bool, optional
+        Told how many files have arrived; True shows it as text.
     **options
         See `TransferOptions`.
 
@@ -94,24 +84,37 @@ def download(
     """
     if not 1 <= parallel <= 8:
         raise ParameterError("files at a time", item="parallel", found=parallel, expected="1 to 8")
-    wanted = _wanted(data, tuple(roles))
-    if isinstance(checksums, Mapping):
-        wanted = [_with_checksum(file, checksums) for file in wanted]
-    elif checksums not in ("archive", "none"):
+    if not isinstance(checksums, Mapping) and checksums not in ("archive", "none"):
         raise ParameterError(
             "unknown way to check files",
             item="checksums",
             found=checksums,
             expected="a mapping, 'archive' or 'none'",
         )
-    job = Job(
-        folder=_made(folder),
-        base_url=base_url,
-        connection=Connection(**options),
-        ask_archive=checksums == "archive",
-        overwrite=overwrite,
-    )
-    return _run(job, wanted, parallel, progress)
+    wanted = _wanted(data, tuple(roles), checksums if isinstance(checksums, Mapping) else {})
+    connection = Connection(**options)
+    job = Job(_made(folder), connection, overwrite, base_url, ask_archive=checksums == "archive")
+    display = as_progress(progress)
+    arrived: dict[str, Path] = {}
+    faults: dict[str, NiripipeError] = {}
+    pool = ThreadPoolExecutor(max_workers=parallel, thread_name_prefix="niripipe-download")
+    try:
+        futures = {pool.submit(job.obtain, file): file.name for file in wanted}
+        for future in as_completed(futures):
+            try:
+                arrived[futures[future]] = future.result()
+            except Cancelled:
+                pass  # after a fault, which is what will be reported
+            except NiripipeError as err:
+                faults[futures[future]] = err
+            display.update("download", len(arrived), len(wanted))
+    finally:
+        job.stop.set()
+        pool.shutdown(wait=True, cancel_futures=True)
+        display.close()
+    if faults:
+        raise _summary(faults, [file.name for file in wanted if file.name not in arrived], len(wanted))
+    return [arrived[file.name] for file in wanted]
 
 
 def download_package(
@@ -119,7 +122,7 @@ def download_package(
     folder: str | PathLike[str],
     *,
     overwrite: bool = False,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
     **options: Unpack[TransferOptions],
 ) -> Path:
     """Download a data set as one file; `unpack` opens it.
@@ -132,8 +135,8 @@ def download_package(
         Where to; made if it does not exist.
     overwrite : bool
         Fetch a package that is there already.
-    progress : Progress, optional
-        Told how many mebibytes have arrived.
+    progress : Progress or bool, optional
+        Told how many mebibytes have arrived; True shows it as text.
     **options
         See `TransferOptions`.
 
@@ -158,27 +161,16 @@ def download_package(
             found=data_set.name,
             remedy="Use download(), which fetches the frames one by one",
         )
-    connection, place = Connection(**options), _made(folder)
-    expected = None if package.checksum is None else Checksum.parse(package.checksum)
-    path, sums = place / package.name, Sums(place)
-    if path.is_file() and not overwrite:
-        check_stored(path, expected, sums, decompress=False, contents=_PACKAGE)
-        record(path, sums)
-        return path
+    job = Job(_made(folder), Connection(**options), overwrite)
+    display = as_progress(progress)
 
     def notify(received: int, total: int | None) -> None:
-        if progress is not None:
-            progress.update(package.name, received // _MIB, max(total or received, _MIB) // _MIB)
+        display.update(package.name, received // _MIB, max(total or received, _MIB) // _MIB)
 
     try:
-        fetched = fetch(package.url, place, package.name, connection, contents=_PACKAGE, notify=notify)
+        return job.obtain(Wanted(package.name, package.checksum, package_url=package.url), notify)
     finally:
-        if progress is not None:
-            progress.close()
-    with discarding(fetched):
-        check_digest(fetched.path, package.url, expected, decompress=False)
-        settle(fetched, path, sums)
-    return path
+        display.close()
 
 
 def fetch_bpm(
@@ -217,42 +209,14 @@ def fetch_bpm(
     """
     file = frame_name(name)
     if file not in bpm_names():
-        raise unknown("the catalogue knows no such bad pixel mask", "bad pixel mask", name, bpm_names())
+        raise InputError(
+            "the catalogue knows no such bad pixel mask",
+            item="bad pixel mask",
+            found=repr(name),
+            expected=" or ".join(bpm_names()),
+            remedy=nearest(file, bpm_names()),
+        )
     return download([file], cache_folder, base_url=base_url, checksums=checksums, parallel=1, **options)[0]
-
-
-def _run(job: Job, wanted: list[Wanted], parallel: int, progress: Progress | None) -> list[Path]:
-    """Obtain all files; collect what went wrong."""
-    arrived: dict[str, Path] = {}
-    faults: dict[str, NiripipeError] = {}
-    pool = ThreadPoolExecutor(max_workers=parallel, thread_name_prefix="niripipe-download")
-    try:
-        waiting = {pool.submit(job.obtain, file): file.name for file in wanted}
-        for future in as_completed(waiting):
-            _collect(future, waiting[future], arrived, faults)
-            if progress is not None:
-                progress.update("download", len(arrived), len(wanted))
-    except BaseException:
-        job.stop.set()
-        raise
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-        if progress is not None:
-            progress.close()
-    if faults:
-        raise _summary(faults, [file.name for file in wanted if file.name not in arrived], len(wanted))
-    return [arrived[file.name] for file in wanted]
-
-
-def _collect(
-    future: Future[Path], name: str, arrived: dict[str, Path], faults: dict[str, NiripipeError]
-) -> None:
-    try:
-        arrived[name] = future.result()
-    except Cancelled:
-        pass  # after a fault, which is what will be reported
-    except NiripipeError as err:
-        faults[name] = err
 
 
 def _summary(faults: Mapping[str, NiripipeError], missing: list[str], total: int) -> NiripipeError:
@@ -271,31 +235,26 @@ def _summary(faults: Mapping[str, NiripipeError], missing: list[str], total: int
     return error
 
 
-def _wanted(data: _Source | Iterable[str | ArchiveFile], roles: tuple[Role, ...]) -> list[Wanted]:
+def _wanted(
+    data: _Source | Iterable[str | ArchiveFile], roles: tuple[Role, ...], checksums: Mapping[str, str]
+) -> list[Wanted]:
+    """Return the frames that the caller means, each once; `checksums` are stronger than the catalogue's."""
     if isinstance(data, str) and not data.endswith((".fits", *COMPRESSIONS)):
         data = get(data)
+    items: Iterable[str | ArchiveFile]
     if isinstance(data, DataSet):
-        sums = data.checksums
-        return [
-            Wanted(name, Checksum.parse(sums[name]) if name in sums else None)
-            for name in data.file_names(*roles)
-        ]
-    if roles:
+        items, checksums = data.file_names(*roles), {**data.checksums, **checksums}
+    elif roles:
         raise InputError("only data sets have roles", item="roles", found=", ".join(roles))
-    items = [data] if isinstance(data, str | ArchiveFile) else list(data)
+    else:
+        items = [data] if isinstance(data, str | ArchiveFile) else data
     files: dict[str, Wanted] = {}
     for item in items:
-        if isinstance(item, ArchiveFile):
-            listing = item if item.data_md5 is not None else None
-            files.setdefault(frame_name(item.name), Wanted(frame_name(item.name), listing=listing))
-        else:
-            files.setdefault(frame_name(item), Wanted(frame_name(item)))
+        name = frame_name(item if isinstance(item, str) else item.name)
+        checksum = parse_checksum(checksums[name]) if name in checksums else None
+        listing = item if isinstance(item, ArchiveFile) and item.data_md5 is not None else None
+        files.setdefault(name, Wanted(name, checksum, listing))
     return list(files.values())
-
-
-def _with_checksum(file: Wanted, checksums: Mapping[str, str]) -> Wanted:
-    text = checksums.get(file.name)
-    return file if text is None else Wanted(file.name, Checksum.parse(text), file.listing)
 
 
 def _made(folder: str | PathLike[str]) -> Path:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from typing import Annotated
+
+from pydantic import AfterValidator
 
 from niripipe.errors import InputError
 
-__all__ = ["COMPRESSIONS", "expand", "frame_name", "is_safe_name"]
+__all__ = ["COMPRESSIONS", "FileName", "expand", "frame_name"]
 
 COMPRESSIONS = (".bz2", ".gz")
 
@@ -16,9 +19,14 @@ _SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")
 _RANGE = re.compile(r"([NS]\d{8}S)(\d{4})-(\d{3,4})")
 
 
-def is_safe_name(name: str) -> bool:
-    """Tell whether `name` can be a file in a folder and nothing else: no path, not hidden, no odd letters."""
-    return _SAFE.fullmatch(name) is not None
+def _plain(name: str) -> str:
+    if _SAFE.fullmatch(name) is None:
+        raise ValueError(f"{name!r} is not a plain file name")
+    return name
+
+
+FileName = Annotated[str, AfterValidator(_plain)]
+"""A file in a folder and nothing else: no path, not hidden, no odd letters."""
 
 
 def frame_name(name: str) -> str:
@@ -42,7 +50,7 @@ def frame_name(name: str) -> str:
     for suffix in COMPRESSIONS:
         root = root.removesuffix(suffix)
     root = root.removesuffix(".fits")
-    if not is_safe_name(root):
+    if _SAFE.fullmatch(root) is None:
         raise InputError(
             "this is not the name of a file in the archive",
             item="file name",

@@ -1,31 +1,28 @@
-"""What a file is, whether it is the right one, and the record of what has arrived."""
+"""Type and checksum of files, and the record of what has been downloaded."""
 
 from __future__ import annotations
 
 import bz2
+import contextlib
 import gzip
 import hashlib
-import os
 import re
 import secrets
 import tarfile
+import threading
 import zlib
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, Literal, cast
+from typing import Any, BinaryIO, Literal, cast
 
 from niripipe.errors import InputError, StorageError
 
 __all__ = [
     "HEAD_BYTES",
-    "SUMS_FILE",
-    "Checksum",
     "Content",
     "Sums",
+    "check_digest",
     "content_of",
-    "digests",
-    "head_of",
     "open_contents",
     "recognise",
 ]
@@ -33,56 +30,85 @@ __all__ = [
 Content = Literal["fits", "tar", "bz2", "gz", "other"]
 
 HEAD_BYTES = 512
-"""As much as `recognise` needs to see: one block of a tar archive."""
+"""Number of bytes that `recognise` needs: one block of a tar archive."""
 
-SUMS_FILE = "SHA256SUMS"
-
-_CHUNK = 1 << 20
 _SUM_LINE = re.compile(r"([0-9a-f]{64}) [ *](.+)")
-_DIGITS = {"md5": 32, "sha256": 64}
+_CHECKSUM = re.compile(r"md5:[0-9a-f]{32}|sha256:[0-9a-f]{64}")
 
 
-@dataclass(frozen=True, slots=True)
-class Checksum:
-    """A digest that a file must have.
+def parse_checksum(text: str) -> str:
+    """Return a checksum, ``md5:<hex>`` or ``sha256:<hex>``, in its normal spelling.
 
-    Attributes
-    ----------
-    algorithm : {"md5", "sha256"}
-        MD5 is what the archive publishes; it guards against accidents, not against malice.
-    digest : str
-        Hexadecimal, lower case.
+    MD5 is what the archive publishes; it guards against accidents, not against malice.
+
+    Raises
+    ------
+    InputError
+        The text is not of that form.
     """
+    normal = text.strip().lower()
+    if _CHECKSUM.fullmatch(normal) is None:
+        raise InputError(
+            "a checksum that cannot be read",
+            item="checksum",
+            found=repr(text),
+            expected="md5:<32 hexadecimal digits> or sha256:<64 hexadecimal digits>",
+        )
+    return normal
 
-    algorithm: str
-    digest: str
 
-    @classmethod
-    def parse(cls, text: str) -> Checksum:
-        """Return the checksum written as ``md5:<hex>`` or ``sha256:<hex>``.
+def checksum_of(path: Path, algorithm: str = "sha256", *, decompress: bool = False) -> str:
+    """Return the checksum of a file, or of what a compressed file holds, as ``<algorithm>:<hex>``.
 
-        Raises
-        ------
-        InputError
-            The text is not of that form.
-        """
-        algorithm, _, digest = text.strip().lower().partition(":")
-        digits = _DIGITS.get(algorithm, 0)
-        if not digits or re.fullmatch(rf"[0-9a-f]{{{digits}}}", digest) is None:
-            raise InputError(
-                "a checksum that cannot be read",
-                item="checksum",
-                found=repr(text),
-                expected="md5:<32 hexadecimal digits> or sha256:<64 hexadecimal digits>",
-            )
-        return cls(algorithm, digest)
+    Raises
+    ------
+    StorageError
+        The file cannot be read, or cannot be decompressed.
+    """
+    with _reading(path), open_contents(path) if decompress else path.open("rb") as stream:
+        return f"{algorithm}:{hashlib.file_digest(cast(Any, stream), algorithm).hexdigest()}"
 
-    def __str__(self) -> str:
-        return f"{self.algorithm}:{self.digest}"
+
+def check_digest(
+    path: Path,
+    source: str,
+    expected: str,
+    *,
+    decompress: bool,
+    remedy: str = "Try again; if it stays so, the file has changed in the archive",
+) -> None:
+    """Check a file, or what it holds, against a checksum.
+
+    Parameters
+    ----------
+    path : Path
+    source : str
+        What an error names: the address, or the file.
+    expected : str
+        See `parse_checksum`.
+    decompress : bool
+        The checksum is that of the uncompressed content.
+    remedy : str, optional
+        What an error advises.
+
+    Raises
+    ------
+    StorageError
+        The checksum is another, or the file cannot be read.
+    """
+    actual = checksum_of(path, expected.partition(":")[0], decompress=decompress)
+    if actual != expected:
+        raise StorageError(
+            "the checksum is wrong: this is not the file that was asked for",
+            item=source,
+            found=actual,
+            expected=expected,
+            remedy=remedy,
+        )
 
 
 def recognise(head: bytes) -> Content:
-    """Tell by its first bytes what a file is.
+    """Tell the type of a file from its first bytes.
 
     The signatures are those of the FITS standard 4.0 (section 4.4.1: the first card is ``SIMPLE  =``), of
     bzip2 and gzip (RFC 1952), and the header checksum of a tar block (POSIX ustar).
@@ -109,30 +135,16 @@ def recognise(head: bytes) -> Content:
     return "tar"
 
 
-def head_of(path: Path) -> bytes:
-    """Return the first bytes of a file; see `recognise`.
-
-    Raises
-    ------
-    StorageError
-        The file cannot be read.
-    """
-    try:
-        with path.open("rb") as stream:
-            return stream.read(HEAD_BYTES)
-    except OSError as err:
-        raise _unreadable(path, err) from err
-
-
 def content_of(path: Path) -> Content:
-    """Tell by its first bytes what a file on disk is; see `recognise`.
+    """Tell the type of a file on disk from its first bytes; see `recognise`.
 
     Raises
     ------
     StorageError
         The file cannot be read.
     """
-    return recognise(head_of(path))
+    with _reading(path), path.open("rb") as stream:
+        return recognise(stream.read(HEAD_BYTES))
 
 
 def open_contents(path: Path) -> BinaryIO:
@@ -145,43 +157,11 @@ def open_contents(path: Path) -> BinaryIO:
     return path.open("rb")
 
 
-def digests(path: Path, algorithms: Iterable[str], *, decompress: bool = False) -> dict[str, str]:
-    """Return digests of a file, computed in one pass.
-
-    Parameters
-    ----------
-    path : Path
-    algorithms : iterable of str
-        ``"md5"``, ``"sha256"``.
-    decompress : bool
-        Digest what a compressed file holds, not the file.
-
-    Returns
-    -------
-    dict
-        Algorithm to hexadecimal digest.
-
-    Raises
-    ------
-    StorageError
-        The file cannot be read, or cannot be decompressed.
-    """
-    hashes = {name: hashlib.new(name, usedforsecurity=False) for name in algorithms}
-    try:
-        with open_contents(path) if decompress else path.open("rb") as stream:
-            while block := stream.read(_CHUNK):
-                for hasher in hashes.values():
-                    hasher.update(block)
-    except (OSError, EOFError, zlib.error) as err:
-        raise _unreadable(path, err) from err
-    return {name: hasher.hexdigest() for name, hasher in hashes.items()}
-
-
 class Sums:
-    """The record of what has arrived in a folder: ``SHA256SUMS``, as the ``sha256sum`` program writes it.
+    """The record of downloads in a folder: ``SHA256SUMS``, as the ``sha256sum`` program writes it.
 
     Lines that are not of that form are left as they are. A new entry is appended in one write, so that
-    several threads or processes may add to the same record.
+    several processes may add to the same record.
 
     Parameters
     ----------
@@ -189,73 +169,68 @@ class Sums:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.path = folder / SUMS_FILE
+        self.path = folder / "SHA256SUMS"
+        self._lock = threading.Lock()
 
-    def digest(self, name: str) -> str | None:
-        """Return the recorded SHA-256 of a file, as hexadecimal digits; None if there is no record."""
-        return self._entries(self._text()).get(name)
+    def get(self, name: str) -> str | None:
+        """Return the recorded checksum of a file; None if there is no record."""
+        return dict(map(_entry, self._lines())).get(name)
 
-    def record(self, name: str, digest: str) -> None:
-        """Take down the SHA-256 of a file.
+    def record(self, path: Path) -> None:
+        """Record the SHA-256 of a file of the folder, in place of an earlier one.
 
         Raises
         ------
         StorageError
-            The record cannot be written.
+            The file cannot be read, or the record cannot be written.
         """
-        text = self._text()
-        known = self._entries(text).get(name)
-        if known == digest:
-            return
-        line = f"{digest}  {name}\n"
-        try:
-            if known is None:
-                # A line that was cut short is closed first.
-                self._append(line if not text or text.endswith("\n") else f"\n{line}")
-            else:
-                self._replace(
-                    "".join(kept for kept in text.splitlines(True) if not _names(kept, name)) + line
-                )
-        except OSError as err:
-            raise StorageError(
-                "the record of checksums cannot be written", file=self.path, found=err.strerror or str(err)
-            ) from err
+        line = f"{checksum_of(path).removeprefix('sha256:')}  {path.name}\n"
+        with self._lock:
+            lines = self._lines()
+            if line in lines:
+                return
+            others = [other for other in lines if _entry(other)[0] != path.name]
+            try:
+                if len(others) < len(lines):
+                    self._replace("".join([*others, line]))
+                    return
+                unfinished = bool(lines) and not lines[-1].endswith("\n")
+                with self.path.open("a", encoding="utf-8", newline="\n") as stream:
+                    stream.write(f"\n{line}" if unfinished else line)
+            except OSError as err:
+                raise StorageError(
+                    "the record of checksums cannot be written",
+                    file=self.path,
+                    found=err.strerror or str(err),
+                ) from err
 
-    def _text(self) -> str:
-        try:
-            return self.path.read_text(encoding="utf-8", errors="surrogateescape")
-        except FileNotFoundError:
-            return ""
-        except OSError as err:
-            raise _unreadable(self.path, err) from err
-
-    @staticmethod
-    def _entries(text: str) -> dict[str, str]:
-        matches = (_SUM_LINE.fullmatch(line) for line in text.splitlines())
-        return {match[2]: match[1] for match in matches if match}
-
-    def _append(self, line: str) -> None:
-        descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-        try:
-            os.write(descriptor, line.encode())
-        finally:
-            os.close(descriptor)
+    def _lines(self) -> list[str]:
+        with _reading(self.path):
+            try:
+                return self.path.read_text("utf-8", "surrogateescape").splitlines(keepends=True)
+            except FileNotFoundError:
+                return []
 
     def _replace(self, text: str) -> None:
-        temporary = self.path.with_name(f".{SUMS_FILE}.{secrets.token_hex(4)}")
+        temporary = self.path.with_name(f".{self.path.name}.{secrets.token_hex(4)}")
         try:
-            temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
+            temporary.write_text(text, "utf-8", "surrogateescape")
             temporary.replace(self.path)
         finally:
             temporary.unlink(missing_ok=True)
 
 
-def _names(line: str, name: str) -> bool:
+def _entry(line: str) -> tuple[str, str]:
+    """Return name and checksum of a line of the record; empty ones for a line of another form."""
     match = _SUM_LINE.fullmatch(line.rstrip("\r\n"))
-    return match is not None and match[2] == name
+    return ("", "") if match is None else (match[2], f"sha256:{match[1]}")
 
 
-def _unreadable(path: Path, err: BaseException) -> StorageError:
-    return StorageError(
-        "the file cannot be read", file=path, found=getattr(err, "strerror", None) or str(err)
-    )
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, EOFError, zlib.error) as err:
+        raise StorageError(
+            "the file cannot be read", file=path, found=getattr(err, "strerror", None) or str(err)
+        ) from err

@@ -3,114 +3,95 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
-from niripipe.datasets.integrity import HEAD_BYTES, digests
+from niripipe.datasets.integrity import HEAD_BYTES, checksum_of
 from niripipe.errors import StorageError
 
 __all__ = ["Part", "writing"]
 
 
 class Part:
-    """What has arrived of a file, in a private place of the folder.
+    """What has arrived of a file, under a private name in the folder.
+
+    A new one continues the file that an earlier transfer has left, if there is one and it is as it was left.
+
+    Parameters
+    ----------
+    folder : Path
+    name : str
+        What the file will be called.
+    url : str
+        Where it comes from; what was left of another address is not continued.
 
     Attributes
     ----------
     path : Path
-        Where; a name that no other transfer uses.
+        A name that no other transfer uses.
     size : int
         Bytes so far.
     validator : str or None
-        What identifies the version that is being sent; None if the rest cannot be asked for.
+        The ETag or date that identifies the version being sent; None if the rest cannot be asked for.
     total : int or None
         Bytes of the whole file.
     resumed : bool
         The bytes come from more than one request.
     """
 
+    size: int
+    validator: str | None
+    total: int | None
+    resumed: bool
+
     def __init__(self, folder: Path, name: str, url: str) -> None:
+        self.path = folder / f".{name}.{secrets.token_hex(6)}.part"
         self._kept = folder / f".{name}.part"
         self._note = folder / f".{name}.part.json"
         self._url = url
-        self.path = folder / f".{name}.{secrets.token_hex(6)}.part"
-        self.size = 0
-        self.validator: str | None = None
-        self.total: int | None = None
-        self.resumed = False
-
-    @classmethod
-    def claim(cls, folder: Path, name: str, url: str) -> Part:
-        """Return the partial file of an earlier transfer if there is a good one, else an empty one."""
-        part = cls(folder, name, url)
-        try:
-            # Renaming is atomic: of several claimants one succeeds, the others begin afresh.
-            part._kept.rename(part.path)
-        except OSError:
-            part._create()
-            return part
-        part._adopt()
-        return part
+        self.reset()
+        with contextlib.suppress(OSError):
+            # Renaming is atomic: of several transfers one succeeds, the others begin afresh.
+            self._kept.rename(self.path)
+            self._adopt()
 
     def reset(self) -> None:
-        """Forget what has arrived."""
+        """Remove what has arrived."""
+        with contextlib.suppress(OSError):
+            self.path.unlink(missing_ok=True)
         self.validator = self.total = None
         self.size, self.resumed = 0, False
-        with writing(self.path), self.path.open("wb"):
-            pass
-
-    def append(self, block: bytes, stream: io.RawIOBase) -> None:
-        """Add bytes; `stream` is `path`, open for appending without a buffer."""
-        rest = memoryview(block)
-        with writing(self.path):
-            while rest:
-                rest = rest[stream.write(rest) or 0 :]
-        self.size += len(block)
 
     def leave(self) -> None:
         """Keep the bytes for a later transfer if they can be resumed; remove them if not."""
-        if self.validator is None or self.size < HEAD_BYTES:
-            self.discard()
-            return
-        try:
-            note = {
-                "url": self._url,
-                "validator": self.validator,
-                "total": self.total,
-                "sha256": digests(self.path, ["sha256"])["sha256"],
-            }
-            private = self.path.with_suffix(".json")
-            private.write_text(json.dumps(note), encoding="utf-8")
-            private.replace(self._note)
-            self.path.replace(self._kept)
-        except (OSError, StorageError):
-            self.discard()
-
-    def discard(self) -> None:
-        """Remove the bytes."""
-        with contextlib.suppress(OSError):
-            self.path.unlink(missing_ok=True)
-
-    def _create(self) -> None:
-        with writing(self.path), self.path.open("xb"):
-            pass
+        with contextlib.suppress(OSError, StorageError):
+            if self.validator is not None and self.size >= HEAD_BYTES:
+                note = {
+                    "url": self._url,
+                    "validator": self.validator,
+                    "total": self.total,
+                    "checksum": checksum_of(self.path),
+                }
+                private = self.path.with_suffix(".json")
+                private.write_text(json.dumps(note), encoding="utf-8")
+                private.replace(self._note)
+                self.path.replace(self._kept)
+        self.reset()
 
     def _adopt(self) -> None:
-        # The note may belong to another partial file of that name; the digest tells.
+        """Continue what an earlier transfer has left, or remove it if it is not as it was left."""
         try:
             note = json.loads(self._note.read_text(encoding="utf-8"))
-            good = note["url"] == self._url and note["sha256"] == digests(self.path, ["sha256"])["sha256"]
-            validator, total = str(note["validator"]), note["total"]
+            # The note may belong to another partial file of that name; the checksum tells.
+            good = (note["url"], note["checksum"]) == (self._url, checksum_of(self.path))
+            self.validator, self.total = str(note["validator"]), note["total"]
+            self.size = self.path.stat().st_size
         except (OSError, ValueError, KeyError, TypeError, StorageError):
             good = False
-        with contextlib.suppress(OSError):
-            self._note.unlink(missing_ok=True)
-        if good:
-            self.validator, self.total, self.size = validator, total, self.path.stat().st_size
-        else:
+        self._note.unlink(missing_ok=True)
+        if not good:
             self.reset()
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import bz2
 import contextlib
 import gzip
-import io
 import re
-import secrets
 import tarfile
+import tempfile
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -24,6 +24,7 @@ __all__ = ["unpack"]
 
 _CHUNK = 1 << 16
 _MAX_HEADER = 1 << 20  # bytes; extended headers of a tar archive are read in one piece
+_FORBIDDEN = re.compile(r'[\\:*?"<>|]')  # separators, streams and drives on one system or another
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # device names of Windows
 
 
@@ -78,9 +79,9 @@ def unpack(
         raise InputError("there is no such file to unpack", file=source)
     plan = _Plan(source, target, decompress, overwrite, max_bytes, max_files)
     with _explained(source):
-        if _is_tar(source):
-            plan.examine()
-            return plan.extract_all()
+        with open_contents(source) as stream:
+            if recognise(stream.read(HEAD_BYTES)) == "tar":
+                return _unpack_tar(stream, plan)
         content = content_of(source)
         if content not in ("bz2", "gz"):
             raise DataError(
@@ -89,10 +90,12 @@ def unpack(
                 found=content,
                 expected="tar, bzip2 or gzip",
             )
-        return [plan.decompress_one()]
+        stripped = _stripped(source.name)
+        name = stripped if stripped != source.name else f"{source.name}.unpacked"
+        return plan.write([plan.destination(name)], iter([open_contents(source)]))
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Plan:
     """One unpacking: what goes where, and how much of it there may be."""
 
@@ -102,130 +105,76 @@ class _Plan:
     overwrite: bool
     max_bytes: int
     max_files: int
-    poured: list[tuple[Path, Path]] = field(default_factory=list)
-    made: list[Path] = field(default_factory=list)
-    room: int = field(init=False)
 
-    def __post_init__(self) -> None:
-        self.room = self.max_bytes
-
-    def examine(self) -> None:
-        """Look at every member, and refuse the archive for the first that is not acceptable."""
+    def examine(self, archive: tarfile.TarFile) -> list[tuple[tarfile.TarInfo, Path]]:
+        """Return files and destinations; refuse the archive for the first member that is not acceptable."""
+        found: list[tuple[tarfile.TarInfo, Path]] = []
         seen: set[str] = set()
-        declared = count = 0
-        with _tar(self.source, self.max_bytes) as (archive, stream):
-            for member in archive:
-                count += 1
-                if count > self.max_files:
-                    raise self._hostile("too many members", f"over {self.max_files}")
-                destination = self._destination(member)
-                if member.isdir():
-                    continue
-                declared += member.size
-                if declared > self.max_bytes:
-                    raise self._too_large()
-                # Case does not distinguish files everywhere.
-                key = str(destination).casefold()
-                if key in seen:
-                    raise self._hostile("two members of the same name", member.name)
-                seen.add(key)
-                self._check_free(destination)
-            # The reader takes a bad header for the end; a whole archive ends with a block of zeros.
-            if stream.last != bytes(tarfile.BLOCKSIZE):
-                raise tarfile.ReadError("it ends early")
-        if not seen:
-            raise DataError("the archive holds no files", file=self.source)
+        declared = 0
+        for count, member in enumerate(archive, 1):
+            if count > self.max_files:
+                raise self.hostile("too many members", f"over {self.max_files}")
+            if not (member.isdir() or (member.isreg() and not member.issparse())):
+                raise self.hostile("a member that is neither a file nor a folder", member.name)
+            parts = [part for part in member.name.split("/") if part not in ("", ".")]
+            misnamed = member.name.startswith("/") or not all(map(_is_plain, parts))
+            if misnamed or not (parts or member.isdir()):
+                raise self.hostile("a member whose name leads elsewhere", member.name)
+            if member.isdir():
+                continue
+            declared += member.size
+            if declared > self.max_bytes:
+                raise self.too_large()
+            if self.decompress:
+                parts[-1] = _stripped(parts[-1])
+            destination = self.destination(*parts)
+            # Case does not distinguish files everywhere.
+            key = str(destination).casefold()
+            if key in seen:
+                raise self.hostile("two members of the same name", member.name)
+            seen.add(key)
+            found.append((member, destination))
+        return found
 
-    def extract_all(self) -> list[Path]:
-        """Write all members, and give them their names when the last one is there."""
-        with self._all_or_nothing(), _tar(self.source, self.max_bytes) as (archive, _):
-            for member in archive:
-                if member.isdir():
-                    continue
-                stream = archive.extractfile(member)
-                if stream is None:
-                    raise self._hostile("a member without content", member.name)
-                self._write(cast(BinaryIO, stream), self._destination(member), member.name)
-        return [destination for _, destination in self.poured]
-
-    def decompress_one(self) -> Path:
-        """Write what a compressed file holds."""
-        name = self.source.name
-        stripped = _stripped(name)
-        destination = self.folder / (stripped if stripped != name else f"{name}.unpacked")
-        self._check_free(destination)
-        with self._all_or_nothing(), open_contents(self.source) as stream:
-            self._pour(stream, destination)
-        return destination
-
-    def _destination(self, member: tarfile.TarInfo) -> Path:
-        if not (member.isdir() or (member.isreg() and not member.issparse())):
-            raise self._hostile("a member that is neither a file nor a folder", member.name)
-        parts = [part for part in member.name.split("/") if part not in ("", ".")]
-        bad = member.name.startswith("/") or (not parts and not member.isdir())
-        if bad or not all(_is_plain(part) for part in parts):
-            raise self._hostile("a member whose name leads elsewhere", member.name)
-        if parts and self.decompress and member.isreg():
-            parts[-1] = _stripped(parts[-1])
-        return self.folder.joinpath(*parts)
-
-    def _check_free(self, destination: Path) -> None:
+    def destination(self, *parts: str) -> Path:
+        """Return where a file goes, which must be free and inside the folder."""
+        destination = self.folder.joinpath(*parts)
+        if not destination.parent.resolve().is_relative_to(self.folder.resolve()):
+            raise self.hostile("a folder here leads elsewhere", str(destination.parent))
         if destination.is_dir() or (destination.exists() and not self.overwrite):
             raise InputError(
                 "the file is there already", file=destination, remedy="Pass overwrite=True, or another folder"
             )
+        return destination
 
-    def _write(self, stream: BinaryIO, destination: Path, member: str) -> None:
-        if not self.decompress or _stripped(member) == member:
-            self._pour(stream, destination)
-            return
-        head = stream.read(HEAD_BYTES)
-        stream.seek(0)
-        content = recognise(head)
-        if content not in ("bz2", "gz"):
-            raise DataError("a member is not compressed as its name says", file=self.source, item=member)
-        with bz2.open(stream) if content == "bz2" else gzip.open(stream) as opened:
-            self._pour(cast(BinaryIO, opened), destination)
+    def write(
+        self, destinations: list[Path], streams: Iterator[AbstractContextManager[BinaryIO]]
+    ) -> list[Path]:
+        """Write all files, and move them to their destinations when the last one is complete."""
+        # Beside the destinations, so that files can be moved; the folder may not exist yet.
+        existing = self.folder.absolute()
+        while not existing.exists():
+            existing = existing.parent
+        left = self.max_bytes
+        with _disk(self.folder), tempfile.TemporaryDirectory(prefix=".unpack-", dir=existing) as scratch:
+            files = [Path(scratch, str(number)) for number in range(len(destinations))]
+            for file, opened in zip(files, streams, strict=True):
+                with opened as stream, file.open("wb") as out:
+                    while block := self._read(stream):
+                        left -= len(block)
+                        if left < 0:
+                            raise self.too_large()
+                        out.write(block)
+            for file, destination in zip(files, destinations, strict=True):
+                destination.parent.mkdir(parents=True, exist_ok=True)
+                file.replace(destination)
+        return destinations
 
-    def _pour(self, stream: BinaryIO, destination: Path) -> None:
-        """Write a stream beside its place, within the room that is left."""
-        with _disk(destination):
-            if not destination.parent.resolve().is_relative_to(self.folder.resolve()):
-                raise self._hostile("a folder here leads elsewhere", str(destination.parent))
-            self._make(destination.parent)
-            temporary = destination.with_name(f".{secrets.token_hex(6)}.part")
-            out = temporary.open("xb", buffering=0)
-        self.poured.append((temporary, destination))
-        with out:
-            while block := stream.read(_CHUNK):
-                self.room -= len(block)
-                if self.room < 0:
-                    raise self._too_large()
-                with _disk(destination):
-                    _write_all(out, block)
+    def _read(self, stream: BinaryIO) -> bytes:
+        with _explained(self.source):
+            return stream.read(_CHUNK)
 
-    def _make(self, folder: Path) -> None:
-        missing = [folder, *folder.parents]
-        missing = missing[: next((i for i, p in enumerate(missing) if p.exists()), len(missing))]
-        folder.mkdir(parents=True, exist_ok=True)
-        self.made.extend(reversed(missing))
-
-    @contextlib.contextmanager
-    def _all_or_nothing(self) -> Iterator[None]:
-        try:
-            yield
-            for temporary, destination in self.poured:
-                with _disk(destination):
-                    temporary.replace(destination)
-        except BaseException:
-            for temporary, _ in self.poured:
-                temporary.unlink(missing_ok=True)
-            for folder in reversed(self.made):
-                with contextlib.suppress(OSError):  # something else is in it
-                    folder.rmdir()
-            raise
-
-    def _too_large(self) -> DataError:
+    def too_large(self) -> DataError:
         return DataError(
             "the archive would fill the disk",
             file=self.source,
@@ -233,67 +182,53 @@ class _Plan:
             remedy="Pass a larger max_bytes if the archive is to be trusted",
         )
 
-    def _hostile(self, what: str, found: str) -> DataError:
+    def hostile(self, what: str, found: str) -> DataError:
         return DataError(f"the archive is refused: {what}", file=self.source, found=found[:200])
 
 
-class _Bounded(io.RawIOBase):
-    """A decompressed stream that ends in an error when it is read too far, or too much at once."""
+class _Bounded:
+    """A file object for `tarfile` that refuses oversized headers, which would be read into memory."""
 
-    def __init__(self, stream: BinaryIO, limit: int, source: Path) -> None:
+    def __init__(self, stream: BinaryIO, source: Path) -> None:
+        self.seek, self.tell, self.seekable = stream.seek, stream.tell, stream.seekable
         self._stream = stream
-        self._limit = limit
         self._source = source
-        self.last = b""
 
     def read(self, size: int = -1) -> bytes:
         if not 0 <= size <= _MAX_HEADER:
             raise DataError("the archive is refused: an oversized header", file=self._source)
-        self.last = self._stream.read(size)
-        if self._stream.tell() > self._limit:
-            self._fail()
-        return self.last
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        if whence == 0 and offset > self._limit:
-            self._fail()
-        return self._stream.seek(offset, whence)
-
-    def tell(self) -> int:
-        return self._stream.tell()
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def _fail(self) -> None:
-        raise DataError("the archive would fill the disk", file=self._source, expected=f"{self._limit} bytes")
+        return self._stream.read(size)
 
 
-@contextlib.contextmanager
-def _tar(path: Path, max_bytes: int) -> Iterator[tuple[tarfile.TarFile, _Bounded]]:
-    # Headers and padding come on top of the content: up to three blocks a file, and a record at the end.
-    limit = max_bytes + (max_bytes >> 2) + (64 << 20)
-    with open_contents(path) as stream:
-        bounded = _Bounded(stream, limit, path)
-        with tarfile.open(fileobj=cast(BinaryIO, bounded), mode="r:") as archive:
-            yield archive, bounded
+def _unpack_tar(stream: BinaryIO, plan: _Plan) -> list[Path]:
+    stream.seek(0)
+    with tarfile.open(fileobj=cast(BinaryIO, _Bounded(stream, plan.source)), mode="r:") as archive:
+        files = plan.examine(archive)
+        # The reader takes a bad header for the end; a whole archive ends with a block of zeros.
+        stream.seek(archive.offset)
+        if stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+            raise tarfile.ReadError("it ends early")
+        if not files:
+            raise DataError("the archive holds no files", file=plan.source)
+        streams = (_opened(archive, member, plan) for member, _ in files)
+        return plan.write([destination for _, destination in files], streams)
 
 
-def _write_all(out: io.FileIO, block: bytes) -> None:
-    rest = memoryview(block)
-    while rest:
-        rest = rest[out.write(rest) :]
-
-
-def _is_tar(path: Path) -> bool:
-    with open_contents(path) as stream:
-        return recognise(stream.read(HEAD_BYTES)) == "tar"
+def _opened(archive: tarfile.TarFile, member: tarfile.TarInfo, plan: _Plan) -> BinaryIO:
+    """Return the content of a member, decompressed if it is compressed and that is asked for."""
+    with _explained(plan.source):
+        stream = cast(BinaryIO, archive.extractfile(member))
+        if not plan.decompress or _stripped(member.name) == member.name:
+            return stream
+        content = recognise(stream.read(HEAD_BYTES))
+        stream.seek(0)
+    if content not in ("bz2", "gz"):
+        raise DataError("a member is not compressed as its name says", file=plan.source, item=member.name)
+    return cast(BinaryIO, bz2.open(stream) if content == "bz2" else gzip.open(stream))
 
 
 def _stripped(name: str) -> str:
+    """Return a file name without the ending of a compression."""
     for suffix in COMPRESSIONS:
         if name.lower().endswith(suffix) and len(name) > len(suffix):
             return name[: -len(suffix)]
@@ -301,10 +236,10 @@ def _stripped(name: str) -> str:
 
 
 def _is_plain(part: str) -> bool:
-    # On every system: no separators, no streams or drives, no trailing dots (so no ".." either), no devices.
+    """Tell whether part of a name means the same on every system: no separators, ``..`` or devices."""
     return (
         part.isprintable()
-        and not any(letter in part for letter in '\\:*?"<>|')
+        and _FORBIDDEN.search(part) is None
         and len(part.encode("utf-8", "surrogateescape")) <= 240
         and part == part.rstrip(" .")
         and _RESERVED.fullmatch(part) is None

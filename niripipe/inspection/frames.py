@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 import glob
 import inspect
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from niripipe.astrodata import AstroData
 from niripipe.astrodata.descriptors import descriptor_methods
 from niripipe.errors import InputError, NiripipeError
 from niripipe.inspection.table import Table
+from niripipe.instruments import AstroDataNiri
 from niripipe.primitives.params import nearest
 from niripipe.reduction.inputs import Source, expand
 
@@ -70,10 +71,9 @@ def showd(
             path = Path(str(source))
             notes.append(f"{path.name} cannot be opened: {error.problem}")
             rows.append({"filename": path.name, **dict.fromkeys(names), "path": str(path)})
-        else:
-            values = {name: _value(frame, name, pretty=not long) for name in names}
-            path_text = None if frame.path is None else str(frame.path)
-            rows.append({"filename": frame.filename, **values, "path": path_text})
+            continue
+        values = {name: _value(frame, name, pretty=not long) for name in names}
+        rows.append({"filename": frame.filename, **values, "path": frame.path and str(frame.path)})
     return Table(["filename", *names], rows, notes=notes, right=names)
 
 
@@ -126,13 +126,8 @@ def typewalk(
             continue
         fits = bool(wanted & found) if any_of and wanted else wanted <= found
         if fits and not unwanted & found:
-            rows.append(
-                {
-                    "file": str(path.relative_to(top)),
-                    "tags": tuple(sorted(found)),
-                    "path": str(path.absolute()),
-                }
-            )
+            name, tag_names = str(path.relative_to(top)), tuple(sorted(found))
+            rows.append({"file": name, "tags": tag_names, "path": str(path.absolute())})
     return Table(["file", "tags"], rows, title=f"{len(rows)} files in {top}", notes=notes)
 
 
@@ -199,7 +194,7 @@ def _expanded(source: Source) -> Iterator[Source]:
 def _names(descriptors: str | Iterable[str]) -> list[str]:
     parts = descriptors.split(",") if isinstance(descriptors, str) else list(descriptors)
     names = [part.strip() for part in parts if part.strip()]
-    known = ["tags", *_known_descriptors()]
+    known = ["tags", *descriptor_methods(AstroDataNiri)]
     unknown = [name for name in names if name not in known]
     if unknown or not names:
         raise InputError(
@@ -210,12 +205,6 @@ def _names(descriptors: str | Iterable[str]) -> list[str]:
             remedy=nearest(unknown[0], known) if unknown else None,
         )
     return names
-
-
-def _known_descriptors() -> Sequence[str]:
-    from niripipe.instruments import AstroDataNiri
-
-    return descriptor_methods(AstroDataNiri)
 
 
 def _value(frame: AstroData, name: str, *, pretty: bool) -> Any:

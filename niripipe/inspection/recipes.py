@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,6 @@ from niripipe.primitives.params import Origin, Resolved, nearest
 from niripipe.reduction.lookup import (
     DEFAULT_RECIPE,
     MODES,
-    RecipeLibrary,
     find_primitives,
     find_recipe,
     recipe_libraries,
@@ -64,7 +63,18 @@ def showrecipes(frame: FrameSource | None = None, mode: Mode | None = None) -> T
         fitting = [lib for lib in recipe_libraries(name) if tags is None or lib.fits(tags)]
         for position, library in enumerate(fitting):
             for recipe in library.recipes:
-                row = rows.setdefault((library.module, recipe.__name__), _recipe_row(library, recipe))
+                row = rows.setdefault(
+                    (library.module, recipe.__name__),
+                    {
+                        "recipe": recipe.__name__,
+                        "modes": (),
+                        "default": (),
+                        "tags": library.tags,
+                        "blocked": library.blocked,
+                        "purpose": _purpose(recipe),
+                        "module": library.module,
+                    },
+                )
                 row["modes"] += (name,)
                 if recipe is library.recipes[0] and (tags is None or position == 0):
                     row["default"] += (name,)
@@ -219,26 +229,15 @@ def _as_frame(source: FrameSource | Recipe) -> AstroData | None:
     return opened(source) if isinstance(source, (AstroData, PathLike)) else None
 
 
-def _recipe_row(library: RecipeLibrary, recipe: Recipe) -> dict[str, Any]:
-    return {
-        "recipe": recipe.__name__,
-        "modes": (),
-        "default": (),
-        "tags": library.tags,
-        "blocked": library.blocked,
-        "purpose": _purpose(recipe),
-        "module": library.module,
-    }
-
-
 def _changed(resolved: Resolved) -> str:
     values: Mapping[str, Any] = resolved.params.as_record()
-    texts: Sequence[str] = [
+    texts = ["skipped [user]"] if resolved.skip_primitive else []
+    texts += [
         f"{name}={values[name]!r} [{origin}]"
         for name, origin in resolved.origins.items()
         if origin is not Origin.DEFAULT
     ]
-    return "\n".join((["skipped [user]"] if resolved.skip_primitive else []) + list(texts))
+    return "\n".join(texts)
 
 
 def _purpose(documented: Any) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import textwrap
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from html import escape
+from itertools import zip_longest
 from typing import Any, overload
 
 from niripipe.errors import InputError
@@ -65,7 +66,7 @@ class Table(Sequence[dict[str, Any]]):
         self.title = title
         self.notes = tuple(notes)
         self._rows = [dict(row) for row in rows]
-        self._right = frozenset(_numeric(self.columns, self._rows) if right is None else right)
+        self._right = frozenset(filter(self._is_numeric, self.columns) if right is None else right)
 
     def column(self, name: str) -> list[Any]:
         """Return the values of one column, from the first row to the last.
@@ -122,36 +123,22 @@ class Table(Sequence[dict[str, Any]]):
         notes = "".join(f"<li>{escape(note)}</li>" for note in self.notes)
         return f"<table>{caption}<tr>{head}</tr>{body}</table>" + (f"<ul>{notes}</ul>" if notes else "")
 
+    def _is_numeric(self, name: str) -> bool:
+        values = [row[name] for row in self._rows if row[name] is not None]
+        return bool(values) and all(map(_is_number, values))
+
     def _html_cell(self, name: str, value: Any) -> str:
         align = "right" if name in self._right else "left"
         text = "<br>".join(escape(line) for line in _text(value).split("\n"))
         return f'<td style="text-align:{align}">{text}</td>'
 
-    def _lines(self, texts: Sequence[str], widths: Sequence[int]) -> list[str]:
+    def _lines(self, texts: Sequence[str], widths: Sequence[int]) -> Iterator[str]:
         """Return one table row as text; a cell of several lines makes a row of several lines."""
-        split = [text.split("\n") for text in texts]
-        height = max(map(len, split), default=1)
-        return [
-            _GAP.join(
-                (part.rjust if name in self._right else part.ljust)(width)
-                for name, part, width in zip(
-                    self.columns,
-                    [lines[k] if k < len(lines) else "" for lines in split],
-                    widths,
-                    strict=True,
-                )
+        for parts in zip_longest(*(text.split("\n") for text in texts), fillvalue=""):
+            cells = zip(self.columns, parts, widths, strict=True)
+            yield _GAP.join(
+                part.rjust(width) if name in self._right else part.ljust(width) for name, part, width in cells
             ).rstrip()
-            for k in range(height)
-        ]
-
-
-def _numeric(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    return [
-        name
-        for name in columns
-        if any(_is_number(row[name]) for row in rows)
-        and all(row[name] is None or _is_number(row[name]) for row in rows)
-    ]
 
 
 def _is_number(value: Any) -> bool:
@@ -161,18 +148,11 @@ def _is_number(value: Any) -> bool:
 def _text(value: Any, none: str = "None") -> str:
     if value is None:
         return none
-    if isinstance(value, (tuple, frozenset, set)):
-        return " ".join(sorted(map(str, value)) if isinstance(value, (set, frozenset)) else map(str, value))
-    return str(value)
+    if isinstance(value, (set, frozenset)):
+        value = tuple(sorted(map(str, value)))
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _wrapped(text: str) -> str:
-    return "\n".join(
-        part
-        for line in text.split("\n")
-        for part in (
-            textwrap.wrap(line, _WRAP, break_long_words=False, break_on_hyphens=False)
-            if len(line) > _WRAP
-            else [line]
-        )
-    )
+    wrap = textwrap.TextWrapper(_WRAP, break_long_words=False, break_on_hyphens=False).wrap
+    return "\n".join("\n".join(wrap(line)) for line in text.split("\n"))

@@ -1,4 +1,5 @@
 import json
+import sys
 from datetime import date
 
 import pytest
@@ -81,7 +82,7 @@ def test_results_show_as_table_with_missing_values_blank_and_html_escaped(archiv
         f"{BASE}/20160102", listing(ROW | {"object": "<b>", "release": "2999-01-01", "exposure_time": None})
     )
     found = datasets.find(date="2016-01-02", **options)
-    assert "N20160102S0270.fits  2016-01-02 12:00:01" in repr(found)
+    assert "N20160102S0270.fits   2016-01-02 12:00:01" in repr(found)
     assert "proprietary" in repr(found)
     assert "&lt;b&gt;" in found._repr_html_()
     assert "None" not in repr(found)
@@ -151,3 +152,15 @@ def test_settings_out_of_range_are_refused(setting):
 def test_only_http_addresses_are_opened(url):
     with pytest.raises(InputError, match="cannot be used"):
         datasets.find(date="2016-01-02", base_url=url)
+
+
+def test_without_the_library_for_downloads_the_error_says_how_to_install_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "urllib3", None)
+    with pytest.raises(StorageError, match=r"urllib3, is not installed.*niripipe\[archive\]"):
+        datasets.find(date="2016-01-02", base_url="http://127.0.0.1:9")
+    assert len(datasets.get("niriimg_tutorial").file_names()) == 55
+
+
+def test_long_results_are_shown_in_part(archive, options):
+    archive.on(f"{BASE}/20160102", listing(*(ROW | {"name": f"{number}.fits"} for number in range(201))))
+    assert repr(datasets.find(date="2016-01-02", **options)).endswith("201 files, 1 of them not shown")

@@ -59,7 +59,7 @@ def test_data_sets_cannot_be_changed_and_can_cross_process_borders():
 
 def test_a_data_set_shows_its_groups_as_text_and_escaped_html(tmp_path):
     text = repr(datasets.get("niriimg_tutorial"))
-    assert "short_dark  10" in text
+    assert "short_dark      10" in text
     assert "N20160102S0270 ... N20160102S0274" in text
     path = tmp_path / "mine.toml"
     path.write_text(MINIMAL.replace('"Mine"', '"<script>"'))

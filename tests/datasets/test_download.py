@@ -43,6 +43,13 @@ def test_frames_arrive_in_the_order_asked_for_with_a_record_of_checksums(archive
     assert visible(paths[0].parent) == sorted(names)
 
 
+def test_progress_is_that_of_a_reduction_true_for_text_none_for_nothing(archive, options, tmp_path, capsys):
+    archive.hold(NAME, BODY)
+    for progress in (True, False, None):
+        datasets.download(NAME, tmp_path, progress=progress, overwrite=True, **options)
+    assert capsys.readouterr().out == ""
+
+
 def test_a_data_set_is_downloaded_by_name_and_role(archive, options, tmp_path):
     for number in range(275, 280):
         archive.hold(f"N20160102S0{number}.fits", BODY)

@@ -56,6 +56,9 @@ def test_one_compressed_file_is_decompressed_by_content(tmp_path, suffix, compre
     path.write_bytes(compress(fits_bytes()))
     assert unpack(path, tmp_path) == [tmp_path / "one.fits"]
     assert (tmp_path / "one.fits").read_bytes() == fits_bytes()
+    twice = tmp_path / "two.bz2.gz"
+    twice.write_bytes(gzip.compress(bz2.compress(b"text")))
+    assert unpack(twice, tmp_path) == [tmp_path / "two.bz2"]
     other = tmp_path / "one"
     other.write_bytes(compress(b"text"))
     assert unpack(other, tmp_path) == [tmp_path / "one.unpacked"]

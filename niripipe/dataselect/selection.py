@@ -1,0 +1,120 @@
+"""Selecting frames by tags and an expression."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from os import PathLike
+from typing import NoReturn, TypeVar
+
+from niripipe.astrodata import AstroData
+from niripipe.dataselect.expression import Expression, expr_parser
+from niripipe.dataselect.frames import frame_of
+from niripipe.errors import InputError, NiripipeError
+
+__all__ = ["select_data"]
+
+_Input = TypeVar("_Input", bound="str | PathLike[str] | AstroData")
+
+
+def select_data(
+    inputs: Iterable[_Input],
+    tags: Iterable[str] = (),
+    xtags: Iterable[str] = (),
+    expression: Expression | str | None = None,
+) -> list[_Input]:
+    """Select frames by tags and an expression.
+
+    Parameters
+    ----------
+    inputs : iterable of path or AstroData
+        What to select from.
+    tags : iterable of str
+        Tags that a frame must have, all of them. A single string is one tag.
+    xtags : iterable of str
+        Tags that a frame must not have, any of them. A single string is one tag.
+    expression : Expression or str, optional
+        From `expr_parser`; text is parsed with its defaults, ``"True"`` being everything. It is only
+        evaluated for frames that the tags have let through.
+
+    Returns
+    -------
+    list
+        The selected inputs themselves, unchanged and in order.
+
+    Raises
+    ------
+    InputError
+        If `inputs` is a single string or path; if the expression is not usable; or if files are missing or
+        unreadable: then all of them are named, with reasons, and nothing is selected.
+
+    Notes
+    -----
+    Headers are read once per file and process, as long as the file's time and size stay the same.
+    """
+    items = _input_list(inputs)
+    wanted, unwanted = _tag_set(tags, "tags"), _tag_set(xtags, "xtags")
+    if expression is not None and not isinstance(expression, Expression):
+        expression = expr_parser(expression)
+    selected: list[_Input] = []
+    faults: list[tuple[str, NiripipeError]] = []
+    for item in items:
+        try:
+            frame = frame_of(item)
+            tagged = wanted <= frame.tags and not unwanted & frame.tags
+            if tagged and (expression is None or expression._evaluate(frame.ask, frame.name)):
+                selected.append(item)
+        except NiripipeError as error:
+            faults.append((str(item) if not isinstance(item, AstroData) else str(item.filename), error))
+    if faults:
+        _raise_all(faults, len(items))
+    return selected
+
+
+def _input_list(inputs: Iterable[_Input]) -> list[_Input]:
+    if isinstance(inputs, (str, PathLike, AstroData)) or not isinstance(inputs, Iterable):
+        raise InputError(
+            "The inputs to select from must be a list",
+            item="inputs",
+            found=repr(inputs),
+            expected="a list of paths",
+            remedy="Use glob.glob() to turn a pattern into a list of paths",
+        )
+    items = list(inputs)
+    for position, item in enumerate(items):
+        if not isinstance(item, (str, PathLike, AstroData)):
+            raise InputError(
+                "An input is neither a path nor a data set", item=f"inputs[{position}]", found=repr(item)
+            )
+    return items
+
+
+def _tag_set(tags: Iterable[str] | None, item: str) -> frozenset[str]:
+    if isinstance(tags, str):
+        return frozenset({tags})
+    try:
+        found = frozenset(tags or ())
+    except TypeError:
+        found = frozenset({None})  # type: ignore[arg-type]
+    if not all(isinstance(tag, str) for tag in found):
+        raise InputError(
+            "Tags must be texts", item=item, found=repr(tags), expected='a list such as ["FLAT"]'
+        )
+    return found
+
+
+def _raise_all(faults: Sequence[tuple[str, NiripipeError]], total: int) -> NoReturn:
+    if len(faults) == 1:
+        path, error = faults[0]
+        raise InputError(
+            f"Nothing was selected: {error.problem}",
+            file=path,
+            item=error.item,
+            found=error.found,
+            expected=error.expected,
+            remedy=error.remedy,
+        ) from error
+    reasons = "".join(f"\n    {path}: {error.problem}" for path, error in faults)
+    raise InputError(
+        f"Nothing was selected: {len(faults)} of {total} files cannot be used{reasons}\n",
+        remedy="Leave them out or replace them",
+    ) from faults[0][1]
