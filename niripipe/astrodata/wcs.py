@@ -270,7 +270,7 @@ def write_to_header(wcs: SkyMapping | None, header: Any) -> None:
     """
     cards = [] if wcs is None else to_cards(wcs)
     keep = {key for key, _, _ in cards}
-    for key in [k for k in header if _is_wcs_card(k) and k not in keep]:
+    for key in [k for k in header.keywords() if _is_wcs_card(k) and k not in keep]:
         header.remove(key, ignore_missing=True, remove_all=True)
     for key, value, comment in cards:
         if key in header:

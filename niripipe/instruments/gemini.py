@@ -133,8 +133,6 @@ class AstroDataGemini(AstroData):
         "well_depth_setting": "WELDEPTH",
     }
 
-    _seen_keywords: tuple[frozenset[str], str] | None = None
-
     @staticmethod
     def _matches_data(source: Any) -> bool:
         phu = source[0].header
@@ -216,7 +214,7 @@ class AstroDataGemini(AstroData):
 
         DRAGONS lets a mask made from flats keep FLAT, so that it can be taken for one.
         """
-        if not ({"BPMASK", "PROCBPM"} & self._phu_keywords() or self._text("observation_type") == "BPM"):
+        if not ("BPMASK" in self.phu or "PROCBPM" in self.phu or self._text("observation_type") == "BPM"):
             return None
         return TagSet({"BPM", "CAL", "PROCESSED"}, blocks=_NOT_OF_A_MASK)
 
@@ -229,8 +227,7 @@ class AstroDataGemini(AstroData):
     @astro_data_tag
     def _tag_raw(self) -> TagSet | None:
         """Mark untouched data: no processing time stamp, and neither prepared nor processed by any sign."""
-        keywords = self._phu_keywords()
-        touched = "GEM-TLM" in keywords or _PROCESSED_KEYWORDS & keywords or self._has_part("PREPAR")
+        touched = "GEM-TLM" in self.phu or self._is_processed or self._is_prepared
         return None if touched else TagSet({"RAW"})
 
     @astro_data_tag
@@ -248,17 +245,17 @@ class AstroDataGemini(AstroData):
 
     @astro_data_tag
     def _tag_processed(self) -> TagSet | None:
-        return TagSet({"PROCESSED"}) if _PROCESSED_KEYWORDS & self._phu_keywords() else None
+        return TagSet({"PROCESSED"}) if self._is_processed else None
 
     @astro_data_tag
     def _tag_processed_science(self) -> TagSet | None:
-        if self._text("observation_type") == "OBJECT" and {"PROCSCI", "GMOSAIC"} & self._phu_keywords():
+        if self._text("observation_type") == "OBJECT" and ("PROCSCI" in self.phu or "GMOSAIC" in self.phu):
             return TagSet({"PROCESSED_SCIENCE", "PROCESSED"}, blocks={"RAW"})
         return None
 
     @astro_data_tag
     def _tag_fringe(self) -> TagSet | None:
-        return TagSet({"FRINGE", "CAL"}) if {"GIFRINGE", "PROCFRNG"} & self._phu_keywords() else None
+        return TagSet({"FRINGE", "CAL"}) if "GIFRINGE" in self.phu or "PROCFRNG" in self.phu else None
 
     @astro_data_tag
     def _tag_telluric(self) -> TagSet | None:
@@ -266,7 +263,7 @@ class AstroDataGemini(AstroData):
 
     @astro_data_tag
     def _tag_extracted(self) -> TagSet | None:
-        return TagSet({"EXTRACTED"}) if "EXTRACT" in self._phu_keywords() else None
+        return TagSet({"EXTRACTED"}) if "EXTRACT" in self.phu else None
 
     # ---- identity
     # ------------------------------------------------------------------------------------------------
@@ -738,17 +735,13 @@ class AstroDataGemini(AstroData):
     def _may_be_flat(self) -> bool:
         return self._text("observation_type") in ("FLAT", None)
 
-    def _phu_keywords(self) -> frozenset[str]:
-        # Nearly every tag method asks; going through the cards is what costs.
-        keywords: frozenset[str] = self.phu.keywords()
-        if self._seen_keywords is None or self._seen_keywords[0] is not keywords:
-            self._seen_keywords = keywords, "\n".join(keywords)
-        return keywords
+    @property
+    def _is_processed(self) -> bool:
+        return not _PROCESSED_KEYWORDS.isdisjoint(self.phu.keywords())
 
     def _has_part(self, part: str) -> bool:
         """Return whether the name of a keyword of the primary header has a part."""
-        self._phu_keywords()
-        return self._seen_keywords is not None and part in self._seen_keywords[1]
+        return any(part in keyword for keyword in self.phu.keywords())
 
     @property
     def _is_prepared(self) -> bool:
