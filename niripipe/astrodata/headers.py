@@ -79,8 +79,8 @@ class WatchedHeader(fits.Header):  # type: ignore[misc]  # astropy carries no ty
         return header
 
     def __getattr__(self, name: str) -> Any:
-        # Called for missing attributes only: astropy's own, while the header is not filled.
-        if self._text is not None:
+        # Called for missing attributes only, which astropy's own are while the header is not filled.
+        if self._text is not None and name.startswith("_") and not name.startswith("__"):
             self._fill()
             return getattr(self, name)
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")

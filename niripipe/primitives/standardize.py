@@ -213,7 +213,7 @@ class Standardize(PrimitivesBase):
             done.append(conflict)
         _standardize_headers(frame, self.context.software, self.context.mode)
         if frame.path is not None:
-            add_provenance(frame, frame.path, self.later(partial(file_md5, frame.path)), "prepare")
+            add_provenance(frame, frame.path, file_md5(frame.path), "prepare")
         return Outcome(Status.DONE, "; ".join(text for text in done if text))
 
     @primitive(stamp="ADDDQ")
