@@ -106,7 +106,7 @@ class WatchedHeader(fits.Header):  # type: ignore[misc]  # astropy carries no ty
                     first[key] = fits.Card(key, value, comment)
                     _insert(cards, first[key])
             # Threads that read at the same time see all of it or nothing.
-            vars(self).update(vars(fits.Header(cards)))
+            self.__dict__.update(vars(fits.Header(cards)))
             self._text = None
 
     def _is_quick(self, key: Any) -> bool:

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from functools import lru_cache, partial
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 
@@ -224,7 +224,7 @@ def add_provenance(
 
 def clone_provenance(source: AstroData | Iterable[ProvenanceRecord], ad: AstroData) -> None:
     """Add the provenance of one data set, or given records, to another, without repeating records."""
-    records: Iterable[ProvenanceRecord] = getattr(source, "provenance", source)
+    records = cast("Iterable[ProvenanceRecord]", getattr(source, "provenance", source))
     present = {(r.filename, r.md5, r.provenance_added_by) for r in ad.provenance}
     for record in list(records):
         key = (record.filename, record.md5, record.provenance_added_by)

@@ -96,6 +96,15 @@ class LinearTerms(NamedTuple):
     crval: tuple[float, float]
     cd: tuple[float, float, float, float]
 
+    @property
+    def scale(self) -> float:
+        """Pixel scale, arcsec: the square root of the pixel area."""
+        return 3600.0 * math.sqrt(abs(self.cd[0] * self.cd[3] - self.cd[1] * self.cd[2]))
+
+    def to_plane(self) -> TangentPlane:
+        """Return it as a mapping to the sky (FK5, equinox 2000, as NIRI's headers mean)."""
+        return TangentPlane(*self)
+
 
 class _Solution(NamedTuple):
     ctypes: list[str]
