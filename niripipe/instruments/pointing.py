@@ -325,13 +325,15 @@ def sky_offset(ad: AstroDataNiri) -> tuple[float, float] | None:
     return east * math.cos(turn) - north * math.sin(turn), east * math.sin(turn) + north * math.cos(turn)
 
 
-def expected_position(ad: AstroDataNiri) -> tuple[float, float] | None:
+def expected_position(ad: AstroDataNiri, *, apparent: bool = False) -> tuple[float, float] | None:
     """Return where a frame should point: the target moved by the offsets.
 
     Parameters
     ----------
     ad : AstroDataNiri
         A data set or slice.
+    apparent : bool
+        Take the target for an apparent place whatever ``FRAME`` says.
 
     Returns
     -------
@@ -339,7 +341,13 @@ def expected_position(ad: AstroDataNiri) -> tuple[float, float] | None:
         RA and Dec in degrees (FK5 J2000; apparent places are converted), with proper motion. None if target,
         offsets or position angle are missing, or for zenith calibrations, which have no target.
     """
-    return _expected(ad, apparent=get_text(ad.phu, "FRAME") == "APPT")
+    frame = get_text(ad.phu, "FRAME")
+    ra, dec, angle, offset = ad.target_ra(), ad.target_dec(), ad.position_angle(), sky_offset(ad)
+    if frame == "AZEL_TOPO" or ra is None or dec is None or angle is None or offset is None:
+        return None
+    if apparent or frame == "APPT":
+        ra, dec = to_icrs("APPT", ra, dec, ad._start())
+    return offset_position(ra, dec, *offset, angle)
 
 
 def wcs_is_consistent(ad: AstroDataNiri, limit_arcsec: float | None = None) -> bool | None:
@@ -374,7 +382,7 @@ def wcs_is_consistent(ad: AstroDataNiri, limit_arcsec: float | None = None) -> b
         return True
     if "NON_SIDEREAL" not in ad.tags:
         return False
-    apparent = _expected(ad, apparent=True)
+    apparent = expected_position(ad, apparent=True)
     return apparent is not None and angular_separation(ra, dec, *apparent) <= limit
 
 
@@ -419,17 +427,6 @@ def wcs_from_pointing(ad: AstroDataNiri) -> TangentPlane:
     matrix = cd_matrix(scale, angle, mirrored=is_mirrored(ad.port(), ad.is_ao()))
     cd = (float(matrix[0, 0]), float(matrix[0, 1]), float(matrix[1, 0]), float(matrix[1, 1]))
     return LinearTerms(_reference_pixel(ad, shape), crval, cd).to_plane()
-
-
-def _expected(ad: AstroDataNiri, *, apparent: bool) -> tuple[float, float] | None:
-    if get_text(ad.phu, "FRAME") == "AZEL_TOPO":
-        return None
-    ra, dec, angle, offset = ad.target_ra(), ad.target_dec(), ad.position_angle(), sky_offset(ad)
-    if ra is None or dec is None or angle is None or offset is None:
-        return None
-    if apparent:
-        ra, dec = to_icrs("APPT", ra, dec, ad._start())
-    return offset_position(ra, dec, *offset, angle)
 
 
 def _reference_pixel(ad: AstroDataNiri, shape: tuple[int, int]) -> tuple[float, float]:
