@@ -92,13 +92,13 @@ class AstroDataNiri(AstroDataGemini):
         list of Section, or Section
             0-based, end-exclusive; None for an image larger than the chip without readout keywords.
         """
-        return _dressed([sections.centred_section(size) for size in self._window_sizes()], pretty)
+        sizes = map(sections.window_size, self._headers(), self._shapes())
+        return _dressed([sections.centred_section(size) for size in sizes], pretty)
 
     @astro_data_descriptor
-    @returns_list
-    def detector_section(self, pretty: bool = False) -> list[Section | None] | list[str | None]:
+    def detector_section(self, pretty: bool = False) -> Any:
         """Return where the pixels lie on the detector, per extension: as `array_section`."""
-        return _dressed([sections.centred_section(size) for size in self._window_sizes()], pretty)
+        return self.array_section(pretty)
 
     @astro_data_descriptor
     @returns_list
@@ -430,10 +430,6 @@ class AstroDataNiri(AstroDataGemini):
 
     def _shapes(self) -> list[tuple[int, ...]]:
         return [extension.shape for extension in self]
-
-    def _window_sizes(self) -> list[tuple[int, int] | None]:
-        pairs = zip(self._headers(), self._shapes(), strict=True)
-        return [sections.window_size(header, shape) for header, shape in pairs]
 
     def _linear_wcs(self) -> list[LinearTerms | None]:
         """Return the WCS of each extension that can be believed; prepared data have been checked."""
