@@ -9,13 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from functools import lru_cache, partial
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -96,15 +96,13 @@ _TYPES: dict[str, type[HistoryRecord | ProvenanceRecord]] = {
     "HISTORY": HistoryRecord,
     "PROVENANCE": ProvenanceRecord,
 }
-_Record = TypeVar("_Record", HistoryRecord, ProvenanceRecord)
 
 
 class Records:
     """The history and provenance of one data set, read from its file on first use."""
 
     def __init__(self) -> None:
-        self._history: list[HistoryRecord] = []
-        self._provenance: list[ProvenanceRecord] = []
+        self._records: dict[str, list[Any]] = {"HISTORY": [], "PROVENANCE": []}
         self._loaders: dict[str, Callable[[], Any]] = {}
 
     def add_loader(self, name: str, rows: Callable[[], Any]) -> None:
@@ -114,17 +112,16 @@ class Records:
     @property
     def history(self) -> list[HistoryRecord]:
         """The steps, in order."""
-        return self._loaded("HISTORY", HistoryRecord, self._history)
+        return self._loaded("HISTORY")
 
     @property
     def provenance(self) -> list[ProvenanceRecord]:
         """The contributing files, in order."""
-        return self._loaded("PROVENANCE", ProvenanceRecord, self._provenance)
+        return self._loaded("PROVENANCE")
 
     def names(self) -> set[str]:
         """Return the names of the record tables that are not empty; nothing is read."""
-        present = {"HISTORY": self._history, "PROVENANCE": self._provenance}
-        return {name for name, records in present.items() if records or name in self._loaders}
+        return {name for name, records in self._records.items() if records or name in self._loaders}
 
     def table(self, name: str) -> Any:
         """Return the records as an astropy table."""
@@ -134,7 +131,7 @@ class Records:
 
     def rows(self, name: str) -> np.ndarray[Any, Any]:
         """Return the records as a structured array of bytes, each column as wide as it has to be."""
-        records: Sequence[Any] = self.history if name == "HISTORY" else self.provenance
+        records = self._loaded(name)
         names = [column.name for column in fields(_TYPES[name])]
         columns = [[_ascii(getattr(record, n)) for record in records] for n in names]
         widths = [max([1, *map(len, column)]) for column in columns]
@@ -144,23 +141,20 @@ class Records:
     def replace(self, name: str, table: Any) -> None:
         """Replace the records by the rows of a table; None removes them."""
         self._loaders.pop(name, None)
-        if name == "HISTORY":
-            self._history = [] if table is None else _parse(HistoryRecord, table)
-        else:
-            self._provenance = [] if table is None else _parse(ProvenanceRecord, table)
+        self._records[name] = [] if table is None else _parse(_TYPES[name], table)
 
     def copy(self) -> Records:
         """Return independent records."""
         twin = Records()
-        twin._history, twin._provenance = self._history.copy(), self._provenance.copy()
+        twin._records = {name: records.copy() for name, records in self._records.items()}
         twin._loaders = self._loaders.copy()
         return twin
 
-    def _loaded(self, name: str, cls: type[_Record], records: list[_Record]) -> list[_Record]:
+    def _loaded(self, name: str) -> list[Any]:
         loader = self._loaders.pop(name, None)
         if loader is not None:
-            records[:0] = _parse(cls, loader())
-        return records
+            self._records[name][:0] = _parse(_TYPES[name], loader())
+        return self._records[name]
 
 
 def add_history(
@@ -272,7 +266,7 @@ def _timestamp(time: str | datetime | None) -> str:
     return moment.isoformat(timespec="microseconds")
 
 
-def _parse(cls: type[_Record], rows: Any) -> list[_Record]:
+def _parse(cls: type[HistoryRecord | ProvenanceRecord], rows: Any) -> list[Any]:
     """Turn the rows of a table into records, columns found by name; columns not known are dropped."""
     present = set(rows.dtype.names or ())
     names = [column.name for column in fields(cls)]

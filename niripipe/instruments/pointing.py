@@ -27,15 +27,12 @@ if TYPE_CHECKING:
     from niripipe.instruments.niri import AstroDataNiri
 
 __all__ = [
-    "HeaderWcs",
     "angular_separation",
     "cd_matrix",
     "expected_position",
     "header_wcs",
     "is_mirrored",
     "is_plausible",
-    "offset_position",
-    "position_at",
     "raw_wcs",
     "rotator_follows",
     "sky_offset",

@@ -17,20 +17,7 @@ from typing import Any
 
 from niripipe.errors import DataError
 
-__all__ = [
-    "Camera",
-    "Detector",
-    "Epochs",
-    "Filter",
-    "GroupRules",
-    "LinearityCoefficients",
-    "NiriTables",
-    "Pointing",
-    "QaLimits",
-    "ReadMode",
-    "Well",
-    "niri_tables",
-]
+__all__ = ["LinearityCoefficients", "NiriTables", "niri_tables"]
 
 
 @dataclass(frozen=True, slots=True)
