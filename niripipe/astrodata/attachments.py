@@ -69,7 +69,7 @@ class Attachments(Slices):
             return self._extension.get_extra(name)
         if name in self._parts.tables:
             return self._parts.tables[name].hand_out()
-        if name in _RECORDS and self._parts.records.has(name):
+        if name in self._parts.records.names():
             return self._parts.records.table(name)
         raise AttributeError(
             f"there is no {name!r}; there are {', '.join(sorted(self.exposed)) or 'no tables'}"
@@ -99,7 +99,7 @@ class Attachments(Slices):
             super().__delattr__(name)
         elif self._single:
             self._extension.remove_extra(name)
-        elif name in _RECORDS and self._parts.records.has(name) and not self.is_sliced:
+        elif name in self._parts.records.names() and not self.is_sliced:
             self._parts.records.replace(name, None)
         elif name in self._parts.tables and not self.is_sliced:
             del self._parts.tables[name]

@@ -9,8 +9,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
+from astropy.io import fits
+
 from niripipe.astrodata.core import AstroData
-from niripipe.astrodata.extension import Extension
 from niripipe.astrodata.fits_read import Contents, read_file, read_hdus
 from niripipe.astrodata.headers import header_value, watched
 from niripipe.errors import DataError, InputError
@@ -22,7 +23,6 @@ PROVIDERS = ["niripipe.instruments"]
 
 _Class = TypeVar("_Class", bound=type[AstroData])
 _classes: list[type[AstroData]] = []
-_imported: set[str] = set()
 
 
 def register_class(cls: _Class) -> _Class:
@@ -71,8 +71,7 @@ def open(source: Any) -> AstroData:
         return source
     if isinstance(source, str | os.PathLike):
         path = os.fspath(source)
-        contents = read_file(Path(path))
-        return _build(contents, path)
+        return _build(read_file(Path(path)), path)
     if isinstance(source, Sequence) and source and hasattr(source[0], "header"):
         contents = read_hdus(source)
         original = header_value(contents.phu, "ORIGNAME")
@@ -102,32 +101,26 @@ def create(phu: Any, extensions: Sequence[Any] | None = None) -> AstroData:
     DataError, InputError
         The header or an extension is not usable.
     """
-    from astropy.io import fits
-
     header = watched(phu)
-    hdus = [fits.PrimaryHDU(header=header)]
     items = list(extensions or ())
-    from_hdus = [item for item in items if hasattr(item, "header") and not isinstance(item, Extension)]
-    contents = read_hdus([*hdus, *from_hdus]) if from_hdus else Contents(header)
+    hdus = [item for item in items if hasattr(item, "header")]
+    contents = read_hdus([fits.PrimaryHDU(), *hdus]) if hdus else Contents(header)
     contents.phu = header
     ad = _build(contents, None)
     for item in items:
-        if not any(item is hdu for hdu in from_hdus):
+        if not hasattr(item, "header"):
             ad.append(item)
     return ad
 
 
 def _build(contents: Contents, path: str | None) -> AstroData:
-    cls = _class_for(contents.phu, path)
-    return cls._from_contents(contents, path)
+    return _class_for(contents.phu, path)._from_contents(contents, path)
 
 
 def _class_for(phu: Any, path: str | None) -> type[AstroData]:
     """Return the most derived registered class whose predicate accepts the data."""
     for name in PROVIDERS:
-        if name not in _imported:
-            importlib.import_module(name)
-            _imported.add(name)
+        importlib.import_module(name)
     candidates = [cls for cls in _classes if _accepts(cls, phu, path)]
     derived = [
         cls

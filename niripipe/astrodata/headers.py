@@ -1,20 +1,20 @@
-"""Headers: one that knows when it changed, and several that are handled as one."""
+"""Headers: astropy's, read and changed without making cards where possible, and several handled as one."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from functools import lru_cache, wraps
-from types import SimpleNamespace
+import math
+import re
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache
 from typing import Any, Self
 
 from astropy.io import fits
 from astropy.io.fits.verify import VerifyError
 
-from niripipe.astrodata import header_cards
-from niripipe.astrodata.header_cards import is_plain
 from niripipe.errors import DataError
 
-__all__ = ["HeaderManager", "WatchedHeader", "header_value"]
+__all__ = ["HeaderManager", "WatchedHeader", "drop_structure", "header_value", "is_structural", "watched"]
 
 # Cards that describe how one HDU is laid out in a file; they follow the data, never a copy of the header.
 _STRUCTURAL = frozenset(
@@ -25,9 +25,18 @@ _STRUCTURAL = frozenset(
 )  # fmt: skip
 _STRUCTURAL_STEMS = ("NAXIS", "TTYPE", "TFORM", "TDIM", "TNULL", "TSCAL", "TZERO", "TDISP", "TBCOL")
 
+_COMMENTARY = ("", "COMMENT", "HISTORY")
+_PLAIN_KEYWORD = re.compile(r"(?!(?:COMMENT|HISTORY|END|CONTINUE|HIERARCH)$)[A-Z0-9_-]{1,8}")
+# A value in the usual form. Text with a colon and a blank may be a record-valued card.
+_STANDARD_FIELD = re.compile(
+    r" *('(?:[^':]|:(?! ))*'|[TF]|[+-]?[1-9]\d{0,14}|0|[+-]?\d+\.\d*(?:E[+-]?\d+)?) *(?:/(.*))?"
+)
+_REMOVED: Any = object()
+_filling = threading.RLock()
+
 
 class WatchedHeader(fits.Header):  # type: ignore[misc]  # astropy carries no types
-    """A FITS header that knows when it changed, so that what was derived from it can be kept until then.
+    """A FITS header that is astropy's in every respect and makes its cards only when they are needed.
 
     Parameters
     ----------
@@ -38,70 +47,71 @@ class WatchedHeader(fits.Header):  # type: ignore[misc]  # astropy carries no ty
 
     Notes
     -----
-    It does what astropy's header does, and is quick where a reduction spends its time: its cards are made
-    when something other than the values of plain keywords is asked for, copies are made card by card
-    without reading them again, and setting a plain keyword to a plain value touches one card.
+    A header made by `from_text` keeps its text, the values and comments found there, and a list of changes.
+    Plain keywords are read, set and removed with these alone. Anything else first fills the header: astropy
+    reads the text and repeats the changes, and from then on everything is left to astropy.
     """
 
-    _exposed = False
-    _revision: object
-    # What was asked for before, and what the cards state that were not changed since they were read.
+    # None once the header is filled; the other attributes are not used then.
+    _text: str | None = None
     _values: dict[str, Any]
-    _as_read: dict[str, str]
-    # The text of the cards; only in headers that were read, and of use until their cards are made, in which
-    # then is set what was set since: value and comment by keyword.
-    _images: tuple[str, ...]
-    _set_since: dict[str, tuple[Any, Any]]
-    # The keywords of all cards, once somebody has asked.
-    _keywords: frozenset[str] | None = None
-
-    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        """Start a header that knows nothing yet, also one that is unpickled."""
-        header: Self = super().__new__(cls)
-        header._revision = object()
-        header._values, header._as_read, header._set_since = {}, {}, {}
-        return header
+    _comments: dict[str, str]
+    _changes: list[tuple[str, Any, str | None]]
+    _revision: object
 
     def __init__(self, cards: Any = (), copy: bool = False) -> None:
-        if copy and header_cards.KNOWN and (isinstance(cards, WatchedHeader) or type(cards) is fits.Header):
-            self._take(cards)
-        else:
+        text = cards._text if copy and isinstance(cards, WatchedHeader) else None
+        if text is None:
             super().__init__(cards, copy)
+            return
+        self._values, self._comments = cards._values.copy(), cards._comments.copy()
+        self._changes, self._revision, self._text = cards._changes.copy(), object(), text
 
     @classmethod
     def from_text(cls, text: str) -> Self:
         """Return the header that the text of its cards, 80 printable characters each, makes."""
-        found = header_cards.split_cards(text) if header_cards.KNOWN else None
+        found = _parse(text)
         if found is None:
             return cls.fromstring(text)  # type: ignore[no-any-return]
         header = cls.__new__(cls)
-        header._images, header._as_read = found
-        header._modified = False
+        header._values, header._comments = found
+        header._changes, header._revision, header._text = [], object(), text
         return header
 
     def __getattr__(self, name: str) -> Any:
-        # Only what is missing comes here: the lists of cards, when first wanted in a header that was read.
-        if name in header_cards.CARD_LISTS and self._make_cards():
-            return self.__dict__[name]
+        # Called for missing attributes only, which astropy's own are while the header is not filled.
+        if self._text is not None and name.startswith("_") and not name.startswith("__"):
+            self._fill()
+            return getattr(self, name)
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
-    def _make_cards(self) -> bool:
-        mine = self.__dict__
-        if "_images" not in mine:
-            return False
-        if "_rvkc_indices" not in mine:
-            made = SimpleNamespace(**header_cards.index_cards(header_cards.read_cards(self._images)))
-            for key, (value, comment) in self._set_since.items():
-                header_cards.set_card(made, key, value, comment)
-            for name in header_cards.CARD_LISTS:
-                # Of two threads that read at the same time, both use what was there first.
-                mine.setdefault(name, getattr(made, name))
-        return True
+    def _fill(self) -> None:
+        """Make the cards as astropy would have made them from text and changes, once."""
+        with _filling:
+            if self._text is None:
+                return
+            text = self._text
+            cards = [fits.Card.fromstring(text[start : start + 80]) for start in range(0, len(text), 80)]
+            first: dict[str, fits.Card] = {}
+            for card in cards:
+                first.setdefault(card.keyword, card)
+            for key, value, comment in self._changes:
+                if value is _REMOVED:
+                    cards.remove(first.pop(key))
+                elif key in first:
+                    first[key].value = value
+                    if comment is not None:
+                        first[key].comment = comment
+                else:
+                    first[key] = fits.Card(key, value, comment)
+                    _insert(cards, first[key])
+            # Threads that read at the same time see all of it or nothing.
+            self.__dict__.update(vars(fits.Header(cards)))
+            self._text = None
 
-    @property
-    def _unread(self) -> bool:
-        """Whether there is only the text of the cards yet."""
-        return "_images" in self.__dict__ and "_cards" not in self.__dict__
+    def _is_quick(self, key: Any) -> bool:
+        """Return whether this is a plain keyword of a header that is not filled."""
+        return self._text is not None and type(key) is str and _is_plain(key)
 
     def copy(self, strip: bool = False) -> Self:
         """Return an independent copy.
@@ -111,93 +121,49 @@ class WatchedHeader(fits.Header):  # type: ignore[misc]  # astropy carries no ty
         strip : bool, optional
             Whether to leave out the cards that describe the layout of an HDU, as astropy does.
         """
-        if not header_cards.KNOWN:
+        if self._text is None:
             return super().copy(strip)  # type: ignore[no-any-return]
         twin = type(self)(self, copy=True)
         if strip:
             twin.strip()
         return twin
 
-    def _take(self, source: fits.Header) -> None:
-        """Fill this new header with copies of the cards of another one."""
-        if isinstance(source, WatchedHeader) and not source._exposed:
-            self._values, self._as_read = source._values.copy(), source._as_read.copy()
-            self._keywords = source._keywords
-        if isinstance(source, WatchedHeader) and "_cards" not in vars(source):
-            self._images, self._set_since = source._images, source._set_since.copy()
-        else:
-            self.__dict__.update(header_cards.index_cards(header_cards.copy_cards(source._cards)))
-        self._modified = False
-
-    def keywords(self) -> frozenset[str]:
-        """Return the keywords of all cards: the same object until there are others."""
-        if self._exposed:
-            return frozenset(self.keys())
-        if self._keywords is None and self._unread:
-            self._keywords = header_cards.keywords_of(self._images).union(self._set_since)
-        elif self._keywords is None:
-            self._keywords = frozenset(self.keys())
-        return self._keywords
-
-    @property
-    def cards(self) -> Any:
-        """The cards. Handing them out means that a change may come unseen."""
-        self._make_cards()
-        self._exposed = True
-        return super().cards
+    def clear(self) -> None:
+        """Remove all cards."""
+        self._fill()
+        super().clear()
 
     @property
     def state(self) -> object:
         """A value that differs after any change of content, and from that of any other header.
 
-        While only the header's own methods are used it is an object that each change makes anew; once
-        somebody holds the cards themselves, the text of the header goes with it.
+        Once the header is filled it differs every time, as cards may be changed without the header knowing.
         """
-        if self._exposed:
-            # Of a copy: cards that are not quite standard are put right when their text is asked for.
-            return self._revision, self.copy().tostring()
-        return self._revision
+        return object() if self._text is None else self._revision
 
-    def value(self, key: str) -> Any:
-        """Return the usable value of a keyword, or None; parsed once as long as nobody changes it."""
-        if self._exposed or not is_plain(key):
-            return self._usable(key)
-        values = self._values
-        if key not in values:
-            text = self._as_read.get(key)
-            value = header_cards.UNUSUAL if text is None else header_cards.standard_value(text)
-            values[key] = self._usable(key) if value is header_cards.UNUSUAL else value
-        return values[key]
+    def keywords(self) -> list[str]:
+        """Return the keywords of all cards with values, in order, each once."""
+        if self._text is not None:
+            return list(self._values)
+        return [name for name in dict.fromkeys(self.keys()) if name not in _COMMENTARY]
 
-    def _usable(self, key: str) -> Any:
-        if key not in self:
-            return None
-        try:
-            value = super().__getitem__(key)
-        except (VerifyError, ValueError):
-            return None
-        return None if isinstance(value, fits.card.Undefined) else value
+    def comment(self, key: str) -> str:
+        """Return the comment of a keyword; a missing one raises `KeyError`."""
+        return self._comments[key] if self._is_quick(key) else str(self.comments[key])
 
     def __contains__(self, key: object) -> bool:
-        if type(key) is str and is_plain(key):
-            if self._unread:
-                return key in self._as_read or key in self._set_since
-            if header_cards.KNOWN:
-                return key in self._keyword_indices or key in self._rvkc_indices
-        return bool(super().__contains__(key))
+        return key in self._values if self._is_quick(key) else bool(super().__contains__(key))
 
     def __getitem__(self, key: Any) -> Any:
-        if type(key) is str and not self._exposed and is_plain(key):
-            value = self.value(key)
-            if value is not None:
-                return value
-        return super().__getitem__(key)
+        if not self._is_quick(key):
+            return super().__getitem__(key)
+        if key not in self._values:
+            raise KeyError(f"Keyword {key!r} not found.")
+        return self._values[key]
 
     def get(self, key: Any, default: Any = None) -> Any:
         """Return a value, or the default if there is no such card."""
-        if type(key) is str and is_plain(key) and key not in self:
-            return default
-        return super().get(key, default)
+        return self._values.get(key, default) if self._is_quick(key) else super().get(key, default)
 
     def set(
         self,
@@ -207,118 +173,111 @@ class WatchedHeader(fits.Header):  # type: ignore[misc]  # astropy carries no ty
         before: Any = None,
         after: Any = None,
     ) -> None:
-        """Set value, comment and place of a card; see astropy's method of this name."""
-        self._revision = object()
-        in_place = before is None and after is None
-        if not (in_place and self._set_plain(keyword, value, comment, _or_blank(comment))):
-            self._forget(keyword)
+        """Set value, comment and position of a card; see astropy's method of this name."""
+        if not (before is None and after is None and self._set_plain(keyword, value, comment)):
             super().set(keyword, value, comment, before, after)
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        self._revision = object()
+        new, comment = value, None
         if type(value) is tuple and len(value) == 2:
-            done = self._set_plain(key, value[0], _or_blank(value[1]), _or_blank(value[1]))
-        else:
-            done = self._set_plain(key, value, None, None)
-        if not done:
-            self._forget(key)
+            new, comment = value[0], "" if value[1] is None else value[1]
+        if not self._set_plain(key, new, comment):
             super().__setitem__(key, value)
 
-    def _set_plain(self, key: Any, value: Any, comment: Any, first_comment: Any) -> bool:
-        """Set a plain keyword to a simple value the short way; return whether that could be done.
-
-        The comments are those for a card that is there, None to keep what it has, and for a new one.
-        """
-        if not (
-            header_cards.KNOWN
-            and type(key) is str
-            and is_plain(key)
-            and header_cards.is_simple(value)
-            and (first_comment is None or header_cards.is_text(first_comment))
-        ):
+    def _set_plain(self, key: Any, value: Any, comment: Any) -> bool:
+        """Set a plain keyword without making cards; return whether that could be done."""
+        if not (self._is_quick(key) and _is_simple(value) and (comment is None or _is_text(comment))):
             return False
-        waits = self._unread and (key not in self._set_since or key not in self._as_read)
-        place: Any = self._alone(key) if waits else self
-        is_new = key not in place._keyword_indices
-        comment = first_comment if is_new else comment
-        value = header_cards.set_card(place, key, value, comment)
-        if value is header_cards.UNUSUAL:
-            return False
-        if waits:
-            if comment is None and key in self._set_since:
-                comment = self._set_since[key][1]
-            self._set_since[key] = value, comment
-        self._values[key] = value
-        if is_new and self._keywords is not None:
-            self._keywords |= {key}
-        self._modified = True
+        old = self._values.get(key)
+        if type(old) is not type(value) or old != value:
+            # Otherwise the old one stays, as in astropy: 0.0 does not replace -0.0.
+            self._values[key] = value
+        if comment is not None or key not in self._comments:
+            self._comments[key] = comment or ""
+        self._changes.append((key, value, comment))
+        self._revision = object()
         return True
 
-    def _alone(self, key: str) -> SimpleNamespace:
-        """Return what stands for this unread header where one keyword is set: its card, or the last one."""
-        images = self._images[-1:]
-        if key in self._as_read:
-            images = tuple(image for image in self._images if image.startswith(f"{key:8}= "))[:1]
-        place = SimpleNamespace(**header_cards.index_cards(header_cards.read_cards(images)))
-        if key in self._set_since:
-            header_cards.set_card(place, key, *self._set_since[key])
-        return place
-
-    def _drop(self, keys: Collection[str]) -> None:
-        """Remove all cards of these keywords, spelt as astropy normalizes them."""
-        self._revision = object()
-        gone = {position for key in keys for position in self._keyword_indices.get(key, ())}
-        kept = [card for position, card in enumerate(self._cards) if position not in gone]
-        self.__dict__.update(header_cards.index_cards(kept))
-        for key in keys:
-            self._forget(key)
-        self._modified = True
-
-    def _forget(self, what: object) -> None:
-        """Forget the values that a change of a card, named by itself or its keyword, may concern."""
-        # Without cards, what was read is all there is to know about the header.
-        self._make_cards()
-        self._keywords = None
-        key = what[0] if isinstance(what, tuple) and what else getattr(what, "keyword", what)
-        for known in (self._values, self._as_read):
-            if isinstance(key, str) and is_plain(key.upper()):
-                known.pop(key.upper(), None)
-            else:
-                known.clear()
+    def remove(self, keyword: str, ignore_missing: bool = False, remove_all: bool = False) -> None:
+        """Remove the first card of a keyword, or all; see astropy's method of this name."""
+        if self._text is None or not self._is_quick(keyword) or self._text.count(f"{keyword:8}= ") > 1:
+            super().remove(keyword, ignore_missing, remove_all)
+        elif keyword in self._values:
+            del self._values[keyword], self._comments[keyword]
+            self._changes.append((keyword, _REMOVED, None))
+            self._revision = object()
+        elif not ignore_missing:
+            raise KeyError(f"Keyword {keyword!r} not found.")
 
 
-def _or_blank(comment: Any) -> Any:
-    return "" if comment is None else comment
+@lru_cache(maxsize=4096)
+def _is_plain(keyword: str) -> bool:
+    """Return whether a keyword has one spelling, stands for one card, and can have a value."""
+    return _PLAIN_KEYWORD.fullmatch(keyword) is not None
 
 
-def _noticed(name: str) -> Callable[..., Any]:
-    original = getattr(fits.Header, name)
-    names_card, takes_card = name in _NAMING_ONE_CARD, name in ("append", "insert")
-
-    @wraps(original)
-    def method(self: WatchedHeader, *args: Any, **kwargs: Any) -> Any:
-        self._revision = object()
-        self._forget(args[0] if names_card and args else None)
-        if takes_card and any(_may_be_held(given) for given in (*args, *kwargs.values())):
-            self._exposed = True
-        return original(self, *args, **kwargs)
-
-    return method
+def _is_simple(value: object) -> bool:
+    """Return whether astropy keeps a value as it is and makes one plain card of it."""
+    kind = type(value)
+    if kind is str:
+        return _is_text(value) and ": " not in str(value)
+    if kind is float:
+        return math.isfinite(value)  # type: ignore[arg-type]
+    return kind is int or kind is bool
 
 
-def _may_be_held(given: object) -> bool:
-    """Return whether this is a card that somebody else may change."""
-    # Those of commentary, which astropy makes itself, have no value that could be kept.
-    return isinstance(given, fits.Card) and given.keyword not in header_cards.COMMENTARY
+def _is_text(value: object) -> bool:
+    """Return whether a value is text that FITS allows, without blanks at the end, which astropy ignores."""
+    return type(value) is str and value.isascii() and value.isprintable() and value[-1:] != " "
 
 
-# All other public ways of changing a header; those built upon others count twice, which does no harm.
-_NAMING_ONE_CARD = frozenset({"__delitem__", "append", "remove", "pop", "setdefault"})
-for _name in (
-    *_NAMING_ONE_CARD, "__iadd__", "extend", "insert", "update", "popitem", "clear", "strip",
-    "rename_keyword", "add_history", "add_comment", "add_blank",
-):  # fmt: skip
-    setattr(WatchedHeader, _name, _noticed(_name))
+def _insert(cards: list[fits.Card], card: fits.Card) -> None:
+    """Insert a new card behind the last one that is not commentary."""
+    index = len(cards)
+    while index and cards[index - 1].keyword in _COMMENTARY:
+        index -= 1
+    cards.insert(index, card)
+
+
+def _parse(text: str) -> tuple[dict[str, Any], dict[str, str]] | None:
+    """Return values and comments of the first card of each keyword; None if astropy has to read the text."""
+    if len(text) % 80:
+        return None
+    values: dict[str, Any] = {}
+    comments: dict[str, str] = {}
+    for start in range(0, len(text), 80):
+        keyword = text[start : start + 8].rstrip()
+        if keyword in _COMMENTARY and not text[start : start + 80].isspace():
+            continue  # astropy replaces blank cards by new ones
+        if not _is_plain(keyword) or text[start + 8 : start + 10] != "= ":
+            return None
+        field = _STANDARD_FIELD.fullmatch(text, start + 10, start + 80)
+        found = _read_card(text[start : start + 80]) if field is None else (_value(field[1]), field[2])
+        if found is None:
+            return None
+        if keyword not in values:
+            values[keyword], comments[keyword] = found[0], (found[1] or "").strip()
+    return values, comments
+
+
+def _value(token: str) -> Any:
+    if token[0] == "'":
+        return token[1:-1].rstrip()
+    if token in ("T", "F"):
+        return token == "T"
+    return float(token) if "." in token else int(token)
+
+
+def _read_card(image: str) -> tuple[Any, str] | None:
+    """Let astropy read value and comment of a card; None if it cannot, or if the card is record-valued."""
+    card = fits.Card.fromstring(image)
+    try:
+        value, comment = card.value, card.comment
+    except (VerifyError, ValueError):
+        return None
+    if card.field_specifier is not None:
+        return None
+    return (None if isinstance(value, fits.card.Undefined) else value), comment
 
 
 def header_value(header: Any, key: str, default: Any = None) -> Any:
@@ -333,26 +292,18 @@ def header_value(header: Any, key: str, default: Any = None) -> Any:
     default : object, optional
         What to return when there is no usable value.
     """
-    value = header.value(key) if isinstance(header, WatchedHeader) else _usable_value(header, key)
-    return default if value is None else value
-
-
-def _usable_value(header: Any, key: str) -> Any:
     try:
         value = header.get(key)
     except (VerifyError, ValueError):
-        return None
-    return None if isinstance(value, fits.card.Undefined) else value
+        return default
+    return default if value is None else value
 
 
-def drop_structure(header: Any) -> None:
+def drop_structure(header: WatchedHeader) -> None:
     """Remove the cards that describe the layout of an HDU, in place."""
-    keys = {key for key in header if is_structural(key)}
-    if header_cards.KNOWN and isinstance(header, WatchedHeader):
-        header._drop(keys)
-    else:
-        for key in keys:
-            header.remove(key, ignore_missing=True, remove_all=True)
+    for key in header.keywords():
+        if is_structural(key):
+            header.remove(key, remove_all=True)
 
 
 @lru_cache(maxsize=4096)

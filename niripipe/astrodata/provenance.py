@@ -1,6 +1,6 @@
 """What was done to a data set, and from what it was made.
 
-Records are kept as light Python objects and become the binary tables ``HISTORY`` and ``PROVENANCE``
+Records are kept as Python objects and become the binary tables ``HISTORY`` and ``PROVENANCE``
 when somebody asks for a table or the data set is written.
 """
 
@@ -12,10 +12,10 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -92,19 +92,18 @@ class ProvenanceRecord:
     provenance_added_by: str = ""
 
 
-_AT_ONCE = 1 << 23
-_Record = TypeVar("_Record", HistoryRecord, ProvenanceRecord)
+_TYPES: dict[str, type[HistoryRecord | ProvenanceRecord]] = {
+    "HISTORY": HistoryRecord,
+    "PROVENANCE": ProvenanceRecord,
+}
 
 
 class Records:
     """The history and provenance of one data set, read from its file on first use."""
 
     def __init__(self) -> None:
-        self._history: list[HistoryRecord] = []
-        self._provenance: list[ProvenanceRecord] = []
+        self._records: dict[str, list[Any]] = {"HISTORY": [], "PROVENANCE": []}
         self._loaders: dict[str, Callable[[], Any]] = {}
-        # Contributing files whose checksums may still be on their way.
-        self._waiting: list[ProvenanceRecord | Callable[[], ProvenanceRecord]] = []
 
     def add_loader(self, name: str, rows: Callable[[], Any]) -> None:
         """Name a function that returns the rows of a record table."""
@@ -113,46 +112,16 @@ class Records:
     @property
     def history(self) -> list[HistoryRecord]:
         """The steps, in order."""
-        self._load("HISTORY", HistoryRecord, self._history)
-        return self._history
+        return self._loaded("HISTORY")
 
     @property
     def provenance(self) -> list[ProvenanceRecord]:
         """The contributing files, in order."""
-        self._load("PROVENANCE", ProvenanceRecord, self._provenance)
-        waiting, self._waiting = self._waiting, []
-        if waiting:
-            known = {(r.filename, r.md5, r.provenance_added_by) for r in self._provenance}
-            for one in waiting:
-                record = one() if callable(one) else one
-                key = (record.filename, record.md5, record.provenance_added_by)
-                if key not in known:
-                    known.add(key)
-                    self._provenance.append(record)
-        return self._provenance
-
-    def add_provenance(self, record: ProvenanceRecord | Callable[[], ProvenanceRecord]) -> None:
-        """Add a contributing file, or what will return it, unless it is there for the same step.
-
-        What returns it is asked when somebody looks at the files.
-        """
-        self._waiting.append(record)
-
-    def add_provenance_of(self, other: Records) -> None:
-        """Add the contributing files of other records, without waiting for what is still to come."""
-        other._load("PROVENANCE", ProvenanceRecord, other._provenance)
-        self._waiting += [*other._provenance, *other._waiting]
-
-    def has(self, name: str) -> bool:
-        """Return whether there are records of this kind, without reading them."""
-        if name == "HISTORY":
-            return bool(self._history) or name in self._loaders
-        added = bool(self._provenance or self._waiting)
-        return name == "PROVENANCE" and (added or name in self._loaders)
+        return self._loaded("PROVENANCE")
 
     def names(self) -> set[str]:
-        """Return the names of the record tables that are not empty."""
-        return {name for name in ("HISTORY", "PROVENANCE") if self.has(name)}
+        """Return the names of the record tables that are not empty; nothing is read."""
+        return {name for name, records in self._records.items() if records or name in self._loaders}
 
     def table(self, name: str) -> Any:
         """Return the records as an astropy table."""
@@ -162,41 +131,30 @@ class Records:
 
     def rows(self, name: str) -> np.ndarray[Any, Any]:
         """Return the records as a structured array of bytes, each column as wide as it has to be."""
-        records: list[Any] = list(self.history if name == "HISTORY" else self.provenance)
-        cls = HistoryRecord if name == "HISTORY" else ProvenanceRecord
-        names = [column.name for column in fields(cls)]
-        columns = [np.array([_ascii(getattr(r, n)) for r in records] or [b""], dtype="S") for n in names]
-        rows = np.zeros(
-            len(records), [(n, f"S{max(1, c.itemsize)}") for n, c in zip(names, columns, strict=True)]
-        )
-        for n, column in zip(names, columns, strict=True):
-            rows[n] = column[: len(records)]
-        return rows
+        records = self._loaded(name)
+        names = [column.name for column in fields(_TYPES[name])]
+        columns = [[_ascii(getattr(record, n)) for record in records] for n in names]
+        widths = [max([1, *map(len, column)]) for column in columns]
+        dtype = [(n, f"S{width}") for n, width in zip(names, widths, strict=True)]
+        return np.array(list(zip(*columns, strict=True)), dtype)
 
     def replace(self, name: str, table: Any) -> None:
         """Replace the records by the rows of a table; None removes them."""
         self._loaders.pop(name, None)
-        if name == "HISTORY":
-            self._history = [] if table is None else _parse(HistoryRecord, table)
-        else:
-            self._waiting = []
-            self._provenance = [] if table is None else _parse(ProvenanceRecord, table)
+        self._records[name] = [] if table is None else _parse(_TYPES[name], table)
 
     def copy(self) -> Records:
         """Return independent records."""
         twin = Records()
-        twin._history, twin._provenance = list(self._history), list(self._provenance)
-        twin._loaders, twin._waiting = dict(self._loaders), list(self._waiting)
+        twin._records = {name: records.copy() for name, records in self._records.items()}
+        twin._loaders = self._loaders.copy()
         return twin
 
-    def __getstate__(self) -> dict[str, Any]:
-        # The checksums that others still compute stay with them.
-        return {**self.__dict__, "_provenance": self.provenance, "_waiting": []}
-
-    def _load(self, name: str, cls: type[_Record], into: list[_Record]) -> None:
+    def _loaded(self, name: str) -> list[Any]:
         loader = self._loaders.pop(name, None)
         if loader is not None:
-            into[:0] = _parse(cls, loader())
+            self._records[name][:0] = _parse(_TYPES[name], loader())
+        return self._records[name]
 
 
 def add_history(
@@ -228,13 +186,15 @@ def add_history(
     text = args if isinstance(args, str) else json.dumps(dict(args or {}), default=str)
     stop = _timestamp(timestamp_stop)
     start = stop if timestamp_start is None else _timestamp(timestamp_start)
-    _add(ad.history, HistoryRecord(primitive, text, start, stop, status, reason, software))
+    record = HistoryRecord(primitive, text, start, stop, status, reason, software)
+    if record not in ad.history:
+        ad.history.append(record)
 
 
 def add_provenance(
     ad: AstroData,
-    filename: str,
-    md5: str | Callable[[], str] = "",
+    filename: str | None,
+    md5: str | None = "",
     primitive: str = "",
     timestamp: str | datetime | None = None,
 ) -> None:
@@ -244,29 +204,27 @@ def add_provenance(
     ----------
     ad : AstroData
         The data set.
-    filename : str
-        The contributing file.
-    md5 : str or callable
-        Its checksum, empty where unknown; or what returns it, asked when somebody looks at the records.
+    filename : str or None
+        The contributing file; None for data without one.
+    md5 : str or None
+        Its checksum, empty or None where unknown.
     primitive : str
         The step that used it.
     timestamp : str or datetime, optional
         UTC; now by default.
     """
-    stamp = _timestamp(timestamp)
-    ad.records.add_provenance(
-        lambda: ProvenanceRecord(stamp, filename, md5() if callable(md5) else md5, primitive)
-    )
+    clone_provenance([ProvenanceRecord(_timestamp(timestamp), filename or "", md5 or "", primitive)], ad)
 
 
 def clone_provenance(source: AstroData | Iterable[ProvenanceRecord], ad: AstroData) -> None:
     """Add the provenance of one data set, or given records, to another, without repeating records."""
-    records: Records | None = getattr(source, "records", None)
-    if records is not None:
-        ad.records.add_provenance_of(records)
-        return
-    for record in cast("Iterable[ProvenanceRecord]", source):
-        ad.records.add_provenance(record)
+    records = cast("Iterable[ProvenanceRecord]", getattr(source, "provenance", source))
+    present = {(r.filename, r.md5, r.provenance_added_by) for r in ad.provenance}
+    for record in list(records):
+        key = (record.filename, record.md5, record.provenance_added_by)
+        if key not in present:
+            present.add(key)
+            ad.provenance.append(record)
 
 
 def clone_history(source: AstroData, ad: AstroData) -> None:
@@ -290,22 +248,13 @@ def file_md5(path: str | PathLike[str] | None) -> str:
 @lru_cache(maxsize=1024)
 def _md5(path: str, size: int, mtime_ns: int) -> str:
     """Return the checksum of a file as it is now; one that has not changed is not read again."""
-    digest = hashlib.md5(usedforsecurity=False)
-    with Path(path).open("rb", buffering=0) as file:
-        # A raw frame at a time: with short pieces a thread would wait for the interpreter after each.
-        while block := file.read(_AT_ONCE):
-            digest.update(block)
-    return digest.hexdigest()
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, partial(hashlib.md5, usedforsecurity=False)).hexdigest()
 
 
 def utc_now() -> str:
     """Return the time now as the records have it: UTC, ISO form, microseconds, no zone."""
     return _timestamp(None)
-
-
-def _add(records: list[_Record], record: _Record) -> None:
-    if record not in records:
-        records.append(record)
 
 
 def _timestamp(time: str | datetime | None) -> str:
@@ -317,11 +266,9 @@ def _timestamp(time: str | datetime | None) -> str:
     return moment.isoformat(timespec="microseconds")
 
 
-def _parse(cls: type[_Record], rows: Any) -> list[_Record]:
+def _parse(cls: type[HistoryRecord | ProvenanceRecord], rows: Any) -> list[Any]:
     """Turn the rows of a table into records, columns found by name; columns not known are dropped."""
-    present = set(
-        getattr(rows, "colnames", None) or getattr(getattr(rows, "dtype", None), "names", None) or ()
-    )
+    present = set(rows.dtype.names or ())
     names = [column.name for column in fields(cls)]
     required = "primitive" if cls is HistoryRecord else "filename"
     if required not in present:

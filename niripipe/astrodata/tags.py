@@ -6,8 +6,8 @@ turns the tag sets of one data set into its tags.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Set
+from dataclasses import dataclass, fields
 from functools import cache, wraps
 from typing import Any, TypeVar
 
@@ -16,49 +16,36 @@ __all__ = ["TagSet", "astro_data_tag", "resolve", "tag_methods"]
 _Object = TypeVar("_Object")
 
 
-@dataclass(frozen=True, slots=True, init=False)
+@dataclass(frozen=True, slots=True)
 class TagSet:
     """What one tag method contributes.
 
     Parameters
     ----------
-    add : iterable of str
+    add : set of str
         Tags to add.
-    remove : iterable of str
+    remove : set of str
         Tags that later tag sets shall not add.
-    blocked_by : iterable of str
+    blocked_by : set of str
         If one of these tags is already present, this tag set is ignored.
-    blocks : iterable of str
+    blocks : set of str
         Later tag sets that would add one of these are ignored entirely.
-    if_present : iterable of str
+    if_present : set of str
         The tag set applies only if all of these tags are already present.
     """
 
-    add: frozenset[str]
-    remove: frozenset[str]
-    blocked_by: frozenset[str]
-    blocks: frozenset[str]
-    if_present: frozenset[str]
+    add: Set[str] = frozenset()
+    remove: Set[str] = frozenset()
+    blocked_by: Set[str] = frozenset()
+    blocks: Set[str] = frozenset()
+    if_present: Set[str] = frozenset()
 
-    def __init__(
-        self,
-        add: Iterable[str] | None = None,
-        remove: Iterable[str] | None = None,
-        blocked_by: Iterable[str] | None = None,
-        blocks: Iterable[str] | None = None,
-        if_present: Iterable[str] | None = None,
-    ) -> None:
-        given = {
-            "add": add,
-            "remove": remove,
-            "blocked_by": blocked_by,
-            "blocks": blocks,
-            "if_present": if_present,
-        }
-        for name, tags in given.items():
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            tags = getattr(self, field.name)
             if isinstance(tags, str):
-                raise TypeError(f"{name} must be a collection of tags, not the string {tags!r}")
-            object.__setattr__(self, name, frozenset(tags or ()))
+                raise TypeError(f"{field.name} must be a collection of tags, not the string {tags!r}")
+            object.__setattr__(self, field.name, frozenset(tags or ()))
 
 
 def astro_data_tag(

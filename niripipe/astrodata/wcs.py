@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from astropy.wcs import WCS
 
 __all__ = [
-    "LARGEST_SCALE",
-    "SMALLEST_SCALE",
     "LinearTerms",
     "SkyMapping",
     "from_header",
@@ -46,11 +44,8 @@ SkyMapping: TypeAlias = "TangentPlane | WCS"
 
 _Mapping = TypeVar("_Mapping", TangentPlane, "WCS")
 
-SMALLEST_SCALE = 1e-4
-"""Smallest pixel scale that is believed, arcsec/pixel."""
-
-LARGEST_SCALE = 60.0
-"""Largest pixel scale that is believed, arcsec/pixel."""
+# Pixel scales that are believed, arcsec/pixel.
+_SMALLEST_SCALE, _LARGEST_SCALE = 1e-4, 60.0
 
 # Ratio of the singular values of the CD matrix beyond which one axis has collapsed. Detectors have 1.
 _LARGEST_CONDITION = 100.0
@@ -96,6 +91,15 @@ class LinearTerms(NamedTuple):
     crval: tuple[float, float]
     cd: tuple[float, float, float, float]
 
+    @property
+    def scale(self) -> float:
+        """Pixel scale, arcsec: the square root of the pixel area."""
+        return 3600.0 * math.sqrt(abs(self.cd[0] * self.cd[3] - self.cd[1] * self.cd[2]))
+
+    def to_plane(self) -> TangentPlane:
+        """Return it as a mapping to the sky (FK5, equinox 2000, as NIRI's headers mean)."""
+        return TangentPlane(*self)
+
 
 class _Solution(NamedTuple):
     ctypes: list[str]
@@ -116,7 +120,7 @@ def from_header(header: Any) -> WcsReading:
     -------
     WcsReading
         The mapping; or None and the reason: not celestial, an element missing or not finite, a singular
-        matrix, a pixel scale outside `SMALLEST_SCALE` to `LARGEST_SCALE`, a declination beyond a pole.
+        matrix, a pixel scale outside 0.0001 to 60 arcsec, a declination beyond a pole.
     """
     solution = _solution(header)
     if isinstance(solution, str):
@@ -183,7 +187,13 @@ def shifted(wcs: _Mapping, dx: float, dy: float) -> _Mapping:
     if isinstance(wcs, TangentPlane):
         return replace(wcs, crpix=(wcs.crpix[0] - dx, wcs.crpix[1] - dy))
     new = copy.deepcopy(wcs)
-    _move(new, dx, dy)
+    new.wcs.crpix = np.asarray(new.wcs.crpix) - [dx, dy]
+    if new.sip is not None:
+        from astropy.wcs import Sip
+
+        sip = new.sip
+        new.sip = Sip(sip.a, sip.b, sip.ap, sip.bp, np.asarray(sip.crpix) - [dx, dy])
+    new.wcs.set()
     return new
 
 
@@ -220,12 +230,17 @@ def with_affine(wcs: _Mapping, matrix: ArrayLike, offset: ArrayLike) -> _Mapping
     if wcs.has_distortion:
         raise InputError("an affine mapping cannot be put into a WCS with distortions")
     cd = np.asarray(wcs.pixel_scale_matrix) @ m
-    crpix = np.linalg.solve(m, np.asarray(_description(wcs).crpix) - 1.0 - o) + 1.0
+    crpix = np.linalg.solve(m, np.asarray(_description(wcs)[1].crpix) - 1.0 - o) + 1.0
     if isinstance(wcs, TangentPlane):
         (x, y), ((a, b), (c, d)) = crpix.tolist(), cd.tolist()
         return replace(wcs, crpix=(x, y), cd=(a, b, c, d))
     new = copy.deepcopy(wcs)
-    _set_cd(new, cd)
+    if new.wcs.has_cd():
+        new.wcs.cd = cd
+    else:
+        # PC and CDELT would be applied on top of CD
+        new.wcs.cdelt = [1.0, 1.0]
+        new.wcs.pc = cd
     new.wcs.crpix = crpix
     new.wcs.set()
     return new
@@ -240,21 +255,21 @@ def to_cards(wcs: SkyMapping) -> list[tuple[str, Any, str]]:
     """
     if not isinstance(wcs, TangentPlane) and wcs.has_distortion:
         return [(c.keyword, c.value, c.comment) for c in wcs.to_header(relax=True).cards]
-    what = _description(wcs)
+    ctypes, terms, radesys, equinox = _description(wcs)
     cards: list[tuple[str, Any, str]] = []
     for i in (0, 1):
         cards += [
-            (f"CTYPE{i + 1}", what.ctypes[i], "Coordinate and projection"),
-            (f"CRPIX{i + 1}", what.crpix[i], "[pixel] Reference pixel"),
-            (f"CRVAL{i + 1}", what.crval[i], "[deg] Coordinate at the reference pixel"),
+            (f"CTYPE{i + 1}", ctypes[i], "Coordinate and projection"),
+            (f"CRPIX{i + 1}", terms.crpix[i], "[pixel] Reference pixel"),
+            (f"CRVAL{i + 1}", terms.crval[i], "[deg] Coordinate at the reference pixel"),
             (f"CUNIT{i + 1}", "deg", "Unit of the coordinate"),
         ]
-    names = ("CD1_1", "CD1_2", "CD2_1", "CD2_2")
-    cards += [(name, value, "[deg/pixel] Matrix element") for name, value in zip(names, what.cd, strict=True)]
-    if what.radesys:
-        cards.append(("RADESYS", what.radesys, "Reference frame"))
-    if math.isfinite(what.equinox):
-        cards.append(("EQUINOX", what.equinox, "[yr] Equinox"))
+    for name, value in zip(("CD1_1", "CD1_2", "CD2_1", "CD2_2"), terms.cd, strict=True):
+        cards.append((name, value, "[deg/pixel] Matrix element"))
+    if radesys:
+        cards.append(("RADESYS", radesys, "Reference frame"))
+    if math.isfinite(equinox):
+        cards.append(("EQUINOX", equinox, "[yr] Equinox"))
     return cards
 
 
@@ -270,7 +285,7 @@ def write_to_header(wcs: SkyMapping | None, header: Any) -> None:
     """
     cards = [] if wcs is None else to_cards(wcs)
     keep = {key for key, _, _ in cards}
-    for key in [k for k in header if _is_wcs_card(k) and k not in keep]:
+    for key in [k for k in header.keywords() if _is_wcs_card(k) and k not in keep]:
         header.remove(key, ignore_missing=True, remove_all=True)
     for key, value, comment in cards:
         if key in header:
@@ -281,33 +296,18 @@ def write_to_header(wcs: SkyMapping | None, header: Any) -> None:
 
 def signature(wcs: SkyMapping) -> tuple[Any, ...]:
     """Return what defines a WCS, to see whether it changed; the same for a plane and its astropy object."""
-    what = _description(wcs)
-    return (*what[:-1], repr(what.equinox), wcs.has_distortion)
+    ctypes, terms, radesys, equinox = _description(wcs)
+    return ctypes, terms, radesys, repr(equinox), wcs.has_distortion
 
 
-class _Description(NamedTuple):
-    """What is written of a WCS."""
-
-    ctypes: tuple[str, str]
-    crpix: tuple[float, float]
-    crval: tuple[float, float]
-    cd: tuple[float, float, float, float]
-    radesys: str
-    equinox: float
-
-
-def _description(wcs: SkyMapping) -> _Description:
+def _description(wcs: SkyMapping) -> tuple[tuple[str, str], LinearTerms, str, float]:
+    """Return what is written of a WCS: CTYPEs, numbers, RADESYS, EQUINOX."""
     if isinstance(wcs, TangentPlane):
-        return _Description(_TANGENT, wcs.crpix, wcs.crval, wcs.cd, wcs.radesys, wcs.equinox)
+        return _TANGENT, LinearTerms(wcs.crpix, wcs.crval, wcs.cd), wcs.radesys, wcs.equinox
     w = wcs.wcs
-    return _Description(
-        (str(w.ctype[0]), str(w.ctype[1])),
-        tuple(w.crpix.tolist()),
-        tuple(w.crval.tolist()),
-        tuple(np.ravel(wcs.pixel_scale_matrix).tolist()),
-        str(w.radesys),
-        float(w.equinox),
-    )
+    cd = tuple(np.ravel(wcs.pixel_scale_matrix).tolist())
+    terms = LinearTerms(tuple(w.crpix.tolist()), tuple(w.crval.tolist()), cd)
+    return (str(w.ctype[0]), str(w.ctype[1])), terms, str(w.radesys), float(w.equinox)
 
 
 def _is_wcs_card(key: str) -> bool:
@@ -349,8 +349,8 @@ def _matrix_problem(matrix: NDArray[np.float64] | None) -> str:
     if not small > 0 or large / small > _LARGEST_CONDITION:
         return f"the CD matrix {matrix.ravel().tolist()} is singular"
     scale = 3600.0 * math.sqrt(large * small)
-    if not SMALLEST_SCALE <= scale <= LARGEST_SCALE:
-        return f"a pixel scale of {scale:.4g} arcsec is outside {SMALLEST_SCALE} to {LARGEST_SCALE}"
+    if not _SMALLEST_SCALE <= scale <= _LARGEST_SCALE:
+        return f"a pixel scale of {scale:.4g} arcsec is outside {_SMALLEST_SCALE} to {_LARGEST_SCALE}"
     return ""
 
 
@@ -440,22 +440,3 @@ def _float(header: Any, key: str, default: float | None = None) -> float | None:
         return None if value is None else float(value)
     except (TypeError, ValueError):
         return None
-
-
-def _set_cd(wcs: WCS, cd: NDArray[Any]) -> None:
-    if not wcs.wcs.has_cd():
-        # PC and CDELT would be applied on top of CD
-        wcs.wcs.cdelt = [1.0, 1.0]
-        wcs.wcs.pc = cd
-        return
-    wcs.wcs.cd = cd
-
-
-def _move(wcs: WCS, dx: float, dy: float) -> None:
-    wcs.wcs.crpix = np.asarray(wcs.wcs.crpix) - [dx, dy]
-    if wcs.sip is not None:
-        from astropy.wcs import Sip
-
-        sip = wcs.sip
-        wcs.sip = Sip(sip.a, sip.b, sip.ap, sip.bp, np.asarray(sip.crpix) - [dx, dy])
-    wcs.wcs.set()

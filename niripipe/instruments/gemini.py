@@ -1,49 +1,37 @@
-"""What the headers of Gemini's instruments have in common: tags, target, time, conditions, guiding."""
+"""Descriptors that Gemini's instruments have in common: target, time, conditions, guiding."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from datetime import date, datetime, time
-from typing import Any, ClassVar
+from typing import Any, TypeVar
 
-from niripipe.astrodata import (
-    AstroData,
-    TagSet,
-    astro_data_descriptor,
-    astro_data_tag,
-    header_value,
-    returns_list,
-)
+from niripipe.astrodata import AstroData, astro_data_descriptor, header_value, returns_list
+from niripipe.astrodata.wcs import LinearTerms
 from niripipe.errors import DataError, ParameterError
 from niripipe.instruments import headers, pointing
-from niripipe.instruments.headers import Header, get_float, get_int, get_text
+from niripipe.instruments.gemini_tags import OBSERVATORIES, GeminiTags, is_flat_lamp
+from niripipe.instruments.headers import (
+    Header,
+    clean_text,
+    get_float,
+    get_int,
+    get_text,
+    parse_float,
+    parse_percentile,
+    parse_time,
+    remove_component_id,
+)
 from niripipe.instruments.tables import niri_tables
 
-__all__ = ["AstroDataGemini", "in_adu", "is_flat_lamp"]
+__all__ = ["AstroDataGemini", "in_adu"]
 
-_OBSERVATORIES = {"GEMINI-NORTH": "NORTH", "GEMINI-SOUTH": "SOUTH"}
-_PROCESSED_KEYWORDS = frozenset(
-    {
-        "PROCARC", "GBIAS", "PROCBIAS", "PROCDARK", "GIFLAT", "PROCFLAT", "GIFRINGE", "PROCFRNG", "PROCPNHL",
-        "PROCSTND", "PROCILLM",
-    }
-)  # fmt: skip
-#: Everything about the exposure that a bad pixel mask inherits from the frame it was made of.
-_NOT_OF_A_MASK = frozenset(
-    {
-        "IMAGE", "SPECT", "SIDEREAL", "NON_SIDEREAL", "AZEL_TARGET", "FLAT", "GCALFLAT", "DARK", "ARC",
-        "TWILIGHT", "LAMPON", "LAMPOFF", "GCAL_IR_ON", "GCAL_IR_OFF", "RAW", "PROCESSED_SCIENCE",
-        "ACQUISITION",
-    }
-)  # fmt: skip
+_Value = TypeVar("_Value")
+
 _WAVELENGTH_UNITS = {"meters": -6, "micrometers": 0, "nanometers": 3, "angstroms": 4}
 _GUIDERS = {"AOWFS_ST": "AOWFS", "OIWFS_ST": "OIWFS", "PWFS1_ST": "PWFS1", "PWFS2_ST": "PWFS2"}
 _ARCSEC_PER_RADIAN = 206265.0
-
-
-def is_flat_lamp(lamp: str | None) -> bool:
-    """Tell whether a GCAL lamp is one for flats: ``IRhigh``, ``IRlow`` or a quartz halogen (``QH``)."""
-    return lamp is not None and (lamp.lower() in ("irhigh", "irlow") or lamp.upper().startswith("QH"))
 
 
 def in_adu(header: Header) -> bool:
@@ -51,255 +39,42 @@ def in_adu(header: Header) -> bool:
     return (get_text(header, "BUNIT") or "ADU").upper() == "ADU"
 
 
-class AstroDataGemini(AstroData):
+def _from_keyword(
+    keyword: str, parse: Callable[[object], _Value | None], what: str, note: str = ""
+) -> Callable[[AstroData], _Value | None]:
+    """Make a descriptor that returns the value of a keyword of the primary header."""
+
+    def descriptor(self: AstroData) -> _Value | None:
+        return parse(header_value(self.phu, keyword))
+
+    descriptor.__doc__ = f"Return {what} (``{keyword}``{note and f'; {note}'})."
+    return astro_data_descriptor(descriptor)
+
+
+class AstroDataGemini(GeminiTags):
     """Data of Gemini North or South.
 
     Descriptors follow two rules: a missing or unreadable value is None, and numbers are Python numbers. Those
     about an extension give a list on a data set and one value on a single slice.
     """
 
-    #: Concepts and the keywords that hold them or that they are written to.
-    _keywords: ClassVar[dict[str, str]] = {
-        "airmass": "AIRMASS",
-        "amp_read_area": "AMPROA",
-        "ao_fold": "AOFOLD",
-        "ao_seeing": "AOSEEING",
-        "array_name": "ARRAYNAM",
-        "array_section": "ARRAYSEC",
-        "azimuth": "AZIMUTH",
-        "bias_image": "BIASIM",
-        "bunit": "BUNIT",
-        "camera": "CAMERA",
-        "cass_rotator_pa": "CRPA",
-        "central_wavelength": "CWAVE",
-        "coadds": "COADDS",
-        "dark_image": "DARKIM",
-        "data_label": "DATALAB",
-        "data_section": "DATASEC",
-        "dec": "DEC",
-        "decker": "DECKER",
-        "detector_name": "DETNAME",
-        "detector_section": "DETSEC",
-        "detector_x_bin": "XBIN",
-        "detector_y_bin": "YBIN",
-        "disperser": "DISPERSR",
-        "elevation": "ELEVATIO",
-        "exposure_time": "EXPTIME",
-        "filter_name": "FILTER1",
-        "focal_plane_mask": "FPMASK",
-        "gain": "GAIN",
-        "gain_setting": "GAINSET",
-        "group_id": "GROUPID",
-        "instrument": "INSTRUME",
-        "local_time": "LT",
-        "lyot_stop": "LYOTSTOP",
-        "naxis1": "NAXIS1",
-        "naxis2": "NAXIS2",
-        "nominal_atmospheric_extinction": "NOMATMOS",
-        "nominal_photometric_zeropoint": "NOMPHOTZ",
-        "non_linear_level": "NONLINEA",
-        "object": "OBJECT",
-        "observation_class": "OBSCLASS",
-        "observation_epoch": "OBSEPOCH",
-        "observation_id": "OBSID",
-        "observation_mode": "OBSMODE",
-        "observation_type": "OBSTYPE",
-        "oiwfs": "OIWFS_ST",
-        "overscan_section": "OVERSEC",
-        "pixel_scale": "PIXSCALE",
-        "position_angle": "PA",
-        "program_id": "GEMPRGID",
-        "pupil_mask": "PUPILMSK",
-        "pwfs1": "PWFS1_ST",
-        "pwfs2": "PWFS2_ST",
-        "qa_state": "QASTATE",
-        "r_zero_val": "RZEROVAL",
-        "ra": "RA",
-        "raw_gemini_qa": "RAWGEMQA",
-        "raw_pi_requirements_met": "RAWPIREQ",
-        "read_mode": "READMODE",
-        "read_noise": "RDNOISE",
-        "read_speed_setting": "RDSPDSET",
-        "saturation_level": "SATLEVEL",
-        "telescope": "TELESCOP",
-        "telescope_x_offset": "XOFFSET",
-        "telescope_y_offset": "YOFFSET",
-        "ut_date": "DATE-OBS",
-        "ut_datetime": "DATETIME",
-        "ut_time": "UT",
-        "wavefront_sensor": "WFS",
-        "wavelength": "WAVELENG",
-        "wavelength_band": "WAVEBAND",
-        "well_depth_setting": "WELDEPTH",
-    }
-
-    _seen_keywords: tuple[frozenset[str], str] | None = None
-
     @staticmethod
     def _matches_data(source: Any) -> bool:
         phu = source[0].header
-        return any((get_text(phu, key) or "").upper() in _OBSERVATORIES for key in ("OBSERVAT", "TELESCOP"))
-
-    # ---- tags
-    # ----------------------------------------------------------------------------------------------------
-
-    @astro_data_tag
-    def _tag_gemini(self) -> TagSet:
-        return TagSet({"GEMINI"})
-
-    @astro_data_tag
-    def _tag_site(self) -> TagSet | None:
-        site = _OBSERVATORIES.get((get_text(self.phu, "OBSERVAT") or "").upper())
-        return TagSet({site}) if site else None
-
-    @astro_data_tag
-    def _tag_acquisition(self) -> TagSet | None:
-        return TagSet({"ACQUISITION"}) if self._text("observation_class") in ("acq", "acqCal") else None
-
-    @astro_data_tag
-    def _tag_azel_target(self) -> TagSet | None:
-        if get_text(self.phu, "FRAME") != "AZEL_TOPO":
-            return None
-        return TagSet({"AZEL_TARGET", "AT_ZENITH"} if self.airmass() == 1.0 else {"AZEL_TARGET"})
-
-    @astro_data_tag
-    def _tag_gcal_flat(self) -> TagSet | None:
-        """Mark flats by the lamp.
-
-        DRAGONS goes by the lamp alone, which makes flats of arcs that list a lamp, and leaves out ``IRlow``;
-        here the frame must be a flat (``OBSTYPE``, or no ``OBSTYPE`` at all) and every flat lamp counts.
-        """
-        if self._may_be_flat() and is_flat_lamp(get_text(self.phu, "GCALLAMP")):
-            return TagSet({"GCALFLAT", "FLAT", "CAL"})
-        return None
-
-    @astro_data_tag
-    def _tag_gcal_lamp(self) -> TagSet | None:
-        """Tell lamp-on from lamp-off flats by the shutter.
-
-        DRAGONS makes LAMPOFF of any frame with no lamp and a closed shutter; here it must be a flat.
-        """
-        lamp, shutter = get_text(self.phu, "GCALLAMP"), get_text(self.phu, "GCALSHUT")
-        if not self._may_be_flat() or (lamp is not None and not is_flat_lamp(lamp)):
-            return None
-        if shutter == "OPEN" and lamp is not None:
-            return TagSet({"GCAL_IR_ON", "LAMPON"}, blocked_by={"PROCESSED"})
-        if shutter == "CLOSED" and (lamp is not None or "GCALLAMP" in self.phu):
-            return TagSet({"GCAL_IR_OFF", "LAMPOFF"}, blocked_by={"PROCESSED", "PINHOLE"})
-        return None
-
-    @astro_data_tag
-    def _tag_observation_mode(self) -> TagSet | None:
-        mode = self._text("observation_mode")
-        if mode is None:
-            return None
-        return TagSet({mode.upper()} if mode.upper() == "IMAGE" else {mode.upper(), "SPECT"})
-
-    @astro_data_tag
-    def _tag_sidereal(self) -> TagSet | None:
-        """Tell moving targets from fixed ones by the differential tracking rates.
-
-        DRAGONS calls a frame NON_SIDEREAL unless both rates are there and exactly 0. Here rates too slow to
-        matter, and rates that are not recorded, mean SIDEREAL.
-        """
-        frames = {get_text(self.phu, "TRKFRAME"), get_text(self.phu, "FRAME")}
-        if not frames & {"FK5", "APPT"}:
-            return None
-        in_ra = 15.0 * (get_float(self.phu, "RATRACK") or 0.0)
-        in_dec = get_float(self.phu, "DECTRACK") or 0.0
-        moving = math.hypot(in_ra, in_dec) > niri_tables().pointing.sidereal_rate
-        return TagSet({"NON_SIDEREAL" if moving else "SIDEREAL"})
-
-    @astro_data_tag
-    def _tag_bpm(self) -> TagSet | None:
-        """Mark bad pixel masks, which keep nothing of the frames they were made of.
-
-        DRAGONS lets a mask made from flats keep FLAT, so that it can be taken for one.
-        """
-        if not ({"BPMASK", "PROCBPM"} & self._phu_keywords() or self._text("observation_type") == "BPM"):
-            return None
-        return TagSet({"BPM", "CAL", "PROCESSED"}, blocks=_NOT_OF_A_MASK)
-
-    @astro_data_tag
-    def _tag_mask(self) -> TagSet | None:
-        return (
-            TagSet({"MASK"}, blocks={"IMAGE", "SPECT"}) if self._text("observation_type") == "MASK" else None
-        )
-
-    @astro_data_tag
-    def _tag_raw(self) -> TagSet | None:
-        """Mark untouched data: no processing time stamp, and neither prepared nor processed by any sign."""
-        keywords = self._phu_keywords()
-        touched = "GEM-TLM" in keywords or _PROCESSED_KEYWORDS & keywords or self._has_part("PREPAR")
-        return None if touched else TagSet({"RAW"})
-
-    @astro_data_tag
-    def _tag_prepared(self) -> TagSet:
-        return TagSet({"PREPARED" if self._is_prepared else "UNPREPARED"})
-
-    @astro_data_tag
-    def _tag_overscan(self) -> TagSet | None:
-        added = {
-            tag
-            for part, tag in (("TRIMOVER", "OVERSCAN_TRIMMED"), ("SUBOVER", "OVERSCAN_SUBTRACTED"))
-            if self._has_part(part)
-        }
-        return TagSet(added) if added else None
-
-    @astro_data_tag
-    def _tag_processed(self) -> TagSet | None:
-        return TagSet({"PROCESSED"}) if _PROCESSED_KEYWORDS & self._phu_keywords() else None
-
-    @astro_data_tag
-    def _tag_processed_science(self) -> TagSet | None:
-        if self._text("observation_type") == "OBJECT" and {"PROCSCI", "GMOSAIC"} & self._phu_keywords():
-            return TagSet({"PROCESSED_SCIENCE", "PROCESSED"}, blocks={"RAW"})
-        return None
-
-    @astro_data_tag
-    def _tag_fringe(self) -> TagSet | None:
-        return TagSet({"FRINGE", "CAL"}) if {"GIFRINGE", "PROCFRNG"} & self._phu_keywords() else None
-
-    @astro_data_tag
-    def _tag_telluric(self) -> TagSet | None:
-        return TagSet({"TELLURIC", "CAL"}) if headers.truth(header_value(self.phu, "PROCTELL")) else None
-
-    @astro_data_tag
-    def _tag_extracted(self) -> TagSet | None:
-        return TagSet({"EXTRACTED"}) if "EXTRACT" in self._phu_keywords() else None
+        return any((get_text(phu, key) or "").upper() in OBSERVATORIES for key in ("OBSERVAT", "TELESCOP"))
 
     # ---- identity
-    # ------------------------------------------------------------------------------------------------
 
     @astro_data_descriptor
     def instrument(self, generic: bool = False) -> str | None:
         """Return the name of the instrument (``INSTRUME``)."""
-        return self._text("instrument")
+        return get_text(self.phu, "INSTRUME")
 
-    @astro_data_descriptor
-    def telescope(self) -> str | None:
-        """Return the name of the telescope (``TELESCOP``)."""
-        return self._text("telescope")
-
-    @astro_data_descriptor
-    def object(self) -> str | None:
-        """Return the name of the target (``OBJECT``)."""
-        return self._text("object")
-
-    @astro_data_descriptor
-    def program_id(self) -> str | None:
-        """Return the science program (``GEMPRGID``)."""
-        return self._text("program_id")
-
-    @astro_data_descriptor
-    def observation_id(self) -> str | None:
-        """Return the observation (``OBSID``)."""
-        return self._text("observation_id")
-
-    @astro_data_descriptor
-    def data_label(self) -> str | None:
-        """Return the data label (``DATALAB``)."""
-        return self._text("data_label")
+    telescope = _from_keyword("TELESCOP", clean_text, "the name of the telescope")
+    object = _from_keyword("OBJECT", clean_text, "the name of the target")
+    program_id = _from_keyword("GEMPRGID", clean_text, "the science program")
+    observation_id = _from_keyword("OBSID", clean_text, "the observation")
+    data_label = _from_keyword("DATALAB", clean_text, "the data label")
 
     @astro_data_descriptor
     def calibration_key(self) -> str | None:
@@ -307,28 +82,14 @@ class AstroDataGemini(AstroData):
         label = self.data_label()
         return None if label is None else label.replace("_stack", "")
 
-    @astro_data_descriptor
-    def observation_class(self) -> str | None:
-        """Return the observation class, such as ``science`` (``OBSCLASS``; absent before 2006)."""
-        return self._text("observation_class")
-
-    @astro_data_descriptor
-    def observation_type(self) -> str | None:
-        """Return the type of exposure, such as ``DARK`` (``OBSTYPE``)."""
-        return self._text("observation_type")
-
-    @astro_data_descriptor
-    def observation_mode(self) -> str | None:
-        """Return the observing mode (``OBSMODE``; not written by NIRI)."""
-        return self._text("observation_mode")
-
-    @astro_data_descriptor
-    def observation_epoch(self) -> float | None:
-        """Return the epoch of observation, in years (``OBSEPOCH``)."""
-        return self._float("observation_epoch")
+    observation_class = _from_keyword(
+        "OBSCLASS", clean_text, "the observation class, such as ``science``", "absent before 2006"
+    )
+    observation_type = _from_keyword("OBSTYPE", clean_text, "the type of exposure, such as ``DARK``")
+    observation_mode = _from_keyword("OBSMODE", clean_text, "the observing mode", "not written by NIRI")
+    observation_epoch = _from_keyword("OBSEPOCH", parse_float, "the epoch of observation, in years")
 
     # ---- time
-    # ----------------------------------------------------------------------------------------------------
 
     @astro_data_descriptor
     def ut_datetime(
@@ -368,13 +129,9 @@ class AstroDataGemini(AstroData):
         start = self._start()
         return headers.find_time(self.phu) if start is None else start.time()
 
-    @astro_data_descriptor
-    def local_time(self) -> time | None:
-        """Return the local time of the start of the observation (``LT``)."""
-        return headers.parse_time(header_value(self.phu, "LT"))
+    local_time = _from_keyword("LT", parse_time, "the local time of the start of the observation")
 
     # ---- exposure
-    # ------------------------------------------------------------------------------------------------
 
     @astro_data_descriptor
     def coadds(self) -> int:
@@ -382,7 +139,7 @@ class AstroDataGemini(AstroData):
 
         1 if it is missing, unreadable or less than 1.
         """
-        return max(self._int("coadds") or 1, 1)
+        return max(get_int(self.phu, "COADDS") or 1, 1)
 
     @astro_data_descriptor
     def exposure_time(self) -> float | None:
@@ -439,29 +196,29 @@ class AstroDataGemini(AstroData):
     @astro_data_descriptor
     def detector_x_bin(self) -> int:
         """Return the binning in x (``XBIN``, 1 if missing)."""
-        return self._int("detector_x_bin") or 1
+        return get_int(self.phu, "XBIN") or 1
 
     @astro_data_descriptor
     def detector_y_bin(self) -> int:
         """Return the binning in y (``YBIN``, 1 if missing)."""
-        return self._int("detector_y_bin") or 1
+        return get_int(self.phu, "YBIN") or 1
 
     @astro_data_descriptor
     def detector_name(self, pretty: bool = False) -> str | None:
         """Return the name of the detector (``DETNAME``; not written by NIRI)."""
-        return self._text("detector_name")
+        return get_text(self.phu, "DETNAME")
 
     @astro_data_descriptor
     @returns_list
     def amp_read_area(self) -> str | None:
         """Return the amplifier and its section, per extension (``AMPROA``; not written by NIRI)."""
-        return self._text("amp_read_area")
+        return get_text(self.phu, "AMPROA")
 
     @astro_data_descriptor
     @returns_list
     def array_name(self) -> str | None:
         """Return the name of each array (``ARRAYNAM``; not written by NIRI)."""
-        return self._text("array_name")
+        return get_text(self.phu, "ARRAYNAM")
 
     @astro_data_descriptor
     @returns_list
@@ -470,17 +227,16 @@ class AstroDataGemini(AstroData):
         return
 
     # ---- optics
-    # --------------------------------------------------------------------------------------------------
 
     @astro_data_descriptor
     def camera(self, stripID: bool = False, pretty: bool = False) -> str | None:
         """Return the camera (``CAMERA``), without component identifier if either flag is set."""
-        return self._component("camera", stripID or pretty)
+        return self._component("CAMERA", stripID or pretty)
 
     @astro_data_descriptor
     def focal_plane_mask(self, stripID: bool = False, pretty: bool = False) -> str | None:
         """Return the focal plane mask (``FPMASK``), without component identifier if either flag is set."""
-        return self._component("focal_plane_mask", stripID or pretty)
+        return self._component("FPMASK", stripID or pretty)
 
     @astro_data_descriptor
     def gcal_lamp(self) -> str | None:
@@ -503,7 +259,7 @@ class AstroDataGemini(AstroData):
     @astro_data_descriptor
     def is_ao(self) -> bool:
         """Tell whether the adaptive optics were in the beam (``AOFOLD`` is ``IN``)."""
-        return (self._text("ao_fold") or "").upper() == "IN"
+        return (get_text(self.phu, "AOFOLD") or "").upper() == "IN"
 
     @astro_data_descriptor
     def effective_wavelength(self, output_units: str | None = None) -> float | None:
@@ -555,12 +311,11 @@ class AstroDataGemini(AstroData):
         return "&".join(sorted(guiding)) or None
 
     # ---- conditions
-    # ----------------------------------------------------------------------------------------------
 
     @astro_data_descriptor
     def airmass(self) -> float | None:
         """Return the mean airmass (``AIRMASS``); None if unreadable or below 1."""
-        airmass = self._float("airmass")
+        airmass = get_float(self.phu, "AIRMASS")
         return airmass if airmass is not None and airmass >= 1.0 else None
 
     @astro_data_descriptor
@@ -577,7 +332,7 @@ class AstroDataGemini(AstroData):
 
         ``AOSEEING``; else 0.98 lambda / r0 at 0.5 micrometre, with r0 = ``RZEROVAL`` cm.
         """
-        seeing, fried = self._float("ao_seeing"), self._float("r_zero_val")
+        seeing, fried = get_float(self.phu, "AOSEEING"), get_float(self.phu, "RZEROVAL")
         if seeing is not None or not fried or fried < 0.0:
             return seeing
         return _ARCSEC_PER_RADIAN * 0.98 * 0.5e-6 / (fried * 0.01)
@@ -585,8 +340,8 @@ class AstroDataGemini(AstroData):
     @astro_data_descriptor
     def qa_state(self) -> str:
         """Return the quality assessment as one word, from ``RAWPIREQ`` and ``RAWGEMQA``."""
-        required = (self._text("raw_pi_requirements_met") or "UNKNOWN").upper()
-        gemini = (self._text("raw_gemini_qa") or "UNKNOWN").upper()
+        required = (get_text(self.phu, "RAWPIREQ") or "UNKNOWN").upper()
+        gemini = (get_text(self.phu, "RAWGEMQA") or "UNKNOWN").upper()
         if "UNKNOWN" in (required, gemini):
             return "Undefined"
         if gemini == "USABLE" and required in ("YES", "NO"):
@@ -595,63 +350,24 @@ class AstroDataGemini(AstroData):
             return "Fail"
         return "CHECK" if "CHECK" in (required, gemini) else f"{required}:{gemini}"
 
-    @astro_data_descriptor
-    def raw_iq(self) -> int | None:
-        """Return the image quality at the time, percentile (``RAWIQ``)."""
-        return headers.parse_percentile(header_value(self.phu, "RAWIQ"))
-
-    @astro_data_descriptor
-    def raw_cc(self) -> int | None:
-        """Return the cloud cover at the time, percentile (``RAWCC``)."""
-        return headers.parse_percentile(header_value(self.phu, "RAWCC"))
-
-    @astro_data_descriptor
-    def raw_bg(self) -> int | None:
-        """Return the sky background at the time, percentile (``RAWBG``)."""
-        return headers.parse_percentile(header_value(self.phu, "RAWBG"))
-
-    @astro_data_descriptor
-    def raw_wv(self) -> int | None:
-        """Return the water vapour at the time, percentile (``RAWWV``)."""
-        return headers.parse_percentile(header_value(self.phu, "RAWWV"))
-
-    @astro_data_descriptor
-    def requested_iq(self) -> int | None:
-        """Return the image quality asked for, percentile (``REQIQ``)."""
-        return headers.parse_percentile(header_value(self.phu, "REQIQ"))
-
-    @astro_data_descriptor
-    def requested_cc(self) -> int | None:
-        """Return the cloud cover asked for, percentile (``REQCC``)."""
-        return headers.parse_percentile(header_value(self.phu, "REQCC"))
-
-    @astro_data_descriptor
-    def requested_bg(self) -> int | None:
-        """Return the sky background asked for, percentile (``REQBG``)."""
-        return headers.parse_percentile(header_value(self.phu, "REQBG"))
-
-    @astro_data_descriptor
-    def requested_wv(self) -> int | None:
-        """Return the water vapour asked for, percentile (``REQWV``)."""
-        return headers.parse_percentile(header_value(self.phu, "REQWV"))
+    raw_iq = _from_keyword("RAWIQ", parse_percentile, "the image quality at the time, percentile")
+    raw_cc = _from_keyword("RAWCC", parse_percentile, "the cloud cover at the time, percentile")
+    raw_bg = _from_keyword("RAWBG", parse_percentile, "the sky background at the time, percentile")
+    raw_wv = _from_keyword("RAWWV", parse_percentile, "the water vapour at the time, percentile")
+    requested_iq = _from_keyword("REQIQ", parse_percentile, "the image quality asked for, percentile")
+    requested_cc = _from_keyword("REQCC", parse_percentile, "the cloud cover asked for, percentile")
+    requested_bg = _from_keyword("REQBG", parse_percentile, "the sky background asked for, percentile")
+    requested_wv = _from_keyword("REQWV", parse_percentile, "the water vapour asked for, percentile")
 
     # ---- pointing
-    # ------------------------------------------------------------------------------------------------
 
-    @astro_data_descriptor
-    def azimuth(self) -> float | None:
-        """Return the azimuth of the telescope, in degrees (``AZIMUTH``)."""
-        return self._float("azimuth")
-
-    @astro_data_descriptor
-    def elevation(self) -> float | None:
-        """Return the elevation of the telescope, in degrees (``ELEVATIO``)."""
-        return self._float("elevation")
+    azimuth = _from_keyword("AZIMUTH", parse_float, "the azimuth of the telescope, in degrees")
+    elevation = _from_keyword("ELEVATIO", parse_float, "the elevation of the telescope, in degrees")
 
     @astro_data_descriptor
     def cass_rotator_pa(self) -> float | None:
         """Return the angle of the Cassegrain rotator, in degrees (``CRPA``); None beyond +-360."""
-        angle = self._float("cass_rotator_pa")
+        angle = get_float(self.phu, "CRPA")
         return angle if angle is not None and abs(angle) <= 360.0 else None
 
     @astro_data_descriptor
@@ -660,17 +376,10 @@ class AstroDataGemini(AstroData):
 
         None if missing. (DRAGONS raises KeyError.)
         """
-        return self._float("position_angle")
+        return get_float(self.phu, "PA")
 
-    @astro_data_descriptor
-    def telescope_x_offset(self) -> float | None:
-        """Return the offset in the telescope's x, in arcsec (``XOFFSET``)."""
-        return self._float("telescope_x_offset")
-
-    @astro_data_descriptor
-    def telescope_y_offset(self) -> float | None:
-        """Return the offset in the telescope's y, in arcsec (``YOFFSET``)."""
-        return self._float("telescope_y_offset")
+    telescope_x_offset = _from_keyword("XOFFSET", parse_float, "the offset in the telescope's x, in arcsec")
+    telescope_y_offset = _from_keyword("YOFFSET", parse_float, "the offset in the telescope's y, in arcsec")
 
     @astro_data_descriptor
     def pixel_scale(self) -> float | None:
@@ -729,62 +438,28 @@ class AstroDataGemini(AstroData):
         return self._target(offset, pm, icrs)[1]
 
     # ---- helpers
-    # -------------------------------------------------------------------------------------------------
 
     def _filter_wavelength(self) -> float | None:
         """Return the wavelength of the filter in micrometres; instruments know."""
         return None
 
-    def _may_be_flat(self) -> bool:
-        return self._text("observation_type") in ("FLAT", None)
-
-    def _phu_keywords(self) -> frozenset[str]:
-        # Nearly every tag method asks; going through the cards is what costs.
-        keywords: frozenset[str] = self.phu.keywords()
-        if self._seen_keywords is None or self._seen_keywords[0] is not keywords:
-            self._seen_keywords = keywords, "\n".join(keywords)
-        return keywords
-
-    def _has_part(self, part: str) -> bool:
-        """Return whether the name of a keyword of the primary header has a part."""
-        self._phu_keywords()
-        return self._seen_keywords is not None and part in self._seen_keywords[1]
-
-    @property
-    def _is_prepared(self) -> bool:
-        """Whether the data are PREPARED; asked often, and known without looking for all other tags."""
-        return self._has_part("PREPAR")
-
     def _headers(self) -> list[Header]:
-        if self.is_single:
-            return [self.hdr]
         return [extension.hdr for extension in self]
 
-    def _linear_wcs(self) -> list[pointing.LinearWcs | None]:
-        extensions = [self] if self.is_single else list(self)
-        found = [extension.linear_wcs for extension in extensions]
-        return [None if terms is None else pointing.LinearWcs(*terms) for terms in found]
+    def _linear_wcs(self) -> list[LinearTerms | None]:
+        return [extension.linear_wcs for extension in self]
 
     def _wcs_reference(self) -> tuple[float | None, float | None]:
         first = next(iter(self._linear_wcs()), None)
         return (None, None) if first is None else first.crval
 
     def _exposure_keyword(self) -> float | None:
-        exposure = self._float("exposure_time")
+        exposure = get_float(self.phu, "EXPTIME")
         return exposure if exposure is not None and exposure >= 0.0 else None
 
-    def _text(self, concept: str) -> str | None:
-        return get_text(self.phu, self._keyword_for(concept))
-
-    def _float(self, concept: str) -> float | None:
-        return get_float(self.phu, self._keyword_for(concept))
-
-    def _int(self, concept: str) -> int | None:
-        return get_int(self.phu, self._keyword_for(concept))
-
-    def _component(self, concept: str, strip: bool) -> str | None:
-        name = self._text(concept)
-        return headers.remove_component_id(name) if strip else name
+    def _component(self, keyword: str, strip: bool) -> str | None:
+        name = get_text(self.phu, keyword)
+        return remove_component_id(name) if strip else name
 
     def _start(self, strict: bool = False) -> datetime | None:
         return headers.find_ut_datetime(self.phu, name=self.filename, strict=strict)

@@ -18,7 +18,6 @@ from niripipe.astrodata import header_value
 __all__ = [
     "Header",
     "clean_text",
-    "component_id",
     "find_date",
     "find_time",
     "find_ut_datetime",
@@ -46,7 +45,6 @@ _TIME_KEYWORDS = ("UT", "TIME-OBS", "STARTUT", "UTSTART")
 _MJD_KEYWORDS = ("MJD-OBS", "MJD_OBS")
 _MJD_ZERO = datetime(1858, 11, 17)
 
-_COMPONENT = re.compile(r"_(G\d{4})")
 _PERCENTILE = re.compile(r"(\d\d)-percentile")
 _ISO_DATE = re.compile(r"(\d{4})-(\d{1,2})-(\d{1,2})")
 _OLD_DATE = re.compile(r"(\d{1,2})/(\d{1,2})/(\d{2,3})")
@@ -114,12 +112,6 @@ def truth(value: object) -> bool:
 def remove_component_id(name: object) -> str | None:
     """Cut a name before the first ``_G`` (``K_G0204`` gives ``K``); None for anything but text."""
     return name.split("_G")[0] if isinstance(name, str) else None
-
-
-def component_id(name: object) -> str | None:
-    """Return the component identifier of a name (``K_G0204`` gives ``G0204``); None if it has none."""
-    match = _COMPONENT.search(name) if isinstance(name, str) else None
-    return match.group(1) if match else None
 
 
 def parse_percentile(value: object) -> int | None:

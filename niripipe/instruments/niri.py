@@ -8,10 +8,11 @@ from datetime import date
 from typing import Any
 
 from niripipe.astrodata import Section, TagSet, astro_data_descriptor, astro_data_tag, returns_list
+from niripipe.astrodata.wcs import LinearTerms
 from niripipe.instruments import sections
 from niripipe.instruments.gemini import AstroDataGemini, in_adu
 from niripipe.instruments.headers import Header, find_date, get_float, get_int, get_text, remove_component_id
-from niripipe.instruments.pointing import LinearWcs, header_wcs, is_mirrored
+from niripipe.instruments.pointing import header_wcs, is_mirrored, is_plausible
 from niripipe.instruments.tables import LinearityCoefficients, niri_tables
 
 __all__ = ["AstroDataNiri"]
@@ -41,7 +42,6 @@ class AstroDataNiri(AstroDataGemini):
         return (get_text(phu, "INSTRUME") or "").upper() == "NIRI" and "GEMINI-NORTH" in sites
 
     # ---- tags
-    # ----------------------------------------------------------------------------------------------------
 
     @astro_data_tag
     def _tag_instrument(self) -> TagSet:
@@ -49,23 +49,23 @@ class AstroDataNiri(AstroDataGemini):
 
     @astro_data_tag
     def _tag_dark(self) -> TagSet | None:
-        if self._text("observation_type") != "DARK":
+        if get_text(self.phu, "OBSTYPE") != "DARK":
             return None
         return TagSet({"DARK", "CAL"}, blocks={"SPECT", "IMAGE"})
 
     @astro_data_tag
     def _tag_arc(self) -> TagSet | None:
-        return TagSet({"ARC"}) if self._text("observation_type") == "ARC" else None
+        return TagSet({"ARC"}) if get_text(self.phu, "OBSTYPE") == "ARC" else None
 
     @astro_data_tag
     def _tag_flat(self) -> TagSet | None:
-        return TagSet({"CAL", "FLAT"}) if self._text("observation_type") == "FLAT" else None
+        return TagSet({"CAL", "FLAT"}) if get_text(self.phu, "OBSTYPE") == "FLAT" else None
 
     @astro_data_tag
     def _tag_image(self) -> TagSet | None:
         if self._has_grism():
             return None
-        if (self._text("object") or "").upper() == "TWILIGHT":
+        if (get_text(self.phu, "OBJECT") or "").upper() == "TWILIGHT":
             return TagSet({"IMAGE", "CAL", "FLAT", "TWILIGHT"})
         return TagSet({"IMAGE"})
 
@@ -74,7 +74,6 @@ class AstroDataNiri(AstroDataGemini):
         return TagSet({"SPECT", "LS"}) if self._has_grism() else None
 
     # ---- sections
-    # ------------------------------------------------------------------------------------------------
 
     @astro_data_descriptor
     @returns_list
@@ -93,13 +92,13 @@ class AstroDataNiri(AstroDataGemini):
         list of Section, or Section
             0-based, end-exclusive; None for an image larger than the chip without readout keywords.
         """
-        return _dressed([sections.centred_section(size) for size in self._window_sizes()], pretty)
+        sizes = map(sections.window_size, self._headers(), self._shapes())
+        return _dressed([sections.centred_section(size) for size in sizes], pretty)
 
     @astro_data_descriptor
-    @returns_list
-    def detector_section(self, pretty: bool = False) -> list[Section | None] | list[str | None]:
+    def detector_section(self, pretty: bool = False) -> Any:
         """Return where the pixels lie on the detector, per extension: as `array_section`."""
-        return _dressed([sections.centred_section(size) for size in self._window_sizes()], pretty)
+        return self.array_section(pretty)
 
     @astro_data_descriptor
     @returns_list
@@ -120,7 +119,6 @@ class AstroDataNiri(AstroDataGemini):
         return sections.roi_name([(shape[-1], shape[-2]) for shape in self._shapes()])
 
     # ---- optics
-    # --------------------------------------------------------------------------------------------------
 
     @astro_data_descriptor
     def filter_name(self, stripID: bool = False, pretty: bool = False) -> str | None:
@@ -196,7 +194,6 @@ class AstroDataNiri(AstroDataGemini):
         return get_int(self.phu, "INPORT")
 
     # ---- detector
-    # ------------------------------------------------------------------------------------------------
 
     @astro_data_descriptor
     def read_mode(self) -> str:
@@ -335,7 +332,6 @@ class AstroDataNiri(AstroDataGemini):
         return (chip - sizes[0][-1]) / 2, (chip - sizes[0][-2]) / 2
 
     # ---- photometry and pointing
-    # ---------------------------------------------------------------------------------
 
     @astro_data_descriptor
     @returns_list
@@ -358,9 +354,9 @@ class AstroDataNiri(AstroDataGemini):
         in the primary header. Without a usable WCS the nominal value of the camera; None if the camera is
         unknown too.
         """
-        scales = [wcs.scale for wcs in self._linear_wcs() if wcs is not None]
-        if scales:
-            return sum(scales) / len(scales)
+        scale = super().pixel_scale()
+        if scale is not None:
+            return scale
         camera = niri_tables().camera(self.camera(pretty=True))
         if camera is None:
             return None
@@ -405,7 +401,6 @@ class AstroDataNiri(AstroDataGemini):
         return f"{text}_{rules.twilight_suffix if 'TWILIGHT' in self.tags else rules.imaging_suffix}"
 
     # ---- helpers
-    # -------------------------------------------------------------------------------------------------
 
     def _group(self, names: Sequence[str]) -> str:
         return "_".join(str(self._group_part(name)) for name in names)
@@ -434,29 +429,23 @@ class AstroDataNiri(AstroDataGemini):
         return None if known is None else known.wavelength
 
     def _shapes(self) -> list[tuple[int, ...]]:
-        return [self.shape] if self.is_single else list(self.shape)
+        return [extension.shape for extension in self]
 
-    def _window_sizes(self) -> list[tuple[int, int] | None]:
-        pairs = zip(self._headers(), self._shapes(), strict=True)
-        return [sections.window_size(header, shape) for header, shape in pairs]
-
-    def _linear_wcs(self) -> list[LinearWcs | None]:
+    def _linear_wcs(self) -> list[LinearTerms | None]:
         """Return the WCS of each extension that can be believed; prepared data have been checked."""
         found = super()._linear_wcs()
         if self._is_prepared:
             return found
         camera = self.camera(pretty=True)
-        primary = header_wcs(self.phu)
-        spare = primary if primary is not None and primary.is_plausible(camera) else None
-        return [wcs if wcs is not None and wcs.is_plausible(camera) else spare for wcs in found]
+        spare = header_wcs(self.phu)
+        if not is_plausible(spare, camera):
+            spare = None
+        return [wcs if is_plausible(wcs, camera) else spare for wcs in found]
 
     def _biases(self) -> tuple[float | None, float | None]:
         """Return the bias (V) before and after the exposure."""
-        return self._bias(""), self._bias("A_")
-
-    def _bias(self, prefix: str) -> float | None:
-        duc, det = get_float(self.phu, f"{prefix}VDDUC"), get_float(self.phu, f"{prefix}VDET")
-        return None if duc is None or det is None else duc - det
+        before = _difference(self.phu, "VDDUC", "VDET")
+        return before, _difference(self.phu, "A_VDDUC", "A_VDET")
 
     def _gain(self, header: Header) -> float:
         return niri_tables().detector.gain if in_adu(header) else 1.0
@@ -475,6 +464,11 @@ class AstroDataNiri(AstroDataGemini):
     def _before(self, epoch: date) -> bool:
         day = find_date(self.phu)
         return day is not None and day < epoch and not self._is_prepared
+
+
+def _difference(header: Header, first: str, second: str) -> float | None:
+    a, b = get_float(header, first), get_float(header, second)
+    return None if a is None or b is None else a - b
 
 
 def _is_opening(name: str) -> bool:

@@ -27,15 +27,12 @@ if TYPE_CHECKING:
     from niripipe.instruments.niri import AstroDataNiri
 
 __all__ = [
-    "HeaderWcs",
-    "LinearWcs",
     "angular_separation",
     "cd_matrix",
     "expected_position",
     "header_wcs",
     "is_mirrored",
-    "offset_position",
-    "position_at",
+    "is_plausible",
     "raw_wcs",
     "rotator_follows",
     "sky_offset",
@@ -46,49 +43,12 @@ __all__ = [
 ]
 
 
-class LinearWcs(LinearTerms):
-    """A tangent-plane WCS as numbers, and what follows from them."""
-
-    __slots__ = ()
-
-    @property
-    def scale(self) -> float:
-        """Pixel scale, arcsec: the square root of the pixel area."""
-        return 3600.0 * math.sqrt(abs(self.cd[0] * self.cd[3] - self.cd[1] * self.cd[2]))
-
-    @property
-    def mirrored(self) -> bool:
-        """Whether East is right when North is up."""
-        return self.cd[0] * self.cd[3] - self.cd[1] * self.cd[2] > 0
-
-    def is_plausible(self, camera: str | None) -> bool:
-        """Tell whether this can be the WCS of a frame taken with a camera.
-
-        The scale must suit the camera (any NIRI camera, if the name is unknown), the axes be equally scaled
-        and perpendicular within 5 per cent, and the reference position be on the sky.
-        """
-        known = niri_tables().camera(camera)
-        cameras = [known] if known else niri_tables().cameras
-        if not any(c.plausible(self.scale) for c in cameras):
-            return False
-        if not (-360.0 <= self.crval[0] <= 360.0 and -90.0 <= self.crval[1] <= 90.0):
-            return False
-        first, second = math.hypot(self.cd[0], self.cd[2]), math.hypot(self.cd[1], self.cd[3])
-        skew = abs(self.cd[0] * self.cd[1] + self.cd[2] * self.cd[3]) / (first * second)
-        limit = niri_tables().pointing.max_distortion
-        return skew < limit and abs(first / second - 1.0) < limit
-
-    def to_plane(self) -> TangentPlane:
-        """Return it as a mapping to the sky (FK5, equinox 2000, as NIRI's headers mean)."""
-        return TangentPlane(*self)
-
-
 class HeaderWcs(NamedTuple):
     """The WCS of a raw frame as its headers mean it.
 
     Attributes
     ----------
-    wcs : LinearWcs
+    wcs : LinearTerms
         With the reference pixel on the frame's own pixels.
     origin : str
         ``extension`` or ``primary``: the copy that it is from.
@@ -96,9 +56,29 @@ class HeaderWcs(NamedTuple):
         What was subtracted from CRPIX1 and CRPIX2, pixels.
     """
 
-    wcs: LinearWcs
+    wcs: LinearTerms
     origin: str
     shift: tuple[float, float]
+
+
+def is_plausible(wcs: LinearTerms | None, camera: str | None) -> bool:
+    """Tell whether this can be the WCS of a frame taken with a camera.
+
+    The scale must suit the camera (any NIRI camera, if the name is unknown), the axes be equally scaled
+    and perpendicular within 5 per cent, and the reference position be on the sky.
+    """
+    if wcs is None:
+        return False
+    known = niri_tables().camera(camera)
+    cameras = [known] if known else niri_tables().cameras
+    if not any(c.plausible(wcs.scale) for c in cameras):
+        return False
+    if not (-360.0 <= wcs.crval[0] <= 360.0 and -90.0 <= wcs.crval[1] <= 90.0):
+        return False
+    a, b, c, d = wcs.cd
+    first, second = math.hypot(a, c), math.hypot(b, d)
+    limit = niri_tables().pointing.max_distortion
+    return abs(a * b + c * d) / (first * second) < limit and abs(first / second - 1.0) < limit
 
 
 def is_mirrored(inport: int | None, is_ao: bool) -> bool:
@@ -234,12 +214,12 @@ def to_icrs(frame: str | None, ra: float, dec: float, when: datetime | None) -> 
     return float(icrs.ra.deg), float(icrs.dec.deg)
 
 
-def header_wcs(header: Header) -> LinearWcs | None:
+def header_wcs(header: Header) -> LinearTerms | None:
     """Read the numbers of a tangent-plane WCS from a header.
 
     Returns
     -------
-    LinearWcs or None
+    LinearTerms or None
         None unless CTYPE is RA---TAN, DEC--TAN and all of CRPIX, CRVAL and CD are numbers and CD can be
         inverted.
     """
@@ -250,11 +230,13 @@ def header_wcs(header: Header) -> LinearWcs | None:
     if len(numbers) != len(keywords):
         return None
     x, y, ra, dec, *cd = numbers
-    wcs = LinearWcs((x, y), (ra, dec), (cd[0], cd[1], cd[2], cd[3]))
+    wcs = LinearTerms((x, y), (ra, dec), (cd[0], cd[1], cd[2], cd[3]))
     return wcs if wcs.scale > 0.0 else None
 
 
-def usable_header_wcs(phu: Header, header: Header | None, camera: str | None) -> tuple[LinearWcs, str] | None:
+def usable_header_wcs(
+    phu: Header, header: Header | None, camera: str | None
+) -> tuple[LinearTerms, str] | None:
     """Choose the copy of the WCS that can be believed.
 
     Parameters
@@ -268,12 +250,12 @@ def usable_header_wcs(phu: Header, header: Header | None, camera: str | None) ->
 
     Returns
     -------
-    tuple of (LinearWcs, str) or None
+    tuple of (LinearTerms, str) or None
         The WCS and where it is from: ``"extension"``, else ``"primary"``. None if neither is plausible.
     """
     for where, candidate in (("extension", header), ("primary", phu)):
         wcs = header_wcs(candidate) if candidate is not None else None
-        if wcs is not None and wcs.is_plausible(camera):
+        if wcs is not None and is_plausible(wcs, camera):
             return wcs, where
     return None
 
@@ -340,13 +322,15 @@ def sky_offset(ad: AstroDataNiri) -> tuple[float, float] | None:
     return east * math.cos(turn) - north * math.sin(turn), east * math.sin(turn) + north * math.cos(turn)
 
 
-def expected_position(ad: AstroDataNiri) -> tuple[float, float] | None:
+def expected_position(ad: AstroDataNiri, *, apparent: bool = False) -> tuple[float, float] | None:
     """Return where a frame should point: the target moved by the offsets.
 
     Parameters
     ----------
     ad : AstroDataNiri
         A data set or slice.
+    apparent : bool
+        Take the target for an apparent place whatever ``FRAME`` says.
 
     Returns
     -------
@@ -354,7 +338,13 @@ def expected_position(ad: AstroDataNiri) -> tuple[float, float] | None:
         RA and Dec in degrees (FK5 J2000; apparent places are converted), with proper motion. None if target,
         offsets or position angle are missing, or for zenith calibrations, which have no target.
     """
-    return _expected(ad, apparent=get_text(ad.phu, "FRAME") == "APPT")
+    frame = get_text(ad.phu, "FRAME")
+    ra, dec, angle, offset = ad.target_ra(), ad.target_dec(), ad.position_angle(), sky_offset(ad)
+    if frame == "AZEL_TOPO" or ra is None or dec is None or angle is None or offset is None:
+        return None
+    if apparent or frame == "APPT":
+        ra, dec = to_icrs("APPT", ra, dec, ad._start())
+    return offset_position(ra, dec, *offset, angle)
 
 
 def wcs_is_consistent(ad: AstroDataNiri, limit_arcsec: float | None = None) -> bool | None:
@@ -389,7 +379,7 @@ def wcs_is_consistent(ad: AstroDataNiri, limit_arcsec: float | None = None) -> b
         return True
     if "NON_SIDEREAL" not in ad.tags:
         return False
-    apparent = _expected(ad, apparent=True)
+    apparent = expected_position(ad, apparent=True)
     return apparent is not None and angular_separation(ra, dec, *apparent) <= limit
 
 
@@ -433,18 +423,7 @@ def wcs_from_pointing(ad: AstroDataNiri) -> TangentPlane:
     scale = camera.scale_ao if ad.is_ao() else camera.scale
     matrix = cd_matrix(scale, angle, mirrored=is_mirrored(ad.port(), ad.is_ao()))
     cd = (float(matrix[0, 0]), float(matrix[0, 1]), float(matrix[1, 0]), float(matrix[1, 1]))
-    return LinearWcs(_reference_pixel(ad, shape), crval, cd).to_plane()
-
-
-def _expected(ad: AstroDataNiri, *, apparent: bool) -> tuple[float, float] | None:
-    if get_text(ad.phu, "FRAME") == "AZEL_TOPO":
-        return None
-    ra, dec, angle, offset = ad.target_ra(), ad.target_dec(), ad.position_angle(), sky_offset(ad)
-    if ra is None or dec is None or angle is None or offset is None:
-        return None
-    if apparent:
-        ra, dec = to_icrs("APPT", ra, dec, ad._start())
-    return offset_position(ra, dec, *offset, angle)
+    return LinearTerms(_reference_pixel(ad, shape), crval, cd).to_plane()
 
 
 def _reference_pixel(ad: AstroDataNiri, shape: tuple[int, int]) -> tuple[float, float]:
@@ -464,15 +443,8 @@ def _reference_pixel(ad: AstroDataNiri, shape: tuple[int, int]) -> tuple[float, 
 
 
 def _shape(ad: Any) -> tuple[int, int] | None:
-    shapes = [ad.shape] if ad.is_single else list(ad.shape)
-    return (int(shapes[0][-2]), int(shapes[0][-1])) if shapes and len(shapes[0]) >= 2 else None
+    return next((extension.shape for extension in ad), None)
 
 
 def _first_header(ad: Any) -> Header | None:
-    if ad.is_single:
-        header: Header = ad.hdr
-    elif len(ad):
-        header = ad[0].hdr
-    else:
-        return None
-    return header
+    return next((extension.hdr for extension in ad), None)

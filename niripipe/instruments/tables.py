@@ -17,20 +17,7 @@ from typing import Any
 
 from niripipe.errors import DataError
 
-__all__ = [
-    "Camera",
-    "Detector",
-    "Epochs",
-    "Filter",
-    "GroupRules",
-    "LinearityCoefficients",
-    "NiriTables",
-    "Pointing",
-    "QaLimits",
-    "ReadMode",
-    "Well",
-    "niri_tables",
-]
+__all__ = ["LinearityCoefficients", "NiriTables", "niri_tables"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,8 +130,8 @@ class Filter:
 
     name: str
     raw: tuple[str, ...]
-    wavelength: float | None
-    thermal: bool
+    wavelength: float | None = None
+    thermal: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +201,6 @@ class NiriTables:
     epochs: Epochs
     qa: QaLimits
     _by_raw: Mapping[tuple[str, ...], Filter]
-    _by_name: Mapping[str, Filter]
 
     def read_mode(self, lnrs: int | None, ndavgs: int | None) -> ReadMode | None:
         """Find the read mode of a pair of read and average counts; None if it is not a standard one."""
@@ -251,7 +237,8 @@ class NiriTables:
 
     def filter_named(self, name: str | None) -> Filter | None:
         """Find a filter by its pretty name, in any letter case."""
-        return self._by_name.get((name or "").lower())
+        wanted = (name or "").lower()
+        return next((f for f in self.filters if f.name.lower() == wanted), None)
 
     def zero_point(self, filter_name: str | None, camera: str | None) -> float | None:
         """Look up the nominal zero point (mag, 1 e-/s) of a pretty filter name and a camera."""
@@ -296,7 +283,7 @@ def niri_tables() -> NiriTables:
 def _build(raw: dict[str, Any]) -> NiriTables:
     _require_provenance(raw)
     read_modes = tuple(ReadMode(**entry) for entry in raw["read_modes"]["entries"])
-    filters = tuple(_filter(entry) for entry in raw["filters"]["entries"])
+    filters = tuple(Filter(**_values(entry)) for entry in raw["filters"]["entries"])
     qa = raw["qa"]
     return NiriTables(
         detector=Detector(**_values(raw["detector"])),
@@ -319,16 +306,6 @@ def _build(raw: dict[str, Any]) -> NiriTables:
             cloud_cover=tuple(qa["cloud_cover"]["limits"]),
         ),
         _by_raw=MappingProxyType({_filter_key(f.raw): f for f in filters}),
-        _by_name=MappingProxyType({f.name.lower(): f for f in filters}),
-    )
-
-
-def _filter(entry: dict[str, Any]) -> Filter:
-    return Filter(
-        name=entry["name"],
-        raw=tuple(entry["raw"]),
-        wavelength=entry.get("wavelength"),
-        thermal=entry.get("thermal", False),
     )
 
 

@@ -253,7 +253,7 @@ class Standardize(PrimitivesBase):
         ext.multiply(gain)
         for key in ("SATLEVEL", "NONLINEA"):
             if ext.hdr.get(key) is not None:
-                ext.hdr.set(key, ext.hdr[key] * gain, ext.hdr.comments[key].replace("ADU", "electron"))
+                ext.hdr.set(key, ext.hdr[key] * gain, ext.hdr.comment(key).replace("ADU", "electron"))
         ext.hdr.set("BUNIT", "electron", "Data units")
         ext.hdr.set("GAIN", 1.0, "Gain (e-/data unit)")
         return None

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from niripipe import astrodata
 from niripipe.astrodata import pixel_scale, shifted, with_affine
+from niripipe.astrodata.headers import WatchedHeader
 from niripipe.astrodata.wcs import from_header, terms_of, to_cards, write_to_header
 from niripipe.errors import InputError
 
@@ -171,7 +172,7 @@ def test_a_singular_mapping_is_refused() -> None:
 
 
 def test_cards_keep_their_place_and_comment_when_they_are_rewritten() -> None:
-    header = _header()
+    header = WatchedHeader(_header())
     header.comments["CRPIX1"] = "mine"
     header["LAST"] = 1
     header["CDELT1"] = 1.0

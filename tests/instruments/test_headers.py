@@ -35,7 +35,7 @@ def test_no_header_value_raises(value: Any) -> None:
     for parse in (
         headers.parse_float, headers.parse_ra, headers.parse_dec, headers.parse_date, headers.parse_time,
         headers.parse_datetime, headers.parse_percentile, headers.clean_text, headers.remove_component_id,
-        headers.component_id, headers.truth,
+        headers.truth,
     ):  # fmt: skip
         parse(value)
     headers.find_ut_datetime(dict.fromkeys(("DATE-OBS", "UT", "MJD_OBS", "OBSSTART", "FRMNAME"), value))
@@ -48,19 +48,10 @@ def test_fillers_are_not_text(filler: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "bare", "component"),
-    [
-        ("K_G0204", "K", "G0204"),
-        ("f6-cam_G5208", "f6-cam", "G5208"),
-        ("open", "open", None),
-        (None, None, None),
-    ],
+    ("name", "bare"), [("K_G0204", "K"), ("f6-cam_G5208", "f6-cam"), ("open", "open"), (None, None)]
 )
-def test_component_identifiers_are_split_off(
-    name: str | None, bare: str | None, component: str | None
-) -> None:
+def test_component_identifiers_are_split_off(name: str | None, bare: str | None) -> None:
     assert headers.remove_component_id(name) == bare
-    assert headers.component_id(name) == component
 
 
 @pytest.mark.parametrize(

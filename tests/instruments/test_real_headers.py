@@ -101,9 +101,9 @@ def test_zenith_calibrations_have_no_target(shared: Path, name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "N20030912S0301"])
 def test_the_port_predicts_the_parity(shared: Path, name: str) -> None:
     ad = real(shared, name)
-    wcs = pointing.LinearWcs(*terms_of(ad[0].wcs))
+    wcs = terms_of(ad[0].wcs)
     assert wcs is not None
-    assert wcs.mirrored is pointing.is_mirrored(ad.port(), ad.is_ao())
+    assert bool(np.linalg.det(np.reshape(wcs.cd, (2, 2))) > 0) is pointing.is_mirrored(ad.port(), ad.is_ao())
 
 
 @pytest.mark.parametrize("name", ["N20030325S0098", "N20070818S0031", "N20090918S0386"])
