@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from niripipe.errors import ParameterError, StorageError
 from niripipe.simulate.cosmic_rays import cosmic_ray_hits
 from niripipe.simulate.detector import Detector, Readout, make_detector, read_out
-from niripipe.simulate.header import extension_header, frame_wcs, primary_header
+from niripipe.simulate.header import frame_wcs, raw_headers
 from niripipe.simulate.pointing import Affine, TangentWcs
 from niripipe.simulate.scene import Galaxy, Scene, Star
 from niripipe.simulate.sequence import DARK, FLAT, STANDARD, TARGET, Exposure, Field, Kind
@@ -246,15 +246,12 @@ def expose(
         exposure=frame.exposure, coadds=frame.coadds, setup=setup, effects=effects, day=frame.start.date()
     )
     data = read_out(detector, readout, rates, extra, rng)
-    wcs = frame_wcs(frame, setup)
     truth = FrameTruth(
         kind=frame.kind, dx=motion.dx, dy=motion.dy, rotation=motion.rotation, sky=conditions.level,
         fwhm_pix=conditions.fwhm_pix, transparency=conditions.transparency, exposure=frame.exposure,
         coadds=frame.coadds, p=frame.p, q=frame.q,
     )  # fmt: skip
-    return RawFrame(
-        frame.name, primary_header(frame, setup, wcs), extension_header(frame, setup, wcs), data, truth, hits
-    )
+    return RawFrame(frame.name, *raw_headers(frame, setup), data, truth, hits)
 
 
 def motion_of(frame: Exposure, setup: Setup, scene: Scene, conditions: Conditions) -> Affine:
