@@ -365,7 +365,8 @@ class _Comparison:
             if flag or not math.hypot(*offset) < 3:
                 continue
             # The true profile where the star was found, measured in the same way.
-            true = self._drawn(i, x, y, *(slice(0, 2 * _HALF + 1),) * 2)
+            whole = slice(0, 2 * _HALF + 1)
+            true = self._drawn(i, x, y, whole, whole)
             true -= _ring_level(true, stamp.usable, x, y)
             flux, noise = _aperture_flux(data, x, y, stamp.variance)
             expected, _ = _aperture_flux(true, x, y, stamp.variance)
