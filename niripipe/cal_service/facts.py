@@ -7,40 +7,18 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from os import PathLike
+from typing import Any
 
+from niripipe import astrodata
+from niripipe.astrodata import AstroData
 from niripipe.errors import NiripipeError, StorageError
 
-if TYPE_CHECKING:
-    from niripipe.astrodata import AstroData
-
-__all__ = ["CalibrationFacts", "SectionLimits", "damaged_entry", "facts_of"]
+__all__ = ["CalibrationFacts", "Frame", "SectionLimits", "as_facts", "damaged_entry", "facts_of"]
 
 SectionLimits = tuple[int, int, int, int]
 
 _STATIC_MASK = re.compile(r"bpm_(\d{8})_", re.IGNORECASE)
-
-_DESCRIPTORS = (
-    "instrument",
-    "program_id",
-    "observation_class",
-    "object",
-    "data_label",
-    "ut_datetime",
-    "exposure_time",
-    "coadds",
-    "read_mode",
-    "well_depth_setting",
-    "filter_name",
-    "camera",
-    "focal_plane_mask",
-    "disperser",
-    "gcal_lamp",
-    "uses_lamp_flats",
-    "qa_state",
-    "data_section",
-    "detector_section",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +106,14 @@ class CalibrationFacts:
             raise damaged_entry(text) from err
 
 
+Frame = AstroData | CalibrationFacts | str | PathLike[str]
+"""What calibrations can be asked for: an open frame, its facts, or its path."""
+
+_OTHER_FACTS = {"filename", "tags", "detector_binning", "processing_mode"}
+_DESCRIPTORS = [field.name for field in fields(CalibrationFacts) if field.name not in _OTHER_FACTS]
+"""The facts that descriptors of the same name give."""
+
+
 def damaged_entry(found: object) -> StorageError:
     """Return the error for what is found in a store where something else was written."""
     return StorageError(
@@ -172,6 +158,13 @@ def facts_of(ad: AstroData) -> CalibrationFacts:
         detector_binning=_descriptor(ad, "binning"),
         **values,
     )
+
+
+def as_facts(frame: Frame) -> CalibrationFacts:
+    """Return the facts of an open frame or of a file; facts are returned as they are."""
+    if isinstance(frame, CalibrationFacts):
+        return frame
+    return facts_of(frame if isinstance(frame, AstroData) else astrodata.open(frame))
 
 
 def _valid_from(filename: str | None) -> datetime | None:

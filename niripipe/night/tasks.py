@@ -9,7 +9,7 @@ from typing import Any
 
 from niripipe.cal_service import CalibrationService, CalReturn, Explanation, facts_of
 from niripipe.cal_service.facts import CalibrationFacts
-from niripipe.cal_service.service import Frame
+from niripipe.cal_service.facts import Frame
 from niripipe.errors import NiripipeError
 from niripipe.reduction import Progress, Reduce, RunReport
 
