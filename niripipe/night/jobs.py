@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, TypeVar
 
 from niripipe.cal_service import CalibrationFacts
+from niripipe.errors import InputError
 from niripipe.night.frames import root_name
 from niripipe.night.sets import FrameSet, exposure_text, section_text
+from niripipe.primitives.params import nearest
+from niripipe.reduction import Mode
 
 __all__ = [
     "CALTYPES",
@@ -20,6 +23,7 @@ __all__ = [
     "Kind",
     "PlannedCalibration",
     "name_all",
+    "named",
     "product_facts",
     "product_name",
 ]
@@ -109,7 +113,7 @@ class Job:
     parameters: dict[str, Any]
     calibrations: tuple[PlannedCalibration, ...]
     product: str
-    mode: str = "sq"
+    mode: Mode = "sq"
     sky_files: tuple[str, ...] = ()
     reasons: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -118,10 +122,6 @@ class Job:
     def depends_on(self) -> tuple[str, ...]:
         """The names of the reductions whose products are used."""
         return tuple(dict.fromkeys(c.job for c in self.calibrations if c.job is not None))
-
-    def changed(self, **changes: Any) -> Job:
-        """Return the job with some attributes changed."""
-        return replace(self, **changes)
 
 
 @dataclass(slots=True)
@@ -152,18 +152,49 @@ class Draft:
         """All inputs, in order."""
         return tuple(path for part in (self.frames, *self.extra) for path in part.paths)
 
-    def product(self, mode: str) -> str:
+    def product(self, mode: Mode) -> str:
         """Return the file name that the product will have."""
         return product_name(self.frames.first.path, self.kind, mode)
 
 
-def product_name(path: str, kind: Kind, mode: str) -> str:
+class _Named(Protocol):
+    @property
+    def name(self) -> str: ...
+    @property
+    def kind(self) -> Kind: ...
+
+
+N = TypeVar("N", bound=_Named)
+
+
+def named(entries: Sequence[N], name: str, unknown: str) -> N:
+    """Return the entry of a name, or the only one of a kind.
+
+    Raises
+    ------
+    InputError
+        There is none of that name (`unknown` says so), or several of that kind.
+    """
+    found = [e for e in entries if e.name == name] or [e for e in entries if e.kind == name]
+    if len(found) == 1:
+        return found[0]
+    names = [entry.name for entry in found or entries]
+    raise InputError(
+        "There are several reductions of this kind" if found else unknown,
+        item="name",
+        found=name,
+        expected=", ".join(names) or "nothing: the plan is empty",
+        remedy=None if found else nearest(name, names),
+    )
+
+
+def product_name(path: str, kind: Kind, mode: Mode) -> str:
     """Return the file name of the product that is named after a frame."""
     marked = f"_{mode}" if mode != "sq" and kind in ("dark", "flat") else ""
     return f"{root_name(Path(path).name)}{marked}{_SUFFIXES[kind]}.fits"
 
 
-def product_facts(draft: Draft, mode: str) -> CalibrationFacts:
+def product_facts(draft: Draft, mode: Mode) -> CalibrationFacts:
     """Return the facts that a calibration product will have: its first frame's, and what it was made into."""
     facts = draft.frames.facts
     tags = facts.tags - {"RAW", "UNPREPARED"} | {"PROCESSED", "PREPARED"}

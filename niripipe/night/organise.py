@@ -10,13 +10,13 @@ from typing import Any
 from niripipe.cal_service import CalibrationService
 from niripipe.errors import InputError
 from niripipe.inspection import frame_files
-from niripipe.night.associate import Shelf
 from niripipe.night.frames import read_frames
-from niripipe.night.jobmaker import JobMaker
+from niripipe.night.jobmaker import JobMaker, Shelf
 from niripipe.night.jobs import CALTYPES, name_all
 from niripipe.night.plan import NightPlan
 from niripipe.night.settings import NightSettings
 from niripipe.night.sorter import Sorter
+from niripipe.reduction import Mode
 from niripipe.reduction.inputs import expand
 
 __all__ = ["organise"]
@@ -28,7 +28,7 @@ def organise(
     calibrations: CalibrationService | None = None,
     parameters: Mapping[str, Mapping[str, Any]] | None = None,
     recipes: Mapping[str, str] | None = None,
-    mode: str = "sq",
+    mode: Mode = "sq",
     settings: NightSettings | None = None,
     mask: str = "*.fits*",
     recursive: bool = False,

@@ -8,10 +8,9 @@ from enum import StrEnum
 from pathlib import Path
 
 from niripipe.cal_service import CalibrationService
-from niripipe.errors import InputError, NiripipeError
+from niripipe.errors import NiripipeError
 from niripipe.inspection import Table
-from niripipe.night.jobs import Kind
-from niripipe.primitives.params import nearest
+from niripipe.night.jobs import Kind, named
 from niripipe.reduction import RunReport
 
 __all__ = ["JobResult", "JobStatus", "NightResult"]
@@ -140,17 +139,7 @@ class NightResult(Sequence[JobResult]):
     def __getitem__(self, index: int | slice | str) -> JobResult:  # type: ignore[override]
         if not isinstance(index, str):
             return self.results[index]  # type: ignore[return-value]
-        found = [r for r in self.results if r.name == index] or [r for r in self.results if r.kind == index]
-        if len(found) != 1:
-            names = [result.name for result in self.results]
-            raise InputError(
-                "There are several reductions of this kind" if found else "There is no such reduction",
-                item="name",
-                found=index,
-                expected=", ".join(result.name for result in found) or ", ".join(names),
-                remedy=None if found else nearest(index, names),
-            )
-        return found[0]
+        return named(self.results, index, "There is no such reduction")
 
     def __len__(self) -> int:
         return len(self.results)

@@ -12,6 +12,7 @@ from niripipe.errors import NiripipeError
 from niripipe.primitives import NIRI
 from niripipe.primitives.base import Context
 from niripipe.primitives.calibrations import CalibrationBook
+from niripipe.reduction import Mode
 from niripipe.reduction.report import RunReport
 from niripipe.reduction.runner import RecipeRunner, resolve_call
 
@@ -37,7 +38,7 @@ class SkyFinding:
     fault: str = ""
 
 
-def offset_skies(files: Sequence[str], mode: str, parameters: Mapping[str, Any]) -> SkyFinding:
+def offset_skies(files: Sequence[str], mode: Mode, parameters: Mapping[str, Any]) -> SkyFinding:
     """Separate object and sky frames by their headers, with the primitive that does it in the reduction.
 
     Parameters
@@ -60,7 +61,7 @@ def offset_skies(files: Sequence[str], mode: str, parameters: Mapping[str, Any])
         return SkyFinding(len(files), (), str(error))
 
 
-def _separated(files: Sequence[str], mode: str, parameters: Mapping[str, Any]) -> SkyFinding:
+def _separated(files: Sequence[str], mode: Mode, parameters: Mapping[str, Any]) -> SkyFinding:
     frames = [astrodata.open(path) for path in files]
     context = Context(
         mode=mode,
