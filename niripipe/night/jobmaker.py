@@ -15,8 +15,18 @@ from niripipe.cal_service import (
     assess,
     rules_for,
 )
+from niripipe.errors import NiripipeError
 from niripipe.night.frames import LeftOut
-from niripipe.night.jobs import CALTYPES, RECIPES, Draft, Job, PlannedCalibration, product_facts
+from niripipe.night.jobs import (
+    CALTYPES,
+    RECIPES,
+    Draft,
+    Job,
+    PlannedCalibration,
+    chosen_parameters,
+    product_facts,
+    set_by_user,
+)
 from niripipe.night.sets import FrameSet
 from niripipe.night.settings import NightSettings
 from niripipe.night.skies import offset_skies
@@ -80,8 +90,8 @@ class JobMaker:
             skies = self._skies(draft, own)
         elif "processed_bpm" in choices and choices["processed_bpm"].calibration is None:
             draft.warnings.append(_no_mask(choices["processed_bpm"]))
-        chosen = _for_job(self._parameters, draft)
-        draft.reasons += [f"{key}={value!r}: set by the user" for key, value in chosen.items()]
+        chosen = chosen_parameters(self._parameters, draft)
+        draft.reasons += set_by_user(chosen)
         return Job(
             name=draft.name,
             kind=draft.kind,
@@ -126,23 +136,21 @@ class JobMaker:
 
     def _skies(self, draft: Draft, own: dict[str, Any]) -> tuple[str, ...]:
         """Return the sky frames beside the target; where there are any, the sky is not scaled."""
-        chosen = _for_job(self._parameters, draft)
-        found = offset_skies(draft.frames.paths, self._mode, chosen)
-        if found.fault:
-            draft.warnings.append(
-                f"it is not known whether there are sky frames beside the target: {found.fault}"
-            )
-        elif found.offset:
+        count = len(draft.frames)
+        try:
+            found = offset_skies(draft.frames.paths, self._mode, chosen_parameters(self._parameters, draft))
+        except NiripipeError as error:
+            draft.warnings.append(f"it is not known whether there are sky frames beside the target: {error}")
+            return ()
+        if found:
             own["skyCorrect:scale_sky"] = False
             draft.reasons.append(
-                f"skyCorrect:scale_sky=False: {len(found.offset)} of {found.frames} frames show sky beside "
+                f"skyCorrect:scale_sky=False: {len(found)} of {count} frames show sky beside "
                 "the target, as is done for extended sources, whose own light would be taken for sky"
             )
         else:
-            draft.reasons.append(
-                f"the sky is scaled to each frame: all {found.frames} frames show the same field"
-            )
-        return found.offset
+            draft.reasons.append(f"the sky is scaled to each frame: all {count} frames show the same field")
+        return found
 
 
 def _caltypes(draft: Draft) -> list[str]:
@@ -157,10 +165,6 @@ def _caltypes(draft: Draft) -> list[str]:
     if draft.kind in ("standard", "science"):
         types = ["processed_dark", "processed_flat", *types]
     return [caltype for caltype in _TYPES if caltype in types]
-
-
-def _for_job(parameters: Mapping[str, Mapping[str, Any]], draft: Draft) -> dict[str, Any]:
-    return {**parameters.get(draft.kind, {}), **parameters.get(draft.name, {})}
 
 
 def _why_none(choice: Choice) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
@@ -22,10 +22,12 @@ __all__ = [
     "Job",
     "Kind",
     "PlannedCalibration",
+    "chosen_parameters",
     "name_all",
     "named",
     "product_facts",
     "product_name",
+    "set_by_user",
 ]
 
 Kind = Literal["dark", "bpm", "flat", "standard", "science"]
@@ -186,6 +188,16 @@ def named(entries: Sequence[N], name: str, unknown: str) -> N:
         expected=", ".join(names) or "nothing: the plan is empty",
         remedy=None if found else nearest(name, names),
     )
+
+
+def chosen_parameters(parameters: Mapping[str, Mapping[str, Any]], job: Job | Draft) -> dict[str, Any]:
+    """Return the user's parameters of a reduction: those of its kind, and over them those of its name."""
+    return {**parameters.get(job.kind, {}), **parameters.get(job.name, {})}
+
+
+def set_by_user(chosen: Mapping[str, Any]) -> list[str]:
+    """Return what is said of the parameters that the user set."""
+    return [f"{key}={value!r}: set by the user" for key, value in chosen.items()]
 
 
 def product_name(path: str, kind: Kind, mode: Mode) -> str:

@@ -17,7 +17,15 @@ from niripipe.errors import InputError, NiripipeError, ParameterError
 from niripipe.inspection import Table
 from niripipe.inspection.recipes import planned
 from niripipe.night.frames import LeftOut, root_name
-from niripipe.night.jobs import KINDS, Job, PlannedCalibration, named, product_name
+from niripipe.night.jobs import (
+    KINDS,
+    Job,
+    PlannedCalibration,
+    chosen_parameters,
+    named,
+    product_name,
+    set_by_user,
+)
 from niripipe.night.settings import NightSettings
 from niripipe.primitives.params import nearest
 from niripipe.reduction import Mode, Plan
@@ -109,9 +117,9 @@ class NightPlan:
         """
         jobs = []
         for job in self.jobs:
-            chosen = {**parameters.get(job.kind, {}), **parameters.get(job.name, {})}
-            reasons = [f"{key}={value!r}: set by the user" for key, value in chosen.items()]
-            jobs.append(replace(job, parameters=job.parameters | chosen, reasons=(*job.reasons, *reasons)))
+            chosen = chosen_parameters(parameters, job)
+            reasons = (*job.reasons, *set_by_user(chosen))
+            jobs.append(replace(job, parameters=job.parameters | chosen, reasons=reasons))
         return replace(self, jobs=tuple(jobs)).checked(parameters, {})
 
     def checked(self, parameters: Mapping[str, Mapping[str, Any]], recipes: Mapping[str, str]) -> NightPlan:
