@@ -144,20 +144,15 @@ def _read(path: Path) -> str | None:
         ) from err
     if not parser.has_section("calibs"):
         return None
-    if parser.has_option("calibs", "databases"):
-        return _from_databases(parser.get("calibs", "databases"), path)
-    if parser.has_option("calibs", "database_dir"):
-        return _from_directory(parser.get("calibs", "database_dir"), path)
-    if parser.has_option("calibs", "standalone"):
-        return store_file("~/.geminidr")
-    return None
-
-
-def _from_directory(value: str, config_file: Path) -> str | None:
-    place = _unquoted(value.strip())
-    if not place:
-        raise InputError("the configuration file leaves database_dir empty", file=config_file)
-    return store_file(place)
+    calibs = parser["calibs"]
+    if "databases" in calibs:
+        return _from_databases(calibs["databases"], path)
+    if "database_dir" in calibs:
+        place = _unquoted(calibs["database_dir"].strip())
+        if not place:
+            raise InputError("the configuration file leaves database_dir empty", file=path)
+        return store_file(place)
+    return store_file("~/.geminidr") if "standalone" in calibs else None
 
 
 def _from_databases(text: str, config_file: Path) -> str | None:

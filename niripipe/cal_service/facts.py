@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from os import PathLike
 from typing import Any
@@ -85,11 +85,8 @@ class CalibrationFacts:
 
     def to_json(self) -> str:
         """Return the facts as JSON text."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        values["tags"] = sorted(self.tags)
-        if self.ut_datetime is not None:
-            values["ut_datetime"] = self.ut_datetime.isoformat()
-        return json.dumps(values, sort_keys=True)
+        values = asdict(self) | {"tags": sorted(self.tags)}
+        return json.dumps(values, sort_keys=True, default=datetime.isoformat)
 
     @classmethod
     def from_json(cls, text: str) -> CalibrationFacts:

@@ -42,6 +42,7 @@ __all__ = [
     "calibration_type",
     "full_type",
     "rules_for",
+    "stored_type",
 ]
 
 Comparison = Literal[
@@ -205,6 +206,22 @@ def calibration_type(tags: frozenset[str] | set[str]) -> str | None:
 def full_type(caltype: str) -> str:
     """Return the full name of a type of calibration: `bpm` is short for `processed_bpm`."""
     return "processed_bpm" if caltype == "bpm" else caltype
+
+
+def stored_type(caltype: str, item: str = "caltype") -> str:
+    """Return the full name of a type of calibration that a store can hold.
+
+    Raises
+    ------
+    ParameterError
+        The type is another; `item` is what the user named it with.
+    """
+    full = full_type(caltype)
+    if full not in PROCESSED_TYPES:
+        raise ParameterError(
+            "unknown type of calibration", item=item, found=caltype, expected=", ".join(PROCESSED_TYPES)
+        )
+    return full
 
 
 def rules_for(caltype: str) -> AssociationRules:

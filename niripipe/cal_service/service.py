@@ -23,7 +23,7 @@ from niripipe.cal_service.records import (
     read_folder,
     read_record,
 )
-from niripipe.cal_service.rules import PROCESSED_TYPES, Assessment, assess, full_type, rules_for
+from niripipe.cal_service.rules import Assessment, assess, rules_for, stored_type
 from niripipe.errors import InputError, ParameterError, StorageError
 from niripipe.logutils import get_logger
 
@@ -299,7 +299,7 @@ class CalibrationService:
         StorageError
             The store cannot be read.
         """
-        caltype = _checked_type(caltype)
+        caltype = stored_type(caltype)
         if howmany < 1:
             raise ParameterError("at least one calibration must be asked for", item="howmany", found=howmany)
         store = self._store()
@@ -370,7 +370,7 @@ class CalibrationService:
         Explanation
             A table that prints, renders in a notebook, and holds plain rows.
         """
-        caltype = _checked_type(caltype)
+        caltype = stored_type(caltype)
         store, facts = self._store(), as_facts(frame)
         records = store.records()
         ranked = _ranked(facts, [r for r in records if r.caltype == caltype], caltype, procmode)
@@ -458,19 +458,6 @@ def _candidates(ranked: Iterable[tuple[CalibrationRecord, Assessment]]) -> list[
         Candidate(record.name, record.path, assessment, record.file_state()) for record, assessment in ranked
     ]
     return sorted(candidates, key=lambda candidate: (not candidate.usable, len(candidate.faults)))
-
-
-def _checked_type(caltype: str) -> str:
-    """Return the full name of a type of calibration that a store can hold."""
-    full = full_type(caltype)
-    if full not in PROCESSED_TYPES:
-        raise ParameterError(
-            "unknown type of calibration",
-            item="caltype",
-            found=caltype,
-            expected=", ".join(PROCESSED_TYPES),
-        )
-    return full
 
 
 def _listed(frames: Frame | Sequence[Frame]) -> list[Frame]:

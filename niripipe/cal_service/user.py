@@ -12,12 +12,11 @@ from niripipe.astrodata import AstroData
 from niripipe.cal_service.facts import CalibrationFacts, as_facts
 from niripipe.cal_service.records import absolute
 from niripipe.cal_service.rules import (
-    PROCESSED_TYPES,
     Verdict,
     assess,
     calibration_type,
-    full_type,
     rules_for,
+    stored_type,
 )
 from niripipe.errors import CalibrationError, InputError, ParameterError
 
@@ -53,7 +52,7 @@ def user_calibrations(
     """
     result: dict[str, Path | AstroData] = {}
     for key, source in _pairs(value):
-        caltype = _full_name(key)
+        caltype = stored_type(key, "ucals")
         if caltype in result:
             raise ParameterError("a calibration is named twice", item="ucals", found=caltype)
         result[caltype] = _checked(caltype, source)
@@ -145,15 +144,6 @@ def _pairs(value: Any) -> list[tuple[Any, Any]]:
         key, path = text.split(":", 1)
         pairs.append((key.strip(), path.strip()))
     return pairs
-
-
-def _full_name(key: Any) -> str:
-    caltype = full_type(key)
-    if caltype not in PROCESSED_TYPES:
-        raise ParameterError(
-            "unknown type of calibration", item="ucals", found=key, expected=", ".join(PROCESSED_TYPES)
-        )
-    return str(caltype)
 
 
 def _checked(caltype: str, source: Any) -> Path | AstroData:
