@@ -110,31 +110,31 @@ def _read(path: Path, settings: NightSettings) -> NightFrame | str:
         facts = facts_of(frame)
         kind = _kind(frame, facts, settings)
         return NightFrame(str(path), kind, facts, frame.observation_id(), frame.filter_name(pretty=True))
-    except _OfNoUse as reason:
+    except _NotUsable as reason:
         return str(reason)
     except NiripipeError as error:
         return f"cannot be read: {error.problem}"
 
 
-class _OfNoUse(Exception):
+class _NotUsable(Exception):
     """Why a frame is left out."""
 
 
 def _kind(frame: AstroData, facts: CalibrationFacts, settings: NightSettings) -> FrameKind:
     tags = facts.tags
     if "NIRI" not in tags:
-        raise _OfNoUse(f"not a NIRI frame (INSTRUME is {frame.phu.get('INSTRUME', 'missing')})")
+        raise _NotUsable(f"not a NIRI frame (INSTRUME is {frame.phu.get('INSTRUME', 'missing')})")
     if "RAW" not in tags:
-        raise _OfNoUse("not raw: it has been processed already")
+        raise _NotUsable("not raw: it has been processed already")
     if "SPECT" in tags:
-        raise _OfNoUse(f"a spectrum ({facts.disperser}); images are reduced")
+        raise _NotUsable(f"a spectrum ({facts.disperser}); images are reduced")
     if len(frame) != 1:
-        raise _OfNoUse(f"has {len(frame)} image extensions instead of one")
+        raise _NotUsable(f"has {len(frame)} image extensions instead of one")
     if facts.ut_datetime is None:
-        raise _OfNoUse("its header has no time, so that nothing can be associated with it")
+        raise _NotUsable("its header has no time, so that nothing can be associated with it")
     kind = _calibration_kind(facts) if "CAL" in tags else _sky_kind(facts)
     if facts.qa_state == "Fail" and not (settings.use_failed and kind in ("standard", "science")):
-        raise _OfNoUse("failed the observatory's quality assessment")
+        raise _NotUsable("failed the observatory's quality assessment")
     return kind
 
 
@@ -143,14 +143,14 @@ def _calibration_kind(facts: CalibrationFacts) -> FrameKind:
     if "DARK" in tags:
         return _consistent("dark", facts, "dark")
     if "TWILIGHT" in tags:
-        raise _OfNoUse("a twilight flat; flats are made of lamp flats")
+        raise _NotUsable("a twilight flat; flats are made of lamp flats")
     if "FLAT" in tags and "LAMPON" in tags:
         return _consistent("lamp_on", facts, "flat")
     if "FLAT" in tags and "LAMPOFF" in tags:
         return _consistent("lamp_off", facts, "lampoff_flat")
     if "FLAT" in tags:
-        raise _OfNoUse(f"a flat whose lamp is unknown (GCALLAMP and shutter say {facts.gcal_lamp})")
-    raise _OfNoUse(f"a calibration of a kind that is not reduced ({', '.join(sorted(tags))})")
+        raise _NotUsable(f"a flat whose lamp is unknown (GCALLAMP and shutter say {facts.gcal_lamp})")
+    raise _NotUsable(f"a calibration of a kind that is not reduced ({', '.join(sorted(tags))})")
 
 
 def _consistent(kind: FrameKind, facts: CalibrationFacts, caltype: str) -> FrameKind:
@@ -158,19 +158,19 @@ def _consistent(kind: FrameKind, facts: CalibrationFacts, caltype: str) -> Frame
     faults = [v for v in assess(facts, facts, caltype).failed if v.rule.descriptor != "qa_state"]
     if faults:
         unknown = ", ".join(verdict.rule.descriptor for verdict in faults)
-        raise _OfNoUse(f"its header does not tell {unknown}, and unknown matches nothing")
+        raise _NotUsable(f"its header does not tell {unknown}, and unknown matches nothing")
     return kind
 
 
 def _sky_kind(facts: CalibrationFacts) -> FrameKind:
     kind = facts.observation_class
     if "ACQUISITION" in facts.tags or kind in _ACQUISITION_CLASSES:
-        raise _OfNoUse("an acquisition")
+        raise _NotUsable("an acquisition")
     if "IMAGE" not in facts.tags or facts.filter_name in (None, "blank"):
-        raise _OfNoUse(f"not an image of the sky (filter {facts.filter_name})")
+        raise _NotUsable(f"not an image of the sky (filter {facts.filter_name})")
     if kind in _STANDARD_CLASSES:
         return "standard"
     if kind in ("science", None):
         # Headers before 2006 lack the class; what is not a calibration then is science.
         return "science"
-    raise _OfNoUse(f"of class {kind}, which is neither science nor a standard")
+    raise _NotUsable(f"of class {kind}, which is neither science nor a standard")

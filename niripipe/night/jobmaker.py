@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from niripipe.cal_service import (
     CalibrationFacts,
@@ -32,9 +31,26 @@ from niripipe.night.settings import NightSettings
 from niripipe.night.skies import offset_skies
 from niripipe.reduction import Mode
 
-__all__ = ["JobMaker", "Shelf"]
+__all__ = ["AvailableCalibrations", "JobMaker"]
 
 _TYPES = ("processed_bpm", "processed_dark", "processed_flat")
+
+
+class Choice(NamedTuple):
+    """The calibration chosen for a set of frames.
+
+    Attributes
+    ----------
+    calibration : PlannedCalibration or None
+    explanation : Explanation
+        All candidates against all rules, for the first frame of the set.
+    warnings : sequence of str
+        Age, or frames of the set that the calibration does not fit.
+    """
+
+    calibration: PlannedCalibration | None
+    explanation: Explanation
+    warnings: Sequence[str] = ()
 
 
 class JobMaker:
@@ -42,8 +58,8 @@ class JobMaker:
 
     Parameters
     ----------
-    shelf : Shelf
-        The calibrations that can be had.
+    available : AvailableCalibrations
+        The calibrations to choose from.
     settings : NightSettings
     mode : str
         Mode of the reductions.
@@ -60,7 +76,7 @@ class JobMaker:
 
     def __init__(
         self,
-        shelf: Shelf,
+        available: AvailableCalibrations,
         settings: NightSettings,
         mode: Mode,
         parameters: Mapping[str, Mapping[str, Any]],
@@ -68,7 +84,7 @@ class JobMaker:
     ) -> None:
         self.left_out: list[LeftOut] = []
         self.explanations: dict[tuple[str, str], Explanation] = {}
-        self._shelf = shelf
+        self._available = available
         self._settings = settings
         self._mode = mode
         self._parameters = parameters
@@ -78,7 +94,7 @@ class JobMaker:
         """Return the job of a draft, or None if it cannot be done."""
         choices: dict[str, Choice] = {}
         for caltype in _caltypes(draft):
-            choice = self._shelf.choose(draft.frames, caltype, required=caltype != "processed_bpm")
+            choice = self._available.choose(draft.frames, caltype, required=caltype != "processed_bpm")
             choices[caltype] = choice
             self.explanations[draft.name, caltype] = choice.explanation
             draft.warnings += choice.warnings
@@ -180,26 +196,8 @@ def _no_mask(choice: Choice) -> str:
     return f"no bad pixel mask is applied: {_why_none(choice)}"
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """The calibration chosen for a set of frames.
-
-    Attributes
-    ----------
-    calibration : PlannedCalibration or None
-    explanation : Explanation
-        All candidates against all rules, for the first frame of the set.
-    warnings : tuple of str
-        Age, or frames of the set that the calibration does not fit.
-    """
-
-    calibration: PlannedCalibration | None
-    explanation: Explanation
-    warnings: tuple[str, ...] = ()
-
-
-class Shelf:
-    """The calibrations that can be had: those that the night will make, and those in a store.
+class AvailableCalibrations:
+    """The calibrations that the night will make, and those in a store.
 
     Parameters
     ----------
@@ -231,7 +229,7 @@ class Shelf:
             reason=_reason(best, sum(candidate.usable for candidate in explanation.candidates)),
             required=required,
         )
-        return Choice(planned, explanation, tuple(self._doubts(frames, best, caltype)))
+        return Choice(planned, explanation, self._warnings(frames, best, caltype))
 
     def _explain(self, facts: CalibrationFacts, caltype: str) -> tuple[Explanation, dict[str, str]]:
         """Return all candidates, best first, and which reduction makes those that do not exist yet."""
@@ -256,7 +254,7 @@ class Shelf:
         )
         return Explanation(facts, caltype, ranked, store=where, others=others), makers
 
-    def _doubts(self, frames: FrameSet, best: Candidate, caltype: str) -> list[str]:
+    def _warnings(self, frames: FrameSet, best: Candidate, caltype: str) -> list[str]:
         warnings = []
         stale, days = rules_for(caltype).stale_after, best.assessment.days
         if stale is not None and days is not None and abs(days) > stale:

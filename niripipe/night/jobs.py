@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal
 
 from niripipe.cal_service import CalibrationFacts
-from niripipe.errors import InputError
 from niripipe.night.frames import root_name
 from niripipe.night.sets import FrameSet, exposure_text, section_text
-from niripipe.primitives.params import nearest
 from niripipe.reduction import Mode
 
 __all__ = [
@@ -24,7 +22,6 @@ __all__ = [
     "PlannedCalibration",
     "chosen_parameters",
     "name_all",
-    "named",
     "product_facts",
     "product_name",
     "set_by_user",
@@ -159,37 +156,6 @@ class Draft:
         return product_name(self.frames.first.path, self.kind, mode)
 
 
-class _Named(Protocol):
-    @property
-    def name(self) -> str: ...
-    @property
-    def kind(self) -> Kind: ...
-
-
-N = TypeVar("N", bound=_Named)
-
-
-def named(entries: Sequence[N], name: str, unknown: str) -> N:
-    """Return the entry of a name, or the only one of a kind.
-
-    Raises
-    ------
-    InputError
-        There is none of that name (`unknown` says so), or several of that kind.
-    """
-    found = [e for e in entries if e.name == name] or [e for e in entries if e.kind == name]
-    if len(found) == 1:
-        return found[0]
-    names = [entry.name for entry in found or entries]
-    raise InputError(
-        "There are several reductions of this kind" if found else unknown,
-        item="name",
-        found=name,
-        expected=", ".join(names) or "nothing: the plan is empty",
-        remedy=None if found else nearest(name, names),
-    )
-
-
 def chosen_parameters(parameters: Mapping[str, Mapping[str, Any]], job: Job | Draft) -> dict[str, Any]:
     """Return the user's parameters of a reduction: those of its kind, and over them those of its name."""
     return {**parameters.get(job.kind, {}), **parameters.get(job.name, {})}
@@ -216,7 +182,7 @@ def product_facts(draft: Draft, mode: Mode) -> CalibrationFacts:
 
 
 def name_all(drafts: Sequence[Draft]) -> None:
-    """Give every draft a name of its own: as short as it can be among the others."""
+    """Give every draft a different name, as short as it can be among the others."""
     parts = [[_base_name(draft)] for draft in drafts]
     for qualifier in zip(*map(_qualifiers, drafts), strict=True):
         for clash in _clashes(parts):
@@ -249,7 +215,7 @@ def _base_name(draft: Draft) -> str:
 
 
 def _qualifiers(draft: Draft) -> tuple[str, ...]:
-    """Return what may tell reductions apart, the most telling first."""
+    """Return what may distinguish reductions, the most distinctive first."""
     frame = draft.frames.first
     facts = frame.facts
     observation = "" if draft.kind in CALTYPES else f"observation {frame.observation_id}"

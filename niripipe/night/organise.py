@@ -11,7 +11,7 @@ from niripipe.cal_service import CalibrationService
 from niripipe.errors import InputError
 from niripipe.inspection import frame_files
 from niripipe.night.frames import read_frames
-from niripipe.night.jobmaker import JobMaker, Shelf
+from niripipe.night.jobmaker import AvailableCalibrations, JobMaker
 from niripipe.night.jobs import CALTYPES, name_all
 from niripipe.night.plan import NightPlan
 from niripipe.night.settings import NightSettings
@@ -92,8 +92,10 @@ def organise(
     sorter = Sorter(frames, settings, mode)
     drafts = sorter.drafts()
     name_all(drafts)
-    shelf = Shelf([draft for draft in drafts if draft.kind in CALTYPES], calibrations, mode)
-    maker = JobMaker(shelf, settings, mode, parameters or {}, recipes or {})
+    available = AvailableCalibrations(
+        [draft for draft in drafts if draft.kind in CALTYPES], calibrations, mode
+    )
+    maker = JobMaker(available, settings, mode, parameters or {}, recipes or {})
     jobs = [job for draft in drafts if (job := maker.job(draft)) is not None]
     used = {path for job in jobs for path in job.files}
     unused = {item.path: item for item in (*maker.left_out, *sorter.left_out, *left_out)}

@@ -22,17 +22,16 @@ from niripipe.night.jobs import (
     Job,
     PlannedCalibration,
     chosen_parameters,
-    named,
     product_name,
     set_by_user,
 )
+from niripipe.night.result import NightResult, named
 from niripipe.night.settings import NightSettings
 from niripipe.primitives.params import nearest
 from niripipe.reduction import Mode, Plan
 
 if TYPE_CHECKING:
     from niripipe.night.cluster import ClusterClient
-    from niripipe.night.result import NightResult
     from niripipe.reduction import Progress
 
 __all__ = ["NightPlan"]

@@ -6,14 +6,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from typing import TypeVar
 
 from niripipe.cal_service import CalibrationService
-from niripipe.errors import NiripipeError
+from niripipe.errors import InputError, NiripipeError
 from niripipe.inspection import Table
-from niripipe.night.jobs import Kind, named
+from niripipe.night.jobs import Job, Kind
+from niripipe.primitives.params import nearest
 from niripipe.reduction import RunReport
 
-__all__ = ["JobResult", "JobStatus", "NightResult"]
+__all__ = ["JobResult", "JobStatus", "NightResult", "named"]
 
 
 class JobStatus(StrEnum):
@@ -57,6 +59,30 @@ class JobResult:
     error: Exception | None = None
     seconds: float = 0.0
     notes: tuple[str, ...] = ()
+
+
+N = TypeVar("N", Job, JobResult)
+
+
+def named(entries: Sequence[N], name: str, unknown: str) -> N:
+    """Return the entry of a name, or the only one of a kind.
+
+    Raises
+    ------
+    InputError
+        There is none of that name (`unknown` says so), or several of that kind.
+    """
+    found = [e for e in entries if e.name == name] or [e for e in entries if e.kind == name]
+    if len(found) == 1:
+        return found[0]
+    names = [entry.name for entry in found or entries]
+    raise InputError(
+        "There are several reductions of this kind" if found else unknown,
+        item="name",
+        found=name,
+        expected=", ".join(names) or "nothing: the plan is empty",
+        remedy=None if found else nearest(name, names),
+    )
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -199,7 +199,7 @@ def do_job(
     )
     with contextlib.ExitStack() as stack:
         if terms.notes is not None and stack.enter_context(attempt(Path(terms.notes), number)):
-            _make_way(job, terms)
+            _remove_earlier_product(job, terms)
         # A task may be sent to another process and has no progress there.
         done = run_task(task) if progress is None else run_task(task, progress)
     if done.error is not None:
@@ -261,7 +261,7 @@ def _has_product(result: JobResult) -> bool:
     return result.status is JobStatus.DONE and bool(result.outputs)
 
 
-def _make_way(job: Job, terms: Terms) -> None:
+def _remove_earlier_product(job: Job, terms: Terms) -> None:
     """Remove the product of an earlier attempt of this run, which would be taken for a file to be kept."""
     if not terms.overwrite and job.product not in terms.kept:
         (Path(terms.output_dir) / job.product).unlink(missing_ok=True)

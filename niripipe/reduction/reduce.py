@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,11 +35,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Reduce"]
 
-Value = float | str | PathLike[str] | AstroData | Sequence[str | float] | None
-"""The value of a parameter; switches are bool, which is a kind of number."""
-
-Named = Mapping[str, Value | Mapping[str, Value]]
-Parameters = Named | Iterable[tuple[str, Value | Mapping[str, Value]]]
+# Values are checked by the models of the primitives; a narrower type would refuse mixed dicts of users.
+Parameters = Mapping[str, object] | Iterable[tuple[str, object]]
 Calibrations = Mapping[str, str | PathLike[str] | AstroData]
 
 log = get_logger(__name__)
@@ -125,7 +122,7 @@ class Reduce:
         files: Iterable[Source] | Source = (),
         *,
         recipe: str | Callable[[Any], None] = DEFAULT_RECIPE,
-        parameters: Named | None = None,
+        parameters: Mapping[str, object] | None = None,
         calibrations: CalibrationService | Calibrations | None = None,
         output_dir: str | PathLike[str] | None = None,
         mode: Mode = "sq",

@@ -143,7 +143,9 @@ def night(
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise ParameterError("A seed is a whole number", item="seed", found=seed, expected=">= 0")
     if threads < 1:
-        raise ParameterError("Somebody has to do the work", item="threads", found=threads, expected=">= 1")
+        raise ParameterError(
+            "The number of threads is a positive whole number", item="threads", found=threads, expected=">= 1"
+        )
     exposures = plan_exposures(plan)
     folder = _prepare(Path(folder), exposures, overwrite=overwrite)
     ingredients = _Ingredients.draw(plan, exposures, seed)

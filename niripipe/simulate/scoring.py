@@ -35,7 +35,7 @@ _APERTURE, _RING = 11.0, (16.0, 22.0)
 _HALF = 23
 #: Points a pixel edge at which apertures and growth curves are integrated.
 _FINE = 5
-#: Charge (e-) from which a cosmic ray counts, and how far above the noise what is left of it must stand.
+#: Charge (e-) from which a cosmic ray counts, and how far above the noise its remains must stand.
 _CR_CHARGE, _CR_SIGMA = 1500.0, 5.0
 #: Cosmic rays nearer than this to a star are not counted, pixels.
 _CR_AWAY = 12.0
