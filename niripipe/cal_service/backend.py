@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from niripipe.cal_service.tables import Layout
@@ -86,22 +86,18 @@ class Connection:
         return statement.replace("?", self.dialect.value)
 
 
-class Backend(Protocol):
+class Backend(ABC):
     """One kind of database."""
 
-    @property
-    def path(self) -> Path | None:
-        """The file of the store; None for a server."""
-
-    @property
-    def dialect(self) -> Dialect:
-        """How its statements are written."""
+    dialect: ClassVar[Dialect]
+    """How its statements are written."""
 
     def exists(self) -> bool:
         """Return whether there is something to connect to; a server is found out about by connecting."""
+        return True
 
-    def prepare(self) -> None:
-        """Make the place for a new store.
+    def prepare(self) -> None:  # noqa: B027
+        """Make the folder for a new store; databases on a server are made by whoever runs it.
 
         Raises
         ------
@@ -109,24 +105,30 @@ class Backend(Protocol):
             It cannot be made.
         """
 
+    @abstractmethod
     def connect(self, *, write: bool) -> Any:
         """Return a new connection of the driver: as a context manager it ends the transaction."""
 
+    @abstractmethod
     def begin(self, connection: Connection, *, write: bool) -> None:
         """Begin a transaction; a writer then has the store for itself, but for readers."""
 
+    @abstractmethod
     def layout(self, connection: Connection) -> Layout:
         """Return the tables that are there and may matter to a store."""
 
+    @abstractmethod
     def owner(self, connection: Connection, layout: Layout, version: str | None) -> Owner:
         """Return whose they are; `version` is what a table about the store says, if there is one."""
 
-    def mark(self, connection: Connection) -> None:
-        """Note that the tables, just created, are ours."""
+    def mark(self, connection: Connection) -> None:  # noqa: B027
+        """Note that the tables, just created, are ours; on a server the table about the store says so."""
 
+    @abstractmethod
     def trouble(self, error: Exception) -> Trouble | None:
         """Return what an error of the database means; None if it is another error."""
 
+    @abstractmethod
     def foreign(self) -> Trouble:
         """Return what to say when another program's tables are in the way."""
 
@@ -138,3 +140,4 @@ class Backend(Protocol):
         StorageError
             It cannot be deleted.
         """
+        return False

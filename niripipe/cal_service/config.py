@@ -2,7 +2,7 @@
 
 Looked at in this order, and the first that answers is used:
 
-1. the place given to ``config(db_dir=...)``;
+1. the location given to ``config(db_dir=...)``;
 2. the configuration file given to ``config(config_file=...)``;
 3. ``~/.geminidr/rsys.cfg``, the file named by the environment variable ``DRAGONSRC``, and
    ``~/.dragons/dragonsrc``, the usual places of DRAGONS, where they exist and name a local store;
@@ -96,8 +96,8 @@ def find_store(
     return StoreLocation(store_file(Path.cwd()), "default, the current folder")
 
 
-def store_file(place: str | PathLike[str]) -> str:
-    """Return the absolute path of the store, or its URL, for a place named by the user.
+def store_file(location: str | PathLike[str]) -> str:
+    """Return the absolute path of the store, or its URL, for a location named by the user.
 
     A text with ``://`` is the URL of a PostgreSQL database, as explained at
     `niripipe.cal_service.urls.checked_url`, or of a file, ``sqlite:///``. An existing folder holds
@@ -109,11 +109,11 @@ def store_file(place: str | PathLike[str]) -> str:
     InputError
         The URL cannot be used.
     """
-    if isinstance(place, str) and is_url(place):
-        if not place.startswith("sqlite:///"):
-            return checked_url(place)
-        place = place.removeprefix("sqlite:///")
-    path = absolute(place)
+    if isinstance(location, str) and is_url(location):
+        if not location.startswith("sqlite:///"):
+            return checked_url(location)
+        location = location.removeprefix("sqlite:///")
+    path = absolute(location)
     is_file = path.is_file() or (not path.is_dir() and path.suffix.lower() in _DATABASE_SUFFIXES)
     return str(path if is_file else path / STORE_NAME)
 
@@ -144,25 +144,20 @@ def _read(path: Path) -> str | None:
         ) from err
     if not parser.has_section("calibs"):
         return None
-    if parser.has_option("calibs", "databases"):
-        return _from_databases(parser.get("calibs", "databases"), path)
-    if parser.has_option("calibs", "database_dir"):
-        return _from_directory(parser.get("calibs", "database_dir"), path)
-    if parser.has_option("calibs", "standalone"):
-        return store_file("~/.geminidr")
-    return None
-
-
-def _from_directory(value: str, config_file: Path) -> str | None:
-    place = _unquoted(value.strip())
-    if not place:
-        raise InputError("the configuration file leaves database_dir empty", file=config_file)
-    return store_file(place)
+    calibs = parser["calibs"]
+    if "databases" in calibs:
+        return _from_databases(calibs["databases"], path)
+    if "database_dir" in calibs:
+        location = _unquoted(calibs["database_dir"].strip())
+        if not location:
+            raise InputError("the configuration file leaves database_dir empty", file=path)
+        return store_file(location)
+    return store_file("~/.geminidr") if "standalone" in calibs else None
 
 
 def _from_databases(text: str, config_file: Path) -> str | None:
-    places = [_database_line(line, config_file) for line in text.splitlines() if line.strip()]
-    local = [place for place in places if _is_local(place)]
+    listed = [_database_line(line, config_file) for line in text.splitlines() if line.strip()]
+    local = [location for location in listed if _is_local(location)]
     if len(local) > 1:
         raise InputError(
             "the configuration file names several local calibration stores",
@@ -189,15 +184,15 @@ def _database_line(line: str, config_file: Path) -> str:
     return _unquoted(name)
 
 
-def _is_local(place: str) -> bool:
-    if "//" in place:
-        return place.startswith(("postgres", "sqlite"))
+def _is_local(location: str) -> bool:
+    if "//" in location:
+        return location.startswith(("postgres", "sqlite"))
     return (
-        "/" in place
-        or os.sep in place
-        or place.startswith("~")
-        or place.lower().endswith(_DATABASE_SUFFIXES)
-        or Path(place).exists()
+        "/" in location
+        or os.sep in location
+        or location.startswith("~")
+        or location.lower().endswith(_DATABASE_SUFFIXES)
+        or Path(location).exists()
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
@@ -51,12 +51,13 @@ class Candidate:
         return tuple(faults)
 
 
+@dataclass(frozen=True, repr=False, eq=False)
 class Explanation:
     """All candidates for one frame against all rules.
 
     ``str()`` gives a text table, a notebook shows an HTML table, and `rows` holds the same as plain data.
 
-    Parameters
+    Attributes
     ----------
     frame : CalibrationFacts
         The frame that needs a calibration.
@@ -68,27 +69,13 @@ class Explanation:
         Where was looked.
     others : mapping of str to int
         How many calibrations of other types are there.
-
-    Attributes
-    ----------
-    frame, caltype, candidates, store, others
-        As given.
     """
 
-    def __init__(
-        self,
-        frame: CalibrationFacts,
-        caltype: str,
-        candidates: Sequence[Candidate],
-        *,
-        store: str = "",
-        others: Mapping[str, int] | None = None,
-    ) -> None:
-        self.frame = frame
-        self.caltype = caltype
-        self.candidates = tuple(candidates)
-        self.store = store
-        self.others = dict(others or {})
+    frame: CalibrationFacts
+    caltype: str
+    candidates: Sequence[Candidate]
+    store: str = field(default="", kw_only=True)
+    others: Mapping[str, int] = field(default_factory=dict, kw_only=True)
 
     @property
     def chosen(self) -> str | None:
@@ -199,53 +186,40 @@ class Explanation:
             "failed": list(candidate.faults),
             "rules": {
                 verdict.rule.descriptor: {
-                    "wanted": verdict.wanted,
-                    "found": verdict.found,
-                    "passed": verdict.passed,
-                    "note": verdict.note,
+                    name: getattr(verdict, name) for name in ("wanted", "found", "passed", "note")
                 }
                 for verdict in candidate.assessment.verdicts
             },
         }
 
 
-@dataclass(frozen=True, slots=True)
-class _Cell:
-    text: str
-    passed: bool = True
-
-    def __str__(self) -> str:
-        return f"{'ok' if self.passed else 'NO'}  {self.text}"
-
-
-@dataclass(frozen=True, slots=True)
-class _Line:
-    rule: str
-    wanted: str
-    cells: tuple[_Cell, ...]
-    judged: bool = True
+_Line = tuple[str, str, list[tuple[str, bool | None]]]
+"""A rule, what is wanted, and for each candidate what was found and whether it fits (None: a remark)."""
 
 
 def _lines(candidates: Sequence[Candidate], chosen: str | None) -> list[_Line]:
     """Return the table with rules as rows and candidates as columns."""
-    lines = []
-    for verdicts in zip(*(candidate.assessment.verdicts for candidate in candidates), strict=True):
-        cells = tuple(_Cell(verdict.found, verdict.passed) for verdict in verdicts)
-        lines.append(_Line(verdicts[0].rule.descriptor, verdicts[0].wanted, cells))
-    states = tuple(_Cell(c.file_state, c.file_state == "present") for c in candidates)
-    lines.append(_Line("file", "present", states))
-    ages = tuple(_Cell(_age(c.assessment.days)) for c in candidates)
-    lines.append(_Line("age", "", ages, judged=False))
-    results = tuple(_Cell(_result(c, chosen)) for c in candidates)
-    lines.append(_Line("result", "", results, judged=False))
-    return lines
+    lines: list[_Line] = [
+        (
+            verdicts[0].rule.descriptor,
+            verdicts[0].wanted,
+            [(verdict.found, verdict.passed) for verdict in verdicts],
+        )
+        for verdicts in zip(*(candidate.assessment.verdicts for candidate in candidates), strict=True)
+    ]
+    return [
+        *lines,
+        ("file", "present", [(c.file_state, c.file_state == "present") for c in candidates]),
+        ("age", "", [(_age(c.assessment.days), None) for c in candidates]),
+        ("result", "", [(_result(c, chosen), None) for c in candidates]),
+    ]
 
 
 def _text_block(candidates: Sequence[Candidate], chosen: str | None) -> str:
+    marks = {True: "ok  ", False: "NO  ", None: ""}
     table = [["rule", "wanted", *(candidate.name for candidate in candidates)]]
-    for line in _lines(candidates, chosen):
-        cells = [str(cell) if line.judged else cell.text for cell in line.cells]
-        table.append([line.rule, line.wanted, *cells])
+    for rule, wanted, cells in _lines(candidates, chosen):
+        table.append([rule, wanted, *(marks[passed] + text for text, passed in cells)])
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     return "\n".join(
         "  " + "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
@@ -254,12 +228,14 @@ def _text_block(candidates: Sequence[Candidate], chosen: str | None) -> str:
 
 
 def _html_row(line: _Line) -> str:
-    cells = ""
-    for cell in line.cells:
-        colour = "" if not line.judged else f' style="color:{"#1a7f37" if cell.passed else "#cf222e"}"'
-        mark = "" if not line.judged else ("✓ " if cell.passed else "✗ ")
-        cells += f"<td{colour}>{mark}{escape(cell.text)}</td>"
-    return f"<tr><th>{escape(line.rule)}</th><td>{escape(line.wanted)}</td>{cells}</tr>"
+    rule, wanted, cells = line
+    starts = {
+        True: '<td style="color:#1a7f37">✓ ',
+        False: '<td style="color:#cf222e">✗ ',
+        None: "<td>",
+    }
+    row = "".join(f"{starts[passed]}{escape(text)}</td>" for text, passed in cells)
+    return f"<tr><th>{escape(rule)}</th><td>{escape(wanted)}</td>{row}</tr>"
 
 
 def _result(candidate: Candidate, chosen: str | None) -> str:

@@ -5,42 +5,20 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from os import PathLike
+from typing import Any
 
+from niripipe import astrodata
+from niripipe.astrodata import AstroData
 from niripipe.errors import NiripipeError, StorageError
 
-if TYPE_CHECKING:
-    from niripipe.astrodata import AstroData
-
-__all__ = ["CalibrationFacts", "SectionLimits", "damaged_entry", "facts_of"]
+__all__ = ["CalibrationFacts", "Frame", "SectionLimits", "as_facts", "damaged_entry", "facts_of"]
 
 SectionLimits = tuple[int, int, int, int]
 
 _STATIC_MASK = re.compile(r"bpm_(\d{8})_", re.IGNORECASE)
-
-_DESCRIPTORS = (
-    "instrument",
-    "program_id",
-    "observation_class",
-    "object",
-    "data_label",
-    "ut_datetime",
-    "exposure_time",
-    "coadds",
-    "read_mode",
-    "well_depth_setting",
-    "filter_name",
-    "camera",
-    "focal_plane_mask",
-    "disperser",
-    "gcal_lamp",
-    "uses_lamp_flats",
-    "qa_state",
-    "data_section",
-    "detector_section",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,11 +85,8 @@ class CalibrationFacts:
 
     def to_json(self) -> str:
         """Return the facts as JSON text."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        values["tags"] = sorted(self.tags)
-        if self.ut_datetime is not None:
-            values["ut_datetime"] = self.ut_datetime.isoformat()
-        return json.dumps(values, sort_keys=True)
+        values = asdict(self) | {"tags": sorted(self.tags)}
+        return json.dumps(values, sort_keys=True, default=datetime.isoformat)
 
     @classmethod
     def from_json(cls, text: str) -> CalibrationFacts:
@@ -126,6 +101,14 @@ class CalibrationFacts:
             return cls(**_from_plain(json.loads(text)))
         except (TypeError, ValueError, KeyError) as err:
             raise damaged_entry(text) from err
+
+
+Frame = AstroData | CalibrationFacts | str | PathLike[str]
+"""What calibrations can be asked for: an open frame, its facts, or its path."""
+
+_OTHER_FACTS = {"filename", "tags", "detector_binning", "processing_mode"}
+_DESCRIPTORS = [field.name for field in fields(CalibrationFacts) if field.name not in _OTHER_FACTS]
+"""The facts that descriptors of the same name give."""
 
 
 def damaged_entry(found: object) -> StorageError:
@@ -172,6 +155,13 @@ def facts_of(ad: AstroData) -> CalibrationFacts:
         detector_binning=_descriptor(ad, "binning"),
         **values,
     )
+
+
+def as_facts(frame: Frame) -> CalibrationFacts:
+    """Return the facts of an open frame or of a file; facts are returned as they are."""
+    if isinstance(frame, CalibrationFacts):
+        return frame
+    return facts_of(frame if isinstance(frame, AstroData) else astrodata.open(frame))
 
 
 def _valid_from(filename: str | None) -> datetime | None:

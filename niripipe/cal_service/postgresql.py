@@ -12,11 +12,18 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from niripipe.cal_service import tables
-from niripipe.cal_service.backend import BUSY_SECONDS, STORE_MARK, Connection, Dialect, Owner, Trouble
+from niripipe.cal_service.backend import (
+    BUSY_SECONDS,
+    STORE_MARK,
+    Backend,
+    Connection,
+    Dialect,
+    Owner,
+    Trouble,
+)
 from niripipe.cal_service.tables import Layout
 from niripipe.cal_service.urls import connection_options
 
@@ -43,7 +50,7 @@ _OUR_TABLES = (
 
 
 @dataclass(frozen=True, slots=True)
-class PostgresServer:
+class PostgresServer(Backend):
     """The backend for a server; see `niripipe.cal_service.backend.Backend` for its methods.
 
     Parameters
@@ -53,14 +60,7 @@ class PostgresServer:
     """
 
     url: str
-    path: ClassVar[Path | None] = None
     dialect: ClassVar[Dialect] = Dialect("%s", "SERIAL NOT NULL PRIMARY KEY", "TIMESTAMP")
-
-    def exists(self) -> bool:  # noqa: D102
-        return True
-
-    def prepare(self) -> None:
-        """Do nothing: databases and schemas are made by whoever runs the server."""
 
     def connect(self, *, write: bool) -> psycopg.Connection[tuple[Any, ...]]:  # noqa: D102
         import psycopg
@@ -90,9 +90,6 @@ class PostgresServer:
             return "nobody"
         return "another" if version is None else "niripipe"
 
-    def mark(self, connection: Connection) -> None:
-        """Do nothing: the table about the store is the mark."""
-
     def trouble(self, error: Exception) -> Trouble | None:  # noqa: D102
         if isinstance(error, ImportError):
             return _NO_DRIVER
@@ -115,10 +112,6 @@ class PostgresServer:
             f"a table {names} in this database belongs to another program and is left alone",
             "Choose another database, or another schema with ?options=-csearch_path%3Dname in the URL",
         )
-
-    def discard_damaged(self) -> bool:
-        """Do nothing: repairing a database is for whoever runs the server."""
-        return False
 
 
 _OTHER = Trouble("the calibration store cannot be used", "Check the location given to config()")

@@ -13,11 +13,26 @@ from pathlib import Path
 from typing import Literal, NamedTuple, overload
 
 from niripipe import astrodata
+from niripipe.astrodata import AstroData
 from niripipe.cal_service.facts import CalibrationFacts, facts_of
 from niripipe.cal_service.rules import calibration_type
-from niripipe.errors import CalibrationError, InputError, StorageError
+from niripipe.errors import CalibrationError, InputError, NiripipeError, StorageError
+from niripipe.logutils import get_logger
 
-__all__ = ["CalibrationRecord", "FileData", "FileList", "FileState", "read_record"]
+__all__ = [
+    "CalReturn",
+    "CalibrationRecord",
+    "FileData",
+    "FileList",
+    "FileState",
+    "absolute",
+    "read_folder",
+    "read_record",
+]
+
+log = get_logger(__name__)
+
+_FITS_SUFFIXES = (".fits", ".fits.gz", ".fits.bz2", ".fits.fz")
 
 FileState = Literal["present", "missing", "changed"]
 
@@ -74,6 +89,51 @@ class CalibrationRecord:
         except OSError:
             return "missing"
         return "present" if same else "changed"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CalReturn:
+    """The calibrations found, one entry a frame.
+
+    Its length is the number of frames, an index gives a pair of file and origin, and iterating gives the
+    list of files and then the list of origins.
+
+    Attributes
+    ----------
+    files : list of str or None
+        Absolute path of the best calibration of each frame, None where there is none.
+    origins : list of str or None
+        Where each was found.
+    matches : list of list of CalibrationRecord
+        For each frame the best calibrations, best first, as many as were asked for.
+    reasons : list of str or None
+        For each frame why nothing was found, as one sentence for the history of a product; None where
+        something was.
+    """
+
+    files: list[str | None]
+    origins: list[str | None]
+    matches: list[list[CalibrationRecord]]
+    reasons: list[str | None] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        # Whoever finds calibrations in another way need not say why there is none.
+        if len(self.reasons) != len(self.files):
+            reasons = [None if file else "no calibration was found" for file in self.files]
+            object.__setattr__(self, "reasons", reasons)
+
+    def items(self) -> Iterator[tuple[str | None, str | None]]:
+        """Iterate over pairs of file and origin."""
+        return iter(zip(self.files, self.origins, strict=True))
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> tuple[str | None, str | None]:
+        return self.files[index], self.origins[index]
+
+    def __iter__(self) -> Iterator[list[str | None]]:
+        return iter((self.files, self.origins))
 
 
 class FileData(NamedTuple):
@@ -140,23 +200,32 @@ class FileList(Sequence[FileData]):
         )
 
 
-def read_record(path: str | PathLike[str]) -> CalibrationRecord:
+def read_record(path: str | PathLike[str] | AstroData) -> CalibrationRecord:
     """Look at a file and return what is to be registered.
 
     Parameters
     ----------
-    path : path-like
-        A processed dark, flat or bad pixel mask.
+    path : path-like or AstroData
+        A processed dark, flat or bad pixel mask; an AstroData stands for the file that it was read from or
+        written to.
 
     Raises
     ------
     InputError
-        There is no such file.
+        There is no such file, or a frame exists in memory only.
     DataError
         The file cannot be opened.
     CalibrationError
         It is not a processed dark, flat or bad pixel mask; the message names the tags found.
     """
+    if isinstance(path, AstroData):
+        if path.path is None:
+            raise InputError(
+                "a calibration in memory cannot be registered",
+                file=path.filename,
+                remedy="Write it to a file first",
+            )
+        path = path.path
     file = absolute(path)
     if not file.is_file():
         raise InputError(
@@ -181,6 +250,30 @@ def read_record(path: str | PathLike[str]) -> CalibrationRecord:
         )
     now = datetime.now(UTC).replace(tzinfo=None)
     return CalibrationRecord(str(file), caltype, checksum, stat.st_size, stat.st_mtime_ns, now, facts)
+
+
+def read_folder(folder: str | PathLike[str], walk: bool) -> Iterator[CalibrationRecord]:
+    """Yield the processed calibrations in a folder, and with `walk` in those inside it.
+
+    A FITS file that cannot be opened is named in a warning.
+
+    Raises
+    ------
+    InputError
+        There is no such folder.
+    """
+    path = absolute(folder)
+    if not path.is_dir():
+        raise InputError("there is no such folder", file=path)
+    for file in sorted(path.rglob("*") if walk else path.iterdir()):
+        if not file.name.lower().endswith(_FITS_SUFFIXES) or not file.is_file():
+            continue
+        try:
+            yield read_record(file)
+        except CalibrationError:
+            log.fullinfo("%s is not a processed calibration and is passed over", file)
+        except NiripipeError as err:
+            log.warning("%s", err)
 
 
 def absolute(path: str | PathLike[str]) -> Path:

@@ -1,8 +1,8 @@
-"""Which calibrations belong to a frame: the association rules of the archive for NIRI, as data.
+"""Which calibrations belong to a frame: the association rules of the archive for NIRI.
 
-Each type of calibration has a list of `Rule`. A calibration is accepted when all are met; accepted ones are
-ranked nearest in time first, then by quality of the processing, then latest registered. The rules are those
-of the Gemini Observatory Archive, with these differences, each on purpose:
+Each type of calibration has a list of `Rule` in ``rules.toml``. A calibration is accepted when all are met;
+accepted ones are ranked nearest in time first, then by quality of the processing, then latest registered. The
+rules are those of the Gemini Observatory Archive, with these differences, each on purpose:
 
 * Limits belong to the interval: a dark of exactly 0.01 s more and a flat of exactly 180 days are accepted,
   with a slack of 1 microsecond in exposure time and 1 millisecond in date against rounding.
@@ -17,9 +17,11 @@ of the Gemini Observatory Archive, with these differences, each on purpose:
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from importlib import resources
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -40,6 +42,7 @@ __all__ = [
     "calibration_type",
     "full_type",
     "rules_for",
+    "stored_type",
 ]
 
 Comparison = Literal[
@@ -205,6 +208,22 @@ def full_type(caltype: str) -> str:
     return "processed_bpm" if caltype == "bpm" else caltype
 
 
+def stored_type(caltype: str, item: str = "caltype") -> str:
+    """Return the full name of a type of calibration that a store can hold.
+
+    Raises
+    ------
+    ParameterError
+        The type is another; `item` is what the user named it with.
+    """
+    full = full_type(caltype)
+    if full not in PROCESSED_TYPES:
+        raise ParameterError(
+            "unknown type of calibration", item=item, found=caltype, expected=", ".join(PROCESSED_TYPES)
+        )
+    return full
+
+
 def rules_for(caltype: str) -> AssociationRules:
     """Return the rules of a type of calibration.
 
@@ -283,152 +302,62 @@ def applicable_types(frame: CalibrationFacts) -> tuple[str, ...]:
 
 
 _DAY = 86400.0
-_MILLISECOND = 1e-3 / _DAY
-
-_NIRI = Rule("instrument", "same")
-_WINDOW = Rule("data_section", "same")
-_WELL = Rule("well_depth_setting", "same")
-_FILTER = Rule("filter_name", "same_components")
-_CAMERA = Rule("camera", "same_components")
-_DISPERSER = Rule("disperser", "same_components")
-_NOT_FAILED = Rule("qa_state", "is_not", value="Fail")
+#: What is added to tolerances against rounding: 1 microsecond in exposure time, 1 millisecond in date.
+_SLACK = {"exposure_time": 1e-6, "ut_datetime": 1e-3 / _DAY}
 
 
-def _date_within(days: float) -> Rule:
-    return Rule("ut_datetime", "within", tolerance=days, slack=_MILLISECOND)
+def _read_rules() -> Mapping[str, AssociationRules]:
+    text = resources.files(__package__).joinpath("rules.toml").read_text(encoding="utf-8")
+    raw = tomllib.loads(text)
+    return MappingProxyType(
+        {
+            caltype: AssociationRules(
+                caltype,
+                tuple(
+                    Rule(**rule, slack=_SLACK.get(rule["descriptor"], 0.0))
+                    for rule in raw[entry.get("same_rules_as", caltype)]["rules"]
+                ),
+                frozenset(entry.get("required_tags", ())),
+                frozenset(entry.get("forbidden_tags", ())),
+                entry.get("stale_after"),
+            )
+            for caltype, entry in raw.items()
+        }
+    )
 
-
-_DARK_RULES = (
-    _NIRI,
-    _WINDOW,
-    Rule("read_mode", "same"),
-    _WELL,
-    Rule("coadds", "same"),
-    Rule("exposure_time", "within", tolerance=0.01, slack=1e-6),
-    _NOT_FAILED,
-    _date_within(180),
-)
-_FLAT_RULES = (
-    _NIRI,
-    _WINDOW,
-    _WELL,
-    _FILTER,
-    _CAMERA,
-    Rule("focal_plane_mask", "same_components"),
-    _DISPERSER,
-    Rule("gcal_lamp", "lamp_on"),
-    _NOT_FAILED,
-    _date_within(180),
-)
-_BPM_RULES = (
-    _NIRI,
-    Rule("detector_binning", "same"),
-    Rule("detector_section", "covers"),
-    _NOT_FAILED,
-    Rule("ut_datetime", "not_after", tolerance=1, slack=_MILLISECOND),
-)
-_LAMP_OFF_RULES = (
-    _NIRI,
-    _WINDOW,
-    _WELL,
-    _FILTER,
-    _CAMERA,
-    _DISPERSER,
-    Rule("gcal_lamp", "is", value="Off"),
-    _NOT_FAILED,
-    _date_within(1),
-)
-# The archive knows standards from a catalogue of fields; away from it, the class of the observation tells.
-_STANDARD_RULES = (
-    _NIRI,
-    _FILTER,
-    _CAMERA,
-    Rule("observation_class", "is", value="partnerCal"),
-    _NOT_FAILED,
-    _date_within(1),
-)
-_RAW_FLAT = frozenset({"RAW", "FLAT"})
 
 #: The rules by type. The types that do not start with ``processed_`` are raw frames.
-ASSOCIATION_RULES: Mapping[str, AssociationRules] = MappingProxyType(
-    {
-        rules.caltype: rules
-        for rules in (
-            AssociationRules("processed_dark", _DARK_RULES, stale_after=30),
-            AssociationRules("processed_flat", _FLAT_RULES, stale_after=30),
-            AssociationRules("processed_bpm", _BPM_RULES),
-            AssociationRules("dark", _DARK_RULES, frozenset({"RAW", "DARK"}), stale_after=30),
-            AssociationRules("flat", _FLAT_RULES, _RAW_FLAT, frozenset({"BPM"}), stale_after=30),
-            AssociationRules("lampoff_flat", _LAMP_OFF_RULES, _RAW_FLAT, frozenset({"BPM"})),
-            AssociationRules(
-                "photometric_standard",
-                _STANDARD_RULES,
-                frozenset({"RAW", "IMAGE"}),
-                frozenset({"CAL", "BPM"}),
-            ),
-        )
-    }
-)
+ASSOCIATION_RULES: Mapping[str, AssociationRules] = _read_rules()
 
 
 def _judge(rule: Rule, frame: CalibrationFacts, calibration: CalibrationFacts) -> Verdict:
     ours, theirs = getattr(frame, rule.descriptor), getattr(calibration, rule.descriptor)
-    return Verdict(rule, frame, calibration, _TESTS[rule.comparison](rule, ours, theirs))
+    return Verdict(rule, frame, calibration, _is_met(rule, ours, theirs))
 
 
-def _same(rule: Rule, ours: Any, theirs: Any) -> bool:
-    return ours is not None and bool(ours == theirs)
-
-
-def _same_components(rule: Rule, ours: str | None, theirs: str | None) -> bool:
-    return ours is not None and theirs is not None and _components(ours) == _components(theirs)
-
-
-def _within(rule: Rule, ours: Any, theirs: Any) -> bool:
-    return (
-        ours is not None and theirs is not None and abs(_minus(theirs, ours)) <= rule.tolerance + rule.slack
-    )
-
-
-def _not_after(rule: Rule, ours: Any, theirs: Any) -> bool:
-    return ours is not None and theirs is not None and _minus(theirs, ours) <= rule.tolerance + rule.slack
-
-
-def _covers(rule: Rule, ours: Any, theirs: Any) -> bool:
+def _is_met(rule: Rule, ours: Any, theirs: Any) -> bool:
+    match rule.comparison:
+        case "lamp_on":
+            return _lamp_is_on(theirs)
+        case "is":
+            return bool(theirs == rule.value)
+        case "is_not":
+            return bool(theirs != rule.value)
+        case "at_least":
+            return theirs is None or QUALITY.get(theirs, -1) >= QUALITY[rule.value]
     if ours is None or theirs is None:
         return False
-    return bool(
-        theirs[0] <= ours[0] and theirs[1] >= ours[1] and theirs[2] <= ours[2] and theirs[3] >= ours[3]
-    )
-
-
-def _lamp_on(rule: Rule, ours: str | None, theirs: str | None) -> bool:
-    return _lamp_is_on(theirs)
-
-
-def _is(rule: Rule, ours: Any, theirs: Any) -> bool:
-    return bool(theirs == rule.value)
-
-
-def _is_not(rule: Rule, ours: Any, theirs: Any) -> bool:
-    return bool(theirs != rule.value)
-
-
-def _at_least(rule: Rule, ours: Any, theirs: str | None) -> bool:
-    return theirs is None or QUALITY.get(theirs, -1) >= QUALITY[rule.value]
-
-
-_TESTS: Mapping[Comparison, Callable[[Rule, Any, Any], bool]] = {
-    "same": _same,
-    "same_components": _same_components,
-    "within": _within,
-    "not_after": _not_after,
-    "covers": _covers,
-    "lamp_on": _lamp_on,
-    "is": _is,
-    "is_not": _is_not,
-    "at_least": _at_least,
-}
+    match rule.comparison:
+        case "same_components":
+            return _components(ours) == _components(theirs)
+        case "within":
+            return abs(_minus(theirs, ours)) <= rule.tolerance + rule.slack
+        case "not_after":
+            return _minus(theirs, ours) <= rule.tolerance + rule.slack
+        case "covers":
+            x1, x2, y1, y2 = theirs
+            return bool(x1 <= ours[0] and x2 >= ours[1] and y1 <= ours[2] and y2 >= ours[3])
+    return bool(ours == theirs)
 
 
 def _minus(a: Any, b: Any) -> float:

@@ -4,79 +4,35 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from html import escape
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from niripipe import astrodata
 from niripipe.astrodata import AstroData
 from niripipe.cal_service import session
-from niripipe.cal_service.config import StoreLocation, find_store, store_file
+from niripipe.cal_service.config import StoreLocation, find_store
 from niripipe.cal_service.explain import Candidate, Explanation
-from niripipe.cal_service.facts import CalibrationFacts, facts_of
-from niripipe.cal_service.records import CalibrationRecord, FileList, absolute, read_record
-from niripipe.cal_service.rules import PROCESSED_TYPES, Assessment, assess, full_type, rules_for
-from niripipe.errors import CalibrationError, InputError, NiripipeError, ParameterError, StorageError
+from niripipe.cal_service.facts import CalibrationFacts, Frame, as_facts
+from niripipe.cal_service.records import (
+    CalibrationRecord,
+    CalReturn,
+    FileList,
+    absolute,
+    read_folder,
+    read_record,
+)
+from niripipe.cal_service.rules import Assessment, assess, rules_for, stored_type
+from niripipe.errors import InputError, ParameterError, StorageError
 from niripipe.logutils import get_logger
 
 if TYPE_CHECKING:
     from niripipe.cal_service.store import Store
 
-__all__ = ["CalReturn", "CalibrationService", "Frame", "LocalDB", "set_local_database"]
-
-Frame = AstroData | CalibrationFacts | str | PathLike[str]
-"""What calibrations can be asked for: an open frame, its facts, or its path."""
+__all__ = ["CalibrationService"]
 
 log = get_logger(__name__)
-
-_FITS_SUFFIXES = (".fits", ".fits.gz", ".fits.bz2", ".fits.fz")
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class CalReturn:
-    """The calibrations found, one entry a frame.
-
-    Its length is the number of frames, an index gives a pair of file and origin, and iterating gives the
-    list of files and then the list of origins.
-
-    Attributes
-    ----------
-    files : list of str or None
-        Absolute path of the best calibration of each frame, None where there is none.
-    origins : list of str or None
-        Where each was found.
-    matches : list of list of CalibrationRecord
-        For each frame the best calibrations, best first, as many as were asked for.
-    reasons : list of str or None
-        For each frame why nothing was found, as one sentence for the history of a product; None where
-        something was.
-    """
-
-    files: list[str | None]
-    origins: list[str | None]
-    matches: list[list[CalibrationRecord]]
-    reasons: list[str | None] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        # Whoever finds calibrations in another way need not say why there is none.
-        if len(self.reasons) != len(self.files):
-            reasons = [None if file else "no calibration was found" for file in self.files]
-            object.__setattr__(self, "reasons", reasons)
-
-    def items(self) -> Iterator[tuple[str | None, str | None]]:
-        """Iterate over pairs of file and origin."""
-        return iter(zip(self.files, self.origins, strict=True))
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __getitem__(self, index: int) -> tuple[str | None, str | None]:
-        return self.files[index], self.origins[index]
-
-    def __iter__(self) -> Iterator[list[str | None]]:
-        return iter((self.files, self.origins))
 
 
 class CalibrationService:
@@ -149,7 +105,9 @@ class CalibrationService:
         """
         location = find_store(db_dir, config_file)
         if db_dir is None or Path(location.location) != absolute(db_dir):
-            location = _beside_foreign(location)
+            from niripipe.cal_service.store import beside_foreign
+
+            location = beside_foreign(location)
         self._location = location
         self._told = set()
         session.remember(self)
@@ -175,7 +133,7 @@ class CalibrationService:
         if wipe:
             self._store().wipe()
         else:
-            self._store().create()
+            self._store().add([])
 
     def rebuild(
         self, source: str | PathLike[str] | Iterable[str | PathLike[str]], walk: bool = False
@@ -202,7 +160,7 @@ class CalibrationService:
             The store cannot be written, or another program's file is there.
         """
         if isinstance(source, str | PathLike):
-            records = list(_calibrations_in(source, walk))
+            records = list(read_folder(source, walk))
         else:
             records = [read_record(path) for path in source]
         store = self._store()
@@ -246,7 +204,7 @@ class CalibrationService:
         StorageError
             The store cannot be written.
         """
-        record = self._store().add([read_record(_path_of(path))])[0]
+        record = self._store().add([read_record(path)])[0]
         log.fullinfo("Registered %s as %s", record.path, record.caltype)
         return record
 
@@ -272,7 +230,7 @@ class CalibrationService:
         StorageError
             The store cannot be written.
         """
-        return self._store().add(list(_calibrations_in(path, walk)))
+        return self._store().add(list(read_folder(path, walk)))
 
     def remove_cal(self, path: str | PathLike[str]) -> list[CalibrationRecord]:
         """Forget a calibration; its file is not touched.
@@ -341,13 +299,13 @@ class CalibrationService:
         StorageError
             The store cannot be read.
         """
-        caltype = _checked_type(caltype)
+        caltype = stored_type(caltype)
         if howmany < 1:
             raise ParameterError("at least one calibration must be asked for", item="howmany", found=howmany)
         store = self._store()
         records = self._records(store, caltype)
         answers = CalReturn([], [], [], [])
-        for facts in map(_facts, _listed(frames)):
+        for facts in map(as_facts, _listed(frames)):
             ranked = _ranked(facts, records, caltype, procmode)
             found = self._best(facts, ranked, caltype, howmany)
             answers.matches.append(found)
@@ -412,8 +370,8 @@ class CalibrationService:
         Explanation
             A table that prints, renders in a notebook, and holds plain rows.
         """
-        caltype = _checked_type(caltype)
-        store, facts = self._store(), _facts(frame)
+        caltype = stored_type(caltype)
+        store, facts = self._store(), as_facts(frame)
         records = store.records()
         ranked = _ranked(facts, [r for r in records if r.caltype == caltype], caltype, procmode)
         others = Counter(record.caltype for record in records if record.caltype != caltype)
@@ -433,8 +391,6 @@ class CalibrationService:
         try:
             return self.list_files()._repr_html_()
         except StorageError as err:
-            from html import escape
-
             return f"<p>{escape(str(err))}</p>"
 
     # ------------------------------------------------------------------ private
@@ -488,38 +444,6 @@ class CalibrationService:
             log.warning("%s", message)
 
 
-class LocalDB(CalibrationService):
-    """A service with its store named at once, under the name that DRAGONS 4 uses.
-
-    Parameters
-    ----------
-    dbfile : path-like
-        As ``db_dir`` of `CalibrationService.config`.
-    force_init : bool
-        Create the store if it does not exist.
-    """
-
-    def __init__(self, dbfile: str | PathLike[str], *, force_init: bool = False) -> None:
-        super().__init__()
-        self.config(db_dir=dbfile)
-        if force_init:
-            self.init()
-
-
-def set_local_database(config_file: str | PathLike[str] | None = None) -> CalibrationService:
-    """Return a service configured from the usual places and make it current, as in DRAGONS 4.
-
-    Parameters
-    ----------
-    config_file : path-like, optional
-        Read the place of the store from this file.
-    """
-    service = CalibrationService()
-    service.config(config_file=config_file)
-    session.set_calservice(service)
-    return service
-
-
 def _ranked(
     facts: CalibrationFacts, records: Iterable[CalibrationRecord], caltype: str, procmode: str | None
 ) -> list[tuple[CalibrationRecord, Assessment]]:
@@ -536,56 +460,10 @@ def _candidates(ranked: Iterable[tuple[CalibrationRecord, Assessment]]) -> list[
     return sorted(candidates, key=lambda candidate: (not candidate.usable, len(candidate.faults)))
 
 
-def _checked_type(caltype: str) -> str:
-    """Return the full name of a type of calibration that a store can hold."""
-    full = full_type(caltype)
-    if full not in PROCESSED_TYPES:
-        raise ParameterError(
-            "unknown type of calibration",
-            item="caltype",
-            found=caltype,
-            expected=", ".join(PROCESSED_TYPES),
-        )
-    return full
-
-
 def _listed(frames: Frame | Sequence[Frame]) -> list[Frame]:
     if isinstance(frames, AstroData | CalibrationFacts | str | PathLike):
         return [frames]
     return list(frames)
-
-
-def _facts(frame: Frame) -> CalibrationFacts:
-    if isinstance(frame, CalibrationFacts):
-        return frame
-    return facts_of(frame if isinstance(frame, AstroData) else astrodata.open(frame))
-
-
-def _path_of(source: str | PathLike[str] | AstroData) -> str | PathLike[str]:
-    if not isinstance(source, AstroData):
-        return source
-    if source.path is None:
-        raise InputError(
-            "a calibration in memory cannot be registered",
-            file=source.filename,
-            remedy="Write it to a file first",
-        )
-    return source.path
-
-
-def _calibrations_in(folder: str | PathLike[str], walk: bool) -> Iterator[CalibrationRecord]:
-    path = absolute(folder)
-    if not path.is_dir():
-        raise InputError("there is no such folder", file=path)
-    for file in sorted(path.rglob("*") if walk else path.iterdir()):
-        if not file.name.lower().endswith(_FITS_SUFFIXES) or not file.is_file():
-            continue
-        try:
-            yield read_record(file)
-        except CalibrationError:
-            log.fullinfo("%s is not a processed calibration and is passed over", file)
-        except NiripipeError as err:
-            log.warning("%s", err)
 
 
 def _not_registered(path: str, store: Store) -> InputError:
@@ -597,20 +475,3 @@ def _not_registered(path: str, store: Store) -> InputError:
         expected=", ".join(near) or None,
         remedy="list_files() shows what is registered" if names else "The store is empty",
     )
-
-
-def _beside_foreign(location: StoreLocation) -> StoreLocation:
-    """Return another file in the same folder if a database of another program is in the way."""
-    path = Path(location.location)
-    if "://" in location.location or not path.exists():
-        return location
-    from niripipe.cal_service.store import Store
-
-    try:
-        if Store(str(path)).state() != "foreign":
-            return location
-    except StorageError:
-        return location  # whoever uses the store is told what is wrong with it
-    other = path.with_name(f"niripipe_{path.name}")
-    log.warning("%s belongs to another program and is left alone; %s is used instead", path, other)
-    return StoreLocation(store_file(other), location.source, location.config_file)

@@ -13,7 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from niripipe.cal_service.backend import BUSY_SECONDS, STORE_MARK, Connection, Dialect, Owner, Trouble
+from niripipe.cal_service.backend import (
+    BUSY_SECONDS,
+    STORE_MARK,
+    Backend,
+    Connection,
+    Dialect,
+    Owner,
+    Trouble,
+)
 from niripipe.cal_service.tables import Layout
 from niripipe.errors import StorageError
 
@@ -23,7 +31,7 @@ _CHOOSE = "Choose another place with config(db_dir=...)"
 
 
 @dataclass(frozen=True, slots=True)
-class SqliteFile:
+class SqliteFile(Backend):
     """The backend for a file; see `niripipe.cal_service.backend.Backend` for its methods.
 
     Parameters

@@ -10,20 +10,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from textwrap import shorten
 from typing import Literal
 
 from niripipe.cal_service import tables
 from niripipe.cal_service.backend import Backend, Connection, Trouble
+from niripipe.cal_service.config import StoreLocation, store_file
 from niripipe.cal_service.postgresql import PostgresServer
 from niripipe.cal_service.records import CalibrationRecord
 from niripipe.cal_service.sqlite import SqliteFile
 from niripipe.cal_service.urls import is_url, shown
 from niripipe.errors import StorageError
+from niripipe.logutils import get_logger
 
-__all__ = ["Store", "StoreState"]
+__all__ = ["Store", "StoreState", "beside_foreign"]
+
+log = get_logger(__name__)
 
 StoreState = Literal["absent", "ready", "foreign", "outdated"]
 
@@ -44,11 +48,6 @@ class Store:
     """
 
     location: str
-
-    @property
-    def path(self) -> Path | None:
-        """The SQLite file; None for a database server."""
-        return self._backend.path
 
     @property
     def shown(self) -> str:
@@ -225,3 +224,18 @@ class Store:
     def _error(self, trouble: Trouble, err: Exception) -> StorageError:
         found = shorten(shown(str(err)), _FOUND_LENGTH) or type(err).__name__
         return StorageError(trouble.problem, file=self.shown, found=found, remedy=trouble.remedy)
+
+
+def beside_foreign(location: StoreLocation) -> StoreLocation:
+    """Return another file in the same folder if a database of another program is in the way."""
+    path = Path(location.location)
+    if is_url(location.location) or not path.exists():
+        return location
+    try:
+        if Store(str(path)).state() != "foreign":
+            return location
+    except StorageError:
+        return location  # whoever uses the store is told what is wrong with it
+    other = path.with_name(f"niripipe_{path.name}")
+    log.warning("%s belongs to another program and is left alone; %s is used instead", path, other)
+    return replace(location, location=store_file(other))

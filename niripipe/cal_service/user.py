@@ -9,15 +9,14 @@ from typing import Any
 
 from niripipe import astrodata
 from niripipe.astrodata import AstroData
-from niripipe.cal_service.facts import CalibrationFacts, facts_of
+from niripipe.cal_service.facts import CalibrationFacts, as_facts
 from niripipe.cal_service.records import absolute
 from niripipe.cal_service.rules import (
-    PROCESSED_TYPES,
     Verdict,
     assess,
     calibration_type,
-    full_type,
     rules_for,
+    stored_type,
 )
 from niripipe.errors import CalibrationError, InputError, ParameterError
 
@@ -53,7 +52,7 @@ def user_calibrations(
     """
     result: dict[str, Path | AstroData] = {}
     for key, source in _pairs(value):
-        caltype = _full_name(key)
+        caltype = stored_type(key, "ucals")
         if caltype in result:
             raise ParameterError("a calibration is named twice", item="ucals", found=caltype)
         result[caltype] = _checked(caltype, source)
@@ -82,7 +81,7 @@ def broken_rules(
     ParameterError
         Unknown type.
     """
-    return assess(_facts(frame), _facts(calibration), rules_for(caltype).caltype).failed
+    return assess(as_facts(frame), as_facts(calibration), rules_for(caltype).caltype).failed
 
 
 def choice_warning(
@@ -112,10 +111,10 @@ def choice_warning(
     ParameterError
         Unknown type.
     """
-    chosen = _facts(calibration)
+    chosen = as_facts(calibration)
     broken = [
         (facts, verdicts)
-        for facts in map(_facts, frames)
+        for facts in map(as_facts, frames)
         if (verdicts := broken_rules(facts, chosen, caltype))
     ]
     if not broken:
@@ -126,10 +125,6 @@ def choice_warning(
         whom = f"{len(broken)} of {len(frames)} frames ({whom}{', ...' if len(broken) > 1 else ''})"
     faults = "; ".join(str(verdict) for verdict in verdicts)
     return f"{chosen.filename or caltype}, chosen by hand, is used although it does not fit {whom}: {faults}"
-
-
-def _facts(source: AstroData | CalibrationFacts) -> CalibrationFacts:
-    return source if isinstance(source, CalibrationFacts) else facts_of(source)
 
 
 def _pairs(value: Any) -> list[tuple[Any, Any]]:
@@ -149,15 +144,6 @@ def _pairs(value: Any) -> list[tuple[Any, Any]]:
         key, path = text.split(":", 1)
         pairs.append((key.strip(), path.strip()))
     return pairs
-
-
-def _full_name(key: Any) -> str:
-    caltype = full_type(key)
-    if caltype not in PROCESSED_TYPES:
-        raise ParameterError(
-            "unknown type of calibration", item="ucals", found=key, expected=", ".join(PROCESSED_TYPES)
-        )
-    return str(caltype)
 
 
 def _checked(caltype: str, source: Any) -> Path | AstroData:

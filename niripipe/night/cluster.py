@@ -16,7 +16,7 @@ from niripipe.errors import NiripipeError, ParameterError
 from niripipe.logutils import get_logger
 from niripipe.night.jobs import Job
 from niripipe.night.result import JobResult
-from niripipe.night.steps import Terms, do_job, failure, skipped, slim
+from niripipe.night.tasks import Terms, do_job, failure, skipped, slim
 
 if TYPE_CHECKING:
     from niripipe.night.run import Record

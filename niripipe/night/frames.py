@@ -109,71 +109,68 @@ def _read(path: Path, settings: NightSettings) -> NightFrame | str:
         frame = astrodata.open(path)
         facts = facts_of(frame)
         kind = _kind(frame, facts, settings)
-        if not isinstance(kind, _Reason):
-            return NightFrame(str(path), kind, facts, frame.observation_id(), frame.filter_name(pretty=True))
+        return NightFrame(str(path), kind, facts, frame.observation_id(), frame.filter_name(pretty=True))
+    except _NotUsable as reason:
+        return str(reason)
     except NiripipeError as error:
         return f"cannot be read: {error.problem}"
-    return kind.text
 
 
-@dataclass(frozen=True, slots=True)
-class _Reason:
-    text: str
+class _NotUsable(Exception):
+    """Why a frame is left out."""
 
 
-def _kind(frame: AstroData, facts: CalibrationFacts, settings: NightSettings) -> FrameKind | _Reason:
+def _kind(frame: AstroData, facts: CalibrationFacts, settings: NightSettings) -> FrameKind:
     tags = facts.tags
     if "NIRI" not in tags:
-        return _Reason(f"not a NIRI frame (INSTRUME is {frame.phu.get('INSTRUME', 'missing')})")
+        raise _NotUsable(f"not a NIRI frame (INSTRUME is {frame.phu.get('INSTRUME', 'missing')})")
     if "RAW" not in tags:
-        return _Reason("not raw: it has been processed already")
+        raise _NotUsable("not raw: it has been processed already")
     if "SPECT" in tags:
-        return _Reason(f"a spectrum ({facts.disperser}); images are reduced")
+        raise _NotUsable(f"a spectrum ({facts.disperser}); images are reduced")
     if len(frame) != 1:
-        return _Reason(f"has {len(frame)} image extensions instead of one")
+        raise _NotUsable(f"has {len(frame)} image extensions instead of one")
     if facts.ut_datetime is None:
-        return _Reason("its header has no time, so that nothing can be associated with it")
+        raise _NotUsable("its header has no time, so that nothing can be associated with it")
     kind = _calibration_kind(facts) if "CAL" in tags else _sky_kind(facts)
-    if isinstance(kind, _Reason):
-        return kind
     if facts.qa_state == "Fail" and not (settings.use_failed and kind in ("standard", "science")):
-        return _Reason("failed the observatory's quality assessment")
+        raise _NotUsable("failed the observatory's quality assessment")
     return kind
 
 
-def _calibration_kind(facts: CalibrationFacts) -> FrameKind | _Reason:
+def _calibration_kind(facts: CalibrationFacts) -> FrameKind:
     tags = facts.tags
     if "DARK" in tags:
         return _consistent("dark", facts, "dark")
     if "TWILIGHT" in tags:
-        return _Reason("a twilight flat; flats are made of lamp flats")
+        raise _NotUsable("a twilight flat; flats are made of lamp flats")
     if "FLAT" in tags and "LAMPON" in tags:
         return _consistent("lamp_on", facts, "flat")
     if "FLAT" in tags and "LAMPOFF" in tags:
         return _consistent("lamp_off", facts, "lampoff_flat")
     if "FLAT" in tags:
-        return _Reason(f"a flat whose lamp is unknown (GCALLAMP and shutter say {facts.gcal_lamp})")
-    return _Reason(f"a calibration of a kind that is not reduced ({', '.join(sorted(tags))})")
+        raise _NotUsable(f"a flat whose lamp is unknown (GCALLAMP and shutter say {facts.gcal_lamp})")
+    raise _NotUsable(f"a calibration of a kind that is not reduced ({', '.join(sorted(tags))})")
 
 
-def _consistent(kind: FrameKind, facts: CalibrationFacts, caltype: str) -> FrameKind | _Reason:
+def _consistent(kind: FrameKind, facts: CalibrationFacts, caltype: str) -> FrameKind:
     """Refuse a frame that the rules could not even associate with itself: its header does not say enough."""
     faults = [v for v in assess(facts, facts, caltype).failed if v.rule.descriptor != "qa_state"]
     if faults:
         unknown = ", ".join(verdict.rule.descriptor for verdict in faults)
-        return _Reason(f"its header does not tell {unknown}, and unknown matches nothing")
+        raise _NotUsable(f"its header does not tell {unknown}, and unknown matches nothing")
     return kind
 
 
-def _sky_kind(facts: CalibrationFacts) -> FrameKind | _Reason:
+def _sky_kind(facts: CalibrationFacts) -> FrameKind:
     kind = facts.observation_class
     if "ACQUISITION" in facts.tags or kind in _ACQUISITION_CLASSES:
-        return _Reason("an acquisition")
+        raise _NotUsable("an acquisition")
     if "IMAGE" not in facts.tags or facts.filter_name in (None, "blank"):
-        return _Reason(f"not an image of the sky (filter {facts.filter_name})")
+        raise _NotUsable(f"not an image of the sky (filter {facts.filter_name})")
     if kind in _STANDARD_CLASSES:
         return "standard"
     if kind in ("science", None):
         # Headers before 2006 lack the class; what is not a calibration then is science.
         return "science"
-    return _Reason(f"of class {kind}, which is neither science nor a standard")
+    raise _NotUsable(f"of class {kind}, which is neither science nor a standard")

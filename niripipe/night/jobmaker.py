@@ -2,19 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
-from niripipe.cal_service import Explanation, applicable_types
-from niripipe.night.associate import Choice, Shelf
+from niripipe.cal_service import (
+    CalibrationFacts,
+    CalibrationService,
+    Candidate,
+    Explanation,
+    applicable_types,
+    assess,
+    rules_for,
+)
+from niripipe.errors import NiripipeError
 from niripipe.night.frames import LeftOut
-from niripipe.night.jobs import RECIPES, Draft, Job
+from niripipe.night.jobs import (
+    CALTYPES,
+    RECIPES,
+    Draft,
+    Job,
+    PlannedCalibration,
+    chosen_parameters,
+    product_facts,
+    set_by_user,
+)
+from niripipe.night.sets import FrameSet
 from niripipe.night.settings import NightSettings
 from niripipe.night.skies import offset_skies
+from niripipe.reduction import Mode
 
-__all__ = ["JobMaker"]
+__all__ = ["AvailableCalibrations", "JobMaker"]
 
 _TYPES = ("processed_bpm", "processed_dark", "processed_flat")
+
+
+class Choice(NamedTuple):
+    """The calibration chosen for a set of frames.
+
+    Attributes
+    ----------
+    calibration : PlannedCalibration or None
+    explanation : Explanation
+        All candidates against all rules, for the first frame of the set.
+    warnings : sequence of str
+        Age, or frames of the set that the calibration does not fit.
+    """
+
+    calibration: PlannedCalibration | None
+    explanation: Explanation
+    warnings: Sequence[str] = ()
 
 
 class JobMaker:
@@ -22,8 +58,8 @@ class JobMaker:
 
     Parameters
     ----------
-    shelf : Shelf
-        The calibrations that can be had.
+    available : AvailableCalibrations
+        The calibrations to choose from.
     settings : NightSettings
     mode : str
         Mode of the reductions.
@@ -40,15 +76,15 @@ class JobMaker:
 
     def __init__(
         self,
-        shelf: Shelf,
+        available: AvailableCalibrations,
         settings: NightSettings,
-        mode: str,
+        mode: Mode,
         parameters: Mapping[str, Mapping[str, Any]],
         recipes: Mapping[str, str],
     ) -> None:
         self.left_out: list[LeftOut] = []
         self.explanations: dict[tuple[str, str], Explanation] = {}
-        self._shelf = shelf
+        self._available = available
         self._settings = settings
         self._mode = mode
         self._parameters = parameters
@@ -58,7 +94,7 @@ class JobMaker:
         """Return the job of a draft, or None if it cannot be done."""
         choices: dict[str, Choice] = {}
         for caltype in _caltypes(draft):
-            choice = self._shelf.choose(draft.frames, caltype, required=caltype != "processed_bpm")
+            choice = self._available.choose(draft.frames, caltype, required=caltype != "processed_bpm")
             choices[caltype] = choice
             self.explanations[draft.name, caltype] = choice.explanation
             draft.warnings += choice.warnings
@@ -70,8 +106,8 @@ class JobMaker:
             skies = self._skies(draft, own)
         elif "processed_bpm" in choices and choices["processed_bpm"].calibration is None:
             draft.warnings.append(_no_mask(choices["processed_bpm"]))
-        chosen = _for_job(self._parameters, draft)
-        draft.reasons += [f"{key}={value!r}: set by the user" for key, value in chosen.items()]
+        chosen = chosen_parameters(self._parameters, draft)
+        draft.reasons += set_by_user(chosen)
         return Job(
             name=draft.name,
             kind=draft.kind,
@@ -116,23 +152,21 @@ class JobMaker:
 
     def _skies(self, draft: Draft, own: dict[str, Any]) -> tuple[str, ...]:
         """Return the sky frames beside the target; where there are any, the sky is not scaled."""
-        chosen = _for_job(self._parameters, draft)
-        found = offset_skies(draft.frames.paths, self._mode, chosen)
-        if found.fault:
-            draft.warnings.append(
-                f"it is not known whether there are sky frames beside the target: {found.fault}"
-            )
-        elif found.offset:
+        count = len(draft.frames)
+        try:
+            found = offset_skies(draft.frames.paths, self._mode, chosen_parameters(self._parameters, draft))
+        except NiripipeError as error:
+            draft.warnings.append(f"it is not known whether there are sky frames beside the target: {error}")
+            return ()
+        if found:
             own["skyCorrect:scale_sky"] = False
             draft.reasons.append(
-                f"skyCorrect:scale_sky=False: {len(found.offset)} of {found.frames} frames show sky beside "
+                f"skyCorrect:scale_sky=False: {len(found)} of {count} frames show sky beside "
                 "the target, as is done for extended sources, whose own light would be taken for sky"
             )
         else:
-            draft.reasons.append(
-                f"the sky is scaled to each frame: all {found.frames} frames show the same field"
-            )
-        return found.offset
+            draft.reasons.append(f"the sky is scaled to each frame: all {count} frames show the same field")
+        return found
 
 
 def _caltypes(draft: Draft) -> list[str]:
@@ -149,10 +183,6 @@ def _caltypes(draft: Draft) -> list[str]:
     return [caltype for caltype in _TYPES if caltype in types]
 
 
-def _for_job(parameters: Mapping[str, Mapping[str, Any]], draft: Draft) -> dict[str, Any]:
-    return {**parameters.get(draft.kind, {}), **parameters.get(draft.name, {})}
-
-
 def _why_none(choice: Choice) -> str:
     """Return in one sentence why there is no calibration."""
     explanation = choice.explanation
@@ -164,3 +194,93 @@ def _why_none(choice: Choice) -> str:
 
 def _no_mask(choice: Choice) -> str:
     return f"no bad pixel mask is applied: {_why_none(choice)}"
+
+
+class AvailableCalibrations:
+    """The calibrations that the night will make, and those in a store.
+
+    Parameters
+    ----------
+    drafts : sequence of Draft
+        The reductions that make calibrations, with names.
+    service : CalibrationService or None
+        Holds further calibrations.
+    mode : str
+        Mode of the reductions.
+    """
+
+    def __init__(self, drafts: Sequence[Draft], service: CalibrationService | None, mode: Mode) -> None:
+        self._products = [(draft.name, CALTYPES[draft.kind], product_facts(draft, mode)) for draft in drafts]
+        self._service = service
+        self._mode = mode
+
+    def choose(self, frames: FrameSet, caltype: str, *, required: bool = True) -> Choice:
+        """Choose the best calibration for a set of frames; the first frame decides."""
+        explanation, makers = self._explain(frames.facts, caltype)
+        best = next((candidate for candidate in explanation.candidates if candidate.usable), None)
+        if best is None:
+            return Choice(None, explanation)
+        maker = makers.get(best.path)
+        planned = PlannedCalibration(
+            caltype=caltype,
+            name=best.name,
+            job=maker,
+            path=None if maker is not None else best.path,
+            reason=_reason(best, sum(candidate.usable for candidate in explanation.candidates)),
+            required=required,
+        )
+        return Choice(planned, explanation, self._warnings(frames, best, caltype))
+
+    def _explain(self, facts: CalibrationFacts, caltype: str) -> tuple[Explanation, dict[str, str]]:
+        """Return all candidates, best first, and which reduction makes those that do not exist yet."""
+        makers: dict[str, str] = {}
+        own = []
+        for job, kind, product in self._products:
+            if kind == caltype:
+                assessment = assess(facts, product, caltype, self._mode)
+                own.append(Candidate(product.filename, product.filename, assessment))
+                makers[product.filename] = job
+        stored: list[Candidate] = []
+        others: Mapping[str, int] = {}
+        where = "this night"
+        if self._service is not None:
+            found = self._service.explain(facts, caltype, self._mode)
+            # What the night makes anew replaces what an earlier run registered under the same name.
+            stored = [candidate for candidate in found.candidates if candidate.name not in makers]
+            others, where = found.others, f"this night and {found.store}"
+        ranked = sorted(
+            [*own, *stored],
+            key=lambda c: (not c.usable, c.assessment.rank() if c.usable else (len(c.faults),)),
+        )
+        return Explanation(facts, caltype, ranked, store=where, others=others), makers
+
+    def _warnings(self, frames: FrameSet, best: Candidate, caltype: str) -> list[str]:
+        warnings = []
+        stale, days = rules_for(caltype).stale_after, best.assessment.days
+        if stale is not None and days is not None and abs(days) > stale:
+            warnings.append(f"{best.name} is {abs(days):.0f} days away from the frames")
+        misfits = [
+            f"{frame.name}: {'; '.join(map(str, faults))}"
+            for frame in frames.frames[1:]
+            if (faults := assess(frame.facts, best.assessment.facts, caltype, self._mode).failed)
+        ]
+        if misfits:
+            warnings.append(f"{best.name} does not fit {len(misfits)} of the frames ({misfits[0]})")
+        return warnings
+
+
+def _reason(best: Candidate, usable: int) -> str:
+    text = f"meets all {len(best.assessment.verdicts)} rules"
+    days = best.assessment.days
+    if days is not None:
+        minutes = abs(days) * 1440
+        size = f"{abs(days):.1f} d" if minutes >= 1440 else f"{minutes / 60:.1f} h"
+        size = f"{minutes:.0f} min" if minutes < 60 else size
+        text += (
+            ", of the same time"
+            if minutes < 0.5
+            else f", {size} {'after' if days > 0 else 'before'} the frames"
+        )
+    if usable > 1:
+        text += f", the nearest in time of {usable} that fit"
+    return text

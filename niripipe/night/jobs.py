@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -10,6 +10,7 @@ from typing import Any, Literal
 from niripipe.cal_service import CalibrationFacts
 from niripipe.night.frames import root_name
 from niripipe.night.sets import FrameSet, exposure_text, section_text
+from niripipe.reduction import Mode
 
 __all__ = [
     "CALTYPES",
@@ -19,9 +20,11 @@ __all__ = [
     "Job",
     "Kind",
     "PlannedCalibration",
+    "chosen_parameters",
     "name_all",
     "product_facts",
     "product_name",
+    "set_by_user",
 ]
 
 Kind = Literal["dark", "bpm", "flat", "standard", "science"]
@@ -109,7 +112,7 @@ class Job:
     parameters: dict[str, Any]
     calibrations: tuple[PlannedCalibration, ...]
     product: str
-    mode: str = "sq"
+    mode: Mode = "sq"
     sky_files: tuple[str, ...] = ()
     reasons: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -118,10 +121,6 @@ class Job:
     def depends_on(self) -> tuple[str, ...]:
         """The names of the reductions whose products are used."""
         return tuple(dict.fromkeys(c.job for c in self.calibrations if c.job is not None))
-
-    def changed(self, **changes: Any) -> Job:
-        """Return the job with some attributes changed."""
-        return replace(self, **changes)
 
 
 @dataclass(slots=True)
@@ -152,18 +151,28 @@ class Draft:
         """All inputs, in order."""
         return tuple(path for part in (self.frames, *self.extra) for path in part.paths)
 
-    def product(self, mode: str) -> str:
+    def product(self, mode: Mode) -> str:
         """Return the file name that the product will have."""
         return product_name(self.frames.first.path, self.kind, mode)
 
 
-def product_name(path: str, kind: Kind, mode: str) -> str:
+def chosen_parameters(parameters: Mapping[str, Mapping[str, Any]], job: Job | Draft) -> dict[str, Any]:
+    """Return the user's parameters of a reduction: those of its kind, and over them those of its name."""
+    return {**parameters.get(job.kind, {}), **parameters.get(job.name, {})}
+
+
+def set_by_user(chosen: Mapping[str, Any]) -> list[str]:
+    """Return what is said of the parameters that the user set."""
+    return [f"{key}={value!r}: set by the user" for key, value in chosen.items()]
+
+
+def product_name(path: str, kind: Kind, mode: Mode) -> str:
     """Return the file name of the product that is named after a frame."""
     marked = f"_{mode}" if mode != "sq" and kind in ("dark", "flat") else ""
     return f"{root_name(Path(path).name)}{marked}{_SUFFIXES[kind]}.fits"
 
 
-def product_facts(draft: Draft, mode: str) -> CalibrationFacts:
+def product_facts(draft: Draft, mode: Mode) -> CalibrationFacts:
     """Return the facts that a calibration product will have: its first frame's, and what it was made into."""
     facts = draft.frames.facts
     tags = facts.tags - {"RAW", "UNPREPARED"} | {"PROCESSED", "PREPARED"}
@@ -173,7 +182,7 @@ def product_facts(draft: Draft, mode: str) -> CalibrationFacts:
 
 
 def name_all(drafts: Sequence[Draft]) -> None:
-    """Give every draft a name of its own: as short as it can be among the others."""
+    """Give every draft a different name, as short as it can be among the others."""
     parts = [[_base_name(draft)] for draft in drafts]
     for qualifier in zip(*map(_qualifiers, drafts), strict=True):
         for clash in _clashes(parts):
@@ -206,7 +215,7 @@ def _base_name(draft: Draft) -> str:
 
 
 def _qualifiers(draft: Draft) -> tuple[str, ...]:
-    """Return what may tell reductions apart, the most telling first."""
+    """Return what may distinguish reductions, the most distinctive first."""
     frame = draft.frames.first
     facts = frame.facts
     observation = "" if draft.kind in CALTYPES else f"observation {frame.observation_id}"

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 from niripipe.cal_service import CalibrationService
 from niripipe.errors import InputError
 from niripipe.inspection import frame_files
-from niripipe.night.associate import Shelf
 from niripipe.night.frames import read_frames
-from niripipe.night.jobmaker import JobMaker
+from niripipe.night.jobmaker import AvailableCalibrations, JobMaker
 from niripipe.night.jobs import CALTYPES, name_all
 from niripipe.night.plan import NightPlan
 from niripipe.night.settings import NightSettings
 from niripipe.night.sorter import Sorter
+from niripipe.reduction import Mode
 from niripipe.reduction.inputs import expand
 
 if TYPE_CHECKING:
@@ -95,8 +95,10 @@ def organise(
     sorter = Sorter(frames, settings, mode)
     drafts = sorter.drafts()
     name_all(drafts)
-    shelf = Shelf([draft for draft in drafts if draft.kind in CALTYPES], calibrations, mode)
-    maker = JobMaker(shelf, settings, mode, parameters or {}, recipes or {})
+    available = AvailableCalibrations(
+        [draft for draft in drafts if draft.kind in CALTYPES], calibrations, mode
+    )
+    maker = JobMaker(available, settings, mode, parameters or {}, recipes or {})
     jobs = [job for draft in drafts if (job := maker.job(draft)) is not None]
     used = {path for job in jobs for path in job.files}
     unused = {item.path: item for item in (*maker.left_out, *sorter.left_out, *left_out)}

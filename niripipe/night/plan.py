@@ -17,14 +17,21 @@ from niripipe.errors import InputError, NiripipeError, ParameterError
 from niripipe.inspection import Table
 from niripipe.inspection.recipes import planned
 from niripipe.night.frames import LeftOut, root_name
-from niripipe.night.jobs import KINDS, Job, PlannedCalibration, product_name
+from niripipe.night.jobs import (
+    KINDS,
+    Job,
+    PlannedCalibration,
+    chosen_parameters,
+    product_name,
+    set_by_user,
+)
+from niripipe.night.result import NightResult, named
 from niripipe.night.settings import NightSettings
 from niripipe.primitives.params import nearest
-from niripipe.reduction import Plan
+from niripipe.reduction import Mode, Plan
 
 if TYPE_CHECKING:
     from niripipe.night.cluster import ClusterClient
-    from niripipe.night.result import NightResult
     from niripipe.reduction import Progress
 
 __all__ = ["NightPlan"]
@@ -56,7 +63,7 @@ class NightPlan:
     left_out: tuple[LeftOut, ...] = ()
     notes: tuple[str, ...] = ()
     explanations: dict[tuple[str, str], Explanation] = field(default_factory=dict)
-    mode: str = "sq"
+    mode: Mode = "sq"
     settings: NightSettings = field(default_factory=NightSettings)
     calibrations: CalibrationService | None = None
 
@@ -68,19 +75,7 @@ class NightPlan:
         InputError
             There is none of that name, or several of that kind.
         """
-        found = [job for job in self.jobs if job.name == name] or [j for j in self.jobs if j.kind == name]
-        if len(found) == 1:
-            return found[0]
-        names = [job.name for job in self.jobs]
-        raise InputError(
-            "There are several reductions of this kind"
-            if found
-            else "There is no such reduction in the plan",
-            item="name",
-            found=name,
-            expected=", ".join(job.name for job in found) or ", ".join(names) or "nothing: the plan is empty",
-            remedy=None if found else nearest(name, names),
-        )
+        return named(self.jobs, name, "There is no such reduction in the plan")
 
     def explain(self, name: str, caltype: str) -> Explanation:
         """Return why a calibration was chosen for a reduction, or none: all candidates against all rules.
@@ -121,9 +116,9 @@ class NightPlan:
         """
         jobs = []
         for job in self.jobs:
-            chosen = {**parameters.get(job.kind, {}), **parameters.get(job.name, {})}
-            reasons = [f"{key}={value!r}: set by the user" for key, value in chosen.items()]
-            jobs.append(job.changed(parameters=job.parameters | chosen, reasons=(*job.reasons, *reasons)))
+            chosen = chosen_parameters(parameters, job)
+            reasons = (*job.reasons, *set_by_user(chosen))
+            jobs.append(replace(job, parameters=job.parameters | chosen, reasons=reasons))
         return replace(self, jobs=tuple(jobs)).checked(parameters, {})
 
     def checked(self, parameters: Mapping[str, Mapping[str, Any]], recipes: Mapping[str, str]) -> NightPlan:
@@ -146,7 +141,7 @@ class NightPlan:
                 faults.setdefault(str(error), (error, []))[1].append(job.name)
             else:
                 new = [text for text in plan.warnings if text not in job.warnings]
-                jobs.append(job.changed(warnings=(*job.warnings, *new), product=_product(job, plan)))
+                jobs.append(replace(job, warnings=(*job.warnings, *new), product=_product(job, plan)))
         _raise(list(faults.values()))
         return replace(self, jobs=tuple(jobs))
 

@@ -6,15 +6,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from typing import TypeVar
 
 from niripipe.cal_service import CalibrationService
 from niripipe.errors import InputError, NiripipeError
 from niripipe.inspection import Table
-from niripipe.night.jobs import Kind
+from niripipe.night.jobs import Job, Kind
 from niripipe.primitives.params import nearest
 from niripipe.reduction import RunReport
 
-__all__ = ["JobResult", "JobStatus", "NightResult"]
+__all__ = ["JobResult", "JobStatus", "NightResult", "named"]
 
 
 class JobStatus(StrEnum):
@@ -58,6 +59,30 @@ class JobResult:
     error: Exception | None = None
     seconds: float = 0.0
     notes: tuple[str, ...] = ()
+
+
+N = TypeVar("N", Job, JobResult)
+
+
+def named(entries: Sequence[N], name: str, unknown: str) -> N:
+    """Return the entry of a name, or the only one of a kind.
+
+    Raises
+    ------
+    InputError
+        There is none of that name (`unknown` says so), or several of that kind.
+    """
+    found = [e for e in entries if e.name == name] or [e for e in entries if e.kind == name]
+    if len(found) == 1:
+        return found[0]
+    names = [entry.name for entry in found or entries]
+    raise InputError(
+        "There are several reductions of this kind" if found else unknown,
+        item="name",
+        found=name,
+        expected=", ".join(names) or "nothing: the plan is empty",
+        remedy=None if found else nearest(name, names),
+    )
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -140,17 +165,7 @@ class NightResult(Sequence[JobResult]):
     def __getitem__(self, index: int | slice | str) -> JobResult:  # type: ignore[override]
         if not isinstance(index, str):
             return self.results[index]  # type: ignore[return-value]
-        found = [r for r in self.results if r.name == index] or [r for r in self.results if r.kind == index]
-        if len(found) != 1:
-            names = [result.name for result in self.results]
-            raise InputError(
-                "There are several reductions of this kind" if found else "There is no such reduction",
-                item="name",
-                found=index,
-                expected=", ".join(result.name for result in found) or ", ".join(names),
-                remedy=None if found else nearest(index, names),
-            )
-        return found[0]
+        return named(self.results, index, "There is no such reduction")
 
     def __len__(self) -> int:
         return len(self.results)

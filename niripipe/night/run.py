@@ -17,7 +17,7 @@ from niripipe.night.cluster import ClusterClient, as_client, run_on_client
 from niripipe.night.jobs import CALTYPES, Job
 from niripipe.night.plan import NightPlan
 from niripipe.night.result import JobResult, JobStatus, NightResult
-from niripipe.night.steps import Terms, do_job, failure, skipped, slim, what_happened
+from niripipe.night.tasks import Terms, do_job, failure, skipped, slim, what_happened
 from niripipe.reduction import Progress
 from niripipe.reduction.progress import NO_PROGRESS, as_progress
 

@@ -3,41 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from niripipe import __version__, astrodata
-from niripipe.errors import NiripipeError
 from niripipe.primitives import NIRI
 from niripipe.primitives.base import Context
 from niripipe.primitives.calibrations import CalibrationBook
+from niripipe.reduction import Mode
 from niripipe.reduction.report import RunReport
 from niripipe.reduction.runner import RecipeRunner, resolve_call
 
-__all__ = ["SkyFinding", "offset_skies"]
+__all__ = ["offset_skies"]
 
 
-@dataclass(frozen=True, slots=True)
-class SkyFinding:
-    """How many frames show the target and how many only sky.
-
-    Attributes
-    ----------
-    frames : int
-        All.
-    offset : tuple of str
-        Those files that show sky beside the target.
-    fault : str
-        Why it could not be found out; empty if it was.
-    """
-
-    frames: int
-    offset: tuple[str, ...]
-    fault: str = ""
-
-
-def offset_skies(files: Sequence[str], mode: str, parameters: Mapping[str, Any]) -> SkyFinding:
+def offset_skies(files: Sequence[str], mode: Mode, parameters: Mapping[str, Any]) -> tuple[str, ...]:
     """Separate object and sky frames by their headers, with the primitive that does it in the reduction.
 
     Parameters
@@ -51,16 +31,14 @@ def offset_skies(files: Sequence[str], mode: str, parameters: Mapping[str, Any])
 
     Returns
     -------
-    SkyFinding
-        Frames whose pointing cannot be determined give a fault instead of an error.
+    tuple of str
+        Those files that show sky beside the target.
+
+    Raises
+    ------
+    NiripipeError
+        The pointing of a frame cannot be determined.
     """
-    try:
-        return _separated(files, mode, parameters)
-    except NiripipeError as error:
-        return SkyFinding(len(files), (), str(error))
-
-
-def _separated(files: Sequence[str], mode: str, parameters: Mapping[str, Any]) -> SkyFinding:
     frames = [astrodata.open(path) for path in files]
     context = Context(
         mode=mode,
@@ -80,5 +58,4 @@ def _separated(files: Sequence[str], mode: str, parameters: Mapping[str, Any]) -
         objects = separate.function(p, frames, resolve_call(p, separate, {}).params)
         on_target = {id(frame) for frame in objects}
         skies = {id(sky) for sky in p.streams["sky"]} - on_target
-        offset = [path for path, frame in zip(files, frames, strict=True) if id(frame) in skies]
-    return SkyFinding(len(frames), tuple(offset))
+        return tuple(path for path, frame in zip(files, frames, strict=True) if id(frame) in skies)

@@ -11,6 +11,7 @@ from niripipe.night.frames import LeftOut, NightFrame
 from niripipe.night.jobs import CALTYPES, Draft, Kind, product_facts
 from niripipe.night.sets import FrameSet, exposure_text
 from niripipe.night.settings import NightSettings
+from niripipe.reduction import Mode
 
 __all__ = ["Sorter"]
 
@@ -34,7 +35,7 @@ class Sorter:
         What concerns the night as a whole.
     """
 
-    def __init__(self, frames: Sequence[NightFrame], settings: NightSettings, mode: str) -> None:
+    def __init__(self, frames: Sequence[NightFrame], settings: NightSettings, mode: Mode) -> None:
         self.left_out: list[LeftOut] = []
         self.notes: list[str] = []
         self._settings = settings

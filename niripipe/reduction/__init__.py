@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from niripipe.reduction.lookup import Mode
 from niripipe.reduction.plan import Plan
 from niripipe.reduction.progress import Progress, TextProgress
 from niripipe.reduction.reduce import Reduce
 from niripipe.reduction.report import RunReport
 
-__all__ = ["Plan", "Progress", "Reduce", "RunReport", "TextProgress"]
+__all__ = ["Mode", "Plan", "Progress", "Reduce", "RunReport", "TextProgress"]

@@ -126,15 +126,15 @@ def _read_list(path: Path, seen: tuple[Path, ...]) -> list[Source]:
     for line in text.splitlines():
         for name in line.split("#", 1)[0].split():
             if name.startswith("@"):
-                found.extend(_read_list(_beside(path, name[1:]), (*seen, path.resolve())))
+                found.extend(_read_list(_path_in_list(path, name[1:]), (*seen, path.resolve())))
             else:
-                found.append(str(_beside(path, name)))
+                found.append(str(_path_in_list(path, name)))
     if not found:
         raise InputError("The list of files is empty", file=path)
     return found
 
 
-def _beside(list_path: Path, name: str) -> Path:
+def _path_in_list(list_path: Path, name: str) -> Path:
     here, there = Path(name).expanduser(), list_path.parent / name
     return there if not here.exists() and there.exists() else here
 

@@ -12,7 +12,7 @@ from functools import cache
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import CodeType, ModuleType
-from typing import Any
+from typing import Any, Literal, get_args
 
 from niripipe.errors import InputError
 from niripipe.primitives.base import PrimitivesBase
@@ -21,6 +21,7 @@ from niripipe.primitives.params import nearest
 __all__ = [
     "DEFAULT_RECIPE",
     "MODES",
+    "Mode",
     "RecipeLibrary",
     "find_primitives",
     "find_recipe",
@@ -31,7 +32,10 @@ __all__ = [
 Recipe = Callable[[Any], None]
 
 DEFAULT_RECIPE = "_default"
-MODES = ("sq", "ql", "qa")
+Mode = Literal["sq", "ql", "qa"]
+"""Science quality, quick look, or quality assessment."""
+
+MODES: tuple[Mode, ...] = get_args(Mode)
 
 
 @dataclass(frozen=True, slots=True)

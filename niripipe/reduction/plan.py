@@ -12,7 +12,14 @@ from niripipe.astrodata import AstroData
 from niripipe.cal_service import choice_warning
 from niripipe.errors import CalibrationError, NiripipeError, ParameterError
 from niripipe.primitives.base import Context, Outcome, Primitive, PrimitivesBase
-from niripipe.primitives.params import PSEUDO_PARAMETERS, CalibrationParams, Origin, Resolved, nearest
+from niripipe.primitives.params import (
+    PSEUDO_PARAMETERS,
+    CalibrationParams,
+    Origin,
+    Resolved,
+    nearest,
+    unknown_parameter,
+)
 from niripipe.reduction.runner import StreamArguments, resolve_call
 
 __all__ = ["Plan", "PlannedStep", "make_plan"]
@@ -88,10 +95,11 @@ class Plan:
         lines = [f"{self.recipe} ({self.mode}) on {len(self.files)} files"]
         for step in self.steps:
             lines.append(f"  {step.primitive:<24s}{step.stream:<16s}{_changed(step.resolved)}")
-        lines += [f"  {name}: {caltype} {cal}" for (name, caltype), cal in sorted(self.calibrations.items())]
-        lines += [f"  warning: {text}" for text in self.warnings]
-        lines += [f"  fault: {fault}" for fault in self.faults]
-        return "\n".join(lines)
+        return "\n".join([*lines, *(f"  {note}" for note in self._notes())])
+
+    def _notes(self) -> list[str]:
+        notes = [f"{name}: {caltype} {cal}" for (name, caltype), cal in sorted(self.calibrations.items())]
+        return [*notes, *(f"warning: {w}" for w in self.warnings), *(f"fault: {f}" for f in self.faults)]
 
     def _repr_html_(self) -> str:
         rows = "".join(
@@ -99,9 +107,7 @@ class Plan:
             f"<td>{html.escape(_changed(s.resolved))}</td></tr>"
             for s in self.steps
         )
-        notes = [f"{name}: {caltype} {cal}" for (name, caltype), cal in sorted(self.calibrations.items())]
-        notes += [f"warning: {text}" for text in self.warnings] + [f"fault: {fault}" for fault in self.faults]
-        items = "".join(f"<li>{html.escape(note)}</li>" for note in notes)
+        items = "".join(f"<li>{html.escape(note)}</li>" for note in self._notes())
         return (
             f"<p><b>{html.escape(self.recipe)}</b> ({html.escape(self.mode)}) on {len(self.files)} files</p>"
             f"<table><tr><th>primitive</th><th>stream</th><th>not default</th></tr>{rows}</table>"
@@ -251,14 +257,7 @@ def _unknown_names(primitives: type[PrimitivesBase], user: Mapping[str, Any]) ->
                 ParameterError(f"There is no primitive {name!r}", item=key, remedy=nearest(name, known))
             )
         elif parameter not in known[name].model.all_names() and parameter not in PSEUDO_PARAMETERS:
-            faults.append(
-                ParameterError(
-                    f"The primitive {name} has no parameter {parameter!r}",
-                    item=key,
-                    expected=", ".join(known[name].model.fields()),
-                    remedy=nearest(parameter, known[name].model.fields()),
-                )
-            )
+            faults.append(unknown_parameter(name, parameter, known[name].model))
     return faults
 
 

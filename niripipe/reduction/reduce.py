@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from niripipe import __version__
 from niripipe.astrodata import AstroData
@@ -17,7 +17,7 @@ from niripipe.logutils import get_logger
 from niripipe.primitives.base import Context, PrimitivesBase
 from niripipe.primitives.calibrations import CalibrationBook
 from niripipe.reduction.inputs import Inputs, Source, expand, open_inputs
-from niripipe.reduction.lookup import DEFAULT_RECIPE, find_primitives, find_recipe, is_own
+from niripipe.reduction.lookup import DEFAULT_RECIPE, Mode, find_primitives, find_recipe, is_own
 from niripipe.reduction.memory import (
     FrameStore,
     automatic_limit,
@@ -33,8 +33,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Reduce"]
 
-Mode = Literal["sq", "ql", "qa"]
-Parameters = Mapping[str, Any] | Iterable[tuple[str, Any]]
+# Values are checked by the models of the primitives; a narrower type would refuse mixed dicts of users.
+Parameters = Mapping[str, object] | Iterable[tuple[str, object]]
+Calibrations = Mapping[str, str | PathLike[str] | AstroData]
 
 log = get_logger(__name__)
 
@@ -119,8 +120,8 @@ class Reduce:
         files: Iterable[Source] | Source = (),
         *,
         recipe: str | Callable[[Any], None] = DEFAULT_RECIPE,
-        parameters: Mapping[str, Any] | None = None,
-        calibrations: CalibrationService | Mapping[str, Any] | None = None,
+        parameters: Mapping[str, object] | None = None,
+        calibrations: CalibrationService | Calibrations | None = None,
         output_dir: str | PathLike[str] | None = None,
         mode: Mode = "sq",
         suffix: str | None = None,
@@ -133,7 +134,7 @@ class Reduce:
         self.files: list[Source] = [files] if isinstance(files, (str, PathLike, AstroData)) else list(files)
         self.recipename: str | Callable[[Any], None] = recipe
         self.uparms: Parameters = list(_flat(parameters or {}).items())
-        self.ucals: Any = {}
+        self.ucals: Calibrations | Iterable[str] | str | None = {}
         self.mode: Mode = mode
         self.suffix = suffix
         self.overwrite = overwrite

@@ -126,9 +126,9 @@ def make_detector(size: int, effects: Effects, rng: np.random.Generator) -> Dete
         dark=dark.astype(np.float32),
         glow=_glow(size, effects.glow),
         well=full.astype(np.float32),
-        hot=_places(hot, size),
-        warm=_places(warm, size),
-        dead=_places(dead, size),
+        hot=_positions(hot, size),
+        warm=_positions(warm, size),
+        dead=_positions(dead, size),
     )
 
 
@@ -314,5 +314,5 @@ def _glow(size: int, strength: float) -> Float32:
     return plane
 
 
-def _places(flat_index: Int64, size: int) -> Int64:
+def _positions(flat_index: Int64, size: int) -> Int64:
     return np.stack(np.divmod(np.sort(flat_index), size), axis=1)

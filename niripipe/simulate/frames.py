@@ -13,14 +13,14 @@ import numpy as np
 from astropy.io import fits
 from numpy.typing import NDArray
 
-from niripipe.errors import ParameterError, StorageError
+from niripipe.errors import StorageError
 from niripipe.simulate.cosmic_rays import cosmic_ray_hits
 from niripipe.simulate.detector import Detector, Readout, make_detector, read_out
-from niripipe.simulate.header import extension_header, frame_wcs, primary_header
+from niripipe.simulate.header import frame_wcs, raw_headers
 from niripipe.simulate.pointing import Affine, TangentWcs
 from niripipe.simulate.scene import Galaxy, Scene, Star
-from niripipe.simulate.sequence import DARK, FLAT, STANDARD, TARGET, Exposure, Field, Kind
-from niripipe.simulate.settings import Effects, NightPlan, Setup, make_plan
+from niripipe.simulate.sequence import FIELDS, Exposure, Kind
+from niripipe.simulate.settings import Effects, NightPlan, Setup, check_names, make_plan
 from niripipe.simulate.truth import FrameTruth
 
 __all__ = ["Conditions", "RawFrame", "expose", "motion_of", "raw_frame", "write_frame"]
@@ -29,13 +29,6 @@ __all__ = ["Conditions", "RawFrame", "expose", "motion_of", "raw_frame", "write_
 _FAINTEST = 0.05
 #: Bytes of a FITS block.
 _BLOCK = 2880
-_FIELDS: dict[str, Field] = {
-    "std": STANDARD,
-    "flat_on": FLAT,
-    "flat_off": FLAT,
-    "dark": DARK,
-    "short_dark": DARK,
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,11 +157,7 @@ def raw_frame(
     ParameterError
         If a value cannot be simulated.
     """
-    if "setup" not in setup and any(name not in Setup.__slots__ for name in setup):
-        unknown = next(name for name in setup if name not in Setup.__slots__)
-        raise ParameterError(
-            "Setup has no field of this name", item=unknown, expected=f"one of {sorted(Setup.__slots__)}"
-        )
+    check_names(Setup, [name for name in setup if name != "setup"])
     plan = make_plan(
         {
             "exposure": exposure,
@@ -181,7 +170,7 @@ def raw_frame(
     )
     frame = Exposure(
         name=f"N{date:%Y%m%d}S{number:04d}.fits", kind=kind, start=datetime.combine(date, ut),
-        exposure=exposure, coadds=coadds, field=_FIELDS.get(kind, TARGET), p=p, q=q,
+        exposure=exposure, coadds=coadds, field=FIELDS[kind], p=p, q=q,
     )  # fmt: skip
     root = np.random.SeedSequence(seed)
     detector = make_detector(plan.setup.size, plan.effects, np.random.default_rng(root.spawn(1)[0]))
@@ -246,15 +235,12 @@ def expose(
         exposure=frame.exposure, coadds=frame.coadds, setup=setup, effects=effects, day=frame.start.date()
     )
     data = read_out(detector, readout, rates, extra, rng)
-    wcs = frame_wcs(frame, setup)
     truth = FrameTruth(
         kind=frame.kind, dx=motion.dx, dy=motion.dy, rotation=motion.rotation, sky=conditions.level,
         fwhm_pix=conditions.fwhm_pix, transparency=conditions.transparency, exposure=frame.exposure,
         coadds=frame.coadds, p=frame.p, q=frame.q,
     )  # fmt: skip
-    return RawFrame(
-        frame.name, primary_header(frame, setup, wcs), extension_header(frame, setup, wcs), data, truth, hits
-    )
+    return RawFrame(frame.name, *raw_headers(frame, setup), data, truth, hits)
 
 
 def motion_of(frame: Exposure, setup: Setup, scene: Scene, conditions: Conditions) -> Affine:

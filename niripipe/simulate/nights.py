@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from niripipe.errors import DataError, InputError, ParameterError, StorageError
 from niripipe.instruments.tables import niri_tables
+from niripipe.reduction.progress import Progress, as_progress
 from niripipe.simulate.detector import Detector, make_detector
 from niripipe.simulate.frames import (
     Conditions,
@@ -26,10 +27,11 @@ from niripipe.simulate.frames import (
     write_frame,
 )
 from niripipe.simulate.header import frame_wcs
+from niripipe.simulate.pointing import TangentWcs
 from niripipe.simulate.scene import Scene, make_scene
 from niripipe.simulate.sequence import Exposure, plan_exposures
 from niripipe.simulate.settings import NightPlan, make_plan
-from niripipe.simulate.truth import TRUTH_NAME, Truth, read_truth
+from niripipe.simulate.truth import TRUTH_NAME, FrameTruth, Truth, read_truth
 
 __all__ = ["Night", "night", "open_night"]
 
@@ -37,16 +39,6 @@ __all__ = ["Night", "night", "open_night"]
 _FORGOTTEN = 6.0
 #: A pixel leaves an image behind when it held more than this fraction of the full well.
 _PERSISTENT = 0.9
-
-
-class Progress(Protocol):
-    """What is told about the progress, as for `niripipe.Reduce`."""
-
-    def update(self, step: str, done: int, total: int) -> None:
-        """Take note that `done` of `total` frames are there."""
-
-    def close(self) -> None:
-        """Take note that the work has ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,20 +143,27 @@ def night(
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise ParameterError("A seed is a whole number", item="seed", found=seed, expected=">= 0")
     if threads < 1:
-        raise ParameterError("Somebody has to do the work", item="threads", found=threads, expected=">= 1")
+        raise ParameterError(
+            "The number of threads is a positive whole number", item="threads", found=threads, expected=">= 1"
+        )
     exposures = plan_exposures(plan)
     folder = _prepare(Path(folder), exposures, overwrite=overwrite)
     ingredients = _Ingredients.draw(plan, exposures, seed)
-    made: list[_Summary] = []
-    display = _display(progress)
+    made: dict[str, tuple[FrameTruth, NDArray[np.float64]]] = {}
+
+    def simulate(index: int) -> tuple[str, FrameTruth, NDArray[np.float64]]:
+        frame = ingredients.make(index)
+        write_frame(frame, folder)
+        return frame.name, frame.truth, frame.cosmic_rays
+
+    display = as_progress(progress)
     try:
-        for summary in _in_order(ingredients, folder, threads):
-            made.append(summary)
-            if display:
+        with ThreadPoolExecutor(threads, thread_name_prefix="simulate") as pool:
+            for name, frame, hits in pool.map(simulate, range(len(exposures))):
+                made[name] = frame, hits
                 display.update("simulate", len(made), len(exposures))
     finally:
-        if display:
-            display.close()
+        display.close()
     truth = ingredients.truth(seed, made)
     truth.write(folder / TRUTH_NAME)
     return Night(folder, truth)
@@ -199,15 +198,6 @@ def open_night(folder: str | PathLike[str]) -> Night:
             remedy="Simulate it again",
         )
     return found
-
-
-@dataclass(frozen=True, slots=True)
-class _Summary:
-    """What is kept of a frame that has been written."""
-
-    name: str
-    frame: Any
-    cosmic_rays: NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,41 +264,23 @@ class _Ingredients:
         charge = np.minimum(light * np.float32(exposure.exposure), np.float32(setup.full_well))
         return np.where(charge > _PERSISTENT * setup.full_well, charge, np.float32(0))
 
-    def truth(self, seed: int, made: Sequence[_Summary]) -> Truth:
+    def truth(self, seed: int, made: Mapping[str, tuple[FrameTruth, NDArray[np.float64]]]) -> Truth:
         return Truth(
             seed=seed,
             size=self.plan.setup.size,
             gain=niri_tables().detector.gain,
             fwhm_pix=self.plan.fwhm_pix,
             sky_rate=self.plan.sky_rate,
-            frames={summary.name: summary.frame for summary in made},
+            frames={name: frame for name, (frame, _) in made.items()},
             fields=self.scenes,
-            cosmic_rays={summary.name: summary.cosmic_rays for summary in made},
+            cosmic_rays={name: hits for name, (_, hits) in made.items()},
             dead=self.detector.dead,
             hot=self.detector.hot,
             warm=self.detector.warm,
         )
 
 
-def _in_order(ingredients: _Ingredients, folder: Path, threads: int) -> Iterator[_Summary]:
-    """Make and write all frames; summaries come in the order of the frames."""
-
-    def work(index: int) -> _Summary:
-        frame = ingredients.make(index)
-        write_frame(frame, folder)
-        return _Summary(frame.name, frame.truth, frame.cosmic_rays)
-
-    with ThreadPoolExecutor(threads, thread_name_prefix="simulate") as pool:
-        futures = [pool.submit(work, index) for index in range(len(ingredients.exposures))]
-        try:
-            for future in futures:
-                yield future.result()
-        finally:
-            for future in futures:
-                future.cancel()
-
-
-def _base_wcs(kind: str, plan: NightPlan) -> Any:
+def _base_wcs(kind: str, plan: NightPlan) -> TangentWcs:
     """World coordinates of a field's base pointing."""
     # The plan may hold no such frame; the field exists all the same.
     ample = replace(
@@ -393,11 +365,3 @@ def _earlier_night(folder: Path) -> set[str]:
             file=folder / TRUTH_NAME,
             remedy="Name another folder",
         ) from error
-
-
-def _display(progress: bool | Progress | None) -> Progress | None:
-    if progress is True:
-        from niripipe.reduction.progress import TextProgress
-
-        return TextProgress()
-    return progress or None

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["add_stars", "enclosed_flux", "half_light_radius", "moffat_radius", "star_stamp"]
+__all__ = ["add_stars", "moffat_radius", "star_stamp"]
 
 Float64 = NDArray[np.float64]
 
@@ -28,16 +28,6 @@ _LEAST_RADIUS = 8.0
 def moffat_radius(fwhm: float) -> float:
     """Return the scale radius a of a Moffat profile with beta = 3 from its FWHM, in the same unit."""
     return float(fwhm / (2 * math.sqrt(2 ** (1 / 3) - 1)))
-
-
-def enclosed_flux(radius: float, fwhm: float) -> float:
-    """Return the fraction of a star's flux within a radius."""
-    return float(1 - (1 + (radius / moffat_radius(fwhm)) ** 2) ** -2)
-
-
-def half_light_radius(fwhm: float) -> float:
-    """Return the radius that holds half of a star's flux."""
-    return moffat_radius(fwhm) * math.sqrt(math.sqrt(2) - 1)
 
 
 def star_stamp(x: float, y: float, fwhm: float, columns: slice, rows: slice) -> Float64:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from itertools import islice
-from os import PathLike, fspath
+from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
+import sep
 from numpy.typing import NDArray
 
-from niripipe.errors import DataError, InputError, ParameterError
+from niripipe import astrodata
+from niripipe.errors import DataError, ParameterError
 from niripipe.simulate.nights import Night
 from niripipe.simulate.psf import add_stars, star_stamp
-from niripipe.simulate.scene import Scene
 from niripipe.simulate.truth import Truth, read_truth
 
 if TYPE_CHECKING:
@@ -27,13 +29,13 @@ Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
-#: Radius of apertures, of the ring for the local background (pixels at the tutorial's seeing of 4.7), half
-#: the stamp.
+#: Radius of apertures, radii of the ring for the local background (pixels at the tutorial's seeing of 4.7),
+#: half the side of the stamp.
 _APERTURE, _RING = 11.0, (16.0, 22.0)
 _HALF = 23
 #: Points a pixel edge at which apertures and growth curves are integrated.
 _FINE = 5
-#: Charge (e-) from which a cosmic ray counts, and how far above the noise what is left of it must stand.
+#: Charge (e-) from which a cosmic ray counts, and how far above the noise its remains must stand.
 _CR_CHARGE, _CR_SIGMA = 1500.0, 5.0
 #: Cosmic rays nearer than this to a star are not counted, pixels.
 _CR_AWAY = 12.0
@@ -123,31 +125,23 @@ class _Stack(NamedTuple):
 
 
 class _Star(NamedTuple):
-    """What was measured of a star; `r50_ratio` is NaN for faint ones, `offset` that from the model."""
+    """What was measured of a star; `r50_ratio` is NaN for faint ones, `offset` that from the truth."""
 
-    x: float
-    y: float
     flux_ratio: float
     snr: float
     r50_ratio: float
     offset: tuple[float, float]
 
 
-class _Model(NamedTuple):
-    """Truth on the pixels of the stack: stars, galaxy (e-), positions, fluxes (e-) and FWHM of stars."""
+class _Stamp(NamedTuple):
+    """A star without its neighbours: data, the star as it should be, usable pixels, variance, position."""
 
-    stars: Float32
-    galaxy: Float32 | None
-    x: Float64
-    y: Float64
-    flux: Float64
-    widths: tuple[float, ...]
-
-    def star(self, i: int, x: float, y: float, columns: slice, rows: slice) -> Float64:
-        """Draw one star at a position of a window."""
-        stamps = [star_stamp(x, y, width, columns, rows) for width in self.widths]
-        drawn: Float64 = self.flux[i] * sum(stamps) / len(stamps)
-        return drawn
+    data: Float64
+    true: Float64
+    usable: Flags
+    variance: Float32
+    x: float
+    y: float
 
 
 def score(
@@ -194,22 +188,25 @@ def score(
     if planes.combined is not None and 0 < planes.combined < len(names):
         # What is left out is the first frame, which the recipes drop.
         names = names[-planes.combined :]
-    model, shift = _fit_shift(planes, known, names, kind)
-    rest = planes.data - model.stars
-    if model.galaxy is not None:
-        rest -= model.galaxy
-    inner = _inner(planes, known, names)
-    stars = list(_measure(planes, model, rest))
-    noise = _blank_noise(planes, model, rest, inner)
-    hits, left = _cosmic_rays(planes, known, names, kind, model, rest, shift, inner)
+    found = _Comparison(planes, known, names, kind)
+    for _ in range(2):
+        # The displacement of the stack as a whole comes from its brightest stars.
+        offsets = [s.offset for s in islice(found.measured(), _SHIFT_STARS) if s.snr > _LEAST_SNR]
+        if not offsets:
+            break
+        dx, dy = np.median(np.array(offsets), axis=0)
+        shift = (found.shift[0] + float(dx), found.shift[1] + float(dy))
+        found = _Comparison(planes, known, names, kind, shift)
+    inner = found.inner
+    hits, left = found.cosmic_rays()
     return Score(
         kind=kind,
         shape=(planes.data.shape[0], planes.data.shape[1]),
-        **_summary(stars),
-        completeness=_completeness(planes, model, rest, inner),
-        shift=(round(shift[0], 4), round(shift[1], 4)),
-        galaxy_ratio=_galaxy_ratio(planes, model, inner),
-        pull=noise,
+        **_summary(list(found.measured())),
+        completeness=found.completeness(),
+        shift=(round(found.shift[0], 4), round(found.shift[1], 4)),
+        galaxy_ratio=found.galaxy_ratio(),
+        pull=_scatter(found.pull[found.blank & inner]),
         cr_hits=hits,
         cr_left=left,
         flagged=float(1 - planes.clean[inner].mean()) if inner.any() else math.nan,
@@ -234,151 +231,230 @@ def _summary(stars: list[_Star]) -> dict[str, Any]:
 
 def _load(stack: Any, gain: float) -> _Stack:
     if isinstance(stack, str | PathLike):
-        data, variance, mask, wcs, unit, combined = _from_file(fspath(stack))
-    else:
-        first = stack[0]
-        data, variance, mask, wcs = first.data, first.variance, first.mask, first.wcs
-        unit, combined = first.hdr.get("BUNIT"), stack.phu.get("NCOMBINE", first.hdr.get("NCOMBINE"))
-    for name, plane in (("data", data), ("variance", variance), ("wcs", wcs)):
+        stack = astrodata.open(stack)
+    first = stack[0]
+    data, variance, mask = first.data, first.variance, first.mask
+    for name, plane in (("data", data), ("variance", variance), ("wcs", first.wcs)):
         if plane is None:
-            raise DataError("A stack without this cannot be scored", item=name)
+            raise DataError(
+                "A stack without this cannot be scored", file=getattr(stack, "filename", None), item=name
+            )
     flags = np.zeros(data.shape, np.uint16) if mask is None else mask
-    factor = np.float32(gain if str(unit or "electron").strip().lower() == "adu" else 1.0)
+    unit = str(first.hdr.get("BUNIT") or "electron").strip().lower()
+    combined = stack.phu.get("NCOMBINE", first.hdr.get("NCOMBINE"))
+    factor = np.float32(gain if unit == "adu" else 1.0)
     usable = np.isfinite(data) & (variance > 0) & ((flags & (1 | 16)) == 0)
     return _Stack(
         data=np.where(usable, data, 0).astype(np.float32) * factor,
         variance=np.where(usable, variance, 1).astype(np.float32) * factor**2,
         usable=usable,
         clean=usable & (flags == 0),
-        wcs=wcs,
+        wcs=first.wcs,
         combined=None if combined is None else int(combined),
     )
 
 
-def _from_file(path: str) -> tuple[Any, ...]:
-    from astropy.io import fits
-    from astropy.wcs import WCS
+class _Comparison:
+    """A stack beside the truth, drawn as the mean of its frames and displaced by a shift.
 
-    try:
-        with fits.open(path, memmap=False) as hdus:
-            image = hdus["SCI"]
-            mask = hdus["DQ"].data if "DQ" in hdus else None
-            combined = hdus[0].header.get("NCOMBINE", image.header.get("NCOMBINE"))
-            return image.data, hdus["VAR"].data, mask, WCS(image.header), image.header.get("BUNIT"), combined
-    except FileNotFoundError as error:
-        raise InputError("There is no such stack", file=path) from error
-    except (KeyError, OSError) as error:
-        raise DataError(
-            "This is not a stack", file=path, found=str(error), expected="SCI and VAR extensions"
-        ) from error
+    Attributes
+    ----------
+    x, y, flux : ndarray of float64
+        The stars of the field: 0-based pixels of the stack, e-.
+    widths : tuple of float
+        FWHM of the profiles whose mean is that of the stack, pixels.
+    stars, galaxy : ndarray of float32, or None
+        Light of the stars and of the galaxy, e-.
+    rest : ndarray of float32
+        What remains of the stack without them, e-.
+    blank : ndarray of bool
+        Clean pixels in which stars are below a tenth of the noise.
+    pull : ndarray of float32
+        Rest above the local level over the expected noise.
+    """
+
+    def __init__(
+        self,
+        planes: _Stack,
+        truth: Truth,
+        names: list[str],
+        kind: str,
+        shift: tuple[float, float] = (0.0, 0.0),
+    ) -> None:
+        self.planes, self.truth, self.names, self.shift = planes, truth, names, shift
+        self.scene = truth.fields[kind]
+        frames = [truth.frames[name] for name in names]
+        seconds = float(np.mean([f.seconds * f.transparency for f in frames]))
+        fwhms = np.array([f.fwhm_pix for f in frames])
+        # Two profiles with the mean and the spread of all stand for the profile of the stack.
+        self.widths = (float(fwhms.mean() - fwhms.std()), float(fwhms.mean() + fwhms.std()))
+        table = self.scene.table
+        self.x, self.y = self._to_stack(table[:, 0], table[:, 1])
+        self.flux = table[:, 2] * seconds
+        self.stars = np.zeros(planes.data.shape, np.float32)
+        for width in self.widths:
+            add_stars(self.stars, self.x, self.y, self.flux / len(self.widths), width, faintest=0.05)
+        self.galaxy = self._draw_galaxy(seconds)
+        self.rest = planes.data - self.stars
+        if self.galaxy is not None:
+            self.rest -= self.galaxy
+
+    def _to_stack(self, x: Float64, y: Float64) -> tuple[Float64, Float64]:
+        """Convert positions at the base pointing to pixels of the stack."""
+        if not len(x):
+            return x, y
+        sky = self.scene.wcs.to_sky(x, y)
+        x, y = self.planes.wcs.all_world2pix(*sky, 0)
+        return x + self.shift[0], y + self.shift[1]
+
+    def _draw_galaxy(self, seconds: float) -> Float32 | None:
+        scene = self.scene
+        if scene.galaxy is None:
+            return None
+        ny, nx = self.planes.data.shape
+        # The map from the stack to the base pointing is linear to 1e-4 pixel; three points give it.
+        corner_x, corner_y = np.array([0.0, nx - 1.0, 0.0]), np.array([0.0, 0.0, ny - 1.0])
+        sky = self.planes.wcs.all_pix2world(corner_x - self.shift[0], corner_y - self.shift[1], 0)
+        u, v = scene.wcs.to_pixel(*sky)
+        x, y = np.arange(nx)[None, :] / (nx - 1), np.arange(ny)[:, None] / (ny - 1)
+        column = u[0] + (u[1] - u[0]) * x + (u[2] - u[0]) * y
+        row = v[0] + (v[1] - v[0]) * x + (v[2] - v[0]) * y
+        light: Float32 = scene.galaxy.brightness(column, row) * np.float32(seconds)
+        return light
+
+    @cached_property
+    def inner(self) -> Flags:
+        """The pixels that see all frames, with a margin."""
+        frames = [self.truth.frames[name] for name in self.names]
+        reach = max(max(abs(frame.dx), abs(frame.dy)) for frame in frames)
+        ny, nx = self.planes.data.shape
+        margin = min(math.ceil(2 * reach) + 16, min(ny, nx) // 3)
+        inner = np.zeros((ny, nx), bool)
+        inner[margin : ny - margin, margin : nx - margin] = True
+        return inner
+
+    @cached_property
+    def blank(self) -> Flags:
+        blank: Flags = self.planes.clean & (self.stars < 0.1 * np.sqrt(self.planes.variance))
+        return blank
+
+    @cached_property
+    def pull(self) -> Float32:
+        # The local level is that of the blank pixels of a box.
+        pull = np.empty_like(self.rest)
+        for row in range(0, pull.shape[0], _BOX):
+            for column in range(0, pull.shape[1], _BOX):
+                box = (slice(row, row + _BOX), slice(column, column + _BOX))
+                values = self.rest[box][self.blank[box]]
+                values = values if values.size else self.rest[box][self.planes.usable[box]]
+                pull[box] = self.rest[box] - (np.median(values) if values.size else 0)
+        pull /= np.sqrt(self.planes.variance)
+        return pull
+
+    def measured(self) -> Iterator[_Star]:
+        """Measure the stars whose aperture is clean, from the brightest."""
+        sigma = 1.2 * sum(self.widths) / len(self.widths) / 2.3548
+        for i in np.argsort(-self.flux).tolist():
+            stamp = self._stamp(i)
+            if stamp is None:
+                continue
+            data = stamp.data - _ring_level(stamp.data, stamp.usable, stamp.x, stamp.y)
+            *position, flag = sep.winpos(data, stamp.x, stamp.y, sigma)
+            x, y = map(float, position)
+            offset = (x - stamp.x, y - stamp.y)
+            if flag or not math.hypot(*offset) < 3:
+                continue
+            # The true profile where the star was found, measured in the same way.
+            whole = slice(0, 2 * _HALF + 1)
+            true = self._drawn(i, x, y, whole, whole)
+            true -= _ring_level(true, stamp.usable, x, y)
+            flux, noise = _aperture_flux(data, x, y, stamp.variance)
+            expected, _ = _aperture_flux(true, x, y, stamp.variance)
+            r50 = math.nan
+            if flux > _LEAST_SNR * noise:
+                r50 = _half_light_radius(data, x, y) / _half_light_radius(true, x, y)
+            yield _Star(flux / expected, flux / noise, r50, offset)
+
+    def completeness(self) -> float:
+        """Return the fraction found of the stars that should stand out."""
+        found = expected = 0
+        for i in range(self.flux.size):
+            stamp = self._stamp(i)
+            if stamp is None or not self.inner[round(self.y[i]), round(self.x[i])]:
+                continue
+            true, noise = _aperture_flux(stamp.true, stamp.x, stamp.y, stamp.variance)
+            if true < 20 * noise:
+                continue
+            level = _ring_level(stamp.data, stamp.usable, stamp.x, stamp.y)
+            flux, _ = _aperture_flux(stamp.data - level, stamp.x, stamp.y, stamp.variance)
+            expected += 1
+            found += flux > 5 * noise and 0.5 < flux / true < 2
+        return found / expected if expected else math.nan
+
+    def galaxy_ratio(self) -> float | None:
+        """Return the slope of a weighted line through data against galaxy in pixels without stars."""
+        if self.galaxy is None:
+            return None
+        chosen = self.blank & self.inner
+        if np.count_nonzero(chosen) < 100:
+            return math.nan
+        weight = 1 / self.planes.variance[chosen].astype(float)
+        x = self.galaxy[chosen].astype(float)
+        y = (self.planes.data[chosen] - self.stars[chosen]).astype(float)
+        x = x - np.average(x, weights=weight)
+        return float((weight * x * y).sum() / (weight * x * x).sum())
+
+    def cosmic_rays(self) -> tuple[int, float]:
+        """Count the pixels hit in the frames; return the fraction that stands out unflagged."""
+        pull = np.where(self.planes.clean, self.pull, 0)
+        total = left = 0
+        for name in self.names:
+            hits = self.truth.cosmic_rays[name]
+            hits = hits[hits[:, 2] > _CR_CHARGE]
+            motion = self.truth.frames[name].motion(self.truth.size)
+            x, y = self._to_stack(*motion.invert(hits[:, 1], hits[:, 0]))
+            ny, nx = pull.shape
+            for c, r in zip(np.rint(x).astype(int).tolist(), np.rint(y).astype(int).tolist(), strict=True):
+                if not (0 < c < nx - 1 and 0 < r < ny - 1 and self.inner[r, c]):
+                    continue
+                if self.x.size and np.hypot(self.x - c, self.y - r).min() < _CR_AWAY:
+                    continue
+                total += 1
+                left += bool(pull[r - 1 : r + 2, c - 1 : c + 2].max() > _CR_SIGMA)
+        return total, left / total if total else math.nan
+
+    def _drawn(self, i: int, x: float, y: float, columns: slice, rows: slice) -> Float64:
+        """Draw one star at a position of a window."""
+        stamps = [star_stamp(x, y, width, columns, rows) for width in self.widths]
+        drawn: Float64 = self.flux[i] * sum(stamps) / len(stamps)
+        return drawn
+
+    def _stamp(self, i: int) -> _Stamp | None:
+        """Cut out a star; None near the edge or if its core, or more than a little around it, is flagged."""
+        column, row = round(self.x[i]), round(self.y[i])
+        ny, nx = self.planes.data.shape
+        if not (_HALF <= column < nx - _HALF and _HALF <= row < ny - _HALF):
+            return None
+        rows, columns = slice(row - _HALF, row + _HALF + 1), slice(column - _HALF, column + _HALF + 1)
+        x, y = self.x[i] - columns.start, self.y[i] - rows.start
+        clean = self.planes.clean[rows, columns]
+        distance = _distance(clean.shape, x, y)
+        if not (clean[distance < 6].all() and clean[distance < _APERTURE + 1].mean() > 0.995):
+            return None
+        true = self._drawn(i, self.x[i], self.y[i], columns, rows)
+        variance = np.ascontiguousarray(self.planes.variance[rows, columns])
+        return _Stamp(
+            self.rest[rows, columns] + true, true, self.planes.usable[rows, columns], variance, x, y
+        )
 
 
-def _build_model(
-    planes: _Stack, truth: Truth, names: list[str], kind: str, shift: tuple[float, float]
-) -> _Model:
-    """Draw the truth, displaced by a shift, as the mean of the frames."""
-    scene = truth.fields[kind]
-    frames = [truth.frames[name] for name in names]
-    seconds = float(np.mean([f.seconds * f.transparency for f in frames]))
-    fwhms = np.array([f.fwhm_pix for f in frames])
-    # Two profiles with the mean and the spread of all stand for the profile of the stack.
-    widths = (float(fwhms.mean() - fwhms.std()), float(fwhms.mean() + fwhms.std()))
-    table = scene.table
-    x, y = (
-        planes.wcs.all_world2pix(*scene.wcs.to_sky(table[:, 0], table[:, 1]), 0) if len(table) else ([], [])
-    )
-    x, y = np.asarray(x, float) + shift[0], np.asarray(y, float) + shift[1]
-    flux = table[:, 2] * seconds
-    stars = np.zeros(planes.data.shape, np.float32)
-    for width in widths:
-        add_stars(stars, x, y, flux / len(widths), width, faintest=0.05)
-    return _Model(stars, _draw_galaxy(planes, scene, seconds, shift), x, y, flux, widths)
-
-
-def _draw_galaxy(planes: _Stack, scene: Scene, seconds: float, shift: tuple[float, float]) -> Float32 | None:
-    if scene.galaxy is None:
-        return None
-    ny, nx = planes.data.shape
-    # The map from the stack to the base pointing is linear to 1e-4 pixel; three points give it.
-    corner_x, corner_y = np.array([0.0, nx - 1.0, 0.0]), np.array([0.0, 0.0, ny - 1.0])
-    sky = planes.wcs.all_pix2world(corner_x - shift[0], corner_y - shift[1], 0)
-    u, v = scene.wcs.to_pixel(*sky)
-    x, y = np.arange(nx)[None, :] / (nx - 1), np.arange(ny)[:, None] / (ny - 1)
-    column = u[0] + (u[1] - u[0]) * x + (u[2] - u[0]) * y
-    row = v[0] + (v[1] - v[0]) * x + (v[2] - v[0]) * y
-    light: Float32 = scene.galaxy.brightness(column, row) * np.float32(seconds)
-    return light
-
-
-def _fit_shift(
-    planes: _Stack, truth: Truth, names: list[str], kind: str
-) -> tuple[_Model, tuple[float, float]]:
-    """Find the displacement of the stack as a whole, from its stars, in two rounds."""
-    shift = (0.0, 0.0)
-    model = _build_model(planes, truth, names, kind, shift)
-    for _ in range(2):
-        rest = planes.data - model.stars - (0 if model.galaxy is None else model.galaxy)
-        brightest = islice(_measure(planes, model, rest), _SHIFT_STARS)
-        offsets = [star.offset for star in brightest if star.snr > _LEAST_SNR]
-        if not offsets:
-            break
-        x, y = np.median(np.array(offsets), axis=0)
-        shift = (shift[0] + float(x), shift[1] + float(y))
-        model = _build_model(planes, truth, names, kind, shift)
-    return model, shift
-
-
-def _measure(planes: _Stack, model: _Model, rest: Float32) -> Iterator[_Star]:
-    """Measure the stars whose aperture is clean, from the brightest."""
-    for i in np.argsort(-model.flux).tolist():
-        window = _window(planes, model.x[i], model.y[i])
-        if window is None:
-            continue
-        rows, columns = window
-        own = model.star(i, model.x[i], model.y[i], columns, rows)
-        stamp = rest[rows, columns] + own
-        local = (model.x[i] - columns.start, model.y[i] - rows.start)
-        if not _is_clean(planes.clean[rows, columns], local):
-            continue
-        level = _ring_level(stamp, planes.usable[rows, columns], local)
-        x, y = _centroid(stamp - level, local, sum(model.widths) / len(model.widths))
-        if not math.hypot(x - local[0], y - local[1]) < 3:
-            continue
-        # The true profile where the star was found, measured in the same way.
-        true = model.star(i, x, y, slice(0, stamp.shape[1]), slice(0, stamp.shape[0]))
-        true = true - _ring_level(true, planes.usable[rows, columns], (x, y))
-        weight = _aperture(stamp.shape, (x, y))
-        flux, expected = float((weight * (stamp - level)).sum()), float((weight * true).sum())
-        noise = math.sqrt(float((weight**2 * planes.variance[rows, columns]).sum()))
-        r50 = math.nan
-        if flux > _LEAST_SNR * noise:
-            r50 = _half_light_ratio(stamp - level, true, (x, y))
-        yield _Star(model.x[i], model.y[i], flux / expected, flux / noise, r50, (x - local[0], y - local[1]))
-
-
-def _window(planes: _Stack, x: float, y: float) -> tuple[slice, slice] | None:
-    column, row = round(x), round(y)
-    ny, nx = planes.data.shape
-    if not (_HALF <= column < nx - _HALF and _HALF <= row < ny - _HALF):
-        return None
-    return slice(row - _HALF, row + _HALF + 1), slice(column - _HALF, column + _HALF + 1)
-
-
-def _distance(shape: tuple[int, ...], centre: tuple[float, float]) -> Float64:
-    distance: Float64 = np.hypot(
-        np.arange(shape[0])[:, None] - centre[1], np.arange(shape[1])[None, :] - centre[0]
-    )
+def _distance(shape: tuple[int, ...], x: float, y: float) -> Float64:
+    distance: Float64 = np.hypot(np.arange(shape[0])[:, None] - y, np.arange(shape[1])[None, :] - x)
     return distance
 
 
-def _is_clean(clean: Flags, centre: tuple[float, float]) -> bool:
-    """No flag in the core, and nearly none in the aperture."""
-    distance = _distance(clean.shape, centre)
-    return bool(clean[distance < 6].all() and clean[distance < _APERTURE + 1].mean() > 0.995)
-
-
-def _ring_level(stamp: NDArray[np.floating[Any]], usable: Flags, centre: tuple[float, float]) -> float:
-    distance = _distance(stamp.shape, centre)
+def _ring_level(stamp: Float64, usable: Flags, x: float, y: float) -> float:
+    distance = _distance(stamp.shape, x, y)
     ring = stamp[usable & (distance >= _RING[0]) & (distance <= _RING[1])]
     if ring.size == 0:
         return 0.0
@@ -387,164 +463,16 @@ def _ring_level(stamp: NDArray[np.floating[Any]], usable: Flags, centre: tuple[f
     return float(kept.mean()) if kept.size else middle
 
 
-def _aperture(shape: tuple[int, ...], centre: tuple[float, float]) -> Float64:
-    """Fraction of each pixel inside the aperture."""
-    inside = _squared_distance(shape, centre) <= _APERTURE**2
-    share: Float64 = inside.reshape(shape[0], _FINE, shape[1], _FINE).mean(axis=(1, 3))
-    return share
+def _aperture_flux(stamp: Float64, x: float, y: float, variance: Float32) -> tuple[float, float]:
+    """Return the flux in the aperture and its noise."""
+    flux, noise, _ = sep.sum_circle(stamp, [x], [y], _APERTURE, var=variance, subpix=_FINE)
+    return float(flux[0]), float(noise[0])
 
 
-def _half_light_ratio(
-    stamp: NDArray[np.floating[Any]], true: NDArray[np.floating[Any]], centre: tuple[float, float]
-) -> float:
-    """Ratio of the radii that hold half of the flux in the aperture."""
-    squared = _squared_distance(stamp.shape, centre)
-    inside = np.flatnonzero(squared <= _APERTURE**2)
-    order = inside[np.argsort(squared.flat[inside], kind="stable")]
-    # Every point of a pixel carries the same share of its flux.
-    rows, columns = np.divmod(order, squared.shape[1])
-    pixel = (rows // _FINE, columns // _FINE)
-    half = []
-    for image in (stamp, true):
-        growth = np.cumsum(image[pixel], dtype=float)
-        half.append(float(squared.flat[order[np.searchsorted(growth, growth[-1] / 2)]]))
-    return math.sqrt(half[0] / half[1])
-
-
-def _squared_distance(shape: tuple[int, ...], centre: tuple[float, float]) -> Float64:
-    """Squared distance from a position, at a fine grid of points."""
-    y = (np.arange(shape[0] * _FINE) + 0.5) / _FINE - 0.5 - centre[1]
-    x = (np.arange(shape[1] * _FINE) + 0.5) / _FINE - 0.5 - centre[0]
-    squared: Float64 = (y**2)[:, None] + (x**2)[None, :]
-    return squared
-
-
-def _centroid(
-    stamp: NDArray[np.floating[Any]], start: tuple[float, float], fwhm: float
-) -> tuple[float, float]:
-    """Windowed centroid: the fixed point of the mean position under a Gaussian as wide as the star."""
-    sigma = 1.2 * fwhm / 2.3548
-    x, y = start
-    rows, columns = np.arange(stamp.shape[0])[:, None], np.arange(stamp.shape[1])[None, :]
-    for _ in range(12):
-        squared = (columns - x) ** 2 + (rows - y) ** 2
-        weight = np.where(squared < (4 * sigma) ** 2, np.exp(-squared / (2 * sigma**2)), 0) * stamp
-        total = weight.sum()
-        if not total > 0:
-            return math.nan, math.nan
-        # Twice the step, because the window pulls the mean towards its own centre.
-        step_x, step_y = 2 * (weight * (columns - x)).sum() / total, 2 * (weight * (rows - y)).sum() / total
-        x, y = float(x + step_x), float(y + step_y)
-        if math.hypot(step_x, step_y) < 1e-4:
-            break
-    return x, y
-
-
-def _inner(planes: _Stack, truth: Truth, names: list[str]) -> Flags:
-    """Tell which pixels see all frames, with some room."""
-    reach = max(max(abs(truth.frames[name].dx), abs(truth.frames[name].dy)) for name in names)
-    ny, nx = planes.data.shape
-    margin = min(math.ceil(2 * reach) + 16, min(ny, nx) // 3)
-    inner = np.zeros(planes.data.shape, bool)
-    inner[margin : ny - margin, margin : nx - margin] = True
-    return inner
-
-
-def _level_map(planes: _Stack, rest: Float32, blank: Flags) -> Float32:
-    """Measure the local level of the residual as medians of boxes."""
-    level = np.zeros(rest.shape, np.float32)
-    for row in range(0, rest.shape[0], _BOX):
-        for column in range(0, rest.shape[1], _BOX):
-            box = (slice(row, row + _BOX), slice(column, column + _BOX))
-            values = rest[box][blank[box]]
-            values = values if values.size else rest[box][planes.usable[box]]
-            level[box] = np.median(values) if values.size else 0
-    return level
-
-
-def _blank(planes: _Stack, model: _Model) -> Flags:
-    """Clean pixels in which stars are below a tenth of the noise."""
-    blank: Flags = planes.clean & (model.stars < 0.1 * np.sqrt(planes.variance))
-    return blank
-
-
-def _blank_noise(planes: _Stack, model: _Model, rest: Float32, inner: Flags) -> float:
-    blank = _blank(planes, model)
-    chosen = blank & inner
-    pull = (rest - _level_map(planes, rest, blank))[chosen] / np.sqrt(planes.variance[chosen])
-    return _scatter(pull)
-
-
-def _galaxy_ratio(planes: _Stack, model: _Model, inner: Flags) -> float | None:
-    """Slope of a weighted straight line through data against galaxy in pixels without stars."""
-    if model.galaxy is None:
-        return None
-    chosen = _blank(planes, model) & inner
-    if np.count_nonzero(chosen) < 100:
-        return math.nan
-    weight = 1 / planes.variance[chosen].astype(float)
-    x = model.galaxy[chosen].astype(float)
-    y = (planes.data[chosen] - model.stars[chosen]).astype(float)
-    x = x - np.average(x, weights=weight)
-    return float((weight * x * y).sum() / (weight * x * x).sum())
-
-
-def _completeness(planes: _Stack, model: _Model, rest: Float32, inner: Flags) -> float:
-    found = expected = 0
-    for i in range(model.flux.size):
-        window = _window(planes, model.x[i], model.y[i])
-        if window is None or not inner[round(model.y[i]), round(model.x[i])]:
-            continue
-        rows, columns = window
-        own = model.star(i, model.x[i], model.y[i], columns, rows)
-        local = (model.x[i] - columns.start, model.y[i] - rows.start)
-        if not _is_clean(planes.clean[rows, columns], local):
-            continue
-        weight = _aperture(own.shape, local)
-        noise = math.sqrt(float((weight**2 * planes.variance[rows, columns]).sum()))
-        true = float((weight * own).sum())
-        if true < 20 * noise:
-            continue
-        stamp = rest[rows, columns] + own
-        level = _ring_level(stamp, planes.usable[rows, columns], local)
-        flux = float((weight * (stamp - level)).sum())
-        expected += 1
-        found += flux > 5 * noise and 0.5 < flux / true < 2
-    return found / expected if expected else math.nan
-
-
-def _cosmic_rays(
-    planes: _Stack,
-    truth: Truth,
-    names: list[str],
-    kind: str,
-    model: _Model,
-    rest: Float32,
-    shift: tuple[float, float],
-    inner: Flags,
-) -> tuple[int, float]:
-    """Count the pixels hit in the frames, and those where something is left that nobody flagged."""
-    blank = _blank(planes, model)
-    residual = np.where(planes.clean, rest - _level_map(planes, rest, blank), 0)
-    residual /= np.sqrt(planes.variance)
-    base = truth.fields[kind].wcs
-    total = left = 0
-    for name in names:
-        hits = truth.cosmic_rays[name]
-        hits = hits[hits[:, 2] > _CR_CHARGE]
-        if not len(hits):
-            continue
-        x, y = truth.frames[name].motion(truth.size).invert(hits[:, 1], hits[:, 0])
-        x, y = planes.wcs.all_world2pix(*base.to_sky(x, y), 0)
-        column, row = np.rint(x + shift[0]).astype(int), np.rint(y + shift[1]).astype(int)
-        ny, nx = rest.shape
-        inside = (column > 0) & (row > 0) & (column < nx - 1) & (row < ny - 1)
-        for c, r in zip(column[inside].tolist(), row[inside].tolist(), strict=True):
-            if not inner[r, c] or (model.x.size and np.hypot(model.x - c, model.y - r).min() < _CR_AWAY):
-                continue
-            total += 1
-            left += bool(residual[r - 1 : r + 2, c - 1 : c + 2].max() > _CR_SIGMA)
-    return total, left / total if total else math.nan
+def _half_light_radius(stamp: Float64, x: float, y: float) -> float:
+    """Return the radius that holds half of the flux in the aperture."""
+    radius, _ = sep.flux_radius(stamp, [x], [y], [_APERTURE], 0.5, subpix=_FINE)
+    return float(radius[0])
 
 
 def _median(values: NDArray[np.floating[Any]]) -> float:

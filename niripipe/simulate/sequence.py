@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, time, timedelta
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from niripipe.errors import ParameterError
 from niripipe.simulate.settings import NightPlan
 
-__all__ = ["Exposure", "Field", "Kind", "plan_exposures"]
+__all__ = ["FIELDS", "Exposure", "Field", "Kind", "plan_exposures"]
 
 Kind = Literal["target", "sky", "std", "flat_on", "flat_off", "dark", "short_dark"]
 
@@ -86,10 +86,30 @@ class Exposure:
         return self.exposure * self.coadds
 
 
-TARGET = Field(name="SN2014J", ra=148.92558, dec=69.67389)
-STANDARD = Field(name="FS 17", ra=132.8300, dec=11.8700)
-FLAT = Field(name="GCALflat", ra=22.0, dec=89.97)
-DARK = Field(name="Dark", ra=22.0, dec=89.97)
+_TARGET = Field(name="SN2014J", ra=148.92558, dec=69.67389)
+_FLAT = Field(name="GCALflat", ra=22.0, dec=89.97)
+_DARK = Field(name="Dark", ra=22.0, dec=89.97)
+FIELDS: dict[Kind, Field] = {
+    "target": _TARGET,
+    "sky": _TARGET,
+    "std": Field(name="FS 17", ra=132.8300, dec=11.8700),
+    "flat_on": _FLAT,
+    "flat_off": _FLAT,
+    "dark": _DARK,
+    "short_dark": _DARK,
+}
+"""Where the telescope is sent for each kind of frame."""
+
+
+class _Sequence(NamedTuple):
+    """Frames taken one after another; `shots` has kind and offsets (P, Q in arcsec) of each."""
+
+    kind: Kind
+    shots: list[tuple[Kind, float, float]]
+    exposure: float
+    coadds: int
+    observation: int
+    first: int = 1
 
 
 def plan_exposures(plan: NightPlan) -> tuple[Exposure, ...]:
@@ -110,94 +130,67 @@ def plan_exposures(plan: NightPlan) -> tuple[Exposure, ...]:
         If the plan holds no frame at all.
     """
     frames: list[Exposure] = []
-    for sequence in (_target, _standard, _lamp_off, _lamp_on, _darks, _short_darks):
-        frames.extend(sequence(plan, _next_number(frames)))
+    for sequence in _sequences(plan):
+        frames += _exposures(
+            plan, sequence, after=max((int(frame.name[10:14]) for frame in frames), default=0)
+        )
     if not frames:
         raise ParameterError("The night has no frames", item="n_target ... n_short_dark", found=0)
     return tuple(sorted(frames, key=lambda frame: frame.name))
 
 
-def _target(plan: NightPlan, after: int) -> Iterator[Exposure]:
+def _sequences(plan: NightPlan) -> list[_Sequence]:
+    def still(kind: Kind, count: int) -> list[tuple[Kind, float, float]]:
+        return [(kind, 0.0, 0.0)] * count
+
+    n, seconds = plan.n_flat, plan.flat_exposure
+    dither = 10.0 * plan.setup.size / 1024 if plan.standard_dither is None else plan.standard_dither
+    standard: list[tuple[Kind, float, float]] = [("std", p, q) for p, q in _dithers(plan.n_standard, dither)]
+    return [
+        _Sequence("target", _target_and_sky(plan), plan.exposure, plan.coadds, 12),
+        _Sequence("std", standard, plan.standard_exposure, plan.standard_coadds, 20),
+        # Lamp off and on belong to one observation.
+        _Sequence("flat_off", still("flat_off", n), seconds, 1, 30),
+        _Sequence("flat_on", still("flat_on", n), seconds, 1, 30, first=n + 1),
+        _Sequence("dark", still("dark", plan.n_dark), plan.exposure, plan.coadds, 40),
+        _Sequence("short_dark", still("short_dark", plan.n_short_dark), plan.short_exposure, 1, 50),
+    ]
+
+
+def _target_and_sky(plan: NightPlan) -> list[tuple[Kind, float, float]]:
     dither = 3.0 if plan.dither is None else plan.dither
     target, sky = _dithers(plan.n_target, dither), _dithers(plan.n_sky, dither)
     order: list[tuple[Kind, float, float]] = []
     for block in range(0, max(len(target), len(sky)), _BLOCK):
         order += [("target", p, q) for p, q in target[block : block + _BLOCK]]
         order += [("sky", p, q + plan.sky_offset) for p, q in sky[block : block + _BLOCK]]
-    clock = _Clock(plan, "target", after, _OVERHEAD_SKY)
-    for number, (kind, p, q) in enumerate(order, 1):
-        name, start = clock.tick(plan.exposure * plan.coadds)
+    return order
+
+
+def _exposures(plan: NightPlan, sequence: _Sequence, after: int) -> Iterator[Exposure]:
+    """Yield the frames of a sequence, leaving the gaps in numbers and time that other instruments fill."""
+    first, clock = _STARTS[sequence.kind]
+    day = plan.date
+    if sequence.kind == "short_dark":
+        # Taken on the next UT date, whose numbers start anew.
+        day, after = day + timedelta(days=1), 0
+    number, start = max(first, after + 1), datetime.combine(day, clock)
+    overhead = _OVERHEAD_SKY if sequence.kind in ("target", "std") else _OVERHEAD_CAL
+    # The archive states times to a tenth of a second.
+    step = timedelta(seconds=round(sequence.exposure * sequence.coadds + overhead, 1))
+    for k, (kind, p, q) in enumerate(sequence.shots):
         yield Exposure(
-            name=name, kind=kind, start=start, exposure=plan.exposure, coadds=plan.coadds,
-            field=TARGET, p=p, q=q, observation=12, number=number,
-        )  # fmt: skip
-
-
-def _standard(plan: NightPlan, after: int) -> Iterator[Exposure]:
-    dither = 10.0 * plan.setup.size / 1024 if plan.standard_dither is None else plan.standard_dither
-    clock = _Clock(plan, "std", after, _OVERHEAD_SKY)
-    seconds, coadds = plan.standard_exposure, plan.standard_coadds
-    for number, (p, q) in enumerate(_dithers(plan.n_standard, dither), 1):
-        name, start = clock.tick(seconds * coadds)
-        yield Exposure(
-            name=name, kind="std", start=start, exposure=seconds, coadds=coadds, field=STANDARD, p=p, q=q,
-            observation=20, number=number,
-        )  # fmt: skip
-
-
-def _lamp_off(plan: NightPlan, after: int) -> Iterator[Exposure]:
-    return _calibrations(plan, "flat_off", plan.n_flat, plan.flat_exposure, after)
-
-
-def _lamp_on(plan: NightPlan, after: int) -> Iterator[Exposure]:
-    return _calibrations(plan, "flat_on", plan.n_flat, plan.flat_exposure, after)
-
-
-def _darks(plan: NightPlan, after: int) -> Iterator[Exposure]:
-    return _calibrations(plan, "dark", plan.n_dark, plan.exposure, after, plan.coadds)
-
-
-def _short_darks(plan: NightPlan, after: int) -> Iterator[Exposure]:
-    # Taken on the next UT date, whose numbers start anew.
-    del after
-    return _calibrations(plan, "short_dark", plan.n_short_dark, plan.short_exposure, 0)
-
-
-def _calibrations(
-    plan: NightPlan, kind: Kind, count: int, seconds: float, after: int, coadds: int = 1
-) -> Iterator[Exposure]:
-    clock = _Clock(plan, kind, after, _OVERHEAD_CAL)
-    # Lamp off and on belong to one observation.
-    observation = {"flat_off": 30, "flat_on": 30, "dark": 40}.get(kind, 50)
-    offset = plan.n_flat if kind == "flat_on" else 0
-    for number in range(1, count + 1):
-        name, start = clock.tick(seconds * coadds)
-        yield Exposure(
-            name=name, kind=kind, start=start, exposure=seconds, coadds=coadds,
-            field=FLAT if kind.startswith("flat") else DARK, observation=observation, number=offset + number,
-        )  # fmt: skip
-
-
-class _Clock:
-    """Hands out file names and start times, leaving the gaps that other instruments fill."""
-
-    def __init__(self, plan: NightPlan, kind: Kind, after: int, overhead: float) -> None:
-        number, start = _STARTS[kind]
-        self._day = plan.date + timedelta(days=int(kind == "short_dark"))
-        self._number = max(number, after)
-        self._start = datetime.combine(self._day, start)
-        self._overhead = overhead
-
-    def tick(self, seconds: float) -> tuple[str, datetime]:
-        name, start = f"N{self._day:%Y%m%d}S{self._number:04d}.fits", self._start
-        self._number += 1
-        # The archive states times to a tenth of a second.
-        self._start += timedelta(seconds=round(seconds + self._overhead, 1))
-        return name, start
-
-
-def _next_number(frames: list[Exposure]) -> int:
-    return 1 + max((int(frame.name[10:14]) for frame in frames), default=0)
+            name=f"N{day:%Y%m%d}S{number + k:04d}.fits",
+            kind=kind,
+            start=start + k * step,
+            exposure=sequence.exposure,
+            coadds=sequence.coadds,
+            field=FIELDS[kind],
+            p=p,
+            q=q,
+            observation=sequence.observation,
+            number=sequence.first + k,
+        )
 
 
 def _dithers(count: int, step: float) -> list[tuple[float, float]]:

@@ -6,15 +6,15 @@ All are frozen and check themselves, so that a plan that exists can be carried o
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import date
 from typing import Any, Literal, get_args
 
 from niripipe.errors import ParameterError
-from niripipe.instruments.tables import LinearityCoefficients, niri_tables
+from niripipe.instruments.tables import LinearityCoefficients, ReadMode, Well, niri_tables
 
-__all__ = ["Effects", "NightPlan", "SceneName", "Setup", "make_plan"]
+__all__ = ["Effects", "NightPlan", "SceneName", "Setup", "check_names", "make_plan"]
 
 SceneName = Literal["extended", "sparse", "crowded", "empty"]
 PixelType = Literal["float32", "int32"]
@@ -100,35 +100,39 @@ class Setup:
     @property
     def reads(self) -> tuple[int, int]:
         """Numbers of low-noise read pairs and of digital averages."""
-        mode = niri_tables().read_mode_named(self.read_mode)
-        assert mode is not None
-        return mode.lnrs, mode.ndavgs
+        return self._mode.lnrs, self._mode.ndavgs
 
     @property
     def read_noise(self) -> float:
         """Read noise of one coadd, e-."""
-        mode = niri_tables().read_mode_named(self.read_mode)
-        assert mode is not None
-        return mode.read_noise
+        return self._mode.read_noise
 
     @property
     def full_well(self) -> float:
         """Full well of one coadd, e-."""
-        well = niri_tables().well_named(self.well)
-        assert well is not None
-        return float(well.full_well)
+        return float(self._well.full_well)
 
     @property
     def bias(self) -> float:
         """Nominal bias voltage, V."""
-        well = niri_tables().well_named(self.well)
-        assert well is not None
-        return well.bias
+        return self._well.bias
 
     @property
     def linearity(self) -> LinearityCoefficients | None:
         """Coefficients of the non-linearity, None where none were measured."""
         return niri_tables().linearity_for(self.read_mode, self.size, self.well)
+
+    @property
+    def _mode(self) -> ReadMode:
+        mode = niri_tables().read_mode_named(self.read_mode)
+        assert mode is not None
+        return mode
+
+    @property
+    def _well(self) -> Well:
+        well = niri_tables().well_named(self.well)
+        assert well is not None
+        return well
 
     def wheels(self, day: date) -> tuple[str, str, str]:
         """Return what the three filter wheels held, in the spelling of the epoch."""
@@ -231,7 +235,7 @@ class Effects:
         """
         off: dict[str, Any] = {f.name: False if isinstance(f.default, bool) else 0.0 for f in fields(cls)}
         off["persistence_decay"] = 60.0
-        _known(cls, on)
+        check_names(cls, on)
         return cls(**(off | on))
 
 
@@ -358,14 +362,21 @@ def make_plan(changes: Mapping[str, Any], base: NightPlan | None = None) -> Nigh
     base = base or NightPlan()
     of_setup = {name: value for name, value in changes.items() if name in Setup.__slots__}
     rest = {name: value for name, value in changes.items() if name not in of_setup}
-    _known(NightPlan, rest, Setup)
+    check_names(NightPlan, rest, Setup)
     if of_setup:
         rest["setup"] = replace(rest.get("setup", base.setup), **of_setup)
     return replace(base, **rest)
 
 
-def _known(cls: type, given: Mapping[str, Any], *more: type) -> None:
-    names = [name for owner in (cls, *more) for name in owner.__slots__]  # type: ignore[attr-defined]
+def check_names(cls: type, given: Iterable[str], *more: type) -> None:
+    """Refuse names that are fields neither of a class nor of further classes.
+
+    Raises
+    ------
+    ParameterError
+        The nearest field is named.
+    """
+    names = [f.name for owner in (cls, *more) for f in fields(owner)]
     for name in given:
         if name not in names:
             near = difflib.get_close_matches(name, names, 1)

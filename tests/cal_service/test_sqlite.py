@@ -25,7 +25,7 @@ def store(tmp_path: Path) -> Store:
 
 def test_created_file_is_marked_as_ours(store):
     store.create()
-    assert store.path.read_bytes()[68:72] == b"NIRI"
+    assert Path(store.location).read_bytes()[68:72] == b"NIRI"
 
 
 _FACTS = (
@@ -75,7 +75,7 @@ def made_before(path: Path) -> None:
 
 
 def test_file_made_before_is_read_and_written(store):
-    made_before(store.path)
+    made_before(Path(store.location))
     assert store.state() == "ready"
     assert store.records() == [_FIRST, _SECOND]
     assert store.add([_SECOND, replace(_FIRST, md5="2" * 32)])[1].number == 3
@@ -102,13 +102,13 @@ def test_file_is_what_it_always_was(store, tmp_path):
 
     made_before(tmp_path / "before.db")
     store.add([_FIRST, _SECOND])
-    assert content(store.path) == content(tmp_path / "before.db")
+    assert content(Path(store.location)) == content(tmp_path / "before.db")
 
 
 @pytest.mark.parametrize("value", ["'yesterday'", "12"])
 def test_damaged_time_is_a_storage_error_until_wiped(value, store):
     store.add([record()])
-    with closing(sqlite3.connect(store.path)) as connection, connection:
+    with closing(sqlite3.connect(Path(store.location))) as connection, connection:
         connection.execute(f"UPDATE niripipe_calibrations SET registered = {value}")
     with pytest.raises(StorageError, match=r"damaged.*rebuild"):
         store.records()
@@ -117,7 +117,7 @@ def test_damaged_time_is_a_storage_error_until_wiped(value, store):
 
 
 def test_empty_file_is_as_good_as_none(store):
-    store.path.write_bytes(b"")
+    Path(store.location).write_bytes(b"")
     assert store.state() == "absent"
     assert store.records() == []
     store.create()
@@ -149,28 +149,28 @@ def foreign_database(path: Path) -> bytes:
 
 
 def test_database_of_another_program_is_refused_and_left_alone(store):
-    before = foreign_database(store.path)
+    before = foreign_database(Path(store.location))
     assert store.state() == "foreign"
     for action in (store.create, store.wipe, store.records, lambda: store.add([record()])):
         with pytest.raises(StorageError, match=r"another program.*db_dir"):
             action()
-    assert store.path.read_bytes() == before
+    assert Path(store.location).read_bytes() == before
 
 
 def test_file_that_is_no_database_is_refused_and_left_alone(store):
     content = b"SIMPLE  =                    T" * 100
-    store.path.write_bytes(content)
+    Path(store.location).write_bytes(content)
     for action in (store.create, store.wipe, store.records, store.state):
         with pytest.raises(StorageError, match="not a calibration store"):
             action()
-    assert store.path.read_bytes() == content
+    assert Path(store.location).read_bytes() == content
 
 
 def test_damaged_store_is_reported_and_can_be_wiped(store):
     store.add([record(f"/data/{n}.fits") for n in range(200)])
-    content = bytearray(store.path.read_bytes())
+    content = bytearray(Path(store.location).read_bytes())
     content[100:] = os.urandom(len(content) - 100)
-    store.path.write_bytes(content)
+    Path(store.location).write_bytes(content)
     for action in (store.create, store.records):
         with pytest.raises(StorageError, match="damaged"):
             action()
@@ -180,7 +180,7 @@ def test_damaged_store_is_reported_and_can_be_wiped(store):
 
 def test_truncated_store_is_reported_and_can_be_wiped(store):
     store.add([record(f"/data/{n}.fits") for n in range(200)])
-    os.truncate(store.path, 5000)
+    os.truncate(Path(store.location), 5000)
     with pytest.raises(StorageError):
         store.records()
     store.wipe()
@@ -208,8 +208,8 @@ def test_write_protected_store_can_be_read_but_not_changed():
     with tempfile.TemporaryDirectory(dir="/tmp") as folder:
         store = Store(f"{folder}/x.db")
         store.add([record()])
-        content = store.path.read_bytes()
-        with write_protected(store.path):
+        content = Path(store.location).read_bytes()
+        with write_protected(Path(store.location)):
             assert [r.path for r in store.records()] == ["/data/a_dark.fits"]
             for action in (
                 lambda: store.add([record("/x/b.fits")]),
@@ -220,7 +220,7 @@ def test_write_protected_store_can_be_read_but_not_changed():
                     action()
             with pytest.raises(StorageError, match="cannot be opened"):
                 Store(f"{folder}/new.db").create()
-        assert store.path.read_bytes() == content
+        assert Path(store.location).read_bytes() == content
 
 
 def test_nothing_stays_open(tmp_path):

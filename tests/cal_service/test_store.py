@@ -6,6 +6,7 @@ import pickle
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime
+from pathlib import Path
 
 import pytest
 
@@ -40,7 +41,7 @@ def test_looking_creates_nothing(store):
     assert store.records() == []
     store.remove(["/data/a_dark.fits"])
     assert store.state() == "absent"
-    assert store.path is None or not store.path.exists()
+    assert not Path(store.location).exists()
 
 
 def test_created_store_is_ready_and_stays_as_it_is(store):

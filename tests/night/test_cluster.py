@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -160,7 +161,7 @@ def test_what_needs_a_reduction_that_failed_is_skipped(
 ) -> None:
     broken = NightPlan(
         tuple(
-            job.changed(files=(*job.files[:-1], "/nowhere/N1.fits")) if job.kind == "flat" else job
+            replace(job, files=(*job.files[:-1], "/nowhere/N1.fits")) if job.kind == "flat" else job
             for job in small_plan
         )
     )

@@ -21,7 +21,7 @@ from niripipe.errors import (
     ParameterError,
     StorageError,
 )
-from niripipe.night import JobStatus, NightPlan, NightResult, Task, TaskResult, run_task, steps
+from niripipe.night import JobStatus, NightPlan, NightResult, Task, TaskResult, run_task, tasks
 from niripipe.simulate import Night
 
 from .conftest import Folder, hidden, same_pixels, same_products
@@ -230,7 +230,7 @@ class Register:
 @pytest.fixture
 def pretended(monkeypatch: pytest.MonkeyPatch) -> Pretended:
     stand_in = Pretended()
-    monkeypatch.setattr(steps, "run_task", stand_in)
+    monkeypatch.setattr(tasks, "run_task", stand_in)
     return stand_in
 
 
@@ -331,7 +331,7 @@ def test_independent_reductions_run_at_the_same_time(
             meeting.wait()  # breaks unless the other is under way too
         return TaskResult(task.name, (f"{task.output_dir}/{task.name}.fits",), None, None, 0.0)
 
-    monkeypatch.setattr(steps, "run_task", meet)
+    monkeypatch.setattr(tasks, "run_task", meet)
     with ThreadPoolExecutor(4) as executor:
         assert run(big, tmp_path, executor=executor).ok
 

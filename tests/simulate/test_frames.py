@@ -10,7 +10,7 @@ from astropy.wcs import WCS
 
 from niripipe.errors import ParameterError, StorageError
 from niripipe.simulate import Effects, Galaxy, RawFrame, raw_frame, write_frame
-from niripipe.simulate.psf import enclosed_flux
+from niripipe.simulate.psf import moffat_radius
 
 GAIN = 12.3
 STARS = ((130.0, 120.0, 30000.0), (60.37, 180.81, 20000.0), (190.5, 61.5, 10000.0))
@@ -40,7 +40,8 @@ def test_star_fluxes_in_a_noiseless_frame_are_true_to_a_thousandth() -> None:
     frame = raw_frame(size=256, stars=STARS, level=0.0, effects=Effects.none())
     electrons = frame.data.astype(float) * GAIN
     for x, y, flux in STARS:
-        expected = flux * frame.truth.seconds * enclosed_flux(11.0, frame.truth.fwhm_pix)
+        enclosed = 1 - (1 + (11.0 / moffat_radius(frame.truth.fwhm_pix)) ** 2) ** -2
+        expected = flux * frame.truth.seconds * enclosed
         # The wings of the other two stars are part of the frame.
         others = [s for s in STARS if s != (x, y, flux)]
         alone = electrons - raw_frame(size=256, stars=others, level=0.0, effects=Effects.none()).data * GAIN
