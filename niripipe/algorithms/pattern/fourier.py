@@ -271,7 +271,8 @@ def _solved(spectrum: Complex, window: Complex, both: NDArray[np.intp], share: F
 
 def _over_neighbours(spectrum: Complex, index: NDArray[np.intp]) -> Complex:
     """Values of a full spectrum at any index, less the mean of the two beside each."""
-    return _at(spectrum, index) - 0.5 * _at(spectrum, index - 1) - 0.5 * _at(spectrum, index + 1)
+    excess: Complex = _at(spectrum, index) - 0.5 * _at(spectrum, index - 1) - 0.5 * _at(spectrum, index + 1)
+    return excess
 
 
 def _at(spectrum: Complex, index: NDArray[np.intp]) -> Complex:
