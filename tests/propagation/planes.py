@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -42,12 +43,23 @@ def frame(
 ) -> AstroData:
     """Return a prepared frame, in electrons or in ADU of some gain, with these planes."""
     pixels = np.asarray(data, np.float32)
-    shape = pixels.shape if pixels.ndim else options.pop("shape", make.SHAPE)
-    ad = make.electrons(make.frame(pixels, shape=shape, **options), variance, mask)
+    shape = pixels.shape if pixels.ndim else make.SHAPE
+    ad = _template(shape, tuple(sorted(options.items()))).copy()
+    ad[0].reset(
+        np.broadcast_to(pixels, shape).copy(),
+        mask=None if mask is None else np.broadcast_to(np.asarray(mask, np.uint16), shape).copy(),
+        variance=None if variance is None else np.broadcast_to(np.float32(variance), shape).copy(),
+    )
     if adu:
         ad[0].hdr["BUNIT"] = "adu"
         ad[0].hdr["GAIN"] = gain
     return ad
+
+
+@lru_cache(maxsize=256)
+def _template(shape: tuple[int, int], options: tuple[tuple[str, Any], ...]) -> AstroData:
+    """Return a frame whose headers are copied, since making them takes longer than most tests."""
+    return make.electrons(make.frame(0.0, shape=shape, **dict(options)))
 
 
 def calibration(

@@ -116,6 +116,43 @@ def test_without_scaling_the_level_is_interpolated_between_the_skies(place, oper
 
 
 @pytest.mark.parametrize("operation", ["mean", "median"])
+def test_flagged_pixels_of_the_skies_neither_count_nor_add_noise(place, operation):
+    levels = np.array([1.0, 2.0, 0.5, 1.25, 0.8])
+    variance = values(1, 1, 9)
+    noises = np.array([values(20 + i, 10, 90) for i in range(5)], float)
+    masks = np.array([flags(30 + i, DQ.bad_pixel, share=0.3) for i in range(5)])
+    masks[:, masks.all(axis=0)] = 0
+    skies = levels[:, None, None] * BASE
+    skies[masks != 0] += 5000
+    b = bench(place, 2 * BASE, variance, skies, noises, masks=list(masks))
+    b.p.skyCorrect(operation=operation, reject_method="none", mask_objects=False)
+    factor = b.main[0][0].hdr["SKYSCALE"]
+    good = masks == 0
+    number = good.sum(axis=0)
+    shares = np.array([0.0, *(1 / n if operation == "mean" else median_variance(n) for n in range(1, 6))])
+    scaled = (noises / levels[:, None, None] ** 2 * good).sum(axis=0) / number
+    check(
+        b.main[0], (2 - factor) * BASE, variance + factor**2 * shares[number] * scaled, atol=0.02, rtol=1e-4
+    )
+
+
+@pytest.mark.parametrize("operation", ["mean", "median"])
+def test_skies_brought_together_by_offsets(place, operation):
+    # Skies 0 and 600 above the first at minutes 1 and 3: in the middle the sky is 300 above the first.
+    variance, noises = values(1, 1, 9), [values(2 + i, 20, 60) for i in range(2)]
+    b = bench(place, 5 * BASE, variance, [BASE, BASE + 600], noises, minute=2)
+    b.p.skyCorrect(
+        operation=operation,
+        reject_method="none",
+        scale=False,
+        zero=True,
+        scale_sky=False,
+        mask_objects=False,
+    )
+    check(b.main[0], 4 * BASE - 300, variance + (noises[0] + noises[1]) / 4, atol=0.1)
+
+
+@pytest.mark.parametrize("operation", ["mean", "median"])
 def test_skies_combined_as_they_are(place, operation):
     variance, noises = values(1, 1, 9), [values(2 + i, 20, 60) for i in range(2)]
     b = bench(place, 5 * BASE, variance, [BASE, 3 * BASE], noises, minute=2)
@@ -265,9 +302,14 @@ def test_backgrounds_move_by_a_constant(place, remove):
 
 @pytest.mark.parametrize("operation", ["mean", "median"])
 @pytest.mark.parametrize("science", [1.0, 2.5])
-def test_photon_noise_of_frame_and_skies_is_that_of_their_counts(place, operation, science):
-    gain, read_noise = 8.0, 30.0
-    planes = [science * BASE, *([BASE] * 3)]
+@pytest.mark.parametrize("steps", [("addVAR", "ADUToElectrons"), ("ADUToElectrons", "addVAR")])
+@pytest.mark.parametrize("level", [1.0, 1.6], ids=["equal", "unequal"])
+def test_photon_noise_of_frame_and_skies_is_that_of_their_counts(place, operation, science, steps, level):
+    # The noise of a median of skies of several levels may be taken from the level that they are brought to,
+    # which is exact for photon noise.
+    gain, read_noise = 8.0, 30.0 if level == 1 else 0.0
+    levels = (1.0, level, 1.0)
+    planes = [science * BASE, *(one * BASE for one in levels)]
     frames = []
     for i, plane in enumerate(planes):
         offset = 300.0 + 2 * i if i else 0.0
@@ -275,13 +317,15 @@ def test_photon_noise_of_frame_and_skies_is_that_of_their_counts(place, operatio
         ad[0].hdr["RDNOISE"] = read_noise
         frames.append(ad)
     b = make.bench(place(*frames))
-    b.p.addVAR(read_noise=True, poisson_noise=True)
-    b.p.ADUToElectrons()
+    for step in steps:
+        getattr(b.p, step)(**({"read_noise": True, "poisson_noise": True} if step == "addVAR" else {}))
     b.p.makeSky()
     b.p.skyCorrect(operation=operation, reject_method="none", mask_objects=False)
     factor = b.main[0][0].hdr["SKYSCALE"]
     share = 1 / 3 if operation == "mean" else median_variance(3)
-    expected = science * BASE + read_noise**2 + factor**2 * share * (BASE + read_noise**2)
+    # Of the skies, each brought to the level of the first.
+    noise = np.mean([(one * BASE + read_noise**2) / one**2 for one in levels], axis=0)
+    expected = science * BASE + read_noise**2 + factor**2 * share * noise
     check(b.main[0], (science - factor) * BASE, expected, atol=0.05, rtol=1e-3)
 
 
