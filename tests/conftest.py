@@ -5,8 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from niripipe.algorithms import parallel
+
+# How long an example takes depends on the machine, and says nothing about the code.
+settings.register_profile("niripipe", deadline=None)
+settings.load_profile("niripipe")
 
 
 @pytest.fixture(autouse=True)

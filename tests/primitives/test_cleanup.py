@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from niripipe.errors import ParameterError
+
 from .. import frames as make
 
 SHAPE = (256, 256)
@@ -53,3 +55,23 @@ def test_a_clean_frame_is_left_alone_and_not_stamped():
     np.testing.assert_array_equal(frame[0].data, before)
     assert frame.history[-1].status == "NOT_NEEDED"
     assert "CLNRDOUT" not in frame.phu
+
+
+@pytest.mark.parametrize(
+    ("primitive", "option"),
+    [
+        ("cleanReadout", {"clean": "always"}),
+        ("cleanReadout", {"debug_canny_sigma": 0.5}),
+        ("cleanReadout", {"smoothing_extent": 0}),
+        ("cleanReadout", {"hsigma": float("nan")}),
+        ("cleanReadout", {"pattern_y_size": 3}),
+        ("cleanFFTReadout", {"periodicity": 1.0}),
+        ("cleanFFTReadout", {"pat_thres": 1.0}),
+        ("cleanFFTReadout", {"pad_rows": -1}),
+        ("cleanFFTReadout", {"win_size": 8}),
+    ],
+)
+def test_a_parameter_out_of_range_is_named(primitive, option):
+    frame, _ = patterned(40)
+    with pytest.raises(ParameterError, match=next(iter(option))):
+        getattr(make.bench([frame]).p, primitive)(**{"clean": "default"} | option)

@@ -1,12 +1,12 @@
 """Removal of the periodic readout pattern that some NIRI frames carry.
 
 The detector is read in four quadrants at once, each from its outer row inwards, by several amplifiers side by
-side. Interference on them leaves a pattern that repeats every 8 columns, in all rows of a quadrant or from
-one moment of the readout to another, often together with an offset of the level while it lasts. Two methods:
+side. Interference on them leaves a pattern that repeats every 8 columns, in all rows of a quadrant or in
+those of a part of the readout, often together with an offset of the level in the same rows. Two methods:
 
 * `clean_readout` finds the pattern as the one box of pixels that explains the rows best, times a strength for
   each row;
-* `clean_fft_readout` removes the frequencies of the pattern from each row by itself, which also follows a
+* `clean_fft_readout` removes the frequencies of the pattern from each row separately, which also follows a
   pattern whose phase drifts.
 
 Both leave sources out when they measure, touch only the rows that carry the pattern, and keep a quadrant as

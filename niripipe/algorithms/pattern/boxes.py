@@ -3,57 +3,37 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from niripipe.algorithms.gaussian import MEDIAN_ERROR, robust_sigma
-from niripipe.algorithms.pattern.levels import level_and_report
+from niripipe.algorithms.pattern.levels import levelled
 from niripipe.algorithms.pattern.quadrants import (
-    Clean,
     Cleaned,
     Corner,
-    Finding,
+    Flags,
+    Float32,
+    Float64,
+    Floats,
+    Integers,
+    Quadrant,
     Tiles,
-    at_least,
-    check_choice,
-    check_planes,
-    corners_of,
+    prepared,
+    ranked_median,
     source_boxes,
-    untouched,
-    usable_pixels,
 )
-from niripipe.algorithms.pattern.zones import Range, find_zones, unit_strength
-from niripipe.algorithms.sorting import sort_rows
+from niripipe.algorithms.pattern.zones import find_zones, unit_strength
 from niripipe.errors import ParameterError
 
 __all__ = ["clean_readout"]
 
-Floats = NDArray[np.floating[Any]]
-Float32 = NDArray[np.float32]
-Float64 = NDArray[np.float64]
-Integers = NDArray[np.integer[Any]] | NDArray[np.bool_]
-Flags = NDArray[np.bool_]
-
 # Rounds of alternating least squares at most; a pattern that matters settles in about five.
 _ROUNDS = 15
 # Fitting n free numbers to N pixels of noise lowers their variance by n/N (by twice that for the best of all
-# possible boxes). A pattern must do more than this many times as well.
+# possible boxes). The removal of a pattern must lower it by more than this many times as much.
 _OVERFIT = 4.0
-
-
-@dataclass(frozen=True, slots=True)
-class _Settings:
-    force: bool
-    width: int
-    height: int
-    hsigma: float
-    lsigma: float
-    least_strength: float
-    simple_thres: float
-    canny_sigma: float
-    subtract_background: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +73,7 @@ def clean_readout(
     mask: Integers | None = None,
     objmask: Integers | None = None,
     *,
-    clean: Clean = "default",
+    force: bool = False,
     pattern_x_size: int = 16,
     pattern_y_size: int = 4,
     hsigma: float = 3.0,
@@ -116,9 +96,8 @@ def clean_readout(
     mask, objmask : integer ndarray of the same shape, optional
         Data quality and object mask. Pixels where either is not zero, and those that are not finite, are not
         used to measure; the pattern is subtracted from them too.
-    clean : {"default", "force", "skip"}
-        "default" cleans quadrants whose pattern is at least `pat_strength_thres`; "force" all whose noise
-        falls; "skip" none.
+    force : bool
+        Clean all quadrants whose noise falls, whatever the strength of the pattern.
     pattern_x_size, pattern_y_size : int
         Width and height of the box that repeats, in pixels; powers of 2.
     hsigma, lsigma : float
@@ -164,42 +143,32 @@ def clean_readout(
     levelled, and only by significant steps, measured with the local gradient taken into account; see
     `niripipe.algorithms.pattern.levels`.
     """
-    check_planes(data, mask, objmask)
-    check_choice(clean)
-    _check(pattern_x_size, pattern_y_size)
-    at_least(
-        {
-            "hsigma": (hsigma, 0),
-            "lsigma": (lsigma, 0),
-            "pat_strength_thres": (pat_strength_thres, 0),
-            "simple_thres": (simple_thres, 0),
-            "smoothing_extent": (smoothing_extent, 1),
-            "intraquad_smooth": (intraquad_smooth, 1),
-            "canny_sigma": (canny_sigma, 1),
-        }
-    )
-    frame = np.array(data, dtype=np.float32)
-    corners = corners_of(frame.shape, -frame.shape[0] % pattern_y_size)
-    if clean == "skip":
-        return untouched(frame, corners, "skipped on request")
-    settings = _Settings(
-        clean == "force",
-        pattern_x_size,
-        pattern_y_size,
-        hsigma,
-        lsigma,
-        pat_strength_thres,
-        simple_thres,
-        canny_sigma,
-        subtract_background,
-    )
-    good = usable_pixels(frame, mask, objmask)
-    findings = [_clean_quadrant(frame, good, corner, settings) for corner in corners]
-    return level_and_report(
+    for name, size, least in (("pattern_x_size", pattern_x_size, 2), ("pattern_y_size", pattern_y_size, 1)):
+        if size < least or size & (size - 1):
+            raise ParameterError(
+                "The size of a pattern box is not usable", item=name, found=size, expected="a power of 2"
+            )
+    frame, good, corners = prepared(data, mask, objmask, -len(data) % pattern_y_size)
+    quadrants = []
+    for corner in corners:
+        sample = _measure(
+            Tiles.cut(corner, frame, good, pattern_y_size, pattern_x_size),
+            hsigma,
+            lsigma,
+            subtract_background,
+        )
+        quadrants.append(
+            Quadrant(corner.name, 0.0, np.nan, np.nan, "no usable pixels")
+            if sample is None
+            else _clean_quadrant(
+                frame, corner, sample, 0.0 if force else pat_strength_thres, canny_sigma, simple_thres
+            )
+        )
+    return levelled(
         frame,
         good,
         corners,
-        findings,
+        quadrants,
         inside=level_bias_offset,
         between=level_bias_offset,
         near=smoothing_extent,
@@ -207,77 +176,67 @@ def clean_readout(
     )
 
 
-def _check(width: int, height: int) -> None:
-    for name, value in (("pattern_x_size", width), ("pattern_y_size", height)):
-        if value < 1 or value & (value - 1) or (name == "pattern_x_size" and value < 2):
-            raise ParameterError(
-                "The size of a pattern box is not usable", item=name, found=value, expected="a power of 2"
-            )
-
-
-def _clean_quadrant(frame: Float32, good: Flags, corner: Corner, settings: _Settings) -> Finding:
+def _clean_quadrant(
+    frame: Float32,
+    corner: Corner,
+    sample: _Sample,
+    least_strength: float,
+    canny_sigma: float,
+    simple_thres: float,
+) -> Quadrant:
     """Clean one quadrant of the frame in place."""
-    sample = _measure(Tiles.cut(corner, frame, good, settings.height, settings.width), settings)
-    if sample is None:
-        return Finding((), 0.0, float("nan"), float("nan"), "no usable pixels")
-    first = corner.missing % settings.height
-    rows = slice(first, first + corner.rows.stop - corner.rows.start)
+    view = corner.view(frame)
+    # Rows of the boxes that exist in the frame.
+    rows = slice(corner.missing, corner.missing + len(view))
     pattern = _rank_one(sample)
     noise = _noise(sample, pattern, np.zeros(sample.rows), np.arange(sample.rows) < rows.stop)[0]
-    if pattern.rms < settings.least_strength and not settings.force:
-        reason = f"the pattern is weaker than {settings.least_strength:g}"
-        return Finding((), pattern.rms, noise, noise, reason)
-    zones = find_zones(
+    kept = partial(Quadrant, corner.name, pattern.rms, noise, noise)
+    if pattern.rms < least_strength:
+        return kept(f"the pattern is weaker than {least_strength:g}")
+    height, width = pattern.box.shape
+    found = find_zones(
         pattern.strength[rows],
         pattern.weight[rows],
-        canny_sigma=settings.canny_sigma,
-        simple_thres=settings.simple_thres,
-        margin=settings.height,
+        canny_sigma=canny_sigma,
+        simple_thres=simple_thres,
+        margin=height,
     )
-    if not zones:
-        return Finding((), pattern.rms, noise, noise, "no rows with a pattern")
-    pattern = _refitted(sample, pattern, zones, first)
-    strength, on = _zone_strength(sample, pattern, zones, first)
+    if not found:
+        return kept("no rows with a pattern")
+    zones = [slice(start + rows.start, stop + rows.start) for start, stop in found]
+    pattern = _refitted(sample, pattern, zones)
+    strength, on = _zone_strength(sample, pattern, zones)
     before, after, number = _noise(sample, pattern, strength, on)
-    free = pattern.box.size + np.count_nonzero(on) / settings.height
+    free = pattern.box.size + np.count_nonzero(on) / height
     if not after**2 < before**2 * (1 - _OVERFIT * free / max(number, 1)):
-        return Finding((), pattern.rms, noise, noise, "nothing whose removal lowers the noise")
-    _subtract(corner.view(frame), pattern.box, strength[rows], on[rows], first)
-    return Finding(zones, pattern.rms, before, after, "cleaned")
+        return Quadrant(corner.name, pattern.rms, noise, noise, "nothing whose removal lowers the noise")
+    wide = np.tile(pattern.box, (1, -(-view.shape[1] // width)))[:, : view.shape[1]]
+    cleaned = np.flatnonzero(on)
+    view[cleaned - rows.start] -= (strength[cleaned, None] * wide[cleaned % height]).astype(np.float32)
+    return Quadrant(corner.name, pattern.rms, before, after, "cleaned", corner.ranges(on[rows]))
 
 
-def _measure(tiles: Tiles, settings: _Settings) -> _Sample | None:
+def _measure(tiles: Tiles, hsigma: float, lsigma: float, subtract_background: bool) -> _Sample | None:
     """Leave out sources and background, and combine the boxes of each row; None without usable pixels."""
     boxes_in_use: Flags = tiles.means()[1] & ~source_boxes(tiles)
     usable = tiles.good & boxes_in_use[:, :, None, None]
     if not usable.any():
         return None
-    residual = _without_background(tiles, usable) if settings.subtract_background else tiles.values
+    residual = _without_background(tiles, usable) if subtract_background else tiles.values
     boxes = residual.reshape(len(residual), -1)
     flags = usable.reshape(boxes.shape)
-    count = flags.sum(axis=0, dtype=np.uint16).astype(np.intp)
-    ordered = sort_rows(np.where(flags, boxes, np.float32(np.inf)))
-    median = _middle(ordered, np.zeros_like(count), count)
+    count = np.count_nonzero(flags, axis=0)
+    ordered = np.sort(np.where(flags, boxes, np.float32(np.inf)), axis=0)
+    median = np.where(count > 0, ranked_median(ordered, np.zeros_like(count), count), np.float32(0))
     # Every 17th pixel of the boxes gives the noise to 1 per cent, and all columns and rows take part.
     sigma = robust_sigma((boxes[:, ::17] - median[::17])[flags[:, ::17]])
     # In a sorted column clipping only moves the two ends.
-    low = (
-        (ordered < median - np.float32(settings.lsigma * sigma)).sum(axis=0, dtype=np.uint16).astype(np.intp)
-    )
-    high = (
-        (ordered <= median + np.float32(settings.hsigma * sigma)).sum(axis=0, dtype=np.uint16).astype(np.intp)
-    )
-    profile = _middle(ordered, low, np.maximum(high, low + (count > 0)))
-    shape = (-1, settings.height * settings.width)
+    low = np.count_nonzero(ordered < median - np.float32(lsigma * sigma), axis=0)
+    high = np.count_nonzero(ordered <= median + np.float32(hsigma * sigma), axis=0)
+    high = np.maximum(high, low + 1)
+    profile = np.where(count > 0, ranked_median(ordered, low, high), np.float32(0))
+    shape = (-1, tiles.values.shape[2] * tiles.values.shape[3])
     return _Sample(residual, usable, profile.reshape(shape).astype(np.float64), count.reshape(shape), sigma)
-
-
-def _middle(ordered: Float32, low: NDArray[np.intp], high: NDArray[np.intp]) -> Float32:
-    """Median of ranks low to high - 1 of sorted columns; 0 where there is none."""
-    last = len(ordered) - 1
-    first = np.take_along_axis(ordered, np.clip((low + high - 1) // 2, 0, last)[None], axis=0)[0]
-    second = np.take_along_axis(ordered, np.clip((low + high) // 2, 0, last)[None], axis=0)[0]
-    return np.where(high > low, np.float32(0.5) * (first + second), np.float32(0))
 
 
 def _without_background(tiles: Tiles, usable: Flags) -> Float32:
@@ -291,12 +250,12 @@ def _without_background(tiles: Tiles, usable: Flags) -> Float32:
 
 
 def _gradient(mean: Float32, inside: Flags, size: int) -> Float32:
-    """Slope of box means along the first axis, times the places within a box, shape (*mean.shape, size)."""
+    """Slope of box means along the first axis, times the positions in a box, shape (*mean.shape, size)."""
     slope = np.zeros_like(mean)
     both = inside[2:] & inside[:-2]
     slope[1:-1] = np.where(both, (mean[2:] - mean[:-2]) / np.float32(2 * size), np.float32(0))
-    place = np.arange(size, dtype=np.float32) - np.float32(0.5 * (size - 1))
-    return slope[:, :, None] * place
+    position = np.arange(size, dtype=np.float32) - np.float32(0.5 * (size - 1))
+    return slope[:, :, None] * position
 
 
 def _rank_one(sample: _Sample) -> _Pattern:
@@ -305,7 +264,7 @@ def _rank_one(sample: _Sample) -> _Pattern:
     The strength is normalised to 1 where the pattern is on.
     """
     profile, weight = sample.profile, sample.count.astype(np.float64)
-    # What stands in one row of boxes only, such as a bad row, is not a pattern.
+    # A signal in one row of boxes only, such as a bad row, is not a pattern.
     calm = _calm(profile)
     box = calm[int(np.argmax(np.sum(calm**2, axis=1)))]
     for _ in range(_ROUNDS):
@@ -354,33 +313,31 @@ def _normalised(sample: _Sample, box: Float64) -> _Pattern:
     return _Pattern(box * unit, strength / unit, weight * unit**2)
 
 
-def _refitted(sample: _Sample, pattern: _Pattern, zones: tuple[Range, ...], first: int) -> _Pattern:
+def _refitted(sample: _Sample, pattern: _Pattern, zones: list[slice]) -> _Pattern:
     """Fit the box again to the rows of the zones alone, now that the edges are known to the row."""
-    strength = np.zeros(sample.rows)
-    for start, stop in zones:
-        strength[start + first : stop + first] = 1.0
     shape = (-1, *pattern.box.shape)
-    weight = sample.count.reshape(shape) * strength.reshape(-1, len(pattern.box), 1)
-    amplitude = pattern.strength.reshape(-1, len(pattern.box), 1)
+    rows = (-1, len(pattern.box), 1)
+    on = np.zeros(sample.rows)
+    for zone in zones:
+        on[zone] = 1.0
+    weight = sample.count.reshape(shape) * on.reshape(rows)
     # Row by row, so that a row of boxes that holds an edge counts with the part that is on.
-    by_box = _ratio((weight * amplitude).sum(axis=(1, 2)), weight.sum(axis=(1, 2)))[:, None, None]
+    by_box = _ratio((weight * pattern.strength.reshape(rows)).sum(axis=(1, 2)), weight.sum(axis=(1, 2)))
+    by_box = by_box[:, None, None]
     product = (weight * by_box * sample.profile.reshape(shape)).sum(axis=0)
     power = (weight * by_box**2).sum(axis=0)
     box = np.where(power > 0, _ratio(product, power), pattern.box)
     return _normalised(sample, box - box.mean())
 
 
-def _zone_strength(
-    sample: _Sample, pattern: _Pattern, zones: tuple[Range, ...], first: int
-) -> tuple[Float64, Flags]:
+def _zone_strength(sample: _Sample, pattern: _Pattern, zones: list[slice]) -> tuple[Float64, Flags]:
     """Strength to subtract in each row of pixels of the boxes, and the rows of the zones."""
-    height = pattern.box.shape[0]
+    height = len(pattern.box)
     strength = np.zeros(sample.rows)
     on = np.zeros(sample.rows, bool)
-    for start, stop in zones:
-        rows = slice(start + first, stop + first)
+    for zone in zones:
         inside = np.zeros(sample.rows, bool)
-        inside[rows] = True
+        inside[zone] = True
         weight = (pattern.weight * inside).reshape(-1, height).sum(axis=1)
         product = (pattern.weight * pattern.strength * inside).reshape(-1, height).sum(axis=1)
         measured = weight > 0
@@ -389,12 +346,12 @@ def _zone_strength(
         values = product[measured] / weight[measured]
         errors = MEDIAN_ERROR**2 * sample.sigma**2 / weight[measured]
         common = float(np.median(values))
-        # Rows get their own strength to the degree that they differ by more than their errors (a shrinkage
-        # estimator).
+        # Rows get a strength different from the median of the zone to the degree that they differ by more
+        # than their errors (a shrinkage estimator).
         extra = max(0.0, robust_sigma(values) ** 2 - float(np.median(errors)))
         by_box = np.full(weight.size, common)
         by_box[measured] = common + (values - common) * _ratio(np.full_like(errors, extra), extra + errors)
-        strength[rows] = np.repeat(by_box, height)[rows]
+        strength[zone] = np.repeat(by_box, height)[zone]
         on |= inside
     return strength, on
 
@@ -416,13 +373,6 @@ def _noise(sample: _Sample, pattern: _Pattern, strength: Float64, on: Flags) -> 
         for plane in (sample.residual, after)
     )
     return before_rms, after_rms, number
-
-
-def _subtract(view: Float32, box: Float64, strength: Float64, on: Flags, first: int) -> None:
-    height, width = box.shape
-    wide = np.tile(box, (1, -(-view.shape[1] // width)))[:, : view.shape[1]]
-    rows = np.flatnonzero(on)
-    view[rows] -= (strength[rows, None] * wide[(rows + first) % height]).astype(np.float32)
 
 
 def _ratio(numerator: Float64, denominator: Float64) -> Float64:

@@ -9,32 +9,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from niripipe.algorithms.gaussian import robust_sigma
-from niripipe.algorithms.pattern.levels import level_and_report
+from niripipe.algorithms.pattern.levels import levelled
 from niripipe.algorithms.pattern.quadrants import (
-    Clean,
     Cleaned,
     Corner,
-    Finding,
+    Flags,
+    Float32,
+    Float64,
+    Floats,
+    Integers,
+    Quadrant,
     Tiles,
-    at_least,
-    check_choice,
-    check_planes,
-    corners_of,
+    prepared,
     source_boxes,
-    untouched,
-    usable_pixels,
 )
-from niripipe.algorithms.pattern.zones import Range, find_zones, unit_strength
+from niripipe.algorithms.pattern.zones import find_zones, unit_strength
 from niripipe.errors import DataError, ParameterError
 
 __all__ = ["clean_fft_readout"]
 
-Floats = NDArray[np.floating[Any]]
-Float32 = NDArray[np.float32]
-Float64 = NDArray[np.float64]
 Complex = NDArray[np.complexfloating[Any, Any]]
-Integers = NDArray[np.integer[Any]] | NDArray[np.bool_]
-Flags = NDArray[np.bool_]
 
 # Sources are looked for in boxes of whole periods of about 16 columns, 4 rows high.
 _BOX_HEIGHT, _BOX_WIDTH = 4, 16
@@ -54,15 +48,6 @@ _OVERFIT = 2.0
 _LEAST_SHARE = 0.4
 # A frequency less the mean of its two neighbours has 1.5 times the variance of one.
 _DIFFERENCE = 1.5
-
-
-@dataclass(frozen=True, slots=True)
-class _Settings:
-    force: bool
-    window: int
-    periodicity: float
-    sigma_fact: float
-    pat_thres: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +92,7 @@ def clean_fft_readout(
     mask: Integers | None = None,
     objmask: Integers | None = None,
     *,
-    clean: Clean = "default",
+    force: bool = False,
     win_size: int = 9,
     periodicity: float = 8.0,
     sigma_fact: float = 4.0,
@@ -127,9 +112,8 @@ def clean_fft_readout(
     mask, objmask : integer ndarray of the same shape, optional
         Data quality and object mask. Pixels where either is not zero, and those that are not finite, are
         left out of the fit; the pattern is subtracted from them too.
-    clean : {"default", "force", "skip"}
-        "default" cleans zones of rows that show the pattern; "force" all rows of quadrants whose noise falls;
-        "skip" nothing.
+    force : bool
+        Clean all rows of quadrants whose noise falls, instead of the zones of rows that show the pattern.
     win_size : int
         Number of frequencies about that of the pattern with which it is compared, an odd number.
     periodicity : float
@@ -174,75 +158,54 @@ def clean_fft_readout(
     noise falls by more than replacing as many frequencies of pure noise would do. Zones and quadrants are
     levelled as in `clean_readout`.
     """
-    check_planes(data, mask, objmask)
-    check_choice(clean)
-    _check(win_size, periodicity)
-    at_least({"sigma_fact": (sigma_fact, 0), "l2thres": (l2thres, 0)})
-    at_least({"smoothing_extent": (smoothing_extent, 1), "pad_rows": (pad_rows, 0)})
-    if not pat_thres < 1:
-        raise ParameterError("A parameter is out of range", item="pat_thres", found=pat_thres, expected="< 1")
-    frame = np.array(data, dtype=np.float32)
-    corners = corners_of(frame.shape, pad_rows)
-    if clean == "skip":
-        return untouched(frame, corners, "skipped on request")
-    settings = _Settings(clean == "force", win_size, periodicity, sigma_fact, pat_thres)
-    good = usable_pixels(frame, mask, objmask)
-    quadrants = [_transform(frame, good, corner, settings) for corner in corners]
-    combined = _standardized(quadrants, corners)
-    findings, patterns = [], []
-    for rows, corner in zip(quadrants, corners, strict=True):
-        first = corner.missing
-        finding, pattern = _decide(rows, combined[first : first + len(rows.local)], settings)
-        findings.append(finding)
-        patterns.append(pattern)
-    if l2clean and any(finding.zones for finding in findings):
-        _clean_outliers(quadrants, findings, patterns, l2thres)
-    for corner, finding, pattern in zip(corners, findings, patterns, strict=True):
-        view = corner.view(frame)
-        for start, stop in finding.zones:
-            view[start:stop] -= pattern[start:stop]
-    return level_and_report(
-        frame,
-        good,
-        corners,
-        findings,
-        inside=True,
-        between=lquad,
-        near=smoothing_extent,
-        far=_REACH,
+    if win_size < 3 or win_size % 2 == 0:
+        raise ParameterError(
+            "The window must have a middle", item="win_size", found=win_size, expected="an odd number, >= 3"
+        )
+    frame, good, corners = prepared(data, mask, objmask, pad_rows)
+    spectra = [_transform(frame, good, corner, win_size, periodicity, sigma_fact) for corner in corners]
+    combined = _standardized(spectra, corners)
+    # The rows to clean of each quadrant, in readout order, and its record.
+    chosen, quadrants = [], []
+    for rows, corner in zip(spectra, corners, strict=True):
+        on = np.ones(len(rows.local), bool)
+        if not force:
+            on = _zones(rows, combined[corner.missing :], pat_thres)
+        on, quadrant = _decide(rows, on, corner.name)
+        chosen.append(on)
+        quadrants.append(quadrant)
+    if l2clean:
+        _add_single_rows(spectra, chosen, l2thres)
+    for number, (corner, rows, on) in enumerate(zip(corners, spectra, chosen, strict=True)):
+        corner.view(frame)[on] -= _inverse(rows, on)
+        quadrants[number] = replace(quadrants[number], rows=corner.ranges(on))
+    return levelled(
+        frame, good, corners, quadrants, inside=True, between=lquad, near=smoothing_extent, far=_REACH
     )
 
 
-def _check(window: int, periodicity: float) -> None:
-    if window < 3 or window % 2 == 0:
-        raise ParameterError(
-            "The window must have a middle", item="win_size", found=window, expected="an odd number, >= 3"
-        )
-    if not periodicity >= 2:
-        raise ParameterError(
-            "No frequency has so short a period",
-            item="periodicity",
-            found=periodicity,
-            expected=">= 2 columns",
-        )
-
-
-def _transform(frame: Float32, good: Flags, corner: Corner, settings: _Settings) -> _Rows:
-    from scipy.fft import rfft
+def _transform(
+    frame: Float32, good: Flags, corner: Corner, win_size: int, periodicity: float, sigma_fact: float
+) -> _Rows:
+    from scipy.fft import fft
 
     usable = _without_sources(frame, good, corner)
-    local = _local(corner.view(frame), usable, settings.periodicity)
+    local = _local(corner.view(frame), usable, periodicity)
     width = local.shape[1]
-    bins = _harmonics(width, settings.periodicity)
-    spectrum, window = rfft(local, axis=1), rfft(usable.astype(np.float32), axis=1)
+    bins = _harmonics(width, periodicity)
+    spectrum, window = fft(local, axis=1), fft(usable.astype(np.float32), axis=1)
     share = usable.mean(axis=1)
-    pattern = _solved(spectrum, window, bins, share, width)
-    beside = _beside(spectrum, window, bins, pattern, settings.window, width)
+    # Frequencies of the pattern in the full spectrum, the positive ones first.
+    paired = 2 * bins < width
+    both = np.concatenate([bins, -bins[paired]])
+    pattern = _solved(spectrum, window, both, share)[:, : bins.size].astype(np.complex64)
+    amplitudes = np.concatenate([pattern, pattern[:, paired].conj()], axis=1)
+    beside = _beside(spectrum, window, bins, both, amplitudes, win_size // 2)
     # What is left out has no noise, and what is fitted to a share of the pixels is that much noisier.
     noise = _DIFFERENCE * beside.mean(axis=2) / np.maximum(share, 1 / width)[:, None] ** 2
     power = np.square(np.abs(pattern), dtype=np.float64)
     # Each frequency but the last of an even number stands for two of the full spectrum (Parseval).
-    weight = np.where(2 * bins == width, 1.0, 2.0) / width**2
+    weight = np.where(paired, 2.0, 1.0) / width**2
     return _Rows(
         local,
         usable,
@@ -252,7 +215,7 @@ def _transform(frame: Float32, good: Flags, corner: Corner, settings: _Settings)
         np.sqrt(noise @ weight),
         share,
         (np.divide(power, noise, out=np.ones_like(power), where=noise > 0) - 1).mean(axis=1),
-        _triggered(power * share[:, None] ** 2 / _DIFFERENCE, beside, settings),
+        _triggered(power * share[:, None] ** 2 / _DIFFERENCE, beside, sigma_fact),
     )
 
 
@@ -292,72 +255,52 @@ def _local(view: Float32, usable: Flags, periodicity: float) -> Float32:
     return np.where(usable, values - mean, np.float32(0))
 
 
-def _solved(
-    spectrum: Complex, window: Complex, bins: NDArray[np.intp], share: Float64, width: int
-) -> Complex:
+def _solved(spectrum: Complex, window: Complex, both: NDArray[np.intp], share: Float64) -> Complex:
     """Find the pattern that explains what the frequencies of each row have more than their neighbours.
 
     With gaps the spectrum is that of the pattern folded with that of the gaps, so the frequencies mix: a
     small linear system for each row. Rows with few usable pixels get no pattern.
     """
-    both = _two_sided(bins, width)
-    excess = (
-        _at(spectrum, both, width)
-        - 0.5 * _at(spectrum, both - 1, width)
-        - 0.5 * _at(spectrum, both + 1, width)
-    )
-    pattern: Complex = excess[:, : bins.size].copy()
+    pattern = _over_neighbours(spectrum, both)
     pattern[share < _LEAST_SHARE] = 0
     rows = np.flatnonzero((share >= _LEAST_SHARE) & (share < 1))
-    if rows.size:
-        apart = both[:, None] - both
-        mixing = (
-            _at(window[rows], apart, width)
-            - 0.5 * _at(window[rows], apart - 1, width)
-            - 0.5 * _at(window[rows], apart + 1, width)
-        ) / width
-        pattern[rows] = np.linalg.solve(mixing, excess[rows, :, None])[:, : bins.size, 0]
-    return pattern.astype(np.complex64)
+    mixing = _over_neighbours(window[rows], both[:, None] - both) / spectrum.shape[1]
+    pattern[rows] = np.linalg.solve(mixing, pattern[rows, :, None])[:, :, 0]
+    return pattern
 
 
-def _two_sided(bins: NDArray[np.intp], width: int) -> NDArray[np.intp]:
-    """Frequencies of a pattern in the full spectrum, the positive ones first."""
-    return np.concatenate([bins, -bins[2 * bins < width]])
+def _over_neighbours(spectrum: Complex, index: NDArray[np.intp]) -> Complex:
+    """Values of a full spectrum at any index, less the mean of the two beside each."""
+    excess: Complex = _at(spectrum, index) - 0.5 * _at(spectrum, index - 1) - 0.5 * _at(spectrum, index + 1)
+    return excess
 
 
-def _at(spectrum: Complex, index: NDArray[np.intp], width: int) -> Complex:
-    """Values of the full spectrum of a real row at any index, from its half."""
-    place = index % width
-    mirrored = place > width // 2
-    values = spectrum[:, np.where(mirrored, width - place, place)].astype(np.complex128)
-    return np.where(mirrored, values.conj(), values)
+def _at(spectrum: Complex, index: NDArray[np.intp]) -> Complex:
+    """Values of a full spectrum at any index, in double precision."""
+    values: Complex = spectrum[:, index % spectrum.shape[1]].astype(np.complex128)
+    return values
 
 
 def _beside(
     spectrum: Complex,
     window: Complex,
     bins: NDArray[np.intp],
-    pattern: Complex,
-    size: int,
-    width: int,
+    both: NDArray[np.intp],
+    amplitudes: Complex,
+    reach: int,
 ) -> Float64:
-    """Power beside each frequency without what leaks from the pattern, shape (rows, bins, size - 1)."""
-    half = size // 2
-    near = bins[:, None] + np.array([step for step in range(-half, half + 1) if step])
-    both = _two_sided(bins, width)
-    amplitudes = np.concatenate([pattern, pattern[:, 2 * bins < width].conj()], axis=1)
-    left = _at(spectrum, near, width)
+    """Power beside each frequency without what leaks from the pattern, shape (rows, bins, 2 * reach)."""
+    near = bins[:, None] + np.array([step for step in range(-reach, reach + 1) if step])
+    residual = _at(spectrum, near)
     for number, k in enumerate(both):
-        left -= _at(window, near - k, width) * (amplitudes[:, number, None, None] / width)
-    return np.asarray(np.square(left.real) + np.square(left.imag))
+        residual -= _at(window, near - k) * (amplitudes[:, number, None, None] / spectrum.shape[1])
+    return np.asarray(np.square(residual.real) + np.square(residual.imag))
 
 
-def _triggered(at: Float64, beside: Float64, settings: _Settings) -> Flags:
+def _triggered(at: Float64, beside: Float64, sigma_fact: float) -> Flags:
     """Rows in which the amplitude of any frequency stands out from those beside it, over 5 rows together."""
     from scipy.ndimage import uniform_filter1d
 
-    if settings.force:
-        return np.ones(len(at), bool)
     # The running sums of the filter may end a rounding error below 0.
     amplitude, near = (
         np.sqrt(np.maximum(uniform_filter1d(power, _ROWS_TOGETHER, axis=0), 0)) for power in (at, beside)
@@ -368,7 +311,7 @@ def _triggered(at: Float64, beside: Float64, settings: _Settings) -> Flags:
         mean = (near * keep).sum(axis=2, keepdims=True) / number
         std = np.sqrt((np.square(near - mean) * keep).sum(axis=2, keepdims=True) / number)
         keep &= np.abs(near - mean) <= 2 * std
-    over = amplitude > (mean + settings.sigma_fact * std)[:, :, 0]
+    over = amplitude > (mean + sigma_fact * std)[:, :, 0]
     return np.asarray(over.any(axis=1))
 
 
@@ -385,57 +328,54 @@ def _standardized(quadrants: list[_Rows], corners: tuple[Corner, ...]) -> Float6
     return total / np.maximum(number, 1)
 
 
-def _decide(rows: _Rows, combined: Float64, settings: _Settings) -> tuple[Finding, Float32]:
-    """Find the zones to clean in a quadrant, and the pattern to subtract, 0 elsewhere."""
-    local = rows.local
-    pattern = np.zeros_like(local)
-    everything = np.ones(len(local), bool)
-    noise = _noise(local, pattern, rows.usable, everything)[0]
-    over = rows.strength - rows.floor
-    unit = unit_strength(over[rows.share >= _LEAST_SHARE])
-    strength = float(np.sqrt(np.mean(rows.strength**2)))
-    zones: tuple[Range, ...] = ((0, len(local)),)
-    if not settings.force:
-        zones = _zones(rows, over / unit, combined, settings.pat_thres) if unit > 0 else ()
-        if not zones:
-            return Finding((), max(unit, 0.0), noise, noise, "no rows with a pattern"), pattern
-    on = np.zeros(len(local), bool)
-    for start, stop in zones:
-        on[start:stop] = True
-    pattern[on] = _inverse(rows, on)
-    before, after = _noise(local, pattern, rows.usable, on)
-    free = float(np.where(2 * rows.bins == local.shape[1], 1, 2).sum()) / local.shape[1]
-    if not after**2 < before**2 * (1 - _OVERFIT * free):
-        pattern[:] = 0
-        return Finding((), strength, noise, noise, "nothing whose removal lowers the noise"), pattern
-    strength = float(np.sqrt(np.mean(rows.strength[on] ** 2)))
-    return Finding(zones, strength, before, after, "cleaned"), pattern
-
-
-def _zones(rows: _Rows, strength: Float64, combined: Float64, pat_thres: float) -> tuple[Range, ...]:
+def _zones(rows: _Rows, combined: Float64, pat_thres: float) -> Flags:
+    """Find the rows of the zones that carry the pattern beyond doubt."""
+    on = np.zeros(len(rows.local), bool)
+    unit = _unit(rows)
+    if unit <= 0:
+        return on
     # The inverse variance of a strength goes with the usable share; rows with few usable pixels go with those
     # beside them.
     found = find_zones(
-        strength,
+        (rows.strength - rows.floor) / unit,
         np.where(rows.share >= _LEAST_SHARE, rows.share, 0.0),
         canny_sigma=_EDGE_SIGMA,
         simple_thres=_EDGE_RANGE,
         margin=_BOX_HEIGHT,
     )
-    kept = []
     for start, stop in found:
         part = slice(start, stop)
         measured = rows.share[part] >= _LEAST_SHARE
         if not measured.any():
             continue
         error = 1 / np.sqrt(np.count_nonzero(measured) * rows.bins.size)
-        if (
+        on[part] = (
             np.mean(rows.triggered[part][measured]) >= 0.5
             and np.mean(rows.excess[part][measured]) > _EXCESS_SIGMA * error
             and np.mean(combined[part]) > pat_thres
-        ):
-            kept.append((start, stop))
-    return tuple(kept)
+        )
+    return on
+
+
+def _unit(rows: _Rows) -> float:
+    """Strength above that of noise at which the pattern is on."""
+    return unit_strength((rows.strength - rows.floor)[rows.share >= _LEAST_SHARE])
+
+
+def _decide(rows: _Rows, on: Flags, name: str) -> tuple[Flags, Quadrant]:
+    """Keep the rows to clean if the noise falls; return them, or none, and the record of the quadrant."""
+    nothing = np.zeros_like(on)
+    noise = _noise(rows.local, rows.usable, np.zeros_like(rows.local))[0]
+    if not on.any():
+        return nothing, Quadrant(name, max(_unit(rows), 0.0), noise, noise, "no rows with a pattern")
+    before, after = _noise(rows.local[on], rows.usable[on], _inverse(rows, on))
+    width = rows.local.shape[1]
+    free = float(np.where(2 * rows.bins == width, 1, 2).sum()) / width
+    if not after**2 < before**2 * (1 - _OVERFIT * free):
+        strength = float(np.sqrt(np.mean(rows.strength**2)))
+        return nothing, Quadrant(name, strength, noise, noise, "nothing whose removal lowers the noise")
+    strength = float(np.sqrt(np.mean(rows.strength[on] ** 2)))
+    return on, Quadrant(name, strength, before, after, "cleaned")
 
 
 def _inverse(rows: _Rows, on: Flags) -> Float32:
@@ -443,60 +383,38 @@ def _inverse(rows: _Rows, on: Flags) -> Float32:
     from scipy.fft import irfft
 
     width = rows.local.shape[1]
-    spectrum = np.zeros((int(np.count_nonzero(on)), width // 2 + 1), np.complex64)
+    spectrum = np.zeros((np.count_nonzero(on), width // 2 + 1), np.complex64)
     spectrum[:, rows.bins] = rows.pattern[on]
     return np.asarray(irfft(spectrum, n=width, axis=1))
 
 
-def _noise(local: Float32, pattern: Float32, usable: Flags, on: Flags) -> tuple[float, float]:
-    """Measure the deviation of the usable pixels in the chosen rows, before and after."""
-    take = usable[on]
-    before, part = local[on], pattern[on]
-    after = before - part
-    sigma = robust_sigma(after[::3, ::5][take[::3, ::5]])
+def _noise(local: Float32, usable: Flags, pattern: Float32) -> tuple[float, float]:
+    """Measure the deviation of the usable pixels before and after the pattern is subtracted."""
+    after = local - pattern
+    sigma = robust_sigma(after[::3, ::5][usable[::3, ::5]])
+    take = usable
     if sigma > 0:
-        take = take & (np.abs(before) + np.abs(after) < np.float32(8 * sigma) + np.abs(part))
+        take = usable & (np.abs(local) + np.abs(after) < np.float32(8 * sigma) + np.abs(pattern))
     if not take.any():
         return float("nan"), float("nan")
-    first, second = (float(np.sqrt(np.mean(np.square(v[take], dtype=np.float64)))) for v in (before, after))
-    return first, second
+    before_rms, after_rms = (
+        float(np.sqrt(np.mean(np.square(plane[take], dtype=np.float64)))) for plane in (local, after)
+    )
+    return before_rms, after_rms
 
 
-def _clean_outliers(
-    quadrants: list[_Rows], findings: list[Finding], patterns: list[Float32], threshold: float
-) -> None:
-    """Clean single rows outside the zones of cleaned quadrants that stand out from the others, in place."""
+def _add_single_rows(quadrants: list[_Rows], chosen: list[Flags], threshold: float) -> None:
+    """Add to the rows to clean, in place, single rows of cleaned quadrants that stand out from the others."""
     # The cube root of a power is close to normally distributed (Wilson & Hilferty 1931), so a limit in
     # standard deviations means what it says.
-    ratio = [
+    ratios = [
         np.cbrt(np.divide(q.strength, q.floor, out=np.zeros_like(q.floor), where=q.floor > 0) ** 2)
         for q in quadrants
     ]
-    outside = []
-    for finding, rows in zip(findings, quadrants, strict=True):
-        flags = np.full(len(rows.local), bool(finding.zones))
-        for start, stop in finding.zones:
-            flags[start:stop] = False
-        outside.append(flags)
-    pool = np.concatenate([values[flags] for values, flags in zip(ratio, outside, strict=True)])
+    outside = [~on if on.any() else on for on in chosen]
+    pool = np.concatenate([ratio[flags] for ratio, flags in zip(ratios, outside, strict=True)])
     if pool.size == 0:
         return
     limit = float(np.median(pool)) + threshold * robust_sigma(pool)
-    for number, (rows, flags) in enumerate(zip(quadrants, outside, strict=True)):
-        single = flags & (ratio[number] > limit)
-        if single.any():
-            patterns[number][single] = _inverse(rows, single)
-            finding = findings[number]
-            zones = _joined(finding.zones, single)
-            findings[number] = replace(finding, zones=zones)
-
-
-def _joined(zones: tuple[Range, ...], single: Flags) -> tuple[Range, ...]:
-    """Zones with single rows added, ranges that touch made one."""
-    on = np.zeros(single.size + 2, np.int8)
-    on[1:-1] = single
-    for start, stop in zones:
-        on[start + 1 : stop + 1] = 1
-    steps = np.diff(on)
-    starts, stops = np.flatnonzero(steps == 1), np.flatnonzero(steps == -1)
-    return tuple((int(a), int(b)) for a, b in zip(starts, stops, strict=True))
+    for on, ratio, flags in zip(chosen, ratios, outside, strict=True):
+        on |= flags & (ratio > limit)

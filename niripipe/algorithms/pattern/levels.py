@@ -1,28 +1,26 @@
-"""Level what the readout left at different levels: zones of a quadrant, and quadrants."""
+"""Level zones of a quadrant, and quadrants, that the readout left at different levels."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from niripipe.algorithms.gaussian import MEDIAN_ERROR, robust_sigma
 from niripipe.algorithms.pattern.quadrants import (
     Cleaned,
     Corner,
-    Finding,
+    Flags,
+    Float32,
+    Float64,
     Quadrant,
     masked_median,
 )
-from niripipe.algorithms.pattern.zones import Range, complement
+from niripipe.algorithms.pattern.zones import Range
 
-__all__ = ["Step", "level_and_report", "level_quadrants", "level_zones", "measure_step"]
-
-Float32 = NDArray[np.float32]
-Flags = NDArray[np.bool_]
+__all__ = ["levelled", "measure_step"]
 
 # A step is removed only when it is this many times its own error.
 _SIGNIFICANT = 4.0
@@ -38,50 +36,54 @@ class Step:
     error: float
 
 
-def level_and_report(
+def levelled(
     frame: Float32,
     good: Flags,
-    corners: tuple[Corner, ...],
-    findings: list[Finding],
+    corners: Sequence[Corner],
+    quadrants: Sequence[Quadrant],
     *,
     inside: bool,
     between: bool,
     near: int,
     far: int,
 ) -> Cleaned:
-    """Level what was cleaned, in place, and put the records together.
+    """Level what was cleaned, in place.
 
-    `inside` levels zones of a quadrant, `between` quadrants; `near` and `far` are those of `level_quadrants`,
-    `far` also the reach of `level_zones`.
+    Parameters
+    ----------
+    frame : ndarray of float32
+        The frame, changed in the quadrants that were cleaned.
+    good : ndarray of bool
+        Pixels to measure on.
+    corners, quadrants : sequence of 4 Corner, of 4 Quadrant
+        Lower left, lower right, upper left, upper right.
+    inside, between : bool
+        Whether to level the cleaned rows of a quadrant with its other rows, and quadrants with each other.
+    near : int
+        Rows or columns on each side of a border between quadrants that are compared.
+    far : int
+        Rows or columns on each side from which the gradient across the border is measured; also the rows
+        compared on each side of an edge inside a quadrant.
+
+    Returns
+    -------
+    Cleaned
+        The frame, and the records with the shifts.
     """
-    shifts: tuple[float, ...] = (0.0,) * len(corners)
-    inner = [(0.0,) * len(finding.zones) for finding in findings]
+    row_shifts = [(0.0,) * len(quadrant.rows) for quadrant in quadrants]
+    shifts = np.zeros(len(corners))
     if inside:
-        inner = [
-            level_zones(frame, good, corner, finding.zones, reach=far)
-            for corner, finding in zip(corners, findings, strict=True)
+        row_shifts = [
+            _level_rows(frame, good, corner, quadrant.rows, reach=far)
+            for corner, quadrant in zip(corners, quadrants, strict=True)
         ]
-    movable = tuple(bool(finding.zones) for finding in findings)
-    if between and any(movable):
-        shifts = level_quadrants(frame, good, corners, movable, near=near, far=far)
-    quadrants = []
-    for corner, finding, zone_shifts, shift in zip(corners, findings, inner, shifts, strict=True):
-        ranges = [corner.frame_rows(*zone) for zone in finding.zones]
-        order = sorted(range(len(ranges)), key=ranges.__getitem__)
-        quadrants.append(
-            Quadrant(
-                corner.name,
-                bool(ranges),
-                finding.strength,
-                tuple(ranges[i] for i in order),
-                finding.noise_before,
-                finding.noise_after,
-                tuple(zone_shifts[i] for i in order),
-                shift,
-                finding.reason,
-            )
-        )
-    return Cleaned(frame, tuple(quadrants))
+    if between:
+        movable = [quadrant.cleaned for quadrant in quadrants]
+        shifts = _level_quadrants(frame, good, corners, movable, near=near, far=far)
+    results = zip(quadrants, row_shifts, shifts, strict=True)
+    return Cleaned(
+        frame, tuple(replace(q, row_shifts=rows, shift=float(whole)) for q, rows, whole in results)
+    )
 
 
 def measure_step(data: Float32, good: Flags, row: int, near: int, far: int) -> Step | None:
@@ -116,110 +118,72 @@ def measure_step(data: Float32, good: Flags, row: int, near: int, far: int) -> S
     half = min(far, row, len(data) - row) // 2
     if near < 1:
         return None
-    slopes: Float32 = np.zeros(1, np.float32)
-    if half < 2:
-        steps = _part(data, good, row, near) - _part(data, good, row, -near)
-    else:
+    slopes = np.zeros(8, np.float32)
+    if half >= 2:
         inner = _part(data, good, row, half) - _part(data, good, row, -half)
         outer = _part(data, good, row + half, half) - _part(data, good, row - half, -half)
         # The centres of the halves of a side are `half` rows apart; both sides together give twice the slope.
         slopes = np.divide(outer - inner, 2 * half, dtype=np.float32)
         slopes = slopes[np.isfinite(slopes)]
-        if near >= 2 * half:
-            near = 2 * half
-            steps = np.float32(0.5) * (inner + outer)
-        else:
-            steps = _part(data, good, row, near) - _part(data, good, row, -near)
+    if half >= 2 and near >= 2 * half:
+        near = 2 * half
+        steps = np.float32(0.5) * (inner + outer)
+    else:
+        steps = _part(data, good, row, near) - _part(data, good, row, -near)
     steps = steps[np.isfinite(steps)]
-    if min(steps.size, slopes.size if half >= 2 else 8) < 8:
+    if min(steps.size, slopes.size) < 8:
         return None
     size = float(np.median(steps)) - near * float(np.median(slopes))
     return Step(size, math.hypot(_median_error(steps), near * _median_error(slopes)))
 
 
-def level_zones(
-    frame: Float32, good: Flags, corner: Corner, zones: tuple[Range, ...], *, reach: int
+def _level_rows(
+    frame: Float32, good: Flags, corner: Corner, ranges: tuple[Range, ...], *, reach: int
 ) -> tuple[float, ...]:
-    """Bring the zones of a quadrant to the level of the rows between them, in place.
+    """Bring ranges of rows of a quadrant to the level of the rows between them, in place.
 
-    Parameters
-    ----------
-    frame : ndarray of float32
-        The frame, changed in the rows of the zones.
-    good : ndarray of bool
-        Pixels to measure on.
-    corner : Corner
-        The quadrant.
-    zones : tuple of (int, int)
-        Rows in readout order that carried the pattern.
-    reach : int
-        Rows on each side of an edge to compare at most.
-
-    Returns
-    -------
-    tuple of float
-        What was added to each zone; 0 where there is no significant step, or no row without pattern next to
-        it.
+    Returns what was added to each range; 0 where there is no significant step, or no row without pattern next
+    to it.
     """
-    view, flags = corner.view(frame), corner.view(good)
-    quiet = complement(zones, len(view))
+    data, flags = frame[:, corner.columns], good[:, corner.columns]
+    starts, stops = [start for start, _ in ranges], [stop for _, stop in ranges]
     shifts = []
-    for start, stop in zones:
-        steps: list[Step] = []
-        for first, last in quiet:
-            if last == start:
-                steps += _steps(view[first:stop], flags[first:stop], last - first, reach, 1.0)
-            elif first == stop:
-                steps += _steps(view[start:last], flags[start:last], stop - start, reach, -1.0)
-        shift = _mean_shift(steps)
+    for before, start, stop, after in zip(
+        [corner.rows.start, *stops], starts, stops, [*starts[1:], corner.rows.stop], strict=False
+    ):
+        below = measure_step(data[before:stop], flags[before:stop], start - before, reach, reach)
+        above = measure_step(data[start:after], flags[start:after], stop - start, reach, reach)
+        steps = [below] if below else []
+        if above:
+            steps.append(Step(-above.size, above.error))
+        shift = _mean_step(steps)
         if shift:
-            view[start:stop] -= np.float32(shift)
+            data[start:stop] -= np.float32(shift)
         shifts.append(-shift)
     return tuple(shifts)
 
 
-def level_quadrants(
-    frame: Float32,
-    good: Flags,
-    corners: tuple[Corner, ...],
-    movable: tuple[bool, ...],
-    *,
-    near: int,
-    far: int,
-) -> tuple[float, ...]:
-    """Bring quadrants to the level of their neighbours, in place.
+def _level_quadrants(
+    frame: Float32, good: Flags, corners: Sequence[Corner], movable: Sequence[bool], *, near: int, far: int
+) -> Float64:
+    """Bring quadrants to the level of their neighbours, in place, and return what was added to each.
 
-    Parameters
-    ----------
-    frame : ndarray of float32
-        The frame, changed in the quadrants that may move.
-    good : ndarray of bool
-        Pixels to measure on.
-    corners : tuple of 4 Corner
-        Lower left, lower right, upper left, upper right.
-    movable : tuple of 4 bool
-        Quadrants that may be shifted; the others are the reference. When all may, the mean of their shifts is
-        0.
-    near, far : int
-        Rows or columns on each side of a border, see `measure_step`.
-
-    Returns
-    -------
-    tuple of 4 float
-        What was added to each quadrant.
-
-    Notes
-    -----
-    The four steps across the borders determine the shifts by weighted least squares. A shift is applied when
-    it is at least 4 times its error.
+    Quadrants that are not movable are the reference; when all are, the mean of their shifts is 0. The four
+    steps across the borders determine the shifts by weighted least squares. A shift is applied when it is at
+    least 4 times its error.
     """
-    unknown = [number for number, can in enumerate(movable) if can]
-    rows: list[NDArray[np.float64]] = []
+    unknown = np.flatnonzero(movable)
+    rows: list[Float64] = []
     values: list[float] = []
-    for low, high, vertical in ((0, 2, True), (1, 3, True), (0, 1, False), (2, 3, False)):
+    for low, high in ((0, 2), (1, 3), (0, 1), (2, 3)):
         if not (movable[low] or movable[high]):
             continue
-        step = _border_step(frame, good, corners[low], corners[high], vertical, near, far)
+        first, second = corners[low], corners[high]
+        both = slice(first.rows.start, second.rows.stop), slice(first.columns.start, second.columns.stop)
+        if first.rows == second.rows:
+            step = measure_step(frame[both].T, good[both].T, second.columns.start, near, far)
+        else:
+            step = measure_step(frame[both], good[both], second.rows.start, near, far)
         if step is None:
             continue
         weight = 1 / max(step.error, _NO_ERROR)
@@ -237,7 +201,7 @@ def level_quadrants(
     for corner, shift in zip(corners, shifts, strict=True):
         if shift:
             frame[corner.rows, corner.columns] += np.float32(shift)
-    return tuple(float(shift) for shift in shifts)
+    return shifts
 
 
 def _median_error(values: Float32) -> float:
@@ -250,37 +214,13 @@ def _part(data: Float32, good: Flags, row: int, count: int) -> Float32:
     return masked_median(data[rows], good[rows])
 
 
-def _steps(data: Float32, good: Flags, row: int, reach: int, sign: float) -> list[Step]:
-    step = measure_step(data, good, row, reach, reach)
-    return [] if step is None else [Step(sign * step.size, step.error)]
-
-
-def _mean_shift(steps: list[Step]) -> float:
+def _mean_step(steps: list[Step]) -> float:
     """Weighted mean of the steps into a zone, or 0 if it is not significant."""
     if not steps:
         return 0.0
-    weights = [1 / max(step.error, _NO_ERROR) ** 2 for step in steps]
-    mean = sum(w * step.size for w, step in zip(weights, steps, strict=True)) / sum(weights)
-    error = sum(weights) ** -0.5
+    sizes = np.array([step.size for step in steps])
+    weights = np.array([1 / max(step.error, _NO_ERROR) ** 2 for step in steps])
+    mean = float(np.sum(weights * sizes) / np.sum(weights))
     # Two edges of a zone on a real slope disagree by more than their errors; their scatter counts then.
-    if len(steps) > 1:
-        error = max(error, 0.5 * float(np.ptp([step.size for step in steps])))
-    return float(mean) if abs(mean) > _SIGNIFICANT * error else 0.0
-
-
-def _border_step(
-    frame: Float32, good: Flags, low: Corner, high: Corner, vertical: bool, near: int, far: int
-) -> Step | None:
-    across: Any = (
-        (slice(low.rows.start, high.rows.stop), low.columns)
-        if vertical
-        else (
-            low.rows,
-            slice(low.columns.start, high.columns.stop),
-        )
-    )
-    part, flags = frame[across], good[across]
-    if not vertical:
-        part, flags = part.T, flags.T
-    border = high.rows.start - low.rows.start if vertical else high.columns.start - low.columns.start
-    return measure_step(part, flags, border, near, far)
+    error = max(np.sum(weights) ** -0.5, 0.5 * np.ptp(sizes))
+    return mean if abs(mean) > _SIGNIFICANT * error else 0.0

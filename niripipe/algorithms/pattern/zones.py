@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["complement", "find_zones", "unit_strength"]
+__all__ = ["Range", "find_zones", "unit_strength"]
 
 Series = NDArray[np.float64]
 Range = tuple[int, int]
@@ -64,13 +64,6 @@ def find_zones(
     if start is not None:
         zones.append((start, strength.size))
     return tuple(zone for zone in zones if _level(strength, weight, *zone) > half)
-
-
-def complement(zones: tuple[Range, ...], size: int) -> tuple[Range, ...]:
-    """Return the ranges between zones."""
-    bounds = [0, *(row for zone in zones for row in zone), size]
-    pairs = zip(bounds[::2], bounds[1::2], strict=True)
-    return tuple((start, stop) for start, stop in pairs if stop > start)
 
 
 def unit_strength(amplitude: Series) -> float:
