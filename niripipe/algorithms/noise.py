@@ -121,7 +121,7 @@ def smoothed_level(data: Float32, *, threads: int = 1) -> Float32:
         block = np.pad(data[inside], ((0, 0), (1, 1)), mode="edge")
         n_rows = rows.stop - rows.start
         shifted = [block[dy : dy + n_rows, dx : dx + width] for dy in range(3) for dx in range(3)]
-        result[rows] = median_rows(shifted, keep=True)
+        result[rows] = median_rows(shifted)
 
     map_blocks(smooth, height, rows_per_block=max((1 << 15) // max(width, 1), 1), threads=threads)
     return result

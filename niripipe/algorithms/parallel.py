@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import Protocol, TypeVar
 
 from niripipe.algorithms.forks import can_fork, fork_seconds, map_forked
@@ -16,20 +14,17 @@ __all__ = [
     "PLANE_BLOCK",
     "Run",
     "check_threads",
-    "even_rows",
     "map_blocks",
     "map_items",
     "one_by_one",
     "plane_rows",
     "row_blocks",
     "share_items",
-    "tapering_blocks",
-    "workers",
 ]
 
 PLANE_BLOCK = 1 << 18
-"""Pixels of a block for simple arithmetic. A call on them takes some 30 microseconds: shorter ones leave
-threads waiting for the interpreter, longer ones need more memory and gain nothing."""
+"""Pixels of a block for simple arithmetic. A NumPy call on them takes some 30 microseconds: in shorter calls
+threads wait for the interpreter lock, longer ones need more memory and gain nothing."""
 
 _COPY = 0.06
 """Seconds of work from which on a copy of the process helps; making one, and what both change, takes 0.02."""
@@ -50,12 +45,12 @@ class Run(Protocol):
 
 
 def plane_rows(width: int) -> int:
-    """Return of how many rows a block for simple arithmetic consists, at least one."""
+    """Return the number of rows of a block for simple arithmetic, at least one."""
     return max(PLANE_BLOCK // max(width, 1), 1)
 
 
 def check_threads(threads: int) -> int:
-    """Return a number of threads that is usable; else raise `ParameterError`."""
+    """Return a number of threads if it can be used; else raise `ParameterError`."""
     if threads < 1:
         raise ParameterError(
             "at least one thread is needed", item="threads", found=threads, expected="a positive integer"
@@ -79,43 +74,6 @@ def row_blocks(n_rows: int, rows_per_block: int) -> list[slice]:
             expected="a positive integer",
         )
     return [slice(start, min(start + rows_per_block, n_rows)) for start in range(0, n_rows, rows_per_block)]
-
-
-def even_rows(n_rows: int, rows_per_block: int, workers: int) -> int:
-    """Return how many rows, at most so many, a block has if each worker is to get as many blocks."""
-    blocks = math.ceil(n_rows / rows_per_block / workers) * workers
-    return max(math.ceil(n_rows / max(blocks, 1)), 1)
-
-
-def tapering_blocks(n_rows: int, rows_per_block: int, workers: int, *, least: int) -> list[slice]:
-    """Cut rows into blocks that become smaller, so that workers who take them in order end together.
-
-    Parameters
-    ----------
-    n_rows : int
-        Number of rows.
-    rows_per_block : int
-        Rows of a block at most.
-    workers : int
-        How many take blocks, each the next one when it has done one.
-    least : int
-        Rows of a block at least, but for the last one.
-
-    Returns
-    -------
-    list of slice
-        The blocks, from the first row on.
-    """
-    blocks: list[slice] = []
-    done = 0
-    while done < n_rows:
-        # Half of what is left, shared evenly.
-        height = min(max(math.ceil((n_rows - done) / (2 * workers)), least), rows_per_block)
-        for _ in range(workers):
-            if done < n_rows:
-                blocks.append(slice(done, min(done + height, n_rows)))
-                done = blocks[-1].stop
-    return blocks
 
 
 def map_blocks(
@@ -163,8 +121,11 @@ def map_items(func: Callable[[_Item], _Result], items: Sequence[_Item], *, threa
     As in `map_blocks`: threads share the work as long as `func` spends its time in NumPy, the first error in
     order is raised, and `numpy.errstate` does not reach into other threads.
     """
-    with workers(min(threads, len(items))) as run:
-        return run(func, items)
+    threads = min(threads, len(items))
+    if threads <= 1:
+        return [func(item) for item in items]
+    with ThreadPoolExecutor(threads, thread_name_prefix="niripipe-rows") as pool:
+        return list(pool.map(func, items))
 
 
 def share_items(func: Callable[[_Item], _Result], items: Sequence[_Item], *, workers: int) -> list[_Result]:
@@ -201,13 +162,3 @@ def share_items(func: Callable[[_Item], _Result], items: Sequence[_Item], *, wor
 def one_by_one(func: Callable[[_Item], _Result], items: Sequence[_Item], /) -> list[_Result]:
     """Call `func` for every item here and now: the `Run` of one thread."""
     return [func(item) for item in items]
-
-
-@contextmanager
-def workers(threads: int) -> Iterator[Run]:
-    """Keep threads for several rounds of work: what it gives calls a function for items like `map_items`."""
-    if threads <= 1:
-        yield one_by_one
-        return
-    with ThreadPoolExecutor(threads, thread_name_prefix="niripipe-rows") as pool:
-        yield lambda func, items: list(pool.map(func, items))
