@@ -82,7 +82,7 @@ def _fitted(levels: Float32, variance: Float32) -> tuple[Float32, Float32]:
     """Return constant and slope of each pixel, by least squares over ``(n, rows, nx)``."""
     levels[~np.isfinite(levels)] = np.inf
     # Stars move with the dithers and only add light: a low rank is sky in nearly all pixels.
-    centre = select_rows(levels, ((len(levels) - 1) // 4,), keep=True)[0]
+    centre = select_rows(levels, ((len(levels) - 1) // 4,))[0]
     x = levels - centre
     near = x * x <= np.float32(_NEAR**2) * variance
     number = np.maximum(np.count_nonzero(near, axis=0), 1).astype(np.float32)

@@ -3,7 +3,7 @@
 A sorting network is a fixed sequence of compare-and-exchange steps. Applied to whole rows with
 `numpy.minimum` and `numpy.maximum` it sorts every column of a block along axis 0 in vector instructions,
 several times faster than a sort of each column, as long as the block stays in the processor's cache.
-Steps that cannot influence the wanted ranks are left out.
+Steps that cannot change the wanted ranks are left out.
 """
 
 from __future__ import annotations
@@ -67,70 +67,59 @@ def network(n: int, ranks: tuple[int, ...] | None = None) -> tuple[Step, ...]:
     return tuple(reversed(steps))
 
 
-def select_rows(block: Block, ranks: tuple[int, ...], *, keep: bool = False) -> list[NDArray[np.float32]]:
+def select_rows(block: Block, ranks: tuple[int, ...]) -> list[NDArray[np.float32]]:
     """Find order statistics of every column.
 
     Parameters
     ----------
     block : ndarray, or sequence of ndarray
-        Values ``(n, ...)``, used as working space. NaN spoils its column; +inf sorts last.
+        Values ``(n, ...)``; not changed. NaN spoils its column; +inf sorts last.
     ranks : tuple of int
         Wanted ranks, 0 for the smallest.
-    keep : bool
-        Leave the block as it is. That takes less time than a copy of it would.
 
     Returns
     -------
     list of ndarray
-        One array a rank, of the shape of a row. They are views of `block` or of spare rows.
+        One array a rank, of the shape of a row: possibly a row of `block` itself.
     """
-    rows = _run(block, network(len(block), tuple(sorted(set(ranks)))), keep=keep)
+    rows = _run(block, network(len(block), tuple(sorted(set(ranks)))))
     return [rows[rank] for rank in ranks]
 
 
-def sort_rows(block: NDArray[np.float32], out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+def sort_rows(block: NDArray[np.float32]) -> NDArray[np.float32]:
     """Sort every column of a block.
 
     Parameters
     ----------
     block : ndarray
-        Values ``(n, ...)``, used as working space. NaN spoils its column; +inf sorts last.
-    out : ndarray, optional
-        Receives the result; must not share memory with `block`.
+        Values ``(n, ...)``; not changed. NaN spoils its column; +inf sorts last.
 
     Returns
     -------
     ndarray
-        The values, ascending along axis 0, in memory of their own.
+        The values, ascending along axis 0.
     """
-    rows = _run(block, network(len(block)))
-    return np.stack(rows, out=out)
+    return np.stack(_run(block, network(len(block))))
 
 
 def order_rows(block: NDArray[np.float32]) -> Order:
-    """Smallest value, median and largest value of every column of a block ``(n, ...)``, which stays as it is.
+    """Smallest value, median and largest value of every column of a block ``(n, ...)``.
 
     The extremes take a few steps more than the median alone.
     """
     last = len(block) - 1
-    lowest, low, high, highest = select_rows(block, (0, last // 2, len(block) // 2, last), keep=True)
+    lowest, low, high, highest = select_rows(block, (0, last // 2, len(block) // 2, last))
     return Order(lowest, _middle(low, high), highest)
 
 
-def median_rows(block: Block, *, keep: bool = False) -> NDArray[np.float32]:
-    """Median of every column: the middle value, or the mean of the two middle values.
-
-    `block` ``(n, ...)`` is used as working space unless it is to `keep`. The result owns its memory.
-    """
-    return _middle(*select_rows(block, ((len(block) - 1) // 2, len(block) // 2), keep=keep))
+def median_rows(block: Block) -> NDArray[np.float32]:
+    """Median of every column of a block ``(n, ...)``: the middle value, or the mean of the two middle."""
+    return _middle(*select_rows(block, ((len(block) - 1) // 2, len(block) // 2)))
 
 
-def lower_median_rows(block: Block, *, keep: bool = False) -> NDArray[np.float32]:
-    """Lower median of every column: the middle value, or the smaller of the two middle values.
-
-    `block` ``(n, ...)`` is used as working space unless it is to `keep`. The result owns its memory.
-    """
-    return select_rows(block, ((len(block) - 1) // 2,), keep=keep)[0].copy()
+def lower_median_rows(block: Block) -> NDArray[np.float32]:
+    """Lower median of every column: the middle value, or the smaller of the two middle values."""
+    return select_rows(block, ((len(block) - 1) // 2,))[0].copy()
 
 
 def _middle(low: NDArray[np.float32], high: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -141,38 +130,28 @@ def _middle(low: NDArray[np.float32], high: NDArray[np.float32]) -> NDArray[np.f
     return middle
 
 
-def _run(block: Block, steps: tuple[Step, ...], *, keep: bool = False) -> list[NDArray[np.float32]]:
-    # Minimum and maximum need one row more than they have. Instead of copying it back, the row that
-    # becomes free serves as the next spare one.
+def _run(block: Block, steps: tuple[Step, ...]) -> list[NDArray[np.float32]]:
+    # Results replace intermediate rows, never those of the block. Minimum and maximum need one row more than
+    # they have: the row that becomes free is the next spare one.
     rows = list(block)
-    writable = [not keep] * len(rows)
+    is_own = [False] * len(rows)
     spare: list[NDArray[np.float32]] = []
 
-    def room() -> NDArray[np.float32]:
+    def free_row() -> NDArray[np.float32]:
         return spare.pop() if spare else np.empty_like(rows[0])
 
     for low, high, keep_low, keep_high in steps:
         first, second = rows[low], rows[high]
-        into_high = second if writable[high] else room()
+        released = [row for row, own in ((first, is_own[low]), (second, is_own[high])) if own]
         if keep_low and keep_high:
-            into_low = room()
-            np.minimum(first, second, out=into_low)
-            np.maximum(first, second, out=into_high)
-            rows[low], rows[high] = into_low, into_high
-            if writable[low]:
-                spare.append(first)
-        elif keep_low:
-            into_low = first if writable[low] else into_high
-            np.minimum(first, second, out=into_low)
-            rows[low] = into_low
-            if into_low is first:
-                spare.append(into_high)
+            rows[low] = np.minimum(first, second, out=free_row())
+        target = released.pop() if released else free_row()
+        if keep_high:
+            rows[high] = np.maximum(first, second, out=target)
         else:
-            np.maximum(first, second, out=into_high)
-            rows[high] = into_high
-            if writable[low]:
-                spare.append(first)
-        writable[low] = writable[high] = True
+            rows[low] = np.minimum(first, second, out=target)
+        spare += released
+        is_own[low] = is_own[high] = True
     return rows
 
 

@@ -21,7 +21,7 @@ from niripipe.primitives.params import Resolved, nearest, resolve
 from niripipe.reduction.lookup import DEFAULT_RECIPE, find_primitives
 
 if TYPE_CHECKING:
-    from niripipe.reduction.reduce import Mode
+    from niripipe.reduction import Mode
 
 __all__ = ["showpars"]
 

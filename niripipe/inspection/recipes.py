@@ -27,7 +27,7 @@ from niripipe.reduction.lookup import (
 from niripipe.reduction.plan import Plan, make_plan
 
 if TYPE_CHECKING:
-    from niripipe.reduction.reduce import Mode
+    from niripipe.reduction import Mode
 
 __all__ = ["list_primitives", "planned", "showprimitives", "showrecipes"]
 

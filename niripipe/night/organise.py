@@ -20,7 +20,7 @@ from niripipe.reduction import Mode
 from niripipe.reduction.inputs import expand
 
 if TYPE_CHECKING:
-    from niripipe.reduction.reduce import Mode
+    from niripipe.reduction import Mode
 
 __all__ = ["organise"]
 

@@ -5,10 +5,8 @@ import time
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from niripipe.algorithms.parallel import map_blocks, map_items, row_blocks, tapering_blocks
+from niripipe.algorithms.parallel import map_blocks, map_items, row_blocks
 from niripipe.errors import ParameterError
 
 
@@ -49,22 +47,6 @@ def test_the_first_error_in_row_order_is_raised(threads: int) -> None:
 
 def test_nothing_to_do_does_nothing() -> None:
     assert map_blocks(lambda rows: 1, 0, threads=3) == []
-
-
-@given(st.integers(0, 3000), st.integers(1, 400), st.integers(1, 5), st.integers(1, 60))
-def test_tapering_blocks_have_all_rows_in_order_and_do_not_grow(
-    n_rows: int, most: int, workers: int, least: int
-) -> None:
-    blocks = tapering_blocks(n_rows, most, workers, least=least)
-    assert [row for block in blocks for row in range(block.start, block.stop)] == list(range(n_rows))
-    heights = [block.stop - block.start for block in blocks]
-    assert heights == sorted(heights, reverse=True)
-    assert all(min(least, most) <= height <= most for height in heights[:-1])
-
-
-def test_the_last_tapering_blocks_are_small_where_there_is_room() -> None:
-    blocks = tapering_blocks(1024, 256, 2, least=48)
-    assert [block.stop - block.start for block in blocks] == [256, 256, 128, 128, 64, 64, 48, 48, 32]
 
 
 def test_blocks_and_threads_must_be_positive() -> None:

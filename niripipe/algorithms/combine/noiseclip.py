@@ -19,7 +19,7 @@ from niripipe.algorithms.parallel import row_blocks
 from niripipe.algorithms.sorting import lower_median_rows
 from niripipe.errors import ParameterError
 
-from .select import count_true
+from .select import count_true, with_infinities
 
 __all__ = ["HALO", "NoiseModel", "outliers"]
 
@@ -165,11 +165,7 @@ def _centre(
 ) -> tuple[Float32, Float32]:
     """Robust centre and smallest variance of each pixel; NaN and infinity where there are no inputs."""
     n = len(data)
-    smallest = np.full(count.shape, np.inf, np.float32)
-    for values, where in zip(variance, usable, strict=True):
-        if not where.all():
-            values = np.where(where, values, np.float32(np.inf))
-        np.minimum(smallest, values, out=smallest)
+    smallest = np.minimum.reduce(variance, axis=0, where=usable, initial=np.inf)
     centre = _lower_medians(data.reshape(n, -1), usable.reshape(n, -1)).reshape(count.shape)
     # What the lower median lies below the mean of normal deviates on average, in sigma.
     below = np.array([np.nan] + [_lower_median_offset(k) for k in range(1, n + 1)], np.float32)
@@ -188,14 +184,11 @@ def _lower_medians(data: Float32, usable: Bool) -> Float32:
     medians = np.empty(pixels, np.float32)
     for some in row_blocks(pixels, max(_SORTED // n, 1)):
         infinity = np.full(some.stop - some.start, first, np.float32)
-        rows = []
-        for values, where in zip(data[:, some], usable[:, some], strict=True):
-            if where.all():
-                rows.append(values)
-            else:
-                rows.append(np.where(where, values, infinity))
-                np.putmask(infinity, ~where, -infinity)
-        medians[some] = lower_median_rows(rows, keep=True)
+        rows = [
+            with_infinities(values, unusable, infinity)
+            for values, unusable in zip(data[:, some], ~usable[:, some], strict=True)
+        ]
+        medians[some] = lower_median_rows(rows)
     return medians
 
 

@@ -198,18 +198,19 @@ def mean_of_used(planes: Planes, used: Bool, out: Combined, exposures: NDArray[n
     count = count_true(used)
     nothing = np.flatnonzero(count == 0)
     flags = 0 if mask is None else np.bitwise_or.reduce(mask[:, nothing], axis=0) | bits.NO_DATA
-    unused = ~used
-    for plane in (data, variance, mask):
-        if plane is not None:
-            for values, where in zip(plane, unused, strict=True):
-                np.putmask(values, where, 0)
+    missing = np.zeros(count.size)
+    for k, unused in enumerate(~used):
+        where = np.flatnonzero(unused)
+        data[k, where] = 0
+        variance[k, where] = 0
+        if mask is not None:
+            mask[k, where] = 0
+        if exposures is not None:
+            missing[where] += exposures[k]
     out.data[:], out.variance[:] = mean_and_variance(data, variance, count)
     out.count[:] = count
     if mask is not None and out.mask is not None:
         np.bitwise_or.reduce(mask, axis=0, out=out.mask)
         out.mask[nothing] = flags
     if out.exposure is not None and exposures is not None:
-        missing = np.zeros(count.size)
-        for exposure, where in zip(exposures, unused, strict=True):
-            missing[np.flatnonzero(where)] += exposure
         out.exposure[:] = exposures.sum() - missing

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from niripipe.algorithms.sorting import lower_median_rows, median_rows
+from niripipe.algorithms.sorting import lower_median_rows
 
 from .reject import median_of_sorted, sorted_usable
 from .select import count_true
@@ -103,7 +103,7 @@ def reduce_all(
     data, variance : ndarray
         Values and variances ``(n, pixels)``. Pixels with values that are not finite come out not finite.
     median : ndarray or None
-        The (mean of the two) middle values if they are known already.
+        The medians; needed if they are wanted.
     totals : tuple of ndarray
         The sums over the inputs, in float32 and in their order, of the values and of the variances (or None).
     settings : Settings
@@ -118,9 +118,10 @@ def reduce_all(
     if settings.operation == "wtmean" and variance is not None:
         return _weighted(data, variance, None)
     if settings.operation == "median":
-        value = median_rows(data, keep=True) if median is None else median
+        assert median is not None
+        value = median
     elif settings.operation == "lmedian":
-        value = lower_median_rows(data, keep=True)
+        value = lower_median_rows(data)
     else:
         value = _mean(data, n, totals[0])
     if variance is not None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from niripipe.algorithms import bits
 
-__all__ = ["BEST_TIER", "UNUSABLE", "count_true", "select_usable"]
+__all__ = ["BEST_TIER", "UNUSABLE", "count_true", "select_usable", "with_infinities"]
 
 BEST_TIER: Final = bits.NON_LINEAR | bits.SATURATED
 """Bits that do not make an input worse: that a pixel is bright says nothing against it."""
@@ -54,6 +54,22 @@ def count_true(flags: NDArray[np.bool_]) -> NDArray[np.intp]:
     """Count along the first axis, faster than `numpy.count_nonzero` does."""
     number = np.add.reduce(flags, axis=0, dtype=np.min_scalar_type(len(flags)))
     return np.asarray(number, np.intp)
+
+
+def with_infinities(
+    values: NDArray[np.float32], unusable: NDArray[np.bool_], infinity: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Return values of one input with infinities in place of the unusable ones, so that they can be sorted.
+
+    The sign of `infinity` is turned there, in place: over several inputs as many values of a pixel become
+    positive as negative infinities, or one more of the sign that came first.
+    """
+    where = np.flatnonzero(unusable)
+    if where.size:
+        values = values.copy()
+        values[where] = infinity[where]
+        infinity[where] *= -1
+    return values
 
 
 @lru_cache(maxsize=1)

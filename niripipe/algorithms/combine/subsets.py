@@ -24,7 +24,7 @@ from niripipe.errors import ParameterError
 from .inputs import Inputs, Numbers, Planes
 from .pixels import combine_special, counter
 from .reduce import median_variance_factor
-from .select import UNUSABLE, select_usable
+from .select import UNUSABLE, select_usable, with_infinities
 from .settings import Settings
 
 __all__ = ["SubsetMedian", "subset_medians"]
@@ -287,7 +287,7 @@ class _Sorted:
         pixels = block.data.shape[1]
         infinity = np.full(pixels, np.inf, np.float32)
         masked = np.zeros(pixels, counter(len(members)))
-        values = [_with_infinities(block.data[k], block.unusable[k], infinity) for k in members]
+        values = [with_infinities(block.data[k], block.unusable[k], infinity) for k in members]
         for k in members:
             masked += block.unusable[k]
         total = None
@@ -295,7 +295,7 @@ class _Sorted:
             total = np.zeros(pixels, np.float32)
             for k in members:
                 total += block.variance[k]
-        rows = np.stack(select_rows(values, tuple(range(first, last + 1)), keep=True))
+        rows = np.stack(select_rows(values, tuple(range(first, last + 1))))
         return cls(rows, first, infinity, masked, total)
 
     def without(self, block: _Block, absent: list[int], low: int) -> _Sorted:
@@ -304,13 +304,13 @@ class _Sorted:
         gone = []
         for k in absent:
             # Infinities leave in the reverse order of their coming, whichever inputs they stand for.
-            gone.append(_with_infinities(block.data[k], block.unusable[k], infinity))
+            gone.append(with_infinities(block.data[k], block.unusable[k], infinity))
             masked = masked - block.unusable[k]
             if total is not None and block.variance is not None:
                 total = total - block.variance[k]
         start = low - self.first
         rows = self.rows[start : start + 2]
-        for step, value in enumerate(select_rows(gone, tuple(range(len(gone))), keep=True), start=1):
+        for step, value in enumerate(select_rows(gone, tuple(range(len(gone)))), start=1):
             rows = _next_rank(rows, self.rows[start + step : start + step + 2], value)
         return _Sorted(rows, low, -infinity, masked, total)
 
@@ -323,15 +323,6 @@ class _Sorted:
         # With an odd number of infinities there is one more above the median than below it.
         odd = np.right_shift(self.infinity.view(np.int32), 31)
         return _blend(odd, between, upper) if n % 2 else _blend(odd, lower, between)
-
-
-def _with_infinities(values: Float32, bad: Bool, infinity: Float32) -> Float32:
-    """Return values with infinities in place of bad ones, and turn the sign of these infinities in place."""
-    if not bad.any():
-        return values
-    values = np.where(bad, infinity, values)
-    infinity.view(np.uint32)[:] ^= np.left_shift(bad, np.uint32(31), dtype=np.uint32)
-    return values
 
 
 def _next_rank(rank: Float32, following: Float32, gone: Float32) -> Float32:
