@@ -81,7 +81,7 @@ class Declared:
     # Tables and arrays of an extension.
     OBJCAT: Table
     OBJMASK: NDArray[np.uint8]
-    COVERAGE: NDArray[np.uint16]
+    COVERAGE: NDArray[np.unsignedinteger[Any]]
     EXPOSURE: NDArray[np.float32]
     REJMAP: NDArray[np.int16]
 
