@@ -81,7 +81,7 @@ class Declared:
     # Tables and arrays of an extension.
     OBJCAT: Table
     OBJMASK: NDArray[np.uint8]
-    COVERAGE: NDArray[np.unsignedinteger[Any]]
+    COVERAGE: NDArray[np.integer[Any]]
     EXPOSURE: NDArray[np.float32]
     REJMAP: NDArray[np.int16]
 

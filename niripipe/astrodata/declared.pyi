@@ -26,7 +26,7 @@ class Declared:
     # Tables and arrays of an extension.
     OBJCAT: Table
     OBJMASK: NDArray[np.uint8]
-    COVERAGE: NDArray[np.unsignedinteger[Any]]
+    COVERAGE: NDArray[np.integer[Any]]
     EXPOSURE: NDArray[np.float32]
     REJMAP: NDArray[np.int16]
 
@@ -48,7 +48,7 @@ class Declared:
     def array_section(self, pretty: bool = False) -> Any:
         """Return where the pixels lie on the array, per extension."""
 
-    def azimuth(self) -> _Value | None:
+    def azimuth(self) -> float | Any:
         """Return the azimuth of the telescope, in degrees (``AZIMUTH``)."""
 
     def binning(self) -> str:
@@ -69,7 +69,7 @@ class Declared:
     def coadds(self) -> int:
         """Return the number of exposures summed by the detector controller (``COADDS``)."""
 
-    def data_label(self) -> _Value | None:
+    def data_label(self) -> str | Any:
         """Return the data label (``DATALAB``)."""
 
     def data_section(self, pretty: bool = False) -> Any:
@@ -108,7 +108,7 @@ class Declared:
     def effective_wavelength(self, output_units: str | None = None) -> float | Any:
         """Return the effective wavelength of the filter."""
 
-    def elevation(self) -> _Value | None:
+    def elevation(self) -> float | Any:
         """Return the elevation of the telescope, in degrees (``ELEVATIO``)."""
 
     def exposure_time(self) -> float | Any:
@@ -144,7 +144,7 @@ class Declared:
     def linearity_coefficients(self) -> Any:
         """Return the coefficients of the non-linearity correction, per extension."""
 
-    def local_time(self) -> _Value | None:
+    def local_time(self) -> time | Any:
         """Return the local time of the start of the observation (``LT``)."""
 
     def nominal_atmospheric_extinction(self) -> float | Any:
@@ -156,19 +156,19 @@ class Declared:
     def non_linear_level(self) -> Any:
         """Return the level, in the unit of the pixels, beyond which the response cannot be made linear."""
 
-    def observation_class(self) -> _Value | None:
+    def observation_class(self) -> str | Any:
         """Return the observation class, such as ``science`` (``OBSCLASS``; absent before 2006)."""
 
-    def observation_epoch(self) -> _Value | None:
+    def observation_epoch(self) -> float | Any:
         """Return the epoch of observation, in years (``OBSEPOCH``)."""
 
-    def observation_id(self) -> _Value | None:
+    def observation_id(self) -> str | Any:
         """Return the observation (``OBSID``)."""
 
-    def observation_mode(self) -> _Value | None:
+    def observation_mode(self) -> str | Any:
         """Return the observing mode (``OBSMODE``; not written by NIRI)."""
 
-    def observation_type(self) -> _Value | None:
+    def observation_type(self) -> str | Any:
         """Return the type of exposure, such as ``DARK`` (``OBSTYPE``)."""
 
     def overscan_section(self, pretty: bool = False) -> Any:
@@ -183,7 +183,7 @@ class Declared:
     def position_angle(self) -> float | Any:
         """Return the position angle of +y, in degrees East of North (``PA``)."""
 
-    def program_id(self) -> _Value | None:
+    def program_id(self) -> str | Any:
         """Return the science program (``GEMPRGID``)."""
 
     def pupil_mask(self, stripID: bool = False, pretty: bool = False) -> str | Any:
@@ -195,16 +195,16 @@ class Declared:
     def ra(self) -> float | Any:
         """Return the right ascension of the field, in degrees: `wcs_ra`, else the target's (``RA``)."""
 
-    def raw_bg(self) -> _Value | None:
+    def raw_bg(self) -> int | Any:
         """Return the sky background at the time, percentile (``RAWBG``)."""
 
-    def raw_cc(self) -> _Value | None:
+    def raw_cc(self) -> int | Any:
         """Return the cloud cover at the time, percentile (``RAWCC``)."""
 
-    def raw_iq(self) -> _Value | None:
+    def raw_iq(self) -> int | Any:
         """Return the image quality at the time, percentile (``RAWIQ``)."""
 
-    def raw_wv(self) -> _Value | None:
+    def raw_wv(self) -> int | Any:
         """Return the water vapour at the time, percentile (``RAWWV``)."""
 
     def read_mode(self) -> str:
@@ -216,16 +216,16 @@ class Declared:
     def read_pairs_to_divide_by(self) -> int:
         """Return the number by which the pixels must be divided to average the read pairs."""
 
-    def requested_bg(self) -> _Value | None:
+    def requested_bg(self) -> int | Any:
         """Return the sky background asked for, percentile (``REQBG``)."""
 
-    def requested_cc(self) -> _Value | None:
+    def requested_cc(self) -> int | Any:
         """Return the cloud cover asked for, percentile (``REQCC``)."""
 
-    def requested_iq(self) -> _Value | None:
+    def requested_iq(self) -> int | Any:
         """Return the image quality asked for, percentile (``REQIQ``)."""
 
-    def requested_wv(self) -> _Value | None:
+    def requested_wv(self) -> int | Any:
         """Return the water vapour asked for, percentile (``REQWV``)."""
 
     def saturation_level(self) -> Any:
@@ -250,10 +250,10 @@ class Declared:
     ) -> float | Any:
         """Return the right ascension of the target, in degrees."""
 
-    def telescope_x_offset(self) -> _Value | None:
+    def telescope_x_offset(self) -> float | Any:
         """Return the offset in the telescope's x, in arcsec (``XOFFSET``)."""
 
-    def telescope_y_offset(self) -> _Value | None:
+    def telescope_y_offset(self) -> float | Any:
         """Return the offset in the telescope's y, in arcsec (``YOFFSET``)."""
 
     def uses_lamp_flats(self) -> bool | Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable
 from datetime import date, datetime, time
@@ -47,6 +48,8 @@ def _from_keyword(
     def descriptor(self: AstroData) -> _Value | None:
         return parse(header_value(self.phu, keyword))
 
+    # Type stubs are generated from annotations.
+    descriptor.__annotations__["return"] = inspect.get_annotations(parse)["return"]
     descriptor.__doc__ = f"Return {what} (``{keyword}``{note and f'; {note}'})."
     return astro_data_descriptor(descriptor)
 
