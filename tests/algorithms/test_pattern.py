@@ -236,6 +236,20 @@ def test_the_strength_of_a_pattern_is_followed_from_row_to_row() -> None:
     assert np.std(result.data - clean) < np.std(truth) / 15
 
 
+def test_pixels_far_below_and_far_above_their_row_are_clipped_at_limits_of_their_own() -> None:
+    truth = readout(first=0, share=1)
+    clean = sky()
+    # In every row of boxes two of five pixels are far off, on one side.
+    spoilt = np.where(np.random.default_rng(6).random(clean.shape) < 0.3, np.float32(250), np.float32(0))
+
+    def left(sign: int, **limits: float) -> float:
+        result = clean_readout(clean + truth + sign * spoilt, subtract_background=False, **limits)
+        return float(np.std(result.data - clean - sign * spoilt))
+
+    for sign, near, far in ((1, "hsigma", "lsigma"), (-1, "lsigma", "hsigma")):
+        assert left(sign, **{near: 2.0, far: 9.0}) < 0.8 * left(sign, **{near: 9.0, far: 2.0})
+
+
 def test_a_weak_pattern_is_reported_and_left_unless_forced() -> None:
     data = sky() + readout(amplitude=10)
     result = clean_readout(data)

@@ -121,13 +121,15 @@ def test_flagged_pixels_of_the_skies_neither_count_nor_add_noise(place, operatio
     variance = values(1, 1, 9)
     noises = np.array([values(20 + i, 10, 90) for i in range(5)], float)
     masks = np.array([flags(30 + i, DQ.bad_pixel, share=0.3) for i in range(5)])
-    masks[:, masks.all(axis=0)] = 0
+    masks[:, 5:9, 5:9] = DQ.bad_pixel
+    nowhere_good = masks.all(axis=0)
     skies = levels[:, None, None] * BASE
-    skies[masks != 0] += 5000
+    skies[(masks != 0) & ~nowhere_good] += 5000
     b = bench(place, 2 * BASE, variance, skies, noises, masks=list(masks))
     b.p.skyCorrect(operation=operation, reject_method="none", mask_objects=False)
     factor = b.main[0][0].hdr["SKYSCALE"]
-    good = masks == 0
+    # Where no sky is good all of them are used.
+    good = (masks == 0) | nowhere_good
     number = good.sum(axis=0)
     shares = np.array([0.0, *(1 / n if operation == "mean" else median_variance(n) for n in range(1, 6))])
     scaled = (noises / levels[:, None, None] ** 2 * good).sum(axis=0) / number

@@ -21,13 +21,13 @@ from .settings import Operation, Rejection, Settings
 
 __all__ = ["combine"]
 
-_BLOCK_VALUES = 1 << 22
-"""Values of all inputs together in a block of rows: data, variance and mask of them take 42 megabytes a
-thread, and what is computed from them about as much. Threads wait for each other in smaller blocks."""
+_BLOCK_VALUES = 3 << 20
+"""Values of all inputs together in a block of rows: data, variance and mask of them take 32 megabytes a
+thread. Threads wait for each other in smaller blocks."""
 _BLOCK_PIXELS = 1 << 17
 """Pixels of a block at most, so that the planes computed from a few inputs stay in the cache."""
-_LEAST_ROWS = 32
-"""Rows of a block at least: rejection by the noise model reads a few more on either side."""
+_LEAST_ROWS = 8 * HALO
+"""Rows of a block at least for the noise model, which needs some more on either side."""
 
 
 def combine(
@@ -133,8 +133,8 @@ def combine(
         inputs.shape, len(data), with_mask=inputs.mask is not None, with_exposure=times is not None
     )
     if rows_per_block is None:
-        pixels = min(_BLOCK_VALUES // len(data), _BLOCK_PIXELS)
-        rows_per_block = max(pixels // max(nx, 1), _LEAST_ROWS)
+        least = _LEAST_ROWS if reject == "noiseclip" else 1
+        rows_per_block = max(min(_BLOCK_VALUES // len(data), _BLOCK_PIXELS) // max(nx, 1), least)
     combine_rows = partial(_combine_rows, inputs, settings, times, result)
     map_blocks(combine_rows, ny, rows_per_block=rows_per_block, threads=threads)
     return result

@@ -34,7 +34,7 @@ Bool = NDArray[np.bool_]
 Count = NDArray[np.unsignedinteger[Any]]
 Subset = tuple[int, ...]
 
-_HELD, _HELD_BYTES = 20, 105 << 20
+_HELD, _HELD_BYTES = 20, 140 << 20
 """How many results are made and held at a time at most, and their bytes; inputs are read again each time."""
 _BLOCK_VALUES = 1 << 21
 """Values of all inputs in a block of rows."""
