@@ -319,7 +319,6 @@ class SkyBuilder:
             [[place[name] for name in subset] for subset in subsets],
             scale=[self.scales[name] for name in self.names],
             zero=[self.offsets[name] for name in self.names],
-            numbers=spread is not None,
             threads=self.threads,
         )
         done = 0
@@ -332,8 +331,8 @@ class SkyBuilder:
             for k in range(done - len(results), done):
                 result = results.pop(0)
                 plane, noise = ArrayPlane(result.data), None
-                if spread is not None and result.number is not None:
-                    noise = Noise.of_median(plane, result.number, spread[k])
+                if spread is not None:
+                    noise = Noise.of_median(plane, result.count, spread[k])
                 elif result.variance is not None:
                     noise = Noise.known(result.variance)
                 made.append((plane, noise, None if result.mask is None else Flags.of(result.mask)))
@@ -356,7 +355,7 @@ class SkyBuilder:
                 zero=[self.offsets[name] for name in subset],
                 threads=self.threads,
             )
-            noise = Noise.known(made.variance) if variance else None
+            noise = Noise.known(made.variance) if variance and made.variance is not None else None
             yield [(ArrayPlane(made.data), noise, None if made.mask is None else Flags.of(made.mask))]
 
     def _common_spread(self, subsets: Sequence[tuple[str, ...]]) -> list[RowFunction] | None:
