@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -21,13 +22,13 @@ from niripipe.algorithms.sorting import select_rows
 from niripipe.algorithms.sources import RowSource
 from niripipe.errors import ParameterError
 
-from .inputs import Inputs, Numbers, Planes
-from .pixels import combine_special, counter
+from .inputs import Inputs, Numbers
+from .pixels import Combined, combine_special, counter
 from .reduce import median_variance_factor
 from .select import UNUSABLE, select_usable, with_infinities
 from .settings import Settings
 
-__all__ = ["SubsetMedian", "subset_medians"]
+__all__ = ["subset_medians"]
 
 Float32 = NDArray[np.float32]
 Bool = NDArray[np.bool_]
@@ -45,28 +46,6 @@ _LENGTH_PER_ABSENT = 6
 groups would save sorting, but cost more for taking inputs out."""
 
 
-@dataclass(frozen=True, slots=True)
-class SubsetMedian:
-    """The median of one subset.
-
-    Attributes
-    ----------
-    data : ndarray of float32
-        Plane ``(ny, nx)``.
-    variance : ndarray of float32 or None
-        Its variance; None without input variances.
-    number : ndarray of uint8 (or uint16 above 255 inputs) or None
-        Of how many inputs each value is the median, if asked for.
-    mask : ndarray of uint16 or None
-        Where no clean input was used, the bits of the least bad ones, which were; None without input masks.
-    """
-
-    data: Float32
-    variance: Float32 | None
-    number: Count | None
-    mask: NDArray[np.uint16] | None
-
-
 def subset_medians(
     data: Sequence[RowSource],
     variance: Sequence[RowSource] | None,
@@ -75,10 +54,9 @@ def subset_medians(
     *,
     scale: Numbers | None = None,
     zero: Numbers | None = None,
-    numbers: bool = False,
     threads: int = 1,
     rows_per_block: int | None = None,
-) -> Iterator[list[SubsetMedian]]:
+) -> Iterator[list[Combined]]:
     """Combine many subsets of the same planes by their medians.
 
     Parameters
@@ -88,9 +66,6 @@ def subset_medians(
     subsets : sequence of sequence of int
         Indices into the planes, without repetition. Put subsets with many inputs in common next to each
         other.
-    numbers : bool
-        Return the number of inputs used in each pixel. Where all inputs have the same noise it says all
-        that the variance of a median depends on, see `median_variance_factor`, and is found faster.
     threads : int
         Number of threads; the result does not depend on it.
     rows_per_block : int, optional
@@ -98,8 +73,11 @@ def subset_medians(
 
     Yields
     ------
-    list of SubsetMedian
+    list of Combined
         As many as are made at a time, for the subsets in order. Take them out of the list to let go of them.
+        Without input variances there is none; `count` says all that the variance of a median of inputs with
+        the same noise depends on, see `median_variance_factor`. The mask has the bits of the least bad
+        inputs where they were used because none is clean.
 
     Raises
     ------
@@ -113,20 +91,20 @@ def subset_medians(
     -----
     The data are those of ``combine(operation="median", reject="none")`` bit for bit, and with
     ``reject="minmax", nlow=k, nhigh=k`` too, which does not move a median; variances agree to the rounding of
-    sums in another order. The bits "non-linear" and "saturated" of clean inputs are not passed on.
+    sums in another order. The bits "non-linear" and "saturated" of clean inputs do not reach the mask.
     """
     check_threads(threads)
     inputs = Inputs.checked(data, variance, mask, scale, zero)
     wanted = [_checked(subset, len(data)) for subset in subsets]
     ny, nx = inputs.shape
-    result_bytes = (4 + 4 * (variance is not None) + numbers + 2 * (inputs.mask is not None)) * ny * nx
+    result_bytes = (5 + 4 * (variance is not None) + 2 * (inputs.mask is not None)) * ny * nx
     held = int(np.clip(_HELD_BYTES // max(result_bytes, 1), 2, _HELD))
     turns = math.ceil(len(wanted) / held)
     for turn in range(turns):
         part = wanted[turn * len(wanted) // turns : (turn + 1) * len(wanted) // turns]
         members = sorted(set().union(*part))
         local = {member: k for k, member in enumerate(members)}
-        batch = _Batch(inputs.select(members), [tuple(local[k] for k in subset) for subset in part], numbers)
+        batch = _Batch(inputs.select(members), [tuple(local[k] for k in subset) for subset in part])
         rows = rows_per_block or max(_BLOCK_VALUES // (len(members) * max(nx, 1)), 2)
         map_blocks(batch.run, ny, rows_per_block=rows, threads=threads)
         results = batch.results
@@ -185,7 +163,7 @@ class _Block:
 class _Batch:
     """A few neighbouring subsets, whose results are made at the same time."""
 
-    def __init__(self, inputs: Inputs, subsets: list[Subset], numbers: bool) -> None:
+    def __init__(self, inputs: Inputs, subsets: list[Subset]) -> None:
         self.inputs = inputs
         self.subsets = subsets
         self.groups = _grouped(subsets)
@@ -194,11 +172,11 @@ class _Batch:
         factors = [0.0] + [median_variance_factor(k) / k**2 for k in range(1, n + 1)]
         self.factors = np.array(factors, np.float32)
         self.results = [
-            SubsetMedian(
+            Combined(
                 np.empty(shape, np.float32),
                 None if inputs.variance is None else np.empty(shape, np.float32),
-                np.empty(shape, counter(n)) if numbers else None,
                 None if inputs.mask is None else np.zeros(shape, np.uint16),
+                np.empty(shape, counter(n)),
             )
             for _ in subsets
         ]
@@ -214,18 +192,23 @@ class _Batch:
             variance = planes.variance
             known = None if variance is None else np.where(usable, variance, np.float32(0))
             block = _Block(planes.data, known, ~usable)
-            results = [_flat_rows(result, rows) for result in self.results]
+            results = [result.flat_rows(rows) for result in self.results]
             for pixels in row_blocks(usable.shape[1], _SORTED):
                 for group in self.groups:
-                    self._run_group(block.cut(pixels), group, [_flat_rows(r, pixels) for r in results])
+                    self._run_group(
+                        block.cut(pixels), group, [result.flat_rows(pixels) for result in results]
+                    )
             if planes.mask is not None:
                 self._set_flags(planes.mask, usable, results)
             for subset, result in zip(self.subsets, results, strict=True):
                 where = np.flatnonzero(~np.logical_or.reduce([usable[k] for k in subset]))
                 if where.size:
-                    _use_least_bad(planes, subset, where, result)
+                    # The least bad inputs of this subset are worse than those of the others.
+                    chosen = itemgetter(np.ix_(np.array(subset), where))
+                    settings = Settings(n_inputs=len(subset), operation="median")
+                    result.put(where, combine_special(planes.each(chosen), None, settings))
 
-    def _set_flags(self, mask: NDArray[np.uint16], usable: Bool, results: list[SubsetMedian]) -> None:
+    def _set_flags(self, mask: NDArray[np.uint16], usable: Bool, results: list[Combined]) -> None:
         """Pass the flags of the inputs used to the results where no input is clean."""
         where = np.flatnonzero(~np.logical_or.reduce(usable & (mask & UNUSABLE == 0)))
         flags = mask.take(where, axis=1) * usable.take(where, axis=1)
@@ -233,7 +216,7 @@ class _Batch:
             if result.mask is not None:
                 result.mask[where] = np.bitwise_or.reduce([flags[k] for k in subset])
 
-    def _run_group(self, block: _Block, group: _Group, results: list[SubsetMedian]) -> None:
+    def _run_group(self, block: _Block, group: _Group, results: list[Combined]) -> None:
         size = len(group.union)
         lengths = [len(self.subsets[k]) for k in group.numbers]
         last = max(_low_rank(n) + 1 + size - n for n in lengths)
@@ -243,11 +226,9 @@ class _Batch:
             absent = sorted(group.union.difference(self.subsets[k]))
             found = union.without(block, absent, _low_rank(n))
             result.data[:] = found.median(n)
-            number = np.subtract(n, found.masked, dtype=found.masked.dtype)
+            result.count[:] = number = np.subtract(n, found.masked, dtype=found.masked.dtype)
             if result.variance is not None and found.total is not None:
                 np.multiply(found.total, self.factors.take(number), out=result.variance)
-            if result.number is not None:
-                result.number[:] = number
 
 
 def _low_rank(n: int) -> int:
@@ -349,27 +330,3 @@ def _blend(choice: NDArray[np.int32], first: Float32, second: Float32) -> Float3
     pattern &= choice
     pattern ^= second.view(np.int32)
     return pattern.view(np.float32)
-
-
-def _use_least_bad(planes: Planes, subset: Subset, where: NDArray[np.intp], result: SubsetMedian) -> None:
-    """Combine the least bad inputs at the pixels `where`, in which a subset has no usable one."""
-    pixels = np.ix_(np.array(subset), where)
-    settings = Settings(n_inputs=len(subset), operation="median")
-    found = combine_special(planes.each(lambda plane: plane[pixels]), None, settings)
-    result.data[where] = found.data
-    if result.variance is not None:
-        result.variance[where] = found.variance
-    if result.number is not None:
-        result.number[where] = found.count
-    if result.mask is not None and found.mask is not None:
-        result.mask[where] = found.mask
-
-
-def _flat_rows(result: SubsetMedian, rows: slice) -> SubsetMedian:
-    """Return flat views of some rows."""
-    return SubsetMedian(
-        result.data[rows].reshape(-1),
-        None if result.variance is None else result.variance[rows].reshape(-1),
-        None if result.number is None else result.number[rows].reshape(-1),
-        None if result.mask is None else result.mask[rows].reshape(-1),
-    )
