@@ -1,9 +1,8 @@
 """Medians of many overlapping subsets of the same planes, sharing the work between them.
 
-The sky of a frame is the median of the other frames around it, so that neighbouring frames have nearly the
-same sky inputs. Sorting them anew for each frame makes the work on a night proportional to the square of its
-length. Here neighbouring subsets form a group; its union is sorted once, and the few inputs that a subset
-lacks are taken out of the sorted values.
+The sky of a frame is the median of the frames around it, so that neighbouring frames have nearly the same
+sky inputs. Neighbouring subsets form a group; its union is sorted once, and the few inputs that a subset
+lacks are taken out of the sorted values. The work grows with the length of a night, not with its square.
 """
 
 from __future__ import annotations
@@ -42,8 +41,7 @@ _BLOCK_VALUES = 1 << 21
 _SORTED = 1 << 15
 """Pixels sorted at a time: more leave the cache, and with fewer threads wait for each other."""
 _LENGTH_PER_ABSENT = 6
-"""A subset of this many inputs may lack one input of its group, a longer one more in proportion: larger
-groups would save sorting, but cost more for taking inputs out."""
+"""A subset of so many inputs may lack one of its group, a longer one more in proportion."""
 
 
 def subset_medians(
@@ -61,37 +59,26 @@ def subset_medians(
 
     Parameters
     ----------
-    data, variance, mask, scale, zero
-        As for `~niripipe.algorithms.combine.combine`. Sources are asked for their rows more than once.
+    data, variance, mask, scale, zero, threads, rows_per_block
+        As for `~niripipe.algorithms.combine.combine`. Sources are read more than once.
     subsets : sequence of sequence of int
-        Indices into the planes, without repetition. Put subsets with many inputs in common next to each
-        other.
-    threads : int
-        Number of threads; the result does not depend on it.
-    rows_per_block : int, optional
-        Rows of a block; as many as a fixed working memory allows by default.
+        Indices into the planes. Put subsets with many inputs in common next to each other.
 
     Yields
     ------
     list of Combined
-        As many as are made at a time, for the subsets in order. Take them out of the list to let go of them.
-        Without input variances there is none; `count` says all that the variance of a median of inputs with
-        the same noise depends on, see `median_variance_factor`. The mask has the bits of the least bad
-        inputs where they were used because none is clean.
+        A batch of results, in order. The variance is None without input variances; the mask has the bits of
+        the least bad inputs where none is clean.
 
     Raises
     ------
-    ParameterError
-        If a subset is empty, names a plane twice or one that does not exist, or a sequence has another
-        length than `data`.
-    DataError
-        If there are no planes or shapes differ.
+    ParameterError, DataError
+        If a subset is empty or names planes twice or wrongly; lengths or shapes differ; there are no planes.
 
     Notes
     -----
-    The data are those of ``combine(operation="median", reject="none")`` bit for bit, and with
-    ``reject="minmax", nlow=k, nhigh=k`` too, which does not move a median; variances agree to the rounding of
-    sums in another order. The bits "non-linear" and "saturated" of clean inputs do not reach the mask.
+    The data are those of ``combine(operation="median", reject="none")`` bit for bit. The bits "non-linear"
+    and "saturated" of clean inputs do not reach the mask.
     """
     check_threads(threads)
     inputs = Inputs.checked(data, variance, mask, scale, zero)
@@ -114,41 +101,33 @@ def subset_medians(
 
 def _checked(subset: Sequence[int], n: int) -> Subset:
     members = tuple(int(k) for k in subset)
-    if not members or len(set(members)) != len(members) or min(members) < 0 or max(members) >= n:
-        raise ParameterError(
-            "A subset names each of its planes once",
-            item="subsets",
-            found=list(subset),
-            expected=f"at least one of 0 to {n - 1}",
-        )
-    return members
+    if members and len(set(members)) == len(members) and min(members) >= 0 and max(members) < n:
+        return members
+    raise ParameterError(
+        "A subset names each of its planes once",
+        item="subsets",
+        found=list(subset),
+        expected=f"at least one of 0 to {n - 1}",
+    )
 
 
-@dataclass(frozen=True, slots=True)
-class _Group:
-    """Neighbouring subsets, by their numbers, and all their members."""
-
-    numbers: list[int]
-    union: frozenset[int]
-
-
-def _grouped(subsets: list[Subset]) -> list[_Group]:
-    """Group consecutive subsets of which none lacks many members of the union."""
-    groups: list[_Group] = []
-    for k, subset in enumerate(subsets):
-        if groups:
-            numbers, union = [*groups[-1].numbers, k], groups[-1].union.union(subset)
-            smallest = min(len(subsets[number]) for number in numbers)
-            if len(union) - smallest <= max(smallest // _LENGTH_PER_ABSENT, 1):
-                groups[-1] = _Group(numbers, union)
-                continue
-        groups.append(_Group([k], frozenset(subset)))
+def _grouped(subsets: list[Subset]) -> list[list[int]]:
+    """Group consecutive subsets, by number, so that none lacks many members of the union."""
+    groups: list[list[int]] = []
+    for k in range(len(subsets)):
+        group = [*groups[-1], k] if groups else [k]
+        smallest = min(len(subsets[number]) for number in group)
+        lacking = len(frozenset().union(*(subsets[number] for number in group))) - smallest
+        if groups and lacking <= max(smallest // _LENGTH_PER_ABSENT, 1):
+            groups[-1] = group
+        else:
+            groups.append([k])
     return groups
 
 
 @dataclass(frozen=True, slots=True)
 class _Block:
-    """All inputs in some pixels: planes ``(n, pixels)``; variances are 0 where an input is unusable."""
+    """All inputs in some pixels ``(n, pixels)``; variances are 0 where an input is unusable."""
 
     data: Float32
     variance: Float32 | None
@@ -185,7 +164,7 @@ class _Batch:
         """Find the medians in some rows."""
         with np.errstate(all="ignore"):
             planes = self.inputs.read(rows).flat()
-            # Where no input is clean the least bad ones are used, as in a combination of all of them.
+            # Where no input is clean the least bad ones are used.
             usable = select_usable(planes.mask, planes.finite())
             # Negative zeros become positive: values that are equal have to have the same bits.
             planes.data[:] += np.float32(0)
@@ -216,14 +195,14 @@ class _Batch:
             if result.mask is not None:
                 result.mask[where] = np.bitwise_or.reduce([flags[k] for k in subset])
 
-    def _run_group(self, block: _Block, group: _Group, results: list[Combined]) -> None:
-        size = len(group.union)
-        lengths = [len(self.subsets[k]) for k in group.numbers]
-        last = max(_low_rank(n) + 1 + size - n for n in lengths)
-        union = _Sorted.of(block, sorted(group.union), _low_rank(min(lengths)), min(last, size - 1))
-        for k in group.numbers:
+    def _run_group(self, block: _Block, group: list[int], results: list[Combined]) -> None:
+        members = frozenset().union(*(self.subsets[k] for k in group))
+        lengths = [len(self.subsets[k]) for k in group]
+        last = max(_low_rank(n) + 1 + len(members) - n for n in lengths)
+        union = _Sorted.of(block, sorted(members), _low_rank(min(lengths)), min(last, len(members) - 1))
+        for k in group:
             n, result = len(self.subsets[k]), results[k]
-            absent = sorted(group.union.difference(self.subsets[k]))
+            absent = sorted(members.difference(self.subsets[k]))
             found = union.without(block, absent, _low_rank(n))
             result.data[:] = found.median(n)
             result.count[:] = number = np.subtract(n, found.masked, dtype=found.masked.dtype)
@@ -238,22 +217,13 @@ def _low_rank(n: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Sorted:
-    """The middle of the sorted values of some inputs, those that cannot be used being infinities.
+    """The middle of the sorted values of some inputs; unusable ones are infinities.
 
     In each pixel the first infinity is positive, the next one negative and so on. The median of the usable
     values then stays at a rank that only depends on whether the number of infinities is even.
 
-    Attributes
-    ----------
-    rows : ndarray of float32
-        ``(ranks, pixels)``: ranks `first`, ``first + 1`` ...
-    first : int
-    infinity : ndarray of float32
-        The infinity that would come next ``(pixels,)``.
-    masked : ndarray of uint8 or uint16
-        Number of infinities ``(pixels,)``.
-    total : ndarray of float32, or None
-        Sum of the variances of the usable inputs; None without variances.
+    `rows` ``(ranks, pixels)`` are the ranks `first`, ``first + 1`` ...; `infinity` is the one that would come
+    next, `masked` the number of infinities, `total` the sum of the variances of the usable inputs.
     """
 
     rows: Float32
@@ -309,9 +279,8 @@ class _Sorted:
 def _next_rank(rank: Float32, following: Float32, gone: Float32) -> Float32:
     """Return the following rank where a value taken out is not above a rank, else that rank.
 
-    The value is one of the sorted ones: limited to the range between the two ranks it is one of them, and
-    the other one is wanted. Exclusive-or finds that much faster than `numpy.where`, which suffers from
-    unpredictable branches.
+    The value, limited to the range of the two ranks, is one of them, and the other one is wanted.
+    Exclusive-or finds it faster than `numpy.where`, which suffers from unpredictable branches.
     """
     result = np.maximum(gone, rank)
     np.minimum(result, following, out=result)
@@ -322,10 +291,7 @@ def _next_rank(rank: Float32, following: Float32, gone: Float32) -> Float32:
 
 
 def _blend(choice: NDArray[np.int32], first: Float32, second: Float32) -> Float32:
-    """Return the first value where all bits of `choice` are set, the second where none is.
-
-    As fast as `_next_rank`, for the same reason.
-    """
+    """Return the first value where all bits of `choice` are set, the second where none is."""
     pattern = np.bitwise_xor(first.view(np.int32), second.view(np.int32))
     pattern &= choice
     pattern ^= second.view(np.int32)
