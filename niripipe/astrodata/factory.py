@@ -106,6 +106,8 @@ def create(phu: Any, extensions: Sequence[Any] | None = None) -> AstroData:
     hdus = [item for item in items if hasattr(item, "header")]
     contents = read_hdus([fits.PrimaryHDU(), *hdus]) if hdus else Contents(header)
     contents.phu = header
+    for extension in contents.extensions:
+        extension._phu = header
     ad = _build(contents, None)
     for item in items:
         if not hasattr(item, "header"):
