@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from niripipe.algorithms.arrays import Float32, Float64, Floats, Integers
 from niripipe.errors import AlgorithmError
 
 __all__ = [
@@ -28,8 +29,6 @@ __all__ = [
     "measure_background",
 ]
 
-Floats = NDArray[np.floating[Any]]
-Integers = NDArray[np.integer[Any]] | NDArray[np.bool_]
 
 # The window of the fit, in standard deviations from the peak (DRAGONS,
 # gempy.gemini.gemini_tools.measure_bg_from_image).
@@ -75,7 +74,7 @@ class BackgroundMap:
         Mean of the map's meshes.
     """
 
-    level: NDArray[np.float32]
+    level: Float32
     rms: float
     mean: float
 
@@ -337,7 +336,7 @@ def _match_moments(
 
 def _window_moments(
     peak: float, deviation: float, lower: float, upper: float
-) -> tuple[float, float, NDArray[np.float64]] | None:
+) -> tuple[float, float, Float64] | None:
     """Mean and variance of a truncated normal distribution, and their derivatives by peak and deviation."""
     a, b = (lower - peak) / deviation, (upper - peak) / deviation
     mass = NormalDist().cdf(b) - NormalDist().cdf(a)

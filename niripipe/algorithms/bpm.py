@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from niripipe.algorithms import bits
+from niripipe.algorithms.arrays import Bool, Float32, Mask
 from niripipe.errors import DataError, ParameterError
 
 __all__ = ["bad_pixels"]
 
-Float32 = NDArray[np.float32]
-Mask = NDArray[np.uint16]
 Limits = tuple[float | None, float | None]
 
 
@@ -59,11 +57,11 @@ def bad_pixels(
     return result
 
 
-def _within(item: str, plane: Float32, limits: Limits) -> NDArray[np.bool_]:
+def _within(item: str, plane: Float32, limits: Limits) -> Bool:
     low, high = limits
     if low is not None and high is not None and not low < high:
         raise ParameterError("the limits are not in order", item=item, found=limits, expected="low < high")
-    inside: NDArray[np.bool_] = np.isfinite(plane)
+    inside: Bool = np.isfinite(plane)
     if low is not None:
         inside &= plane >= np.float32(low)
     if high is not None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from niripipe.algorithms.arrays import Float32, Float64, Floats
 from niripipe.algorithms.background import background_map
 from niripipe.algorithms.gaussian import MAD_TO_SIGMA, robust_sigma
 from niripipe.algorithms.register import Registration
@@ -17,7 +18,6 @@ from niripipe.errors import AlgorithmError
 
 __all__ = ["cross_correlation_shift"]
 
-Floats = NDArray[np.floating[Any]]
 
 # A correlation has no pairs to clip; its error is less certain than that of a match, and the limit (pixels)
 # lower.
@@ -135,7 +135,7 @@ def cross_correlation_shift(
     )
 
 
-def _flattened(image: Floats, mask: NDArray[Any] | None) -> NDArray[np.float32]:
+def _flattened(image: Floats, mask: NDArray[Any] | None) -> Float32:
     from scipy.ndimage import uniform_filter
 
     bad = ~np.isfinite(image)
@@ -156,9 +156,7 @@ def _flattened(image: Floats, mask: NDArray[Any] | None) -> NDArray[np.float32]:
     return np.asarray(plane, dtype=np.float32)
 
 
-def _correlate(
-    image: NDArray[np.float32], reference: NDArray[np.float32], reach: int
-) -> tuple[NDArray[np.float64], float, float]:
+def _correlate(image: Float32, reference: Float32, reach: int) -> tuple[Float64, float, float]:
     """Smoothed sum of image(x) reference(x + d) for |d| <= reach, and what it would be for equal images."""
     from scipy.fft import fftfreq, irfft2, next_fast_len, rfft2, rfftfreq
 

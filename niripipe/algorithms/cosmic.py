@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from niripipe.algorithms.arrays import Bool, Float32, Floats, Indices, Integers, Mask
 from niripipe.algorithms.background import measure_background
 from niripipe.algorithms.bits import BAD, COSMIC_RAY, NO_DATA, NON_LINEAR
 from niripipe.algorithms.gaussian import SIGMA_TO_FWHM
@@ -17,9 +18,6 @@ from niripipe.errors import DataError, ParameterError
 
 __all__ = ["CosmicRays", "flag_by_reference", "flag_cosmic_rays"]
 
-Floats = NDArray[np.floating[Any]]
-Integers = NDArray[np.integer[Any]] | NDArray[np.bool_]
-Bool = NDArray[np.bool_]
 
 # A source's neighbours must reach this share of what the sharpest possible source gives them: a margin for
 # noise and for profiles that are not Gaussian.
@@ -41,7 +39,7 @@ class CosmicRays:
     """
 
     hits: Bool
-    data: NDArray[np.float32] | None
+    data: Float32 | None
 
 
 def flag_by_reference(
@@ -54,7 +52,7 @@ def flag_by_reference(
     *,
     hsigma: float = 7.0,
     dilation: float = 1.0,
-) -> NDArray[np.uint16]:
+) -> Mask:
     """Flag pixels that are brighter than in a reference image of the same field.
 
     Parameters
@@ -242,7 +240,7 @@ def _check(positive: dict[str, float], not_negative: dict[str, float]) -> None:
                 raise ParameterError("A parameter is out of range", item=name, found=value, expected=least)
 
 
-def _without_sources(data: NDArray[np.float32], hits: Bool, fwhm: float) -> Bool:
+def _without_sources(data: Float32, hits: Bool, fwhm: float) -> Bool:
     """Drop hits in the core of a peak whose neighbours are as bright as those of a source."""
     from scipy.ndimage import maximum_filter
 
@@ -261,7 +259,7 @@ def _without_sources(data: NDArray[np.float32], hits: Bool, fwhm: float) -> Bool
     return kept
 
 
-def _is_source(data: NDArray[np.float32], y: NDArray[np.intp], x: NDArray[np.intp], fwhm: float) -> Bool:
+def _is_source(data: Float32, y: Indices, x: Indices, fwhm: float) -> Bool:
     dy, dx = np.mgrid[-3:4, -3:4]
     distance = np.maximum(np.abs(dy), np.abs(dx)).ravel()
     rows = np.clip(y[:, None] + dy.ravel(), 0, data.shape[0] - 1)

@@ -17,6 +17,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from niripipe.algorithms.arrays import Bool, Float32, Floats, Mask
 from niripipe.algorithms.background import BackgroundMap, background_map, can_be_halved
 from niripipe.algorithms.bits import BAD, COSMIC_RAY, NO_DATA, UNILLUMINATED
 from niripipe.algorithms.photometry import (
@@ -39,8 +40,6 @@ from niripipe.errors import AlgorithmError, ParameterError
 
 __all__ = ["Detection", "detect_sources"]
 
-Floats = NDArray[np.floating[Any]]
-Bool = NDArray[np.bool_]
 
 _KERNEL = np.array([[1, 2, 1], [2, 4, 2], [1, 2, 1]], dtype=np.float32)
 # Bits whose pixels must not make or shape a source. Saturated pixels belong to stars and stay.
@@ -85,7 +84,7 @@ class Detection:
 
 def detect_sources(
     data: Floats,
-    mask: NDArray[np.uint16] | None = None,
+    mask: Mask | None = None,
     *,
     detect_minarea: int = 40,
     detect_thresh: float = 1.5,
@@ -219,9 +218,7 @@ def _check_parameters(
             raise ParameterError("Parameter out of range", item=name, found=value, expected=f">= {least}")
 
 
-def _repaired(
-    data: Floats, mask: NDArray[np.uint16] | None, bits: int
-) -> tuple[NDArray[np.float32], Bool | None]:
+def _repaired(data: Floats, mask: Mask | None, bits: int) -> tuple[Float32, Bool | None]:
     """Return a copy with bad pixels near good ones replaced, and where there is no usable value at all."""
     plane = np.array(data, dtype=np.float32, order="C")
     bad = ~np.isfinite(plane)
@@ -269,9 +266,9 @@ class _Field:
         Pixels along a side of an element.
     """
 
-    plane: NDArray[np.float32]
+    plane: Float32
     hidden: Bool | None
-    flags: NDArray[np.uint16] | None
+    flags: Mask | None
     rms: float
     side: int
 
@@ -321,7 +318,7 @@ class _Field:
         number[1:][keep] = np.arange(1, keep.sum() + 1)
         return objects[keep], number[segments], flagged[keep], union[keep]
 
-    def at(self, plane: NDArray[np.float32], objects: Any) -> NDArray[np.float32]:
+    def at(self, plane: Float32, objects: Any) -> Float32:
         """Return the values of a plane of elements at the objects."""
         row, column = (
             np.clip(np.rint((objects[name] - (self.side - 1) / 2) / self.side).astype(int), 0, size - 1)
@@ -331,9 +328,9 @@ class _Field:
 
 
 def _searched(
-    plane: NDArray[np.float32],
+    plane: Float32,
     hidden: Bool | None,
-    mask: NDArray[np.uint16] | None,
+    mask: Mask | None,
     background: BackgroundMap,
     side: int,
 ) -> _Field:
@@ -363,7 +360,7 @@ def _over_squares(function: np.ufunc, plane: NDArray[Any]) -> NDArray[Any]:
     return np.asarray(function(pairs[:, ::2], pairs[:, 1::2]))
 
 
-def _extract(plane: NDArray[np.float32], thresh: float, **settings: Any) -> tuple[Any, NDArray[np.int32]]:
+def _extract(plane: Float32, thresh: float, **settings: Any) -> tuple[Any, NDArray[np.int32]]:
     """Call ``sep.extract`` with buffers that grow until they suffice."""
     import sep
 

@@ -14,15 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from niripipe.algorithms.arrays import Bool, Float64
 from niripipe.algorithms.gaussian import MAD_TO_SIGMA
 from niripipe.algorithms.sources import PlaneSource
 from niripipe.errors import AlgorithmError
 
 __all__ = ["BOX", "ExtendedLight", "box_medians", "extended_light", "over_pixels"]
 
-Floats = NDArray[np.floating[Any]]
-Float64 = NDArray[np.float64]
-Bool = NDArray[np.bool_]
 
 BOX = 32
 """Side of a box, pixels: several widths of a star, and a small part of the galaxies that matter."""

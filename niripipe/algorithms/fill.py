@@ -10,14 +10,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from niripipe.algorithms.arrays import Bool, Float32, Floats, Indices, Integers, Mask
 from niripipe.algorithms.bits import NO_DATA, NOT_SIGNAL
 from niripipe.errors import AlgorithmError, DataError, ParameterError
 
 __all__ = ["Filled", "Region", "interpolate_regions", "parse_regions", "replace_flagged"]
 
-Floats = NDArray[np.floating[Any]]
-Integers = NDArray[np.integer[Any]]
-Bool = NDArray[np.bool_]
 Statistic = Literal["median", "mean"]
 Ring = tuple[Integers, Integers]
 """Offsets of the pixels of a ring, along y and x."""
@@ -46,9 +44,9 @@ class Filled:
         Number of pixels that should have been replaced but had nothing to be replaced from.
     """
 
-    data: NDArray[np.float32]
-    variance: NDArray[np.float32] | None
-    mask: NDArray[np.uint16] | None
+    data: Float32
+    variance: Float32 | None
+    mask: Mask | None
     replaced: int
     left: int
 
@@ -282,7 +280,7 @@ def _check(value: Statistic | float, inner: float | None, outer: float | None, m
 
 
 def _fill_rings(
-    data: NDArray[np.float32],
+    data: Float32,
     usable: Bool,
     bad: Bool,
     statistic: Statistic,
@@ -315,8 +313,8 @@ def _ring(inner: float, outer: float) -> Ring:
 
 
 def _ring_statistic(
-    data: NDArray[np.float32], usable: Bool, pixels: NDArray[np.intp], ring: Ring, statistic: Statistic
-) -> NDArray[np.float32]:
+    data: Float32, usable: Bool, pixels: Indices, ring: Ring, statistic: Statistic
+) -> Float32:
     """Return the statistic of the usable pixels in the ring of each pixel; NaN where there is none."""
     values, take = _gather(data, usable, pixels, ring)
     count = take.sum(axis=1)
@@ -331,9 +329,7 @@ def _ring_statistic(
     return np.asarray(np.float32(0.5) * (ordered[each, low] + ordered[each, high]))
 
 
-def _gather(
-    plane: NDArray[np.float32], usable: Bool, pixels: NDArray[np.intp], ring: Ring
-) -> tuple[NDArray[np.float32], Bool]:
+def _gather(plane: Float32, usable: Bool, pixels: Indices, ring: Ring) -> tuple[Float32, Bool]:
     """Return the values in the ring of each pixel, ``(pixels, ring)``, and which of them are usable."""
     ny, nx = plane.shape
     y, x = (pixels // nx)[:, None] + ring[0], (pixels % nx)[:, None] + ring[1]
@@ -342,9 +338,7 @@ def _gather(
     return plane.ravel()[index], inside & usable.ravel()[index]
 
 
-def _local_median(
-    data: NDArray[np.float32], variance: NDArray[np.float32] | None, usable: Bool, region: Region
-) -> None:
+def _local_median(data: Float32, variance: Float32 | None, usable: Bool, region: Region) -> None:
     pixel = np.array([region.rows[0] * data.shape[1] + region.columns[0]])
     ring = _ring(*_RING)
     value = _ring_statistic(data, usable, pixel, ring, "median")
@@ -357,8 +351,8 @@ def _local_median(
 
 
 def _interpolate(
-    data: NDArray[np.float32],
-    variance: NDArray[np.float32] | None,
+    data: Float32,
+    variance: Float32 | None,
     usable: Bool,
     region: Region,
     axis: int | None,

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+
+from niripipe.algorithms.arrays import Float64, Floats
 
 __all__ = ["MISSING", "Transformation", "filter_magnitudes", "transformations"]
 
-Floats = NDArray[np.floating[Any]]
 
 MISSING = -999.0
 """Stands for a magnitude that is not known, in OBJCAT and REFCAT."""
@@ -41,7 +40,7 @@ class Transformation:
 
     def apply(
         self, magnitudes: Mapping[str, Floats], errors: Mapping[str, Floats]
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    ) -> tuple[Float64, Float64]:
         """Return magnitude and error, NaN where a magnitude or an error that is needed is missing."""
         value = np.asarray(magnitudes[self.band], np.float64)
         error = np.asarray(errors[self.band], np.float64)
@@ -78,7 +77,7 @@ def transformations(filter_name: str | None) -> tuple[Transformation, ...]:
 
 def filter_magnitudes(
     filter_name: str | None, magnitudes: Mapping[str, Floats], errors: Mapping[str, Floats]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+) -> tuple[Float64, Float64] | None:
     """Return magnitudes and errors of stars in a filter.
 
     Parameters

@@ -5,16 +5,13 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from niripipe.algorithms import bits
+from niripipe.algorithms.arrays import Float32, Mask
 from niripipe.algorithms.normalize import masked_median
 from niripipe.errors import AlgorithmError, ParameterError
 
 __all__ = ["ThresholdedFlat", "level", "threshold"]
-
-Float32 = NDArray[np.float32]
-Mask = NDArray[np.uint16]
 
 
 class ThresholdedFlat(NamedTuple):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
+
+from niripipe.algorithms.arrays import Floats
 
 __all__ = ["MAD_TO_SIGMA", "MEDIAN_ERROR", "RAYLEIGH_MEDIAN", "SIGMA_TO_FWHM", "robust_sigma"]
 
@@ -24,7 +25,7 @@ SIGMA_TO_FWHM: Final = 2.3548200450309493
 """Full width at half maximum over standard deviation, sqrt(8 ln 2)."""
 
 
-def robust_sigma(values: NDArray[np.floating[Any]]) -> float:
+def robust_sigma(values: Floats) -> float:
     """Estimate the standard deviation from the median absolute deviation; 0 of no values."""
     if values.size == 0:
         return 0.0

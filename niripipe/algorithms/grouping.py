@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from niripipe.algorithms.arrays import Bool
 from niripipe.errors import ParameterError
 
 __all__ = [
@@ -154,7 +155,7 @@ def mean_position(positions: Sequence[Position]) -> Position:
 
 def fields_overlap(
     centre: tuple[ArrayLike, ArrayLike], shape: tuple[ArrayLike, ArrayLike], fraction: float = 0.9
-) -> NDArray[np.bool_]:
+) -> Bool:
     """Tell whether frames show the field of another one.
 
     Parameters
@@ -176,11 +177,11 @@ def fields_overlap(
             "Not a share of the field", item="frac_FOV", found=fraction, expected="above 0, up to 1"
         )
     (y, x), (ny, nx) = map(np.asarray, centre), map(np.asarray, shape)
-    inside: NDArray[np.bool_] = np.abs(y - (ny - 1) / 2) < fraction * ny
+    inside: Bool = np.abs(y - (ny - 1) / 2) < fraction * ny
     return inside & (np.abs(x - (nx - 1) / 2) < fraction * nx)
 
 
-def group_frames(overlap: NDArray[np.bool_]) -> list[list[int]]:
+def group_frames(overlap: Bool) -> list[list[int]]:
     """Group frames that overlap, directly or through others.
 
     Parameters

@@ -11,14 +11,12 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from niripipe.algorithms.arrays import Float32
 from niripipe.algorithms.parallel import plane_rows, row_blocks
 from niripipe.errors import DataError, ParameterError
 
 __all__ = ["Linearized", "correct", "correct_level", "exposure_factor"]
-
-Float32 = NDArray[np.float32]
 
 
 class Linearized(NamedTuple):

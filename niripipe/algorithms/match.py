@@ -9,11 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from niripipe.algorithms.arrays import Bool, Floats
 from niripipe.algorithms.gaussian import RAYLEIGH_MEDIAN
 from niripipe.algorithms.register import Pairs, Registration, Sources, pair_sources
 from niripipe.algorithms.vote import brightest_first, vote
@@ -21,7 +21,6 @@ from niripipe.errors import ParameterError
 
 __all__ = ["match_sources"]
 
-Floats = NDArray[np.floating[Any]]
 
 # Floor of a position's error, pixels: centring is not better than this on an undersampled or structured
 # source.
@@ -290,7 +289,7 @@ def _refined(task: _Task, start: _Transform, least: int) -> _Solution | None:
     return _solution(task, _Transform(dx, dy, angle, factor), (i, j), weight)
 
 
-def _agreeing(rx: Floats, ry: Floats, weight: Floats) -> NDArray[np.bool_]:
+def _agreeing(rx: Floats, ry: Floats, weight: Floats) -> Bool:
     """Return the pairs near the median displacement."""
     if rx.size < 3:
         return np.ones(rx.size, bool)

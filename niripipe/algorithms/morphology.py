@@ -7,12 +7,13 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from niripipe.algorithms.arrays import Bool
 from niripipe.errors import ParameterError
 
 __all__ = ["dilate"]
 
 
-def dilate(mask: NDArray[np.generic], radius: float) -> NDArray[np.bool_]:
+def dilate(mask: NDArray[np.generic], radius: float) -> Bool:
     """Grow the non-zero pixels of a mask by a disc.
 
     The result equals that of `scipy.ndimage.binary_dilation` with the integer offsets for which ``x**2 + y**2
@@ -42,7 +43,7 @@ def dilate(mask: NDArray[np.generic], radius: float) -> NDArray[np.bool_]:
             "a radius must be a finite number of pixels", item="radius", found=radius, expected=">= 0"
         )
     half = int(radius)
-    grown: NDArray[np.bool_] = mask != 0
+    grown: Bool = mask != 0
     if half == 0 or not grown.any():
         return grown
     original = grown.copy()

@@ -5,13 +5,11 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
+from niripipe.algorithms.arrays import Float32
 from niripipe.errors import DataError, ParameterError
 
 __all__ = ["variance"]
-
-Float32 = NDArray[np.float32]
 
 
 def variance(

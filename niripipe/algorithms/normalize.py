@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from niripipe.algorithms.arrays import Bool, Float32, Float64
 from niripipe.algorithms.grouping import group_frames
 from niripipe.algorithms.parallel import map_items
 from niripipe.algorithms.sources import PlaneSource, Section
@@ -20,11 +21,9 @@ from niripipe.errors import AlgorithmError, DataError, ParameterError
 
 __all__ = ["masked_median", "scale_factors", "zero_offsets"]
 
-Float32 = NDArray[np.float32]
-Bool = NDArray[np.bool_]
 Method = Literal["pairwise", "reference"]
 Kind = Literal["scale", "zero"]
-Planes = Sequence[PlaneSource] | NDArray[np.float32]
+Planes = Sequence[PlaneSource] | Float32
 Masks = Sequence[PlaneSource | None]
 
 
@@ -63,7 +62,7 @@ def scale_factors(
     method: Method = "pairwise",
     section: Section | None = None,
     threads: int = 1,
-) -> NDArray[np.float64]:
+) -> Float64:
     """Find the factors that scale all frames to the level of the first.
 
     Method "pairwise": for every pair i < j, ``o_ij = -ln(median(d_j / d_i))`` over the pixels that are good
@@ -113,7 +112,7 @@ def zero_offsets(
     method: Method = "pairwise",
     section: Section | None = None,
     threads: int = 1,
-) -> NDArray[np.float64]:
+) -> Float64:
     """Find the offsets that, added, bring all frames to the level of the first.
 
     Method "pairwise": as `scale_factors` with ``o_ij = -median(d_j - d_i)`` over the pixels that are good in
@@ -144,7 +143,7 @@ def _solve_all(
     section: Section | None,
     method: Method,
     threads: int,
-) -> NDArray[np.float64]:
+) -> Float64:
     if len(data) == 0:
         raise DataError("there is nothing to compare", found="no planes", expected="at least one")
     if masks is not None and len(masks) != len(data):
@@ -200,7 +199,7 @@ def _against(kind: Kind, plane: Float32, reference: Float32, both: Bool, index: 
     return float(np.log(wanted / level))
 
 
-def _pairwise(kind: Kind, planes: Sequence[tuple[Float32, Bool]]) -> NDArray[np.float64]:
+def _pairwise(kind: Kind, planes: Sequence[tuple[Float32, Bool]]) -> Float64:
     if kind == "scale":
         planes = [(values, good & (values > 0)) for values, good in planes]
     n = len(planes)
@@ -217,7 +216,7 @@ def _pairwise(kind: Kind, planes: Sequence[tuple[Float32, Bool]]) -> NDArray[np.
     return _solve(offset, weight)
 
 
-def _solve(offset: NDArray[np.float64], weight: NDArray[np.float64]) -> NDArray[np.float64]:
+def _solve(offset: Float64, weight: Float64) -> Float64:
     """Minimise the sum over i < j of ``w_ij (o_ij + x_i - x_j)**2`` with x_0 = 0 by the normal equations."""
     n = len(offset)
     both = weight + weight.T

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from niripipe.algorithms.arrays import Bool, Float32, Float64, Floats, Indices
 from niripipe.algorithms.gaussian import SIGMA_TO_FWHM
 from niripipe.algorithms.profile import measure_profiles
 from niripipe.algorithms.source_catalogue import MISSING, Catalogue
 
 __all__ = ["add_isophotal_fluxes", "add_kron_fluxes", "add_widths", "add_windowed_positions"]
 
-Floats = NDArray[np.floating[Any]]
 
 # Sources whose apertures reach up to this many pixels are searched for neighbours together: all but large
 # galaxies.
@@ -26,9 +26,9 @@ _COMMON_EXTENT = 15
 def add_kron_fluxes(
     catalogue: Catalogue,
     objects: Any,
-    plane: NDArray[np.float32],
+    plane: Float32,
     segments: NDArray[np.int32],
-    hidden: NDArray[np.bool_] | None,
+    hidden: Bool | None,
     *,
     rms: float,
     gain: float,
@@ -90,7 +90,7 @@ def add_isophotal_fluxes(
 
 
 def add_widths(
-    catalogue: Catalogue, objects: Any, plane: NDArray[np.float32], half_size: int, *, half_light: bool
+    catalogue: Catalogue, objects: Any, plane: Float32, half_size: int, *, half_light: bool
 ) -> None:
     """Measure profiles on stamps and, unless ``half_light`` is False, half-light radii of all sources."""
     x, y = objects["x"], objects["y"]
@@ -108,8 +108,8 @@ def add_widths(
 def add_windowed_positions(
     catalogue: Catalogue,
     objects: Any,
-    plane: NDArray[np.float32],
-    hidden: NDArray[np.bool_] | None,
+    plane: Float32,
+    hidden: Bool | None,
     *,
     rms: float,
     gain: float,
@@ -153,13 +153,13 @@ def _set_flux(catalogue: Catalogue, flux: Floats, error: Floats) -> None:
     catalogue["MAGERR_AUTO"] = np.where(positive, 2.5 / np.log(10) * error / ratio, 99.0)
 
 
-def _ellipses(objects: Any) -> list[NDArray[np.float64]]:
+def _ellipses(objects: Any) -> list[Float64]:
     """Return centres, axes and angle (radians) as `sep` wants them."""
     x, y, a, b, theta = (objects[name].astype(np.float64) for name in ("x", "y", "a", "b", "theta"))
     return [x, y, a, b, np.clip(theta, -np.pi / 2, np.pi / 2)]
 
 
-def _crowded(segments: NDArray[np.int32], x: Floats, y: Floats, extent: NDArray[np.intp]) -> NDArray[np.intp]:
+def _crowded(segments: NDArray[np.int32], x: Floats, y: Floats, extent: Indices) -> Indices:
     """Return which sources may have others within the given distance along the axes."""
     ny, nx = segments.shape
     crowded = np.zeros(x.size, dtype=bool)
@@ -178,8 +178,8 @@ def _crowded(segments: NDArray[np.int32], x: Floats, y: Floats, extent: NDArray[
 
 
 def _without_neighbours(
-    plane: NDArray[np.float32], segments: NDArray[np.int32], label: int, x: float, y: float, extent: int
-) -> tuple[NDArray[np.float32], int, int]:
+    plane: Float32, segments: NDArray[np.int32], label: int, x: float, y: float, extent: int
+) -> tuple[Float32, int, int]:
     """Return a stamp around a source with other sources replaced, and its corner (x, y)."""
     ny, nx = plane.shape
     ix, iy = round(x), round(y)
@@ -198,9 +198,7 @@ def _without_neighbours(
     return stamp, x0, y0
 
 
-def _half_light_radius(
-    objects: Any, plane: NDArray[np.float32], flux: NDArray[np.float32], which: NDArray[np.bool_]
-) -> NDArray[np.float64]:
+def _half_light_radius(objects: Any, plane: Float32, flux: Float32, which: Bool) -> Float64:
     """Return the radius of the circle with half of the flux, at most 6 axes; NaN for sources not chosen."""
     import sep
 

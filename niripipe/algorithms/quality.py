@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
+from niripipe.algorithms.arrays import Bool, Float64
 from niripipe.algorithms.bits import SATURATED
 from niripipe.errors import DataError, ParameterError
 
@@ -31,8 +31,6 @@ __all__ = [
 ]
 
 Catalogue = Mapping[str, Any]
-Floats = NDArray[np.floating[Any]]
-Flags = NDArray[np.bool_]
 
 _ARCSEC: Final = 206264.80624709636
 # Diameters of the aperture of Gemini North and of its central obscuration, metres.
@@ -67,7 +65,7 @@ class ImageQuality:
     zenith_fwhm: float | None
     zenith_fwhm_std: float | None
     ellipticity: float
-    stars: Flags
+    stars: Bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,10 +119,10 @@ class CloudCover:
     std: float
     error: float
     cloud: float | None
-    stars: Flags
+    stars: Bool
 
 
-def star_tests(catalogue: Catalogue, *, adaptive_optics: bool = False) -> dict[str, Flags]:
+def star_tests(catalogue: Catalogue, *, adaptive_optics: bool = False) -> dict[str, Bool]:
     """Test which sources tell the image quality.
 
     Parameters
@@ -171,12 +169,12 @@ def star_tests(catalogue: Catalogue, *, adaptive_optics: bool = False) -> dict[s
     }
 
 
-def good_stars(catalogue: Catalogue, *, adaptive_optics: bool = False) -> Flags:
+def good_stars(catalogue: Catalogue, *, adaptive_optics: bool = False) -> Bool:
     """Select the rows that pass all of `star_tests`.
 
     Of three or more, those within 2 standard deviations of the mean PROFILE_FWHM, once.
     """
-    good: Flags = np.logical_and.reduce(list(star_tests(catalogue, adaptive_optics=adaptive_optics).values()))
+    good: Bool = np.logical_and.reduce(list(star_tests(catalogue, adaptive_optics=adaptive_optics).values()))
     if np.count_nonzero(good) >= 3:
         fwhm = _column(catalogue, "PROFILE_FWHM")
         chosen = fwhm[good]
@@ -276,7 +274,7 @@ def peak_fraction(wavelength: float, pixel_scale: float, *, samples: int = 5) ->
 
 
 def measure_strehl(
-    catalogue: Catalogue, stars: Flags, *, wavelength: float, pixel_scale: float
+    catalogue: Catalogue, stars: Bool, *, wavelength: float, pixel_scale: float
 ) -> Strehl | None:
     """Measure the Strehl ratio from the peaks of stars.
 
@@ -411,7 +409,7 @@ def measure_cloud(
     magnitude, reference = _column(catalogue, "MAG_AUTO"), _column(catalogue, "REF_MAG")
     reference_error = _column(catalogue, "REF_MAG_ERR")
     error = np.hypot(reference_error, _column(catalogue, "MAGERR_AUTO"))
-    good: Flags = (
+    good: Bool = (
         (magnitude > _MISSING)
         & (magnitude < _NO_MAGNITUDE)
         & (reference > _MISSING)
@@ -446,9 +444,7 @@ def measure_cloud(
     )
 
 
-def _column(
-    catalogue: Catalogue, name: str, default: NDArray[np.float64] | None = None
-) -> NDArray[np.float64]:
+def _column(catalogue: Catalogue, name: str, default: Float64 | None = None) -> Float64:
     try:
         return np.asarray(catalogue[name], dtype=np.float64)
     except KeyError:
@@ -461,7 +457,7 @@ def _column(
         ) from None
 
 
-def _unflagged(catalogue: Catalogue, *, inclusive: bool) -> Flags:
+def _unflagged(catalogue: Catalogue, *, inclusive: bool) -> Bool:
     """Rows with few flagged pixels, and none at all if one is saturated."""
     area = _column(catalogue, "ISOAREA_IMAGE")
     none = np.zeros_like(area)

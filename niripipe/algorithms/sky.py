@@ -11,11 +11,11 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from statistics import NormalDist
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from niripipe.algorithms.arrays import Bool, Float32, Float64, Floats, Indices
 from niripipe.algorithms.background import Background, clipped_level, lattice, level_of
 from niripipe.algorithms.gaussian import MEDIAN_ERROR
 from niripipe.algorithms.sources import PlaneSource, Section
@@ -23,7 +23,6 @@ from niripipe.errors import AlgorithmError
 
 __all__ = ["LevelKind", "SkyMatch", "sky_factor", "sky_offset", "sky_residual", "subtracted"]
 
-Floats = NDArray[np.floating[Any]]
 LevelKind = Literal["peak", "median", "faint", "boxes"]
 
 _SAMPLES = 1 << 18
@@ -61,9 +60,7 @@ class SkyMatch:
     share: float = 1.0
 
 
-def subtracted(
-    data: NDArray[np.float32], sky: NDArray[np.float32], *, factor: float = 1.0, constant: float = 0.0
-) -> NDArray[np.float32]:
+def subtracted(data: Float32, sky: Float32, *, factor: float = 1.0, constant: float = 0.0) -> Float32:
     """Subtract a sky from some pixels of a frame.
 
     Parameters
@@ -79,7 +76,7 @@ def subtracted(
     ndarray of float32
         ``data - factor * sky - constant``.
     """
-    result: NDArray[np.float32] = sky * np.float32(-factor)
+    result: Float32 = sky * np.float32(-factor)
     result += data
     if constant:
         result -= np.float32(constant)
@@ -267,7 +264,7 @@ def _sampled(
 
 def _usable(
     cut: Section, data: PlaneSource, sky: PlaneSource, masks: tuple[PlaneSource | None, ...]
-) -> tuple[Floats, Floats, NDArray[np.bool_]]:
+) -> tuple[Floats, Floats, Bool]:
     """Read a part of frame and sky, and find where both are numbers without flags."""
     some, some_sky = data[cut], sky[cut]
     good = np.isfinite(some) & np.isfinite(some_sky)
@@ -342,9 +339,9 @@ def _box_level(values: Floats) -> Background:
 class _Boxes:
     """Medians, deviations of the fainter half, and numbers of pixels of boxes."""
 
-    median: NDArray[np.float64]
-    spread: NDArray[np.float64]
-    number: NDArray[np.intp]
+    median: Float64
+    spread: Float64
+    number: Indices
 
 
 def _measured(values: Floats) -> _Boxes:

@@ -6,18 +6,13 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 
+from niripipe.algorithms.arrays import Bool, Float32, Float64, Floats, Indices, Integers
 from niripipe.algorithms.gaussian import MEDIAN_ERROR, robust_sigma
 from niripipe.algorithms.pattern.levels import levelled
 from niripipe.algorithms.pattern.quadrants import (
     Cleaned,
     Corner,
-    Flags,
-    Float32,
-    Float64,
-    Floats,
-    Integers,
     Quadrant,
     Tiles,
     prepared,
@@ -58,9 +53,9 @@ class _Sample:
     """
 
     residual: Float32
-    usable: Flags
+    usable: Bool
     profile: Float64
-    count: NDArray[np.intp]
+    count: Indices
     sigma: float
 
     @property
@@ -218,7 +213,7 @@ def _clean_quadrant(
 
 def _measure(tiles: Tiles, hsigma: float, lsigma: float, subtract_background: bool) -> _Sample | None:
     """Leave out sources and background, and combine the boxes of each row; None without usable pixels."""
-    boxes_in_use: Flags = tiles.means()[1] & ~source_boxes(tiles)
+    boxes_in_use: Bool = tiles.means()[1] & ~source_boxes(tiles)
     usable = tiles.good & boxes_in_use[:, :, None, None]
     if not usable.any():
         return None
@@ -239,17 +234,17 @@ def _measure(tiles: Tiles, hsigma: float, lsigma: float, subtract_background: bo
     return _Sample(residual, usable, profile.reshape(shape).astype(np.float64), count.reshape(shape), sigma)
 
 
-def _without_background(tiles: Tiles, usable: Flags) -> Float32:
+def _without_background(tiles: Tiles, usable: Bool) -> Float32:
     """Subtract from each box its mean and the gradients between its neighbours, where those are usable."""
     mean, _ = tiles.means()
-    inside: Flags = np.any(usable, axis=(2, 3))
+    inside: Bool = np.any(usable, axis=(2, 3))
     along_x = _gradient(mean, inside, tiles.values.shape[3])
     along_y = _gradient(mean.T, inside.T, tiles.values.shape[2]).swapaxes(0, 1)
     background = mean[:, :, None, None] + along_y[:, :, :, None] + along_x[:, :, None, :]
     return tiles.values - background
 
 
-def _gradient(mean: Float32, inside: Flags, size: int) -> Float32:
+def _gradient(mean: Float32, inside: Bool, size: int) -> Float32:
     """Slope of box means along the first axis, times the positions in a box, shape (*mean.shape, size)."""
     slope = np.zeros_like(mean)
     both = inside[2:] & inside[:-2]
@@ -330,7 +325,7 @@ def _refitted(sample: _Sample, pattern: _Pattern, zones: list[slice]) -> _Patter
     return _normalised(sample, box - box.mean())
 
 
-def _zone_strength(sample: _Sample, pattern: _Pattern, zones: list[slice]) -> tuple[Float64, Flags]:
+def _zone_strength(sample: _Sample, pattern: _Pattern, zones: list[slice]) -> tuple[Float64, Bool]:
     """Strength to subtract in each row of pixels of the boxes, and the rows of the zones."""
     height = len(pattern.box)
     strength = np.zeros(sample.rows)
@@ -356,7 +351,7 @@ def _zone_strength(sample: _Sample, pattern: _Pattern, zones: list[slice]) -> tu
     return strength, on
 
 
-def _noise(sample: _Sample, pattern: _Pattern, strength: Float64, on: Flags) -> tuple[float, float, int]:
+def _noise(sample: _Sample, pattern: _Pattern, strength: Float64, on: Bool) -> tuple[float, float, int]:
     """Measure the deviation of usable pixels in the rows that are on, before and after, and count them."""
     height = len(pattern.box)
     model = (strength.reshape(-1, height, 1) * pattern.box).astype(np.float32)

@@ -8,16 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from niripipe.algorithms.arrays import Bool, Float32, Float64, Floats, Indices, Integers
 from niripipe.algorithms.gaussian import robust_sigma
 from niripipe.algorithms.pattern.levels import levelled
 from niripipe.algorithms.pattern.quadrants import (
     Cleaned,
     Corner,
-    Flags,
-    Float32,
-    Float64,
-    Floats,
-    Integers,
     Quadrant,
     Tiles,
     prepared,
@@ -77,14 +73,14 @@ class _Rows:
     """
 
     local: Float32
-    usable: Flags
+    usable: Bool
     pattern: Complex
-    bins: NDArray[np.intp]
+    bins: Indices
     strength: Float64
     floor: Float64
     share: Float64
     excess: Float64
-    triggered: Flags
+    triggered: Bool
 
 
 def clean_fft_readout(
@@ -185,7 +181,7 @@ def clean_fft_readout(
 
 
 def _transform(
-    frame: Float32, good: Flags, corner: Corner, win_size: int, periodicity: float, sigma_fact: float
+    frame: Float32, good: Bool, corner: Corner, win_size: int, periodicity: float, sigma_fact: float
 ) -> _Rows:
     from scipy.fft import fft
 
@@ -219,7 +215,7 @@ def _transform(
     )
 
 
-def _without_sources(frame: Float32, good: Flags, corner: Corner) -> Flags:
+def _without_sources(frame: Float32, good: Bool, corner: Corner) -> Bool:
     """Usable pixels of a quadrant in readout order, boxes with a source left out."""
     tiles = Tiles.cut(corner, frame, good, _BOX_HEIGHT, _BOX_WIDTH)
     boxes = np.repeat(np.repeat(source_boxes(tiles).T, _BOX_HEIGHT, axis=0), _BOX_WIDTH, axis=1)
@@ -228,7 +224,7 @@ def _without_sources(frame: Float32, good: Flags, corner: Corner) -> Flags:
     return view & ~boxes[first : first + len(view), : view.shape[1]]
 
 
-def _harmonics(length: int, periodicity: float) -> NDArray[np.intp]:
+def _harmonics(length: int, periodicity: float) -> Indices:
     number = int(0.5 * periodicity + 1e-9)
     bins = np.round(np.arange(1, number + 1) * length / periodicity).astype(np.intp)
     bins = bins[bins <= length // 2]
@@ -242,7 +238,7 @@ def _harmonics(length: int, periodicity: float) -> NDArray[np.intp]:
     return bins
 
 
-def _local(view: Float32, usable: Flags, periodicity: float) -> Float32:
+def _local(view: Float32, usable: Bool, periodicity: float) -> Float32:
     """Subtract from each pixel the mean of the usable ones over two periods, which holds no pattern."""
     from scipy.ndimage import uniform_filter1d
 
@@ -255,7 +251,7 @@ def _local(view: Float32, usable: Flags, periodicity: float) -> Float32:
     return np.where(usable, values - mean, np.float32(0))
 
 
-def _solved(spectrum: Complex, window: Complex, both: NDArray[np.intp], share: Float64) -> Complex:
+def _solved(spectrum: Complex, window: Complex, both: Indices, share: Float64) -> Complex:
     """Find the pattern that explains what the frequencies of each row have more than their neighbours.
 
     With gaps the spectrum is that of the pattern folded with that of the gaps, so the frequencies mix: a
@@ -269,13 +265,13 @@ def _solved(spectrum: Complex, window: Complex, both: NDArray[np.intp], share: F
     return pattern
 
 
-def _over_neighbours(spectrum: Complex, index: NDArray[np.intp]) -> Complex:
+def _over_neighbours(spectrum: Complex, index: Indices) -> Complex:
     """Values of a full spectrum at any index, less the mean of the two beside each."""
     excess: Complex = _at(spectrum, index) - 0.5 * _at(spectrum, index - 1) - 0.5 * _at(spectrum, index + 1)
     return excess
 
 
-def _at(spectrum: Complex, index: NDArray[np.intp]) -> Complex:
+def _at(spectrum: Complex, index: Indices) -> Complex:
     """Values of a full spectrum at any index, in double precision."""
     values: Complex = spectrum[:, index % spectrum.shape[1]].astype(np.complex128)
     return values
@@ -284,8 +280,8 @@ def _at(spectrum: Complex, index: NDArray[np.intp]) -> Complex:
 def _beside(
     spectrum: Complex,
     window: Complex,
-    bins: NDArray[np.intp],
-    both: NDArray[np.intp],
+    bins: Indices,
+    both: Indices,
     amplitudes: Complex,
     reach: int,
 ) -> Float64:
@@ -297,7 +293,7 @@ def _beside(
     return np.asarray(np.square(residual.real) + np.square(residual.imag))
 
 
-def _triggered(at: Float64, beside: Float64, sigma_fact: float) -> Flags:
+def _triggered(at: Float64, beside: Float64, sigma_fact: float) -> Bool:
     """Rows in which the amplitude of any frequency stands out from those beside it, over 5 rows together."""
     from scipy.ndimage import uniform_filter1d
 
@@ -328,7 +324,7 @@ def _standardized(quadrants: list[_Rows], corners: tuple[Corner, ...]) -> Float6
     return total / np.maximum(number, 1)
 
 
-def _zones(rows: _Rows, combined: Float64, pat_thres: float) -> Flags:
+def _zones(rows: _Rows, combined: Float64, pat_thres: float) -> Bool:
     """Find the rows of the zones that carry the pattern beyond doubt."""
     on = np.zeros(len(rows.local), bool)
     unit = _unit(rows)
@@ -362,7 +358,7 @@ def _unit(rows: _Rows) -> float:
     return unit_strength((rows.strength - rows.floor)[rows.share >= _LEAST_SHARE])
 
 
-def _decide(rows: _Rows, on: Flags, name: str) -> tuple[Flags, Quadrant]:
+def _decide(rows: _Rows, on: Bool, name: str) -> tuple[Bool, Quadrant]:
     """Keep the rows to clean if the noise falls; return them, or none, and the record of the quadrant."""
     nothing = np.zeros_like(on)
     noise = _noise(rows.local, rows.usable, np.zeros_like(rows.local))[0]
@@ -378,7 +374,7 @@ def _decide(rows: _Rows, on: Flags, name: str) -> tuple[Flags, Quadrant]:
     return on, Quadrant(name, strength, before, after, "cleaned")
 
 
-def _inverse(rows: _Rows, on: Flags) -> Float32:
+def _inverse(rows: _Rows, on: Bool) -> Float32:
     """Pattern of the chosen rows in pixels."""
     from scipy.fft import irfft
 
@@ -388,7 +384,7 @@ def _inverse(rows: _Rows, on: Flags) -> Float32:
     return np.asarray(irfft(spectrum, n=width, axis=1))
 
 
-def _noise(local: Float32, usable: Flags, pattern: Float32) -> tuple[float, float]:
+def _noise(local: Float32, usable: Bool, pattern: Float32) -> tuple[float, float]:
     """Measure the deviation of the usable pixels before and after the pattern is subtracted."""
     after = local - pattern
     sigma = robust_sigma(after[::3, ::5][usable[::3, ::5]])
@@ -403,7 +399,7 @@ def _noise(local: Float32, usable: Flags, pattern: Float32) -> tuple[float, floa
     return before_rms, after_rms
 
 
-def _add_single_rows(quadrants: list[_Rows], chosen: list[Flags], threshold: float) -> None:
+def _add_single_rows(quadrants: list[_Rows], chosen: list[Bool], threshold: float) -> None:
     """Add to the rows to clean, in place, single rows of cleaned quadrants that stand out from the others."""
     # The cube root of a power is close to normally distributed (Wilson & Hilferty 1931), so a limit in
     # standard deviations means what it says.

@@ -8,13 +8,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from niripipe.algorithms.arrays import Bool, Float32, Float64
 from niripipe.algorithms.gaussian import MEDIAN_ERROR, robust_sigma
 from niripipe.algorithms.pattern.quadrants import (
     Cleaned,
     Corner,
-    Flags,
-    Float32,
-    Float64,
     Quadrant,
     masked_median,
 )
@@ -38,7 +36,7 @@ class Step:
 
 def levelled(
     frame: Float32,
-    good: Flags,
+    good: Bool,
     corners: Sequence[Corner],
     quadrants: Sequence[Quadrant],
     *,
@@ -86,7 +84,7 @@ def levelled(
     )
 
 
-def measure_step(data: Float32, good: Flags, row: int, near: int, far: int) -> Step | None:
+def measure_step(data: Float32, good: Bool, row: int, near: int, far: int) -> Step | None:
     """Measure by how much the level rises from below a row to at and above it.
 
     Parameters
@@ -138,7 +136,7 @@ def measure_step(data: Float32, good: Flags, row: int, near: int, far: int) -> S
 
 
 def _level_rows(
-    frame: Float32, good: Flags, corner: Corner, ranges: tuple[Range, ...], *, reach: int
+    frame: Float32, good: Bool, corner: Corner, ranges: tuple[Range, ...], *, reach: int
 ) -> tuple[float, ...]:
     """Bring ranges of rows of a quadrant to the level of the rows between them, in place.
 
@@ -164,7 +162,7 @@ def _level_rows(
 
 
 def _level_quadrants(
-    frame: Float32, good: Flags, corners: Sequence[Corner], movable: Sequence[bool], *, near: int, far: int
+    frame: Float32, good: Bool, corners: Sequence[Corner], movable: Sequence[bool], *, near: int, far: int
 ) -> Float64:
     """Bring quadrants to the level of their neighbours, in place, and return what was added to each.
 
@@ -208,7 +206,7 @@ def _median_error(values: Float32) -> float:
     return MEDIAN_ERROR * robust_sigma(values) / float(np.sqrt(values.size))
 
 
-def _part(data: Float32, good: Flags, row: int, count: int) -> Float32:
+def _part(data: Float32, good: Bool, row: int, count: int) -> Float32:
     """Column medians of `count` rows from `row` upwards, or of ``-count`` rows below it."""
     rows = slice(row, row + count) if count > 0 else slice(row + count, row)
     return masked_median(data[rows], good[rows])

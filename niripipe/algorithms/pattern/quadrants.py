@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from niripipe.algorithms.arrays import Bool, Float32, Floats, Indices, Integers
 from niripipe.algorithms.gaussian import robust_sigma
 from niripipe.algorithms.pattern.zones import Range
 from niripipe.errors import DataError
@@ -15,11 +16,6 @@ from niripipe.errors import DataError
 __all__ = [
     "Cleaned",
     "Corner",
-    "Flags",
-    "Float32",
-    "Float64",
-    "Floats",
-    "Integers",
     "Quadrant",
     "Tiles",
     "masked_median",
@@ -28,11 +24,6 @@ __all__ = [
     "source_boxes",
 ]
 
-Floats = NDArray[np.floating[Any]]
-Float32 = NDArray[np.float32]
-Float64 = NDArray[np.float64]
-Integers = NDArray[np.integer[Any]] | NDArray[np.bool_]
-Flags = NDArray[np.bool_]
 _Pixel = TypeVar("_Pixel", bound=np.generic)
 
 # A box whose mean differs from its row and column of boxes by this many standard deviations holds a source.
@@ -127,7 +118,7 @@ class Corner:
         part = plane[self.rows, self.columns]
         return part[::-1] if self.top else part
 
-    def ranges(self, on: Flags) -> tuple[Range, ...]:
+    def ranges(self, on: Bool) -> tuple[Range, ...]:
         """Convert flags of rows in readout order to half-open ranges of rows of the frame, ascending."""
         rows = on[::-1] if self.top else on
         bounds = np.flatnonzero(np.diff(rows, prepend=False, append=False)) + self.rows.start
@@ -147,10 +138,10 @@ class Tiles:
     """
 
     values: Float32
-    good: Flags
+    good: Bool
 
     @classmethod
-    def cut(cls, corner: Corner, frame: Float32, good: Flags, height: int, width: int) -> Tiles:
+    def cut(cls, corner: Corner, frame: Float32, good: Bool, height: int, width: int) -> Tiles:
         """Cut a quadrant; phases count from its outer row (whether or not it exists) and its first column."""
         view, flags = corner.view(frame), corner.view(good)
         ny, nx = view.shape
@@ -168,7 +159,7 @@ class Tiles:
         values[~flags] = 0
         return cls(values, flags)
 
-    def means(self) -> tuple[Float32, Flags]:
+    def means(self) -> tuple[Float32, Bool]:
         """Mean of each box, ``(boxes in a row, rows of boxes)``, and whether half of it is good."""
         count = self.good.sum(axis=(2, 3))
         total = self.values.reshape(*count.shape, -1).sum(axis=-1)
@@ -178,7 +169,7 @@ class Tiles:
 
 def prepared(
     data: Floats, mask: Integers | None, objmask: Integers | None, missing: int
-) -> tuple[Float32, Flags, tuple[Corner, ...]]:
+) -> tuple[Float32, Bool, tuple[Corner, ...]]:
     """Check the planes of a frame and cut it into quadrants.
 
     Parameters
@@ -240,7 +231,7 @@ def prepared(
     return frame, good, corners
 
 
-def source_boxes(tiles: Tiles) -> Flags:
+def source_boxes(tiles: Tiles) -> Bool:
     """Find boxes that stand out from their surroundings, shape (boxes in a row, rows of boxes).
 
     The mean over a whole number of periods does not see the pattern, whatever its strength, so sources can be
@@ -254,14 +245,14 @@ def source_boxes(tiles: Tiles) -> Flags:
     return valid & (np.abs(excess) > _SOURCE_SIGMA * sigma) if sigma > 0 else np.zeros_like(valid)
 
 
-def masked_median(values: Float32, good: Flags) -> Float32:
+def masked_median(values: Float32, good: Bool) -> Float32:
     """Median along the first axis of the good values; NaN where there is none."""
     count = np.count_nonzero(good, axis=0)
     ordered = np.sort(np.where(good, values, np.float32(np.inf)), axis=0)
     return np.where(count > 0, ranked_median(ordered, np.zeros_like(count), count), np.float32(np.nan))
 
 
-def ranked_median(ordered: Float32, low: NDArray[np.intp], high: NDArray[np.intp]) -> Float32:
+def ranked_median(ordered: Float32, low: Indices, high: Indices) -> Float32:
     """Median of ranks low to high - 1 of columns that are sorted along the first axis."""
     last = len(ordered) - 1
     first = np.take_along_axis(ordered, np.clip((low + high - 1) // 2, 0, last)[None], axis=0)[0]
