@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 
 from niripipe.algorithms.arrays import Float32, Float64, Floats
 from niripipe.algorithms.background import background_map
-from niripipe.algorithms.gaussian import MAD_TO_SIGMA, robust_sigma
 from niripipe.algorithms.register import Registration
-from niripipe.errors import AlgorithmError
+from niripipe.algorithms.robust import MAD_TO_SIGMA, robust_sigma
 
 __all__ = ["cross_correlation_shift"]
 
@@ -58,7 +57,7 @@ def cross_correlation_shift(
     mask, reference_mask : ndarray of the same shape, optional
         Pixels that are not zero are left out.
     max_shift : float
-        Largest shift along an axis, pixels.
+        Largest shift along an axis, pixels; at least 1, at most half of the side of the images.
     avoid : tuple of float, optional
         Shift (dx, dy) at which things that stay with the detector line up, when it is known: (0, 0) where
         neither image has been moved. A peak within 3 pixels of it is not accepted: it may be residual
@@ -74,7 +73,7 @@ def cross_correlation_shift(
     Raises
     ------
     AlgorithmError
-        When the shapes differ or the shift does not fit into the frames.
+        When an image has no usable pixel.
 
     Notes
     -----
@@ -87,15 +86,7 @@ def cross_correlation_shift(
     scatter by 0.8 to 1.2 times that), and 0.03 pixel in quadrature for extended sources. What both images
     have in common is the peak over the geometric mean of the two autocorrelations, white noise subtracted.
     """
-    if image.shape != reference.shape:
-        raise AlgorithmError("The images differ in shape", found=image.shape, expected=reference.shape)
     reach = int(np.ceil(max_shift))
-    if reach < 1 or reach > min(image.shape) // 2:
-        raise AlgorithmError(
-            "The shift does not fit into the frames",
-            found=max_shift,
-            expected=f"1 to {min(image.shape) // 2} pixels",
-        )
     plane, plane_ref = _flattened(image, mask), _flattened(reference, reference_mask)
     surface, power, power_ref = _correlate(plane, plane_ref, reach)
     centre = ((image.shape[1] - 1) / 2, (image.shape[0] - 1) / 2)

@@ -7,14 +7,12 @@ from math import erf, sqrt
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from niripipe.algorithms.arrays import Bool, Float32, Floats, Indices, Integers, Mask
 from niripipe.algorithms.background import measure_background
 from niripipe.algorithms.bits import BAD, COSMIC_RAY, NO_DATA, NON_LINEAR
-from niripipe.algorithms.gaussian import SIGMA_TO_FWHM
 from niripipe.algorithms.morphology import dilate
-from niripipe.errors import DataError, ParameterError
+from niripipe.algorithms.robust import SIGMA_TO_FWHM
 
 __all__ = ["CosmicRays", "flag_by_reference", "flag_cosmic_rays"]
 
@@ -80,10 +78,6 @@ def flag_by_reference(
     ------
     AlgorithmError
         When fewer than two usable pixels are left to measure the level of the difference.
-    DataError
-        If the planes differ in shape.
-    ParameterError
-        If `hsigma` or `dilation` is negative.
 
     Notes
     -----
@@ -91,16 +85,6 @@ def flag_by_reference(
     level is the background of the difference (DRAGONS, ``flagCosmicRaysByStacking``, with the noise of the
     reference added). Growth goes into objects and flagged pixels too.
     """
-    _same_shape(
-        data,
-        variance=variance,
-        reference=reference,
-        reference_variance=reference_variance,
-        mask=mask,
-        objmask=objmask,
-    )
-    if not hsigma >= 0:
-        raise ParameterError("The threshold is not usable", item="hsigma", found=hsigma, expected=">= 0")
     difference = np.subtract(data, reference, dtype=np.float32)
     sky = measure_background(difference, mask, objmask)
     noise: Any = sky.std
@@ -168,13 +152,6 @@ def flag_cosmic_rays(
     -------
     CosmicRays
 
-    Raises
-    ------
-    DataError
-        If the planes differ in shape.
-    ParameterError
-        If a parameter is out of range.
-
     Notes
     -----
     The method is L.A.Cosmic (van Dokkum 2001, PASP 113, 1420) as implemented by `astroscrappy`. It takes the
@@ -182,11 +159,6 @@ def flag_cosmic_rays(
     the median of the 8 pixels around one, above the local level, is a share of it that even a source of
     `least_fwhm` would reach, it is a source, and what is not brighter within 2 pixels belongs to it.
     """
-    _same_shape(data, variance=variance, mask=mask)
-    _check(
-        positive={"gain": gain, "sigclip": sigclip, "sigfrac": sigfrac, "niter": niter},
-        not_negative={"read_noise": read_noise, "objlim": objlim, "least_fwhm": least_fwhm},
-    )
     from astroscrappy import detect_cosmics
 
     # Always in electrons, so that one convention holds for gain, variance and result.
@@ -223,21 +195,6 @@ def flag_cosmic_rays(
     without = np.asarray(cleaned, np.float32) / scale - np.asarray(background, np.float32)
     np.copyto(replaced, without, where=hits)
     return CosmicRays(hits, replaced)
-
-
-def _same_shape(data: Floats, **planes: NDArray[Any] | None) -> None:
-    if data.ndim != 2:
-        raise DataError("Cosmic rays are looked for in images", found=data.shape, expected="2 axes, (ny, nx)")
-    for name, plane in planes.items():
-        if plane is not None and plane.shape != data.shape:
-            raise DataError("Planes differ in shape", item=name, found=plane.shape, expected=data.shape)
-
-
-def _check(positive: dict[str, float], not_negative: dict[str, float]) -> None:
-    for values, least in ((positive, "> 0"), (not_negative, ">= 0")):
-        for name, value in values.items():
-            if not (value > 0 or (value == 0 and values is not_negative)):
-                raise ParameterError("A parameter is out of range", item=name, found=value, expected=least)
 
 
 def _without_sources(data: Float32, hits: Bool, fwhm: float) -> Bool:

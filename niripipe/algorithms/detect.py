@@ -36,7 +36,7 @@ from niripipe.algorithms.source_catalogue import (
     new_catalogue,
     star_likeness,
 )
-from niripipe.errors import AlgorithmError, ParameterError
+from niripipe.errors import AlgorithmError
 
 __all__ = ["Detection", "detect_sources"]
 
@@ -150,14 +150,9 @@ def detect_sources(
 
     Raises
     ------
-    ParameterError
-        For parameters outside their range.
     AlgorithmError
         When no pixel is usable, or the frame holds more blended sources than can be separated.
     """
-    _check_parameters(
-        detect_minarea, detect_thresh, analysis_thresh, deblend_mincont, back_size, back_filtersize
-    )
     plane, hidden = _repaired(data, mask, bad_bits)
     side = 2 if measure is not True and can_be_halved(plane.shape, back_size) else 1
     background = background_map(plane, hidden, box=back_size, filter_size=back_filtersize, halved=side == 2)
@@ -203,21 +198,6 @@ def detect_sources(
     return Detection(catalogue, objmask, background.mean, rms, width)
 
 
-def _check_parameters(
-    minarea: int, thresh: float, analysis: float, cont: float, box: int, filter_size: int
-) -> None:
-    for name, value, least in (
-        ("detect_minarea", minarea, 1),
-        ("detect_thresh", thresh, 0.1),
-        ("analysis_thresh", analysis, 0.1),
-        ("deblend_mincont", cont, 0),
-        ("back_size", box, 1),
-        ("back_filtersize", filter_size, 1),
-    ):
-        if not value >= least:
-            raise ParameterError("Parameter out of range", item=name, found=value, expected=f">= {least}")
-
-
 def _repaired(data: Floats, mask: Mask | None, bits: int) -> tuple[Float32, Bool | None]:
     """Return a copy with bad pixels near good ones replaced, and where there is no usable value at all."""
     plane = np.array(data, dtype=np.float32, order="C")
@@ -235,14 +215,9 @@ def _repaired(data: Floats, mask: Mask | None, bits: int) -> tuple[Float32, Bool
 
 def _shrunk(bad: Bool, reach: int) -> Bool:
     """Return the pixels whose whole neighbourhood is bad; beyond the frame everything counts as bad."""
-    for axis in (0, 1):
-        shrunk = bad.copy()
-        before, after = np.moveaxis(bad, axis, 0), np.moveaxis(shrunk, axis, 0)
-        for step in range(1, reach + 1):
-            after[step:] &= before[:-step]
-            after[:-step] &= before[step:]
-        bad = shrunk
-    return bad
+    from scipy.ndimage import minimum_filter
+
+    return np.asarray(minimum_filter(bad, 2 * reach + 1, mode="constant", cval=True))
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from niripipe.algorithms.arrays import Bool
-from niripipe.errors import ParameterError
 
 __all__ = [
     "Exposure",
@@ -172,10 +171,6 @@ def fields_overlap(
     ndarray of bool
         Of the shape of the arguments.
     """
-    if not 0 < fraction <= 1:
-        raise ParameterError(
-            "Not a share of the field", item="frac_FOV", found=fraction, expected="above 0, up to 1"
-        )
     (y, x), (ny, nx) = map(np.asarray, centre), map(np.asarray, shape)
     inside: Bool = np.abs(y - (ny - 1) / 2) < fraction * ny
     return inside & (np.abs(x - (nx - 1) / 2) < fraction * nx)
@@ -308,18 +303,7 @@ def choose_skies(
     -------
     SkyChoice
         With no skies and every reason when there is none.
-
-    Raises
-    ------
-    ParameterError
-        When ``max_skies`` is below 1, or below ``min_skies``, or a limit is negative.
     """
-    if min(time, distance, min_skies or 0) < 0 or (max_skies is not None and max_skies < 1):
-        raise ParameterError(
-            "Limits of the choice of skies out of range",
-            item="time, distance, min_skies, max_skies",
-            found=(time, distance, min_skies, max_skies),
-        )
     rejected: dict[int, str] = {}
     candidates = []
     for k, sky in enumerate(skies):

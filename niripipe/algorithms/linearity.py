@@ -14,7 +14,7 @@ import numpy as np
 
 from niripipe.algorithms.arrays import Float32
 from niripipe.algorithms.parallel import plane_rows, row_blocks
-from niripipe.errors import DataError, ParameterError
+from niripipe.errors import ParameterError
 
 __all__ = ["Linearized", "correct", "correct_level", "exposure_factor"]
 
@@ -99,14 +99,9 @@ def correct(
     Raises
     ------
     ParameterError
-        If gain, coadds or exposure time are not positive.
-    DataError
-        If the planes differ in shape.
+        If the exposure time is not positive.
     """
-    _check(gain, coadds)
     factor = np.float32(exposure_factor(exposure_time, time_delta))
-    if variance is not None and variance.shape != data.shape:
-        raise DataError("variance and data differ in shape", found=variance.shape, expected=data.shape)
     corrected = np.empty(data.shape, np.float32)
     spread = None if variance is None else np.empty(data.shape, np.float32)
     second, third = np.float32(gamma), np.float32(eta)
@@ -141,12 +136,5 @@ def correct_level(level: float, *, gamma: float, eta: float, gain: float, coadds
     float
         The level in the same unit.
     """
-    _check(gain, coadds)
     electrons = level * gain / coadds
     return round(electrons * (1 + electrons * (gamma + electrons * eta)) * coadds / gain, 3)
-
-
-def _check(gain: float, coadds: int) -> None:
-    for item, value in (("gain", gain), ("coadds", coadds)):
-        if not (math.isfinite(value) and value > 0):
-            raise ParameterError("must be positive", item=item, found=value)

@@ -14,10 +14,9 @@ from typing import NamedTuple
 import numpy as np
 
 from niripipe.algorithms.arrays import Bool, Floats
-from niripipe.algorithms.gaussian import RAYLEIGH_MEDIAN
 from niripipe.algorithms.register import Pairs, Registration, Sources, pair_sources
+from niripipe.algorithms.robust import RAYLEIGH_MEDIAN
 from niripipe.algorithms.vote import brightest_first, vote
-from niripipe.errors import ParameterError
 
 __all__ = ["match_sources"]
 
@@ -100,11 +99,6 @@ def match_sources(
     Registration
         Never an exception for want of sources: ``accepted`` is False then and ``reason`` has the numbers.
 
-    Raises
-    ------
-    ParameterError
-        For radii that are not positive.
-
     Notes
     -----
     1. Vote: the differences of all pairs within the search box, weighted by how alike and how bright the
@@ -121,10 +115,6 @@ def match_sources(
     and stops there. The mean of the matched pairs, which this function returns, differs from the summit of
     that landscape by a few hundredths of a pixel.
     """
-    if not (search_radius > 0 and match_radius > 0):
-        raise ParameterError(
-            "Radii must be positive", item="search_radius, match_radius", found=(search_radius, match_radius)
-        )
     frame, reference = _usable(frame, min_sources), _usable(reference, min_sources)
     if centre is None:
         centre = (float(np.mean(frame.x)), float(np.mean(frame.y))) if len(frame) else (0.0, 0.0)

@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from niripipe.algorithms.arrays import Bool
-from niripipe.errors import ParameterError
 
 __all__ = ["dilate"]
 
@@ -32,16 +31,7 @@ def dilate(mask: NDArray[np.generic], radius: float) -> Bool:
     -------
     ndarray of bool
         Plane of the same shape.
-
-    Raises
-    ------
-    ParameterError
-        If the radius is negative or not finite.
     """
-    if not (math.isfinite(radius) and radius >= 0):
-        raise ParameterError(
-            "a radius must be a finite number of pixels", item="radius", found=radius, expected=">= 0"
-        )
     half = int(radius)
     grown: Bool = mask != 0
     if half == 0 or not grown.any():

@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from niripipe.algorithms.arrays import Float32
 from niripipe.algorithms.parallel import map_blocks, plane_rows
 from niripipe.algorithms.sorting import select_rows
 from niripipe.algorithms.sources import RowSource
 
 __all__ = ["NoiseLine", "noise_line"]
 
+Float32 = NDArray[np.float32]
 
 _FRAMES = 7
 """So many frames give the line of a pixel to the rounding of float32."""

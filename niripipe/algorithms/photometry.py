@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from niripipe.algorithms.arrays import Bool, Float32, Float64, Floats, Indices
-from niripipe.algorithms.gaussian import SIGMA_TO_FWHM
 from niripipe.algorithms.profile import measure_profiles
+from niripipe.algorithms.robust import SIGMA_TO_FWHM
 from niripipe.algorithms.source_catalogue import MISSING, Catalogue
 
 __all__ = ["add_isophotal_fluxes", "add_kron_fluxes", "add_widths", "add_windowed_positions"]

@@ -20,7 +20,7 @@ from niripipe.algorithms.bits import NO_DATA
 from niripipe.algorithms.kernels import TAPS, Kernel, tap_weights
 from niripipe.algorithms.parallel import row_blocks
 from niripipe.algorithms.repair import replace_bad_pixels
-from niripipe.algorithms.resample import DQ_THRESHOLD, REPLACED, Resampled, check_arguments, check_planes
+from niripipe.algorithms.resample import DQ_THRESHOLD, REPLACED, Resampled
 from niripipe.errors import AlgorithmError
 
 __all__ = ["project"]
@@ -79,13 +79,9 @@ def project(
 
     Raises
     ------
-    ParameterError
-        For an unknown kernel, a threshold outside [0, 1), an output without pixels.
     AlgorithmError
-        For planes of different shapes, or a mapping that nowhere reaches the frame.
+        For a mapping that nowhere reaches the frame.
     """
-    check_arguments(kernel, dq_threshold, shape)
-    check_planes(data, (variance, mask, objmask))
     mapping = _Mapping(to_input, shape, data.shape)
     data, variance, flags = _prepared(data, variance, mask, clean)
     out = np.zeros(shape, np.float32)

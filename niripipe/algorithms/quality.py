@@ -207,20 +207,15 @@ def measure_image_quality(
     ------
     DataError
         If a column is missing.
-    ParameterError
-        If the pixel scale or the airmass is not usable.
 
     Notes
     -----
     Seeing goes as airmass^0.6 (Kolmogorov turbulence, Fried 1965).
     """
-    _positive("pixel_scale", pixel_scale)
     stars = good_stars(catalogue, adaptive_optics=adaptive_optics)
     number = int(np.count_nonzero(stars))
     if number == 0:
         return None
-    if airmass is not None and not airmass >= 0.99:
-        raise ParameterError("There is no such airmass", item="airmass", found=airmass, expected=">= 1")
     widths = pixel_scale * _column(catalogue, "PROFILE_FWHM")[stars]
     fwhm, std = float(widths.mean()), float(widths.std())
     zenith = None if airmass is None else airmass**-0.6
@@ -260,8 +255,6 @@ def peak_fraction(wavelength: float, pixel_scale: float, *, samples: int = 5) ->
     """
     from scipy.special import j1
 
-    _positive("wavelength", wavelength)
-    _positive("pixel_scale", pixel_scale)
     ratio = _OBSCURATION / _DIAMETER
     step = pixel_scale / _ARCSEC / samples
     offset = (np.arange(samples) - 0.5 * (samples - 1)) * step
@@ -343,17 +336,10 @@ def sky_brightness(
     -------
     SkyBrightness
 
-    Raises
-    ------
-    ParameterError
-        If the exposure time or the pixel scale is not positive.
-
     Notes
     -----
     ``Z - 2.5 log10(level / (t s^2))``, with the one-sided error ``2.5 log10(1 + error / level)``.
     """
-    _positive("exposure_time", exposure_time)
-    _positive("pixel_scale", pixel_scale)
     flux = level / (exposure_time * pixel_scale**2)
     if zero_point is None or not level > 0:
         return SkyBrightness(flux, None, None)
@@ -405,7 +391,10 @@ def measure_cloud(
     none saturated; error below 0.1 mag (0.2 for 5 rows or fewer); of more than two, those nearer to the mean
     than ``sqrt(std^2 + mean(error^2))``. Then a mean weighted by inverse variances.
     """
-    _positive("exposure_time", exposure_time)
+    if not (exposure_time > 0 and math.isfinite(exposure_time)):
+        raise ParameterError(
+            "A parameter is out of range", item="exposure_time", found=exposure_time, expected="> 0"
+        )
     magnitude, reference = _column(catalogue, "MAG_AUTO"), _column(catalogue, "REF_MAG")
     reference_error = _column(catalogue, "REF_MAG_ERR")
     error = np.hypot(reference_error, _column(catalogue, "MAGERR_AUTO"))
@@ -465,8 +454,3 @@ def _unflagged(catalogue: Catalogue, *, inclusive: bool) -> Bool:
     union = np.maximum(_column(catalogue, "IMAFLAGS_ISO", none), 0).astype(np.int64)
     few = number <= 0.02 * area if inclusive else number < 0.02 * area
     return np.asarray(few & ((union & SATURATED) == 0))
-
-
-def _positive(name: str, value: float) -> None:
-    if not (value > 0 and math.isfinite(value)):
-        raise ParameterError("A parameter is out of range", item=name, found=value, expected="> 0")

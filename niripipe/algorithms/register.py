@@ -48,14 +48,8 @@ class Sources:
 
     def take(self, which: NDArray[Any]) -> Sources:
         """Return the sources that an index array or a mask chooses."""
-        return Sources(
-            self.x[which],
-            self.y[which],
-            self.flux[which],
-            self.flux_error[which],
-            self.error[which],
-            self.suspect[which],
-        )
+        columns = self.x, self.y, self.flux, self.flux_error, self.error
+        return Sources(*(column[which] for column in columns), suspect=self.suspect[which])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,7 +21,6 @@ from niripipe.algorithms.affine import WHOLE, Affine
 from niripipe.algorithms.arrays import Bool, Float32, Float64, Floats, Indices, Mask
 from niripipe.algorithms.bits import BAD, COSMIC_RAY, NO_DATA
 from niripipe.algorithms.kernels import (
-    KERNELS,
     TAPS,
     Kernel,
     Power,
@@ -34,9 +33,8 @@ from niripipe.algorithms.kernels import (
 from niripipe.algorithms.parallel import plane_rows, row_blocks
 from niripipe.algorithms.repair import replace_bad_pixels
 from niripipe.algorithms.shear import Shifts, shear, split
-from niripipe.errors import AlgorithmError, ParameterError
 
-__all__ = ["DQ_THRESHOLD", "REPLACED", "Resampled", "check_arguments", "check_planes", "resample"]
+__all__ = ["DQ_THRESHOLD", "REPLACED", "Resampled", "resample"]
 
 
 DQ_THRESHOLD = 0.1
@@ -133,10 +131,8 @@ def resample(
 
     Raises
     ------
-    ParameterError
-        For an unknown kernel, a threshold outside [0, 1), an output without pixels.
     AlgorithmError
-        For a mapping that is not invertible or planes of different shapes.
+        For a mapping that is not invertible.
 
     Notes
     -----
@@ -146,8 +142,6 @@ def resample(
     whose weights reach over the frame, the variance is interpolated linearly and multiplied by the kernel's
     sum of squares at that position, which is exact where it varies slowly.
     """
-    check_planes(data, (variance, mask, objmask))
-    check_arguments(kernel, dq_threshold, shape)
     mapping = Affine(np.asarray(matrix, dtype=np.float64), np.asarray(offset, dtype=np.float64))
     mapping.inverse()
     jacobian = float(abs(np.linalg.det(mapping.matrix)))
@@ -168,25 +162,6 @@ def resample(
         jacobian,
         1.0 / (job.noise_reduction() * scale),
     )
-
-
-def check_arguments(kernel: str, threshold: float, shape: tuple[int, int]) -> None:
-    """Check the kernel, the threshold of flags and the output shape; raise `ParameterError` for a bad one."""
-    if kernel not in KERNELS:
-        raise ParameterError("Unknown kernel", item="kernel", found=kernel, expected=", ".join(KERNELS))
-    if not 0 <= threshold < 1:
-        raise ParameterError(
-            "Not a usable threshold", item="dq_threshold", found=threshold, expected="[0, 1)"
-        )
-    if min(shape) < 1:
-        raise ParameterError("The output has no pixels", item="shape", found=shape)
-
-
-def check_planes(data: Float32, others: Sequence[NDArray[Any] | None]) -> None:
-    """Raise `AlgorithmError` for planes of different shapes."""
-    for plane in others:
-        if plane is not None and plane.shape != data.shape:
-            raise AlgorithmError("The planes differ in shape", found=plane.shape, expected=data.shape)
 
 
 class _Resampling:

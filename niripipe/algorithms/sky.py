@@ -17,7 +17,7 @@ import numpy as np
 
 from niripipe.algorithms.arrays import Bool, Float32, Float64, Floats, Indices
 from niripipe.algorithms.background import Background, clipped_level, lattice, level_of
-from niripipe.algorithms.gaussian import MEDIAN_ERROR
+from niripipe.algorithms.robust import MEDIAN_ERROR, median_of_ranks
 from niripipe.algorithms.sources import PlaneSource, Section
 from niripipe.errors import AlgorithmError
 
@@ -348,9 +348,9 @@ def _measured(values: Floats) -> _Boxes:
     number = np.isfinite(values).sum(axis=1)
     # Sorting puts the masked pixels, NaN, last.
     ranked = np.sort(values, axis=1).astype(np.float64)
-    row = np.arange(number.size)
-    medians = 0.5 * (ranked[row, (number - 1) // 2] + ranked[row, number // 2])
-    return _Boxes(medians, medians - ranked[row, (0.1587 * number).astype(np.intp)], number)
+    medians = median_of_ranks(ranked, np.zeros_like(number), number, axis=1)
+    faint = ranked[np.arange(number.size), (0.1587 * number).astype(np.intp)]
+    return _Boxes(medians, medians - faint, number)
 
 
 def _faintest(boxes: _Boxes) -> tuple[float, float]:

@@ -13,12 +13,11 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-
-from niripipe.algorithms.arrays import Float32
+from numpy.typing import NDArray
 
 __all__ = ["Order", "lower_median_rows", "median_rows", "network", "order_rows", "select_rows", "sort_rows"]
 
-Block = Float32 | Sequence[Float32]
+Block = NDArray[np.float32] | Sequence[NDArray[np.float32]]
 """Rows of one shape, as one array or several."""
 Step = tuple[int, int, bool, bool]
 """Rows to compare, and whether the smaller and the larger value are needed afterwards."""
@@ -33,9 +32,9 @@ class Order(NamedTuple):
         The median is the middle value, or the mean of the two middle values.
     """
 
-    lowest: Float32
-    median: Float32
-    highest: Float32
+    lowest: NDArray[np.float32]
+    median: NDArray[np.float32]
+    highest: NDArray[np.float32]
 
 
 @lru_cache(maxsize=256)
@@ -68,7 +67,7 @@ def network(n: int, ranks: tuple[int, ...] | None = None) -> tuple[Step, ...]:
     return tuple(reversed(steps))
 
 
-def select_rows(block: Block, ranks: tuple[int, ...]) -> list[Float32]:
+def select_rows(block: Block, ranks: tuple[int, ...]) -> list[NDArray[np.float32]]:
     """Find order statistics of every column.
 
     Parameters
@@ -87,7 +86,7 @@ def select_rows(block: Block, ranks: tuple[int, ...]) -> list[Float32]:
     return [rows[rank] for rank in ranks]
 
 
-def sort_rows(block: Float32) -> Float32:
+def sort_rows(block: NDArray[np.float32]) -> NDArray[np.float32]:
     """Sort every column of a block.
 
     Parameters
@@ -103,7 +102,7 @@ def sort_rows(block: Float32) -> Float32:
     return np.stack(_run(block, network(len(block))))
 
 
-def order_rows(block: Float32) -> Order:
+def order_rows(block: NDArray[np.float32]) -> Order:
     """Smallest value, median and largest value of every column of a block ``(n, ...)``.
 
     The extremes take a few steps more than the median alone.
@@ -113,17 +112,17 @@ def order_rows(block: Float32) -> Order:
     return Order(lowest, _middle(low, high), highest)
 
 
-def median_rows(block: Block) -> Float32:
+def median_rows(block: Block) -> NDArray[np.float32]:
     """Median of every column of a block ``(n, ...)``: the middle value, or the mean of the two middle."""
     return _middle(*select_rows(block, ((len(block) - 1) // 2, len(block) // 2)))
 
 
-def lower_median_rows(block: Block) -> Float32:
+def lower_median_rows(block: Block) -> NDArray[np.float32]:
     """Lower median of every column: the middle value, or the smaller of the two middle values."""
     return select_rows(block, ((len(block) - 1) // 2,))[0].copy()
 
 
-def _middle(low: Float32, high: Float32) -> Float32:
+def _middle(low: NDArray[np.float32], high: NDArray[np.float32]) -> NDArray[np.float32]:
     if low is high:
         return low.copy()
     middle = low + high
@@ -131,14 +130,14 @@ def _middle(low: Float32, high: Float32) -> Float32:
     return middle
 
 
-def _run(block: Block, steps: tuple[Step, ...]) -> list[Float32]:
+def _run(block: Block, steps: tuple[Step, ...]) -> list[NDArray[np.float32]]:
     # Results replace intermediate rows, never those of the block. Minimum and maximum need one row more than
     # they have: the row that becomes free is the next spare one.
     rows = list(block)
     is_own = [False] * len(rows)
-    spare: list[Float32] = []
+    spare: list[NDArray[np.float32]] = []
 
-    def free_row() -> Float32:
+    def free_row() -> NDArray[np.float32]:
         return spare.pop() if spare else np.empty_like(rows[0])
 
     for low, high, keep_low, keep_high in steps:

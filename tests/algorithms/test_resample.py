@@ -15,7 +15,7 @@ from niripipe.algorithms.affine import (
 )
 from niripipe.algorithms.kernels import KERNELS, kernel_weights
 from niripipe.algorithms.resample import resample
-from niripipe.errors import AlgorithmError, ParameterError
+from niripipe.errors import AlgorithmError
 
 UNIT = np.eye(2)
 
@@ -301,17 +301,11 @@ def test_inputs_are_not_modified():
         np.testing.assert_array_equal(before, after)
 
 
-def test_unusable_arguments_are_refused():
+def test_a_mapping_that_cannot_be_inverted_is_refused():
     data = np.ones((8, 8), np.float32)
     good = {"matrix": UNIT, "offset": (0, 0), "shape": (8, 8)}
-    with pytest.raises(ParameterError, match="kernel"):
-        resample(data, **good, kernel="lanczos")
-    with pytest.raises(ParameterError, match="dq_threshold"):
-        resample(data, **good, dq_threshold=1)
     with pytest.raises(AlgorithmError, match="inverted"):
         resample(data, **{**good, "matrix": np.zeros((2, 2))})
-    with pytest.raises(AlgorithmError, match="shape"):
-        resample(data, data[:4], **good)
 
 
 def test_the_affine_approximation_of_a_rotation_is_exact():

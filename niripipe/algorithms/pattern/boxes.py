@@ -8,7 +8,6 @@ from functools import partial
 import numpy as np
 
 from niripipe.algorithms.arrays import Bool, Float32, Float64, Floats, Indices, Integers
-from niripipe.algorithms.gaussian import MEDIAN_ERROR, robust_sigma
 from niripipe.algorithms.pattern.levels import levelled
 from niripipe.algorithms.pattern.quadrants import (
     Cleaned,
@@ -16,10 +15,11 @@ from niripipe.algorithms.pattern.quadrants import (
     Quadrant,
     Tiles,
     prepared,
-    ranked_median,
+    rms_before_and_after,
     source_boxes,
 )
 from niripipe.algorithms.pattern.zones import find_zones, unit_strength
+from niripipe.algorithms.robust import MEDIAN_ERROR, median_of_ranks, robust_sigma
 from niripipe.errors import ParameterError
 
 __all__ = ["clean_readout"]
@@ -121,7 +121,7 @@ def clean_readout(
     Raises
     ------
     DataError
-        If the planes are not images of one shape, or too small for quadrants.
+        If the frame is too small for quadrants.
     ParameterError
         If a parameter is out of range.
 
@@ -222,14 +222,14 @@ def _measure(tiles: Tiles, hsigma: float, lsigma: float, subtract_background: bo
     flags = usable.reshape(boxes.shape)
     count = np.count_nonzero(flags, axis=0)
     ordered = np.sort(np.where(flags, boxes, np.float32(np.inf)), axis=0)
-    median = np.where(count > 0, ranked_median(ordered, np.zeros_like(count), count), np.float32(0))
+    median = np.where(count > 0, median_of_ranks(ordered, np.zeros_like(count), count), np.float32(0))
     # Every 17th pixel of the boxes gives the noise to 1 per cent, and all columns and rows take part.
     sigma = robust_sigma((boxes[:, ::17] - median[::17])[flags[:, ::17]])
     # In a sorted column clipping only moves the two ends.
     low = np.count_nonzero(ordered < median - np.float32(lsigma * sigma), axis=0)
     high = np.count_nonzero(ordered <= median + np.float32(hsigma * sigma), axis=0)
     high = np.maximum(high, low + 1)
-    profile = np.where(count > 0, ranked_median(ordered, low, high), np.float32(0))
+    profile = np.where(count > 0, median_of_ranks(ordered, low, high), np.float32(0))
     shape = (-1, tiles.values.shape[2] * tiles.values.shape[3])
     return _Sample(residual, usable, profile.reshape(shape).astype(np.float64), count.reshape(shape), sigma)
 
@@ -282,10 +282,10 @@ def _rank_one(sample: _Sample) -> _Pattern:
 
 def _calm(rows: Float64) -> Float64:
     """Median of each row with the one before and the one after; the first and last as they are."""
-    calm = rows.copy()
-    if len(rows) >= 3:
-        calm[1:-1] = np.median([rows[:-2], rows[1:-1], rows[2:]], axis=0)
-    return calm
+    from scipy.ndimage import median_filter
+
+    # "nearest" repeats the outermost rows, which are their own medians then.
+    return np.asarray(median_filter(rows, (3,) + (1,) * (rows.ndim - 1), mode="nearest"))
 
 
 def _normalised(sample: _Sample, box: Float64) -> _Pattern:
@@ -357,17 +357,7 @@ def _noise(sample: _Sample, pattern: _Pattern, strength: Float64, on: Bool) -> t
     model = (strength.reshape(-1, height, 1) * pattern.box).astype(np.float32)
     after = sample.residual - model
     take = sample.usable & on.reshape(-1, height)[None, :, :, None]
-    if sample.sigma > 0:
-        # One limit for both, so that clipping favours neither.
-        take &= np.abs(sample.residual) + np.abs(after) < np.float32(8 * sample.sigma) + np.abs(model)
-    number = int(np.count_nonzero(take))
-    if number == 0:
-        return float("nan"), float("nan"), 0
-    before_rms, after_rms = (
-        float(np.sqrt(np.mean(np.square(plane[take], dtype=np.float64))))
-        for plane in (sample.residual, after)
-    )
-    return before_rms, after_rms, number
+    return rms_before_and_after(sample.residual, after, model, take, sample.sigma)
 
 
 def _ratio(numerator: Float64, denominator: Float64) -> Float64:

@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from niripipe.algorithms.arrays import Bool, Float32, Float64, Floats, Indices, Integers
-from niripipe.algorithms.gaussian import robust_sigma
 from niripipe.algorithms.pattern.levels import levelled
 from niripipe.algorithms.pattern.quadrants import (
     Cleaned,
@@ -17,9 +16,11 @@ from niripipe.algorithms.pattern.quadrants import (
     Quadrant,
     Tiles,
     prepared,
+    rms_before_and_after,
     source_boxes,
 )
 from niripipe.algorithms.pattern.zones import find_zones, unit_strength
+from niripipe.algorithms.robust import robust_sigma
 from niripipe.errors import DataError, ParameterError
 
 __all__ = ["clean_fft_readout"]
@@ -139,7 +140,7 @@ def clean_fft_readout(
     Raises
     ------
     DataError
-        If the planes are not images of one shape, or too small for quadrants of two periods.
+        If the frame is too small for quadrants of two periods.
     ParameterError
         If a parameter is out of range.
 
@@ -388,15 +389,7 @@ def _noise(local: Float32, usable: Bool, pattern: Float32) -> tuple[float, float
     """Measure the deviation of the usable pixels before and after the pattern is subtracted."""
     after = local - pattern
     sigma = robust_sigma(after[::3, ::5][usable[::3, ::5]])
-    take = usable
-    if sigma > 0:
-        take = usable & (np.abs(local) + np.abs(after) < np.float32(8 * sigma) + np.abs(pattern))
-    if not take.any():
-        return float("nan"), float("nan")
-    before_rms, after_rms = (
-        float(np.sqrt(np.mean(np.square(plane[take], dtype=np.float64)))) for plane in (local, after)
-    )
-    return before_rms, after_rms
+    return rms_before_and_after(local, after, pattern, usable, sigma)[:2]
 
 
 def _add_single_rows(quadrants: list[_Rows], chosen: list[Bool], threshold: float) -> None:

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from niripipe.algorithms.arrays import Bool, Float32, Float64
-from niripipe.algorithms.gaussian import MEDIAN_ERROR, robust_sigma
 from niripipe.algorithms.pattern.quadrants import (
     Cleaned,
     Corner,
     Quadrant,
-    masked_median,
 )
 from niripipe.algorithms.pattern.zones import Range
+from niripipe.algorithms.robust import MEDIAN_ERROR, median_of_good, robust_sigma
 
 __all__ = ["levelled", "measure_step"]
 
@@ -26,12 +25,8 @@ _SIGNIFICANT = 4.0
 _NO_ERROR = 1e-6
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
-    """A step of the level and its standard error, in the unit of the data."""
-
-    size: float
-    error: float
+Step = tuple[float, float]
+"""A step of the level and its standard error, in the unit of the data."""
 
 
 def levelled(
@@ -132,7 +127,7 @@ def measure_step(data: Float32, good: Bool, row: int, near: int, far: int) -> St
     if min(steps.size, slopes.size) < 8:
         return None
     size = float(np.median(steps)) - near * float(np.median(slopes))
-    return Step(size, math.hypot(_median_error(steps), near * _median_error(slopes)))
+    return size, math.hypot(_median_error(steps), near * _median_error(slopes))
 
 
 def _level_rows(
@@ -153,7 +148,7 @@ def _level_rows(
         above = measure_step(data[start:after], flags[start:after], stop - start, reach, reach)
         steps = [below] if below else []
         if above:
-            steps.append(Step(-above.size, above.error))
+            steps.append((-above[0], above[1]))
         shift = _mean_step(steps)
         if shift:
             data[start:stop] -= np.float32(shift)
@@ -184,11 +179,12 @@ def _level_quadrants(
             step = measure_step(frame[both], good[both], second.rows.start, near, far)
         if step is None:
             continue
-        weight = 1 / max(step.error, _NO_ERROR)
+        size, error = step
+        weight = 1 / max(error, _NO_ERROR)
         row = np.zeros(4)
         row[high], row[low] = weight, -weight
         rows.append(row[unknown])
-        values.append(-weight * step.size)
+        values.append(-weight * size)
     shifts = np.zeros(4)
     if rows:
         # The pseudo-inverse picks, among equally good solutions, the one with the smallest shifts.
@@ -209,15 +205,15 @@ def _median_error(values: Float32) -> float:
 def _part(data: Float32, good: Bool, row: int, count: int) -> Float32:
     """Column medians of `count` rows from `row` upwards, or of ``-count`` rows below it."""
     rows = slice(row, row + count) if count > 0 else slice(row + count, row)
-    return masked_median(data[rows], good[rows])
+    return median_of_good(data[rows], good[rows])
 
 
 def _mean_step(steps: list[Step]) -> float:
     """Weighted mean of the steps into a zone, or 0 if it is not significant."""
     if not steps:
         return 0.0
-    sizes = np.array([step.size for step in steps])
-    weights = np.array([1 / max(step.error, _NO_ERROR) ** 2 for step in steps])
+    sizes, errors = np.array(steps).T
+    weights = 1 / np.maximum(errors, _NO_ERROR) ** 2
     mean = float(np.sum(weights * sizes) / np.sum(weights))
     # Two edges of a zone on a real slope disagree by more than their errors; their scatter counts then.
     error = max(np.sum(weights) ** -0.5, 0.5 * np.ptp(sizes))

@@ -8,9 +8,9 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from niripipe.algorithms.arrays import Bool, Float32, Floats, Indices, Integers
-from niripipe.algorithms.gaussian import robust_sigma
+from niripipe.algorithms.arrays import Bool, Float32, Floats, Integers
 from niripipe.algorithms.pattern.zones import Range
+from niripipe.algorithms.robust import median_of_good, robust_sigma
 from niripipe.errors import DataError
 
 __all__ = [
@@ -18,9 +18,8 @@ __all__ = [
     "Corner",
     "Quadrant",
     "Tiles",
-    "masked_median",
     "prepared",
-    "ranked_median",
+    "rms_before_and_after",
     "source_boxes",
 ]
 
@@ -193,27 +192,13 @@ def prepared(
     Raises
     ------
     DataError
-        If the planes are not images of one shape, or too small for quadrants.
+        If the frame is too small for quadrants.
     """
-    if data.ndim != 2:
-        raise DataError(
-            "A readout pattern can only be removed from an image",
-            found=data.shape,
-            expected="2 axes, (ny, nx)",
-        )
     frame = np.array(data, dtype=np.float32)
     good = np.isfinite(frame)
-    for name, plane in (("mask", mask), ("objmask", objmask)):
-        if plane is None:
-            continue
-        if plane.shape != data.shape:
-            raise DataError(
-                "A mask does not have the shape of the data",
-                item=name,
-                found=plane.shape,
-                expected=data.shape,
-            )
-        good &= plane == 0
+    for plane in (mask, objmask):
+        if plane is not None:
+            good &= plane == 0
     ny, nx = data.shape
     middle_y, middle_x = (ny + missing) // 2, nx // 2
     if not 0 < middle_y < ny or middle_x < 1:
@@ -239,22 +224,26 @@ def source_boxes(tiles: Tiles) -> Bool:
     """
     mean, valid = tiles.means()
     # Twice: the median over rows of boxes first sees steps of the level where the pattern switches on.
-    excess = mean - np.nan_to_num(masked_median(mean, valid))
-    excess = excess - np.nan_to_num(masked_median(excess.T, valid.T))[:, None]
+    excess = mean - np.nan_to_num(median_of_good(mean, valid))
+    excess = excess - np.nan_to_num(median_of_good(excess.T, valid.T))[:, None]
     sigma = robust_sigma(excess[valid])
     return valid & (np.abs(excess) > _SOURCE_SIGMA * sigma) if sigma > 0 else np.zeros_like(valid)
 
 
-def masked_median(values: Float32, good: Bool) -> Float32:
-    """Median along the first axis of the good values; NaN where there is none."""
-    count = np.count_nonzero(good, axis=0)
-    ordered = np.sort(np.where(good, values, np.float32(np.inf)), axis=0)
-    return np.where(count > 0, ranked_median(ordered, np.zeros_like(count), count), np.float32(np.nan))
+def rms_before_and_after(
+    before: Float32, after: Float32, pattern: Float32, usable: Bool, sigma: float
+) -> tuple[float, float, int]:
+    """Return the rms of usable pixels before and after a pattern is subtracted, and their number.
 
-
-def ranked_median(ordered: Float32, low: Indices, high: Indices) -> Float32:
-    """Median of ranks low to high - 1 of columns that are sorted along the first axis."""
-    last = len(ordered) - 1
-    first = np.take_along_axis(ordered, np.clip((low + high - 1) // 2, 0, last)[None], axis=0)[0]
-    second = np.take_along_axis(ordered, np.clip((low + high) // 2, 0, last)[None], axis=0)[0]
-    return np.asarray(np.float32(0.5) * (first + second))
+    Pixels that are sources or hits in view of the noise ``sigma`` are left out.
+    """
+    if sigma > 0:
+        # One limit for both, so that clipping favours neither.
+        usable = usable & (np.abs(before) + np.abs(after) < np.float32(8 * sigma) + np.abs(pattern))
+    number = int(np.count_nonzero(usable))
+    if number == 0:
+        return float("nan"), float("nan"), 0
+    first, second = (
+        float(np.sqrt(np.mean(np.square(plane[usable], dtype=np.float64)))) for plane in (before, after)
+    )
+    return first, second, number
