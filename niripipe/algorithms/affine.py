@@ -98,7 +98,7 @@ def output_grid(corners: Iterable[Floats]) -> Grid:
     Raises
     ------
     AlgorithmError
-        Without frames, or when a corner is not finite.
+        When a corner is not finite.
     """
     low, high = [], []
     for frame in corners:
@@ -108,8 +108,6 @@ def output_grid(corners: Iterable[Floats]) -> Grid:
         # A corner that misses an integer by rounding still belongs to it.
         low.append(np.ceil(points.min(axis=0) - WHOLE))
         high.append(np.floor(points.max(axis=0) + WHOLE))
-    if not low:
-        raise AlgorithmError("There is no frame to make a common grid of")
     first, last = np.min(low, axis=0).astype(int), np.max(high, axis=0).astype(int)
     return Grid((int(first[0]), int(first[1])), (int(last[0] - first[0] + 1), int(last[1] - first[1] + 1)))
 

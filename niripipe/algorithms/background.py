@@ -154,22 +154,12 @@ def level_of(values: Floats) -> Background:
     """
     _require(values)
     median, sigma = _clipped_start(values)
-    if not sigma > 0:
-        return Background(float(median), 0.0, int(values.size))
-    counts, first, width = _histogram(values, median, sigma)
-    fit = _truncated_normal(counts, first, width, median, sigma)
-    if fit is None:
-        return Background(float(median), float(sigma), int(values.size))
-    return Background(fit[0], fit[1], int(values.size))
+    fit = _truncated_normal(*_histogram(values, median, sigma), median, sigma) if sigma > 0 else None
+    return Background(*(fit or (median, sigma)), int(values.size))
 
 
 def background_map(
-    data: Floats,
-    mask: Integers | None = None,
-    *,
-    box: int = 32,
-    filter_size: int = 3,
-    halved: bool = False,
+    data: Floats, mask: Integers | None = None, *, box: int = 32, filter_size: int = 3, halved: bool = False
 ) -> BackgroundMap:
     """Make a smooth map of the background.
 
@@ -354,13 +344,7 @@ def _window_moments(
     # For an exponential family the derivative of an expectation is a covariance with the score.
     skew = m3 - m1 * m2
     gradient = np.array(
-        [
-            [spread, skew],
-            [
-                deviation * (skew - 2 * m1 * spread),
-                deviation * (m4 - m2**2 - 2 * m1 * skew),
-            ],
-        ]
+        [[spread, skew], [deviation * (skew - 2 * m1 * spread), deviation * (m4 - m2**2 - 2 * m1 * skew)]]
     )
     return peak + deviation * m1, deviation**2 * spread, gradient
 

@@ -54,10 +54,6 @@ def bad_pixels(
 
 
 def _within(plane: Float32, limits: Limits) -> Bool:
-    low, high = limits
-    inside: Bool = np.isfinite(plane)
-    if low is not None:
-        inside &= plane >= np.float32(low)
-    if high is not None:
-        inside &= plane <= np.float32(high)
-    return inside
+    low = np.float32(-np.inf if limits[0] is None else limits[0])
+    high = np.float32(np.inf if limits[1] is None else limits[1])
+    return np.asarray(np.isfinite(plane) & (plane >= low) & (plane <= high))

@@ -233,8 +233,6 @@ def _sharpest(fwhm: float) -> float:
     It is least for a source on the corner of four pixels, two of which are taken along each axis.
     """
     sigma = fwhm / SIGMA_TO_FWHM
-    edges = [0.5 * (1 + erf(edge / (sigma * sqrt(2)))) for edge in (-2, -1, 0, 1)]
-    outer, inner, other = edges[1] - edges[0], edges[2] - edges[1], edges[3] - edges[2]
-    profile = np.array([outer, inner, other])
+    profile = np.diff([0.5 * (1 + erf(edge / (sigma * sqrt(2)))) for edge in (-2, -1, 0, 1)])
     square = np.outer(profile, profile).ravel()
     return float(np.median(np.delete(square, 4)) / square[4])

@@ -215,9 +215,14 @@ def _repaired(data: Floats, mask: Mask | None, bits: int) -> tuple[Float32, Bool
 
 def _shrunk(bad: Bool, reach: int) -> Bool:
     """Return the pixels whose whole neighbourhood is bad; beyond the frame everything counts as bad."""
-    from scipy.ndimage import minimum_filter
-
-    return np.asarray(minimum_filter(bad, 2 * reach + 1, mode="constant", cval=True))
+    for axis in (0, 1):
+        shrunk = bad.copy()
+        before, after = np.moveaxis(bad, axis, 0), np.moveaxis(shrunk, axis, 0)
+        for step in range(1, reach + 1):
+            after[step:] &= before[:-step]
+            after[:-step] &= before[step:]
+        bad = shrunk
+    return bad
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,11 +308,7 @@ class _Field:
 
 
 def _searched(
-    plane: Float32,
-    hidden: Bool | None,
-    mask: Mask | None,
-    background: BackgroundMap,
-    side: int,
+    plane: Float32, hidden: Bool | None, mask: Mask | None, background: BackgroundMap, side: int
 ) -> _Field:
     """Subtract the background from the plane, in place, and return the elements to find sources among."""
     level = background.level

@@ -254,12 +254,7 @@ def _parse_limits(text: str, size: int) -> tuple[int, int] | None:
 
 
 def _fill_rings(
-    data: Float32,
-    usable: Bool,
-    bad: Bool,
-    statistic: Statistic,
-    radii: tuple[float, float],
-    rounds: int,
+    data: Float32, usable: Bool, bad: Bool, statistic: Statistic, radii: tuple[float, float], rounds: int
 ) -> int:
     """Fill bad pixels from their rings, in place; return how many were left."""
     ring = _ring(*radii)
@@ -321,11 +316,7 @@ def _local_median(data: Float32, variance: Float32 | None, usable: Bool, region:
 
 
 def _interpolate(
-    data: Float32,
-    variance: Float32 | None,
-    usable: Bool,
-    region: Region,
-    axis: int | None,
+    data: Float32, variance: Float32 | None, usable: Bool, region: Region, axis: int | None
 ) -> None:
     height, width = region.shape
     along_x = axis == 1 if axis is not None else width <= height

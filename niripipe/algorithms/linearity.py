@@ -16,7 +16,7 @@ from niripipe.algorithms.arrays import Float32
 from niripipe.algorithms.parallel import plane_rows, row_blocks
 from niripipe.errors import ParameterError
 
-__all__ = ["Linearized", "correct", "correct_level", "exposure_factor"]
+__all__ = ["Linearized", "correct", "correct_level"]
 
 
 class Linearized(NamedTuple):
@@ -24,28 +24,6 @@ class Linearized(NamedTuple):
 
     data: Float32
     variance: Float32 | None
-
-
-def exposure_factor(exposure_time: float, time_delta: float) -> float:
-    """Return the factor ``t / (t + time_delta)`` that brings counts to the exposure time t of one coadd.
-
-    Parameters
-    ----------
-    exposure_time : float
-        Exposure time of one coadd, s.
-    time_delta : float
-        Time between reset and nominal start of the exposure, s.
-
-    Raises
-    ------
-    ParameterError
-        If the exposure time is not positive and finite.
-    """
-    if not (math.isfinite(exposure_time) and exposure_time > 0):
-        raise ParameterError(
-            "the exposure time of one coadd must be positive", item="exposure_time", found=exposure_time
-        )
-    return exposure_time / (exposure_time + time_delta)
 
 
 def correct(
@@ -62,7 +40,8 @@ def correct(
     """Correct a plane for non-linearity.
 
     With g electrons per data unit and N coadds, the polynomial turns data into new data by way of
-    ``c = data g / N``. With the exposure factor f (see `exposure_factor`) the results are::
+    ``c = data g / N``. With the exposure factor ``f = t / (t + time_delta)`` the
+    results are::
 
         corrected data     = f new
         corrected variance = f**2 (variance + (max(new, 0) - max(data, 0)) / g)
@@ -101,7 +80,11 @@ def correct(
     ParameterError
         If the exposure time is not positive.
     """
-    factor = np.float32(exposure_factor(exposure_time, time_delta))
+    if not (math.isfinite(exposure_time) and exposure_time > 0):
+        raise ParameterError(
+            "the exposure time of one coadd must be positive", item="exposure_time", found=exposure_time
+        )
+    factor = np.float32(exposure_time / (exposure_time + time_delta))
     corrected = np.empty(data.shape, np.float32)
     spread = None if variance is None else np.empty(data.shape, np.float32)
     second, third = np.float32(gamma), np.float32(eta)

@@ -299,15 +299,10 @@ def _least_squares(
         total = weight.sum()
         return float((weight * rx).sum() / total), float((weight * ry).sum() / total), 0.0, 0.0
     one, zero = np.ones_like(u), np.zeros_like(u)
-    columns_x, columns_y = [one, zero], [zero, one]
-    if rotate:
-        columns_x.append(-v)
-        columns_y.append(u)
-    if scale:
-        columns_x.append(u)
-        columns_y.append(v)
+    # What each number moves a source by, along x and along y.
+    terms = [(one, zero), (zero, one)] + [(-v, u)] * rotate + [(u, v)] * scale
     root = np.tile(np.sqrt(weight), 2)
-    design = np.concatenate([np.column_stack(columns_x), np.column_stack(columns_y)]) * root[:, None]
+    design = np.column_stack([np.concatenate(term) for term in terms]) * root[:, None]
     result = np.linalg.lstsq(design, np.concatenate([rx, ry]) * root, rcond=None)[0].tolist()
     return result[0], result[1], result[2] if rotate else 0.0, result[-1] if scale else 0.0
 

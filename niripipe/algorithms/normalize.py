@@ -107,12 +107,7 @@ def zero_offsets(
 
 
 def _solve_all(
-    kind: Kind,
-    data: Planes,
-    masks: Masks | None,
-    section: Section | None,
-    method: Method,
-    threads: int,
+    kind: Kind, data: Planes, masks: Masks | None, section: Section | None, method: Method, threads: int
 ) -> Float64:
     shapes = [plane.shape for plane in data]
     if len(set(shapes)) > 1:

@@ -10,17 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from niripipe.algorithms.arrays import Bool, Float32, Float64, Floats, Indices
+from niripipe.algorithms.arrays import Bool, Float32, Float64, Floats
 from niripipe.algorithms.profile import measure_profiles
 from niripipe.algorithms.robust import SIGMA_TO_FWHM
 from niripipe.algorithms.source_catalogue import MISSING, Catalogue
 
 __all__ = ["add_isophotal_fluxes", "add_kron_fluxes", "add_widths", "add_windowed_positions"]
-
-
-# Sources whose apertures reach up to this many pixels are searched for neighbours together: all but large
-# galaxies.
-_COMMON_EXTENT = 15
 
 
 def add_kron_fluxes(
@@ -62,13 +57,15 @@ def add_kron_fluxes(
     radius = np.fmax(2.5 * kron, least)
     flux, error, flag = sep.sum_ellipse(plane, *shape, radius, err=rms, gain=gain)
     extent = np.ceil(a * radius).astype(np.intp) + 1
-    crowded = _crowded(segments, x, y, extent)
-    for k in crowded.tolist():
-        stamp, x0, y0 = _without_neighbours(plane, segments, k + 1, x[k], y[k], int(extent[k]))
-        one = slice(k, k + 1)
-        total = sep.sum_ellipse(stamp, x[one] - x0, y[one] - y0, a[one], b[one], theta[one], radius[one])
-        flux[one] = total[0]
-    catalogue["FLAGS"][crowded] |= 1
+    for k in range(x.size):
+        found = _without_neighbours(plane, segments, k + 1, x[k], y[k], int(extent[k]))
+        if found is not None:
+            stamp, x0, y0 = found
+            one = slice(k, k + 1)
+            flux[one] = sep.sum_ellipse(
+                stamp, x[one] - x0, y[one] - y0, a[one], b[one], theta[one], radius[one]
+            )[0]
+            catalogue["FLAGS"][k] |= 1
     catalogue["FLAGS"] |= np.where(flag & 0x10, 16, 0).astype(np.int16)
     _set_flux(catalogue, flux, error)
 
@@ -159,34 +156,18 @@ def _ellipses(objects: Any) -> list[Float64]:
     return [x, y, a, b, np.clip(theta, -np.pi / 2, np.pi / 2)]
 
 
-def _crowded(segments: NDArray[np.int32], x: Floats, y: Floats, extent: Indices) -> Indices:
-    """Return which sources may have others within the given distance along the axes."""
-    ny, nx = segments.shape
-    crowded = np.zeros(x.size, dtype=bool)
-    small = extent <= _COMMON_EXTENT
-    for group in (np.flatnonzero(small), *np.flatnonzero(~small)[:, None]):
-        reach = extent[group, None]
-        box = np.arange(-reach.max(initial=0), reach.max(initial=0) + 1)
-        # At the edges of the frame the outermost pixels are seen more than once.
-        row = np.clip(np.rint(y[group, None]).astype(np.intp) + box, 0, ny - 1)
-        column = np.clip(np.rint(x[group, None]).astype(np.intp) + box, 0, nx - 1)
-        near = np.abs(box) <= reach
-        labels = segments[row[:, :, None], column[:, None, :]]
-        others = (labels != 0) & (labels != group[:, None, None] + 1)
-        crowded[group] = (others & near[:, :, None] & near[:, None, :]).any(axis=(1, 2))
-    return np.flatnonzero(crowded)
-
-
 def _without_neighbours(
     plane: Float32, segments: NDArray[np.int32], label: int, x: float, y: float, extent: int
-) -> tuple[Float32, int, int]:
-    """Return a stamp around a source with other sources replaced, and its corner (x, y)."""
+) -> tuple[Float32, int, int] | None:
+    """Return a stamp around a source with other sources replaced, and its corner (x, y); None without any."""
     ny, nx = plane.shape
     ix, iy = round(x), round(y)
     x0, x1 = max(ix - extent, 0), min(ix + extent + 1, nx)
     y0, y1 = max(iy - extent, 0), min(iy + extent + 1, ny)
     labels = segments[y0:y1, x0:x1]
     foreign = (labels != 0) & (labels != label)
+    if not foreign.any():
+        return None
     stamp = plane[y0:y1, x0:x1].copy()
     row, column = np.nonzero(foreign)
     mirror_row, mirror_column = 2 * (iy - y0) - row, 2 * (ix - x0) - column

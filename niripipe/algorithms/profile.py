@@ -50,13 +50,7 @@ def stamp_half_size(pixel_scale: float | None) -> int:
 
 
 def measure_profiles(
-    data: Floats,
-    x: Floats,
-    y: Floats,
-    flux: Floats,
-    peak: Floats,
-    *,
-    half_size: int = 10,
+    data: Floats, x: Floats, y: Floats, flux: Floats, peak: Floats, *, half_size: int = 10
 ) -> Profiles:
     """Measure the extent of sources on square stamps.
 

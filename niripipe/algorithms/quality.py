@@ -218,16 +218,11 @@ def measure_image_quality(
         return None
     widths = pixel_scale * _column(catalogue, "PROFILE_FWHM")[stars]
     fwhm, std = float(widths.mean()), float(widths.std())
-    zenith = None if airmass is None else airmass**-0.6
-    return ImageQuality(
-        number,
-        fwhm,
-        std,
-        None if zenith is None else fwhm * zenith,
-        None if zenith is None else std * zenith,
-        float(_column(catalogue, "ELLIPTICITY")[stars].mean()),
-        stars,
-    )
+    ellipticity = float(_column(catalogue, "ELLIPTICITY")[stars].mean())
+    if airmass is None:
+        return ImageQuality(number, fwhm, std, None, None, ellipticity, stars)
+    zenith = airmass**-0.6
+    return ImageQuality(number, fwhm, std, fwhm * zenith, std * zenith, ellipticity, stars)
 
 
 def peak_fraction(wavelength: float, pixel_scale: float, *, samples: int = 5) -> float:
@@ -311,12 +306,7 @@ def measure_strehl(
 
 
 def sky_brightness(
-    level: float,
-    error: float,
-    *,
-    exposure_time: float,
-    pixel_scale: float,
-    zero_point: float | None = None,
+    level: float, error: float, *, exposure_time: float, pixel_scale: float, zero_point: float | None = None
 ) -> SkyBrightness:
     """Convert a background level to a sky brightness.
 

@@ -6,7 +6,7 @@ images.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 import numpy as np
@@ -48,8 +48,7 @@ class Sources:
 
     def take(self, which: NDArray[Any]) -> Sources:
         """Return the sources that an index array or a mask chooses."""
-        columns = self.x, self.y, self.flux, self.flux_error, self.error
-        return Sources(*(column[which] for column in columns), suspect=self.suspect[which])
+        return Sources(**{column.name: getattr(self, column.name)[which] for column in fields(self)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -270,8 +270,7 @@ class _Resampling:
         """Return the output pixels to which flagged input pixels contribute enough."""
         if self._exact:
             return self._copied(flagged)
-        covered: Bool = self._sent(flagged.astype(np.float32), "absolute") > self._threshold
-        return covered
+        return np.asarray(self._sent(flagged.astype(np.float32), "absolute") > self._threshold)
 
     def _reached(self, pixels: Indices, along_x: Shifts, along_y: Shifts) -> Indices:
         """Return the output pixels to which a few input pixels contribute enough; all are flat indices."""
@@ -292,8 +291,7 @@ class _Resampling:
         target = (row * mx + column)[inside]
         total = np.zeros(my * mx, dtype=np.float32)
         np.add.at(total, target, (weight_x[keep] * weight_y)[inside])
-        reached: Indices = target[total[target] > self._threshold]
-        return reached
+        return np.asarray(target[total[target] > self._threshold])
 
     # --- geometry ---------------------------------------------------------------------------------------
 

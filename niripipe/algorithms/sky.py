@@ -153,10 +153,7 @@ def sky_factor(
 
 
 def sky_offset(
-    data: PlaneSource,
-    sky: PlaneSource,
-    *masks: PlaneSource | None,
-    level: LevelKind = "peak",
+    data: PlaneSource, sky: PlaneSource, *masks: PlaneSource | None, level: LevelKind = "peak"
 ) -> SkyMatch:
     """Find the constant that remains when a sky frame is subtracted from a science frame.
 
@@ -275,11 +272,7 @@ def _usable(
 
 
 def _box_sample(
-    data: PlaneSource,
-    sky: PlaneSource,
-    masks: tuple[PlaneSource | None, ...],
-    level: LevelKind,
-    thin: int,
+    data: PlaneSource, sky: PlaneSource, masks: tuple[PlaneSource | None, ...], level: LevelKind, thin: int
 ) -> _Sample:
     ny, nx = (size // _BOX for size in data.shape)
     if ny * nx < _LEAST_BOXES:
@@ -311,58 +304,50 @@ def _box_sample(
 
 def _faint_level(values: Floats) -> Background:
     """Mean of the faintest boxes, lifted by what choosing the faintest of equals would have cost."""
-    boxes = _measured(values)
-    level, std = _faintest(boxes)
-    return Background(level, std, int(boxes.number.sum()))
+    median, spread, number = _measured(values)
+    level, std = _faintest(median, spread, number)
+    return Background(level, std, int(number.sum()))
 
 
 def _box_level(values: Floats) -> Background:
     """Mean of the boxes that agree with each other, starting from the faintest; ``n`` counts their pixels."""
-    boxes = _measured(values)
-    level, std = _faintest(boxes)
-    noise = MEDIAN_ERROR * std / float(np.sqrt(np.median(boxes.number)))
+    median, deviation, number = _measured(values)
+    level, std = _faintest(median, deviation, number)
+    noise = MEDIAN_ERROR * std / float(np.sqrt(np.median(number)))
     for _ in range(20):
-        below = boxes.median[boxes.median < level]
+        below = median[median < level]
         # Structure of the sky itself shows on the faint side, where there is no light of sources.
         spread = max(noise, float(np.sqrt(np.mean((below - level) ** 2)))) if below.size > 4 else noise
-        agree = np.abs(boxes.median - level) <= 2.5 * spread
+        agree = np.abs(median - level) <= 2.5 * spread
         if not agree.any():
             break
-        before, level = level, float(np.mean(boxes.median[agree]))
+        before, level = level, float(np.mean(median[agree]))
         if abs(level - before) < 0.01 * noise:
             break
-    agree = np.abs(boxes.median - level) <= 3 * max(noise, 1e-30)
-    return Background(level, std, int(boxes.number[agree].sum()))
+    agree = np.abs(median - level) <= 3 * max(noise, 1e-30)
+    return Background(level, std, int(number[agree].sum()))
 
 
-@dataclass(frozen=True, slots=True)
-class _Boxes:
-    """Medians, deviations of the fainter half, and numbers of pixels of boxes."""
-
-    median: Float64
-    spread: Float64
-    number: Indices
-
-
-def _measured(values: Floats) -> _Boxes:
+def _measured(values: Floats) -> tuple[Float64, Float64, Indices]:
+    """Return medians, deviations of the fainter half, and numbers of pixels of boxes."""
     number = np.isfinite(values).sum(axis=1)
     # Sorting puts the masked pixels, NaN, last.
     ranked = np.sort(values, axis=1).astype(np.float64)
     medians = median_of_ranks(ranked, np.zeros_like(number), number, axis=1)
     faint = ranked[np.arange(number.size), (0.1587 * number).astype(np.intp)]
-    return _Boxes(medians, medians - faint, number)
+    return medians, medians - faint, number
 
 
-def _faintest(boxes: _Boxes) -> tuple[float, float]:
+def _faintest(median: Float64, spread: Float64, number: Indices) -> tuple[float, float]:
     """Level of the faintest boxes, and the deviation of their pixels."""
-    order = np.argsort(boxes.median, kind="stable")[: max(5, int(_FAINT_SHARE * boxes.median.size))]
-    std = float(np.median(boxes.spread[order]))
-    noise = MEDIAN_ERROR * std / float(np.sqrt(np.median(boxes.number[order])))
+    order = np.argsort(median, kind="stable")[: max(5, int(_FAINT_SHARE * median.size))]
+    std = float(np.median(spread[order]))
+    noise = MEDIAN_ERROR * std / float(np.sqrt(np.median(number[order])))
     # Blom's expected order statistics of as many equals as there are boxes.
     expected = [
-        NormalDist().inv_cdf((rank - 0.375) / (boxes.median.size + 0.25)) for rank in range(1, order.size + 1)
+        NormalDist().inv_cdf((rank - 0.375) / (median.size + 0.25)) for rank in range(1, order.size + 1)
     ]
-    return float(np.mean(boxes.median[order]) - noise * np.mean(expected)), std
+    return float(np.mean(median[order]) - noise * np.mean(expected)), std
 
 
 _LEVELS: Final[Mapping[LevelKind, Callable[[Floats], Background]]] = {

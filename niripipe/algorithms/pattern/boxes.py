@@ -152,13 +152,8 @@ def clean_readout(
             lsigma,
             subtract_background,
         )
-        quadrants.append(
-            Quadrant(corner.name, 0.0, np.nan, np.nan, "no usable pixels")
-            if sample is None
-            else _clean_quadrant(
-                frame, corner, sample, 0.0 if force else pat_strength_thres, canny_sigma, simple_thres
-            )
-        )
+        least_strength = 0.0 if force else pat_strength_thres
+        quadrants.append(_clean_quadrant(frame, corner, sample, least_strength, canny_sigma, simple_thres))
     return levelled(
         frame,
         good,
@@ -174,12 +169,14 @@ def clean_readout(
 def _clean_quadrant(
     frame: Float32,
     corner: Corner,
-    sample: _Sample,
+    sample: _Sample | None,
     least_strength: float,
     canny_sigma: float,
     simple_thres: float,
 ) -> Quadrant:
     """Clean one quadrant of the frame in place."""
+    if sample is None:
+        return Quadrant(corner.name, 0.0, np.nan, np.nan, "no usable pixels")
     view = corner.view(frame)
     # Rows of the boxes that exist in the frame.
     rows = slice(corner.missing, corner.missing + len(view))

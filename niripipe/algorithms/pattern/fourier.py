@@ -268,23 +268,16 @@ def _solved(spectrum: Complex, window: Complex, both: Indices, share: Float64) -
 
 def _over_neighbours(spectrum: Complex, index: Indices) -> Complex:
     """Values of a full spectrum at any index, less the mean of the two beside each."""
-    excess: Complex = _at(spectrum, index) - 0.5 * _at(spectrum, index - 1) - 0.5 * _at(spectrum, index + 1)
-    return excess
+    return np.asarray(_at(spectrum, index) - 0.5 * _at(spectrum, index - 1) - 0.5 * _at(spectrum, index + 1))
 
 
 def _at(spectrum: Complex, index: Indices) -> Complex:
     """Values of a full spectrum at any index, in double precision."""
-    values: Complex = spectrum[:, index % spectrum.shape[1]].astype(np.complex128)
-    return values
+    return np.asarray(spectrum[:, index % spectrum.shape[1]], np.complex128)
 
 
 def _beside(
-    spectrum: Complex,
-    window: Complex,
-    bins: Indices,
-    both: Indices,
-    amplitudes: Complex,
-    reach: int,
+    spectrum: Complex, window: Complex, bins: Indices, both: Indices, amplitudes: Complex, reach: int
 ) -> Float64:
     """Power beside each frequency without what leaks from the pattern, shape (rows, bins, 2 * reach)."""
     near = bins[:, None] + np.array([step for step in range(-reach, reach + 1) if step])
@@ -361,16 +354,17 @@ def _unit(rows: _Rows) -> float:
 
 def _decide(rows: _Rows, on: Bool, name: str) -> tuple[Bool, Quadrant]:
     """Keep the rows to clean if the noise falls; return them, or none, and the record of the quadrant."""
-    nothing = np.zeros_like(on)
     noise = _noise(rows.local, rows.usable, np.zeros_like(rows.local))[0]
     if not on.any():
-        return nothing, Quadrant(name, max(_unit(rows), 0.0), noise, noise, "no rows with a pattern")
+        return on, Quadrant(name, max(_unit(rows), 0.0), noise, noise, "no rows with a pattern")
     before, after = _noise(rows.local[on], rows.usable[on], _inverse(rows, on))
     width = rows.local.shape[1]
     free = float(np.where(2 * rows.bins == width, 1, 2).sum()) / width
     if not after**2 < before**2 * (1 - _OVERFIT * free):
         strength = float(np.sqrt(np.mean(rows.strength**2)))
-        return nothing, Quadrant(name, strength, noise, noise, "nothing whose removal lowers the noise")
+        return np.zeros_like(on), Quadrant(
+            name, strength, noise, noise, "nothing whose removal lowers the noise"
+        )
     strength = float(np.sqrt(np.mean(rows.strength[on] ** 2)))
     return on, Quadrant(name, strength, before, after, "cleaned")
 

@@ -9,11 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from niripipe.algorithms.arrays import Bool, Float32, Float64
-from niripipe.algorithms.pattern.quadrants import (
-    Cleaned,
-    Corner,
-    Quadrant,
-)
+from niripipe.algorithms.pattern.quadrants import Cleaned, Corner, Quadrant
 from niripipe.algorithms.pattern.zones import Range
 from niripipe.algorithms.robust import MEDIAN_ERROR, median_of_good, robust_sigma
 

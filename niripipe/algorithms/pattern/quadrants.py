@@ -9,19 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from niripipe.algorithms.arrays import Bool, Float32, Floats, Integers
-from niripipe.algorithms.pattern.zones import Range
+from niripipe.algorithms.pattern.zones import Range, ranges_of
 from niripipe.algorithms.robust import median_of_good, robust_sigma
 from niripipe.errors import DataError
 
-__all__ = [
-    "Cleaned",
-    "Corner",
-    "Quadrant",
-    "Tiles",
-    "prepared",
-    "rms_before_and_after",
-    "source_boxes",
-]
+__all__ = ["Cleaned", "Corner", "Quadrant", "Tiles", "prepared", "rms_before_and_after", "source_boxes"]
 
 _Pixel = TypeVar("_Pixel", bound=np.generic)
 
@@ -120,8 +112,8 @@ class Corner:
     def ranges(self, on: Bool) -> tuple[Range, ...]:
         """Convert flags of rows in readout order to half-open ranges of rows of the frame, ascending."""
         rows = on[::-1] if self.top else on
-        bounds = np.flatnonzero(np.diff(rows, prepend=False, append=False)) + self.rows.start
-        return tuple(zip(bounds[::2].tolist(), bounds[1::2].tolist(), strict=True))
+        first = int(self.rows.start)
+        return tuple((first + start, first + stop) for start, stop in ranges_of(rows))
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,9 @@ import math
 
 import numpy as np
 
-from niripipe.algorithms.arrays import Float64
+from niripipe.algorithms.arrays import Bool, Float64
 
-__all__ = ["Range", "find_zones", "unit_strength"]
+__all__ = ["Range", "find_zones", "ranges_of", "unit_strength"]
 
 Range = tuple[int, int]
 
@@ -53,17 +53,17 @@ def find_zones(
         on = _level(strength, weight, 0, strength.size) > half
         return ((0, strength.size),) if on else ()
     rows = _refined([row for row, _ in edges], strength, weight, reach=math.ceil(2 * canny_sigma) + 1)
-    zones: list[Range] = []
-    start: int | None = None if edges[0][1] else 0
-    for row, (_, rising) in zip(rows, edges, strict=True):
-        if rising and start is None:
-            start = row
-        elif not rising and start is not None:
-            zones.append((start, row))
-            start = None
-    if start is not None:
-        zones.append((start, strength.size))
-    return tuple(zone for zone in zones if _level(strength, weight, *zone) > half)
+    on = np.zeros(strength.size, bool)
+    states = [not edges[0][1], *(rising for _, rising in edges)]
+    for start, stop, state in zip([0, *rows], [*rows, strength.size], states, strict=True):
+        on[start:stop] = state
+    return tuple(zone for zone in ranges_of(on) if _level(strength, weight, *zone) > half)
+
+
+def ranges_of(on: Bool) -> tuple[Range, ...]:
+    """Return the half-open ranges in which flags are set."""
+    bounds = np.flatnonzero(np.diff(on, prepend=False, append=False))
+    return tuple(zip(bounds[::2].tolist(), bounds[1::2].tolist(), strict=True))
 
 
 def unit_strength(amplitude: Float64) -> float:
