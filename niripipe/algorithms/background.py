@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from niripipe.algorithms.arrays import Float32, Float64, Floats, Integers
+from niripipe.algorithms.robust import good_pixels
 from niripipe.errors import AlgorithmError
 
 __all__ = [
@@ -108,10 +109,9 @@ def measure_background(data: Floats, *masks: Integers | None) -> Background:
     """
     step = max(1, round(data.size / _SAMPLES))
     if step > 1:
-        cuts = [(slice(row, None, step), slice(column, None, step)) for row, column in lattice(step)]
-        values = np.concatenate(
-            [_good(data[cut], *(None if mask is None else mask[cut] for mask in masks)) for cut in cuts]
-        )
+        given = [mask for mask in masks if mask is not None]
+        parts = ((slice(row, None, step), slice(column, None, step)) for row, column in lattice(step))
+        values = np.concatenate([_good(data[part], *(mask[part] for mask in given)) for part in parts])
         if values.size > _SAMPLES // 16:
             return level_of(values)
     # The frame is small, or most of its pixels are masked and all of the others are needed.
@@ -196,9 +196,7 @@ def background_map(
     import sep
 
     plane = np.ascontiguousarray(data, dtype=np.float32)
-    bad = ~np.isfinite(plane)
-    if mask is not None:
-        bad |= mask != 0
+    bad = ~good_pixels(plane, mask)
     if halved:
         plane, bad, box = _thinned(plane), _thinned(bad), box // 2
     if bad.all():
@@ -227,10 +225,7 @@ def _thinned(plane: NDArray[Any]) -> NDArray[Any]:
 
 
 def _good(data: Floats, *masks: Integers | None) -> Floats:
-    good = np.isfinite(data)
-    for mask in masks:
-        if mask is not None:
-            good &= mask == 0
+    good = good_pixels(data, *masks)
     # Boolean indexing and ravel() of a whole good plane both walk row-major; a copy protects the frame.
     return data.flatten() if good.all() else data[good]
 

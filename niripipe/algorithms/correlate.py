@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from niripipe.algorithms.arrays import Float32, Float64, Floats
 from niripipe.algorithms.background import background_map
 from niripipe.algorithms.register import Registration
-from niripipe.algorithms.robust import MAD_TO_SIGMA, robust_sigma
+from niripipe.algorithms.robust import MAD_TO_SIGMA, good_pixels, robust_sigma
 
 __all__ = ["cross_correlation_shift"]
 
@@ -129,9 +129,7 @@ def cross_correlation_shift(
 def _flattened(image: Floats, mask: NDArray[Any] | None) -> Float32:
     from scipy.ndimage import uniform_filter
 
-    bad = ~np.isfinite(image)
-    if mask is not None:
-        bad |= mask != 0
+    bad = ~good_pixels(image, mask)
     background = background_map(image, bad, box=32, filter_size=3)
     plane = np.where(bad, np.float32(0), image - background.level).astype(np.float32)
     inner = plane[1:-1, 1:-1]
@@ -154,17 +152,17 @@ def _correlate(image: Float32, reference: Float32, reach: int) -> tuple[Float64,
     shape = tuple(next_fast_len(size + reach + 1, real=True) for size in image.shape)
     # Each image smoothed by s: exp(-2 pi^2 s^2 f^2) twice.
     factor = -4 * np.pi**2 * _SMOOTHING**2
-    smooth = np.exp(factor * fftfreq(shape[0]) ** 2).astype(np.float32)[:, None] * np.exp(
-        factor * rfftfreq(shape[1]) ** 2
-    ).astype(np.float32)
+    along_y, along_x = (
+        np.exp(factor * frequency**2).astype(np.float32)
+        for frequency in (fftfreq(shape[0]), rfftfreq(shape[1]))
+    )
+    smooth = along_y[:, None] * along_x
     spectrum, spectrum_ref = rfft2(image, shape), rfft2(reference, shape)
     full = irfft2(np.conj(spectrum) * spectrum_ref * smooth, shape)
     index = np.arange(-reach, reach + 1)
     surface = full[np.ix_(index % shape[0], index % shape[1])].astype(np.float64)
-    powers = [
-        _power(part, plane, smooth, shape) for part, plane in ((spectrum, image), (spectrum_ref, reference))
-    ]
-    return surface, powers[0], powers[1]
+    power, power_ref = _power(spectrum, image, smooth, shape), _power(spectrum_ref, reference, smooth, shape)
+    return surface, power, power_ref
 
 
 def _power(spectrum: NDArray[Any], plane: Floats, smooth: Floats, shape: tuple[int, ...]) -> float:

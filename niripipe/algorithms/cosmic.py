@@ -207,21 +207,22 @@ def _without_sources(data: Float32, hits: Bool, fwhm: float) -> Bool:
     source = _is_source(data, y, x, fwhm)
     y, x = y[source], x[source]
     kept = hits.copy()
-    for dy in range(-_CORE, _CORE + 1):
-        for dx in range(-_CORE, _CORE + 1):
-            rows, columns = np.clip(y + dy, 0, len(data) - 1), np.clip(x + dx, 0, data.shape[1] - 1)
-            # Pixels brighter than the peak are hits next to it.
-            below = data[rows, columns] <= data[y, x]
-            kept[rows[below], columns[below]] = False
+    rows, columns = _around(data.shape, y, x, _CORE)
+    # Pixels brighter than the peak are hits next to it.
+    below = data[rows, columns] <= data[y, x][:, None]
+    kept[rows[below], columns[below]] = False
     return kept
 
 
+def _around(shape: tuple[int, ...], y: Indices, x: Indices, reach: int) -> tuple[Indices, Indices]:
+    """Return rows and columns of the squares around pixels, row by row; edges of the frame are repeated."""
+    dy, dx = (step.ravel() for step in np.mgrid[-reach : reach + 1, -reach : reach + 1])
+    return np.clip(y[:, None] + dy, 0, shape[0] - 1), np.clip(x[:, None] + dx, 0, shape[1] - 1)
+
+
 def _is_source(data: Float32, y: Indices, x: Indices, fwhm: float) -> Bool:
-    dy, dx = np.mgrid[-3:4, -3:4]
-    distance = np.maximum(np.abs(dy), np.abs(dx)).ravel()
-    rows = np.clip(y[:, None] + dy.ravel(), 0, data.shape[0] - 1)
-    columns = np.clip(x[:, None] + dx.ravel(), 0, data.shape[1] - 1)
-    around = data[rows, columns]
+    distance = np.max(np.abs(np.mgrid[-3:4, -3:4]), axis=0).ravel()
+    around = data[_around(data.shape, y, x, 3)]
     level = np.median(around[:, distance == 3], axis=1)
     near = np.median(around[:, distance == 1], axis=1)
     return np.asarray(near - level > _MARGIN * _sharpest(fwhm) * (data[y, x] - level))

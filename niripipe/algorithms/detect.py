@@ -268,13 +268,12 @@ class _Field:
             deblend_nthresh=levels,
             deblend_cont=mincont,
         )
-        if side > 1:
-            for name in ("x", "y"):
-                objects[name] = side * objects[name] + (side - 1) / 2
-            for name in ("a", "b"):
-                objects[name] *= side
-            for name in ("npix", "tnpix", "flux", "cflux", "errx2", "erry2", "errxy"):
-                objects[name] *= area
+        for name in ("x", "y"):
+            objects[name] = side * objects[name] + (side - 1) / 2
+        for name in ("a", "b"):
+            objects[name] *= side
+        for name in ("npix", "tnpix", "flux", "cflux", "errx2", "erry2", "errxy"):
+            objects[name] *= area
         return objects, segments
 
     def without_artefacts(

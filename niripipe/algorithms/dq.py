@@ -70,7 +70,7 @@ def where_flagged(mask: RowSource, wanted: int, *, ignore: int = 0) -> Indices:
         Mask; a plane in a file is read as a whole.
     wanted : int
         Bits to look for: `bits.SATURATED`, perhaps with `bits.NON_LINEAR`, for afterglow. Only these make
-        afterglow, and its own flag is another, so it is not handed on from frame to frame.
+        afterglow, and its own flag is another, so it is not propagated from frame to frame.
     ignore : int
         Bits that take a pixel out: with `bits.BAD`, defects that are saturated in every frame do not count.
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from niripipe.algorithms.arrays import Bool, Float64
-from niripipe.algorithms.robust import MAD_TO_SIGMA, median_of_good
+from niripipe.algorithms.robust import MAD_TO_SIGMA, good_pixels, median_of_good
 from niripipe.algorithms.sources import PlaneSource
 from niripipe.errors import AlgorithmError
 
@@ -77,10 +77,7 @@ def box_medians(plane: PlaneSource, *flags: PlaneSource | None) -> Float64:
         raise AlgorithmError("The frame is smaller than a box", found=plane.shape, expected=f">= {BOX}")
     cut = (slice(0, by * BOX, 2), slice(0, bx * BOX, 2))
     values = plane[cut].astype(np.float32)
-    good = np.isfinite(values)
-    for one in flags:
-        if one is not None:
-            good &= one[cut] == 0
+    good = good_pixels(values, *(one[cut] for one in flags if one is not None))
     half = BOX // 2
 
     def boxes(part: NDArray[Any]) -> NDArray[Any]:

@@ -276,7 +276,7 @@ def _ring(inner: float, outer: float) -> Ring:
     half = int(outer)
     dy, dx = np.mgrid[-half : half + 1, -half : half + 1]
     square = dy**2 + dx**2
-    # The pixel itself is never a source of its own value.
+    # A pixel is not replaced from itself.
     chosen = (square >= inner**2) & (square <= outer**2) & (square > 0)
     return dy[chosen], dx[chosen]
 
@@ -326,7 +326,7 @@ def _interpolate(
     start, stop = span
 
     def lines_of(plane: NDArray[Any]) -> NDArray[Any]:
-        """Return the lines along the second axis, whichever way they run in the frame."""
+        """Return the lines along the second axis, for lines along x and along y."""
         return (plane if along_x else plane.T)[slice(*lines)]
 
     good = lines_of(usable)

@@ -8,7 +8,7 @@ import numpy as np
 
 from niripipe.algorithms import bits
 from niripipe.algorithms.arrays import Float32, Mask
-from niripipe.algorithms.robust import fast_median
+from niripipe.algorithms.robust import fast_median, good_pixels
 from niripipe.errors import AlgorithmError
 
 __all__ = ["ThresholdedFlat", "level", "threshold"]
@@ -31,9 +31,7 @@ def level(
     AlgorithmError
         If there is no such pixel, or the level is not positive.
     """
-    good = np.isfinite(data)
-    if mask is not None:
-        good &= mask == 0
+    good = good_pixels(data, mask)
     if not good.any():
         raise AlgorithmError(
             "the flat has no usable pixel",

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from niripipe.algorithms.arrays import Float32, Float64, Floats, Indices
 
 __all__ = [
-    "KERNELS",
     "TAPS",
     "Kernel",
     "Power",
@@ -25,10 +24,9 @@ Kernel = Literal["nearest", "linear", "poly3", "poly5", "spline3", "spline5"]
 Power = Literal["signed", "squared", "absolute"]
 """What is done to weights: nothing for data, squares for variances, absolute values for flags."""
 
-KERNELS: tuple[Kernel, ...] = ("nearest", "linear", "poly3", "poly5", "spline3", "spline5")
 # Number of samples per axis. Splines reach over the whole frame; the count is that of the polynomial of the
 # same order.
-TAPS = {"nearest": 1, "linear": 2, "poly3": 4, "poly5": 6, "spline3": 4, "spline5": 6}
+TAPS: dict[Kernel, int] = {"nearest": 1, "linear": 2, "poly3": 4, "poly5": 6, "spline3": 4, "spline5": 6}
 
 
 def kernel_weights(fraction: Floats | float, taps: int) -> Float64:

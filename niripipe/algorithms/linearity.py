@@ -39,7 +39,7 @@ def correct(
 ) -> Linearized:
     """Correct a plane for non-linearity.
 
-    With g electrons per data unit and N coadds, the polynomial turns data into new data by way of
+    With g electrons per data unit and N coadds, the polynomial turns data into new data with
     ``c = data g / N``. With the exposure factor ``f = t / (t + time_delta)`` the
     results are::
 

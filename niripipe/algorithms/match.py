@@ -397,7 +397,7 @@ def _judged(task: _Task, solutions: Sequence[_Solution]) -> Registration:
 
 
 def _looks(task: _Task, best: _Solution) -> float:
-    """Return how many chances accidents have: as many as circles fit into the search box."""
+    """Return how many chances accidents have: the number of circles that fit into the search box."""
     if best.number < 2:
         return 4 * task.search**2
     return max(1.0, 4 * task.search**2 / (np.pi * min(task.match, max(3 * best.rms, 0.5)) ** 2))

@@ -15,7 +15,7 @@ import numpy as np
 from niripipe.algorithms.arrays import Bool, Float32, Float64
 from niripipe.algorithms.grouping import group_frames
 from niripipe.algorithms.parallel import map_items
-from niripipe.algorithms.robust import fast_median
+from niripipe.algorithms.robust import fast_median, good_pixels
 from niripipe.algorithms.sources import PlaneSource, Section
 from niripipe.errors import AlgorithmError, DataError
 
@@ -70,7 +70,7 @@ def scale_factors(
         If shapes differ.
     AlgorithmError
         If a frame has no usable pixel in common with the reference (or, pairwise, with the first frame, not
-        even by way of others), or levels to be scaled are not positive.
+        even through others), or levels to be scaled are not positive.
     """
     return np.exp(_solve_all("scale", data, masks, section, method, threads))
 
@@ -117,11 +117,8 @@ def _solve_all(
     def read(index: int) -> tuple[Float32, Bool]:
         """Return values and which of them are good."""
         values = np.asarray(data[index][cut], np.float32)
-        good: Bool = np.isfinite(values)
         mask = None if masks is None else masks[index]
-        if mask is not None:
-            good &= mask[cut] == 0
-        return values, good
+        return values, good_pixels(values, None if mask is None else mask[cut])
 
     if method == "pairwise":
         return _pairwise(kind, [read(index) for index in range(len(data))])

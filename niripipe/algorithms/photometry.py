@@ -62,9 +62,8 @@ def add_kron_fluxes(
         if found is not None:
             stamp, x0, y0 = found
             one = slice(k, k + 1)
-            flux[one] = sep.sum_ellipse(
-                stamp, x[one] - x0, y[one] - y0, a[one], b[one], theta[one], radius[one]
-            )[0]
+            ellipse = x[one] - x0, y[one] - y0, a[one], b[one], theta[one]
+            flux[one] = sep.sum_ellipse(stamp, *ellipse, radius[one])[0]
             catalogue["FLAGS"][k] |= 1
     catalogue["FLAGS"] |= np.where(flag & 0x10, 16, 0).astype(np.int16)
     _set_flux(catalogue, flux, error)
@@ -186,8 +185,8 @@ def _half_light_radius(objects: Any, plane: Float32, flux: Float32, which: Bool)
     x, y, a, _, _ = _ellipses(objects)
     normal = np.maximum(flux.astype(np.float64), 1e-6)
     radius = np.full(x.size, np.nan)
-    # The cost goes with the square of the reach: half of the light lies within two axes of nearly all
-    # sources, and well within three of the largest.
+    # The cost is proportional to the square of the reach: half of the light lies within two axes of nearly
+    # all sources, and well within three of the largest.
     for large, subpixels, reaches in ((a <= 10, 3, (2.0, 6.0)), (a > 10, 1, (2.0, 3.0))):
         todo = np.flatnonzero(which & large)
         for reach in reaches:

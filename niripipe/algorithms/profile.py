@@ -44,9 +44,7 @@ def stamp_half_size(pixel_scale: float | None) -> int:
 
     ``pixel_scale`` is in arcseconds per pixel; None if it is not known.
     """
-    if pixel_scale is None or not pixel_scale > 0:
-        return 10
-    return max(10, int(0.5 / pixel_scale))
+    return max(10, int(0.5 / pixel_scale)) if pixel_scale else 10
 
 
 def measure_profiles(

@@ -9,6 +9,7 @@ is not used for it: it returns sums, not weights, and the variance of a sum need
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -165,14 +166,13 @@ class _Mapping:
         number = int(np.count_nonzero(inside))
         steps = (np.arange(points) + 0.5) / points - 0.5
         index, weight = [], []
-        for dy in steps:
-            for dx in steps:
-                if points > 1:
-                    y, x = self._y(row + dy, column + dx), self._x(row + dy, column + dx)
-                iy, wy = _taps(y[inside], ny, taps)
-                ix, wx = _taps(x[inside], nx, taps)
-                index.append((iy[:, :, None] * nx + ix[:, None, :]).reshape(number, taps**2))
-                weight.append((wy[:, :, None] * wx[:, None, :]).reshape(number, taps**2))
+        for dy, dx in itertools.product(steps, steps):
+            if points > 1:
+                y, x = self._y(row + dy, column + dx), self._x(row + dy, column + dx)
+            iy, wy = _taps(y[inside], ny, taps)
+            ix, wx = _taps(x[inside], nx, taps)
+            index.append((iy[:, :, None] * nx + ix[:, None, :]).reshape(number, taps**2))
+            weight.append((wy[:, :, None] * wx[:, None, :]).reshape(number, taps**2))
         columns = np.concatenate(index, axis=1)
         values = np.concatenate(weight, axis=1) / points**2
         starts = np.arange(number + 1) * columns.shape[1]

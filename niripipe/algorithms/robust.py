@@ -8,7 +8,7 @@ from typing import Any, Final, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from niripipe.algorithms.arrays import Bool, Floats, Indices
+from niripipe.algorithms.arrays import Bool, Floats, Indices, Integers
 
 __all__ = [
     "MAD_TO_SIGMA",
@@ -16,6 +16,7 @@ __all__ = [
     "RAYLEIGH_MEDIAN",
     "SIGMA_TO_FWHM",
     "fast_median",
+    "good_pixels",
     "median_of_good",
     "median_of_ranks",
     "robust_sigma",
@@ -35,6 +36,15 @@ sqrt(2 ln 2), to four decimals."""
 
 SIGMA_TO_FWHM: Final = 2.3548200450309493
 """Full width at half maximum over standard deviation, sqrt(8 ln 2)."""
+
+
+def good_pixels(values: Floats, *masks: Integers | None) -> Bool:
+    """Return where values are finite and no mask is set."""
+    good = np.isfinite(values)
+    for mask in masks:
+        if mask is not None:
+            good &= mask == 0
+    return good
 
 
 def robust_sigma(values: Floats) -> float:

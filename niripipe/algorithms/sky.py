@@ -17,7 +17,7 @@ import numpy as np
 
 from niripipe.algorithms.arrays import Bool, Float32, Float64, Floats, Indices
 from niripipe.algorithms.background import Background, clipped_level, lattice, level_of
-from niripipe.algorithms.robust import MEDIAN_ERROR, median_of_ranks
+from niripipe.algorithms.robust import MEDIAN_ERROR, good_pixels, median_of_ranks
 from niripipe.algorithms.sources import PlaneSource, Section
 from niripipe.errors import AlgorithmError
 
@@ -264,11 +264,8 @@ def _usable(
 ) -> tuple[Floats, Floats, Bool]:
     """Read a part of frame and sky, and find where both are numbers without flags."""
     some, some_sky = data[cut], sky[cut]
-    good = np.isfinite(some) & np.isfinite(some_sky)
-    for plane in masks:
-        if plane is not None:
-            good &= plane[cut] == 0
-    return some, some_sky, good
+    good = good_pixels(some, *(plane[cut] for plane in masks if plane is not None))
+    return some, some_sky, good & np.isfinite(some_sky)
 
 
 def _box_sample(

@@ -13,7 +13,7 @@ from niripipe.algorithms.affine import (
     output_grid,
     part_of_grid,
 )
-from niripipe.algorithms.kernels import KERNELS, kernel_weights
+from niripipe.algorithms.kernels import TAPS, kernel_weights
 from niripipe.algorithms.resample import resample
 from niripipe.errors import AlgorithmError
 
@@ -160,7 +160,7 @@ def test_a_star_arrives_where_it_should_with_its_flux(kernel, name):
     assert out.jacobian == pytest.approx(abs(np.linalg.det(mapping.matrix)))
 
 
-@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("kernel", TAPS)
 @pytest.mark.parametrize("name", MAPPINGS)
 def test_the_variance_is_the_variance_of_that_pixel(kernel, name):
     mapping = MAPPINGS[name]
@@ -281,7 +281,7 @@ def test_saturated_cores_are_kept_not_invented():
     st.floats(-70, 70),
     st.integers(1, 40),
     st.integers(1, 40),
-    st.sampled_from(KERNELS[:4]),
+    st.sampled_from(list(TAPS)[:4]),
 )
 def test_any_shift_of_any_frame_has_an_answer(dy, dx, ny, nx, kernel):
     data = np.ones((ny, nx), np.float32)

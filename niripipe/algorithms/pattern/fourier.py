@@ -324,8 +324,8 @@ def _zones(rows: _Rows, combined: Float64, pat_thres: float) -> Bool:
     unit = _unit(rows)
     if unit <= 0:
         return on
-    # The inverse variance of a strength goes with the usable share; rows with few usable pixels go with those
-    # beside them.
+    # The inverse variance of a strength is proportional to the usable share; rows with few usable pixels take
+    # the state of their neighbours.
     found = find_zones(
         (rows.strength - rows.floor) / unit,
         np.where(rows.share >= _LEAST_SHARE, rows.share, 0.0),

@@ -59,20 +59,17 @@ def levelled(
     Cleaned
         The frame, and the records with the shifts.
     """
-    row_shifts = [(0.0,) * len(quadrant.rows) for quadrant in quadrants]
-    shifts = np.zeros(len(corners))
+    records = [replace(record, row_shifts=(0.0,) * len(record.rows)) for record in quadrants]
     if inside:
-        row_shifts = [
-            _level_rows(frame, good, corner, quadrant.rows, reach=far)
-            for corner, quadrant in zip(corners, quadrants, strict=True)
+        records = [
+            replace(record, row_shifts=_level_rows(frame, good, corner, record.rows, reach=far))
+            for corner, record in zip(corners, records, strict=True)
         ]
     if between:
-        movable = [quadrant.cleaned for quadrant in quadrants]
-        shifts = _level_quadrants(frame, good, corners, movable, near=near, far=far)
-    results = zip(quadrants, row_shifts, shifts, strict=True)
-    return Cleaned(
-        frame, tuple(replace(q, row_shifts=rows, shift=float(whole)) for q, rows, whole in results)
-    )
+        movable = [record.cleaned for record in records]
+        shifts = _level_quadrants(frame, good, corners, movable, near=near, far=far).tolist()
+        records = [replace(record, shift=shift) for record, shift in zip(records, shifts, strict=True)]
+    return Cleaned(frame, tuple(records))
 
 
 def measure_step(data: Float32, good: Bool, row: int, near: int, far: int) -> Step | None:
@@ -186,8 +183,8 @@ def _level_quadrants(
         # The pseudo-inverse picks, among equally good solutions, the one with the smallest shifts.
         inverse = np.linalg.pinv(np.array(rows), rcond=1e-10)
         solution = inverse @ np.array(values)
-        error = np.sqrt(np.sum(inverse**2, axis=1))
-        shifts[unknown] = np.where(np.abs(solution) > _SIGNIFICANT * error, solution, 0.0)
+        errors = np.sqrt(np.sum(inverse**2, axis=1))
+        shifts[unknown] = np.where(np.abs(solution) > _SIGNIFICANT * errors, solution, 0.0)
     for corner, shift in zip(corners, shifts, strict=True):
         if shift:
             frame[corner.rows, corner.columns] += np.float32(shift)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from niripipe.algorithms.arrays import Bool, Float32, Floats, Integers
 from niripipe.algorithms.pattern.zones import Range, ranges_of
-from niripipe.algorithms.robust import median_of_good, robust_sigma
+from niripipe.algorithms.robust import good_pixels, median_of_good, robust_sigma
 from niripipe.errors import DataError
 
 __all__ = ["Cleaned", "Corner", "Quadrant", "Tiles", "prepared", "rms_before_and_after", "source_boxes"]
@@ -187,10 +187,7 @@ def prepared(
         If the frame is too small for quadrants.
     """
     frame = np.array(data, dtype=np.float32)
-    good = np.isfinite(frame)
-    for plane in (mask, objmask):
-        if plane is not None:
-            good &= plane == 0
+    good = good_pixels(frame, mask, objmask)
     ny, nx = data.shape
     middle_y, middle_x = (ny + missing) // 2, nx // 2
     if not 0 < middle_y < ny or middle_x < 1:

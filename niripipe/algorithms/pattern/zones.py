@@ -53,11 +53,11 @@ def find_zones(
         on = _level(strength, weight, 0, strength.size) > half
         return ((0, strength.size),) if on else ()
     rows = _refined([row for row, _ in edges], strength, weight, reach=math.ceil(2 * canny_sigma) + 1)
-    on = np.zeros(strength.size, bool)
+    carrying = np.zeros(strength.size, bool)
     states = [not edges[0][1], *(rising for _, rising in edges)]
     for start, stop, state in zip([0, *rows], [*rows, strength.size], states, strict=True):
-        on[start:stop] = state
-    return tuple(zone for zone in ranges_of(on) if _level(strength, weight, *zone) > half)
+        carrying[start:stop] = state
+    return tuple(zone for zone in ranges_of(carrying) if _level(strength, weight, *zone) > half)
 
 
 def ranges_of(on: Bool) -> tuple[Range, ...]:
