@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from niripipe.algorithms.arrays import Float64, Floats
 from niripipe.errors import AlgorithmError
 
 __all__ = [
@@ -25,9 +26,8 @@ __all__ = [
     "part_of_grid",
 ]
 
-Floats = NDArray[np.floating[Any]]
 Transform = Callable[[Floats, Floats], tuple[Floats, Floats]]
-Position = NDArray[np.floating[Any]] | NDArray[np.signedinteger[Any]] | float
+Position = Floats | NDArray[np.signedinteger[Any]] | float
 
 WHOLE = 1e-6
 """What differs from a whole pixel by less is one."""
@@ -47,15 +47,15 @@ class Affine:
         In array order, pixels.
     """
 
-    matrix: NDArray[np.float64]
-    offset: NDArray[np.float64]
+    matrix: Float64
+    offset: Float64
 
     @classmethod
     def shift(cls, dy: float, dx: float) -> Affine:
         """Return the mapping that adds ``(dy, dx)``."""
         return cls(np.eye(2), np.array([dy, dx], dtype=np.float64))
 
-    def __call__(self, y: Position, x: Position) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def __call__(self, y: Position, x: Position) -> tuple[Float64, Float64]:
         """Map positions; y and x are broadcast against each other."""
         m, o = self.matrix, self.offset
         y, x = np.asarray(y, dtype=np.float64), np.asarray(x, dtype=np.float64)
@@ -98,7 +98,7 @@ def output_grid(corners: Iterable[Floats]) -> Grid:
     Raises
     ------
     AlgorithmError
-        Without frames, or when a corner is not finite.
+        When a corner is not finite.
     """
     low, high = [], []
     for frame in corners:
@@ -108,8 +108,6 @@ def output_grid(corners: Iterable[Floats]) -> Grid:
         # A corner that misses an integer by rounding still belongs to it.
         low.append(np.ceil(points.min(axis=0) - WHOLE))
         high.append(np.floor(points.max(axis=0) + WHOLE))
-    if not low:
-        raise AlgorithmError("There is no frame to make a common grid of")
     first, last = np.min(low, axis=0).astype(int), np.max(high, axis=0).astype(int)
     return Grid((int(first[0]), int(first[1])), (int(last[0] - first[0] + 1), int(last[1] - first[1] + 1)))
 
@@ -137,7 +135,7 @@ def part_of_grid(grid: Grid, shape: tuple[int, int], mapping: Affine) -> Grid:
     return Grid((int(low[0]), int(low[1])), (int(high[0] - low[0] + 1), int(high[1] - low[1] + 1)))
 
 
-def corners_of(shape: tuple[int, int], mapping: Affine | None = None) -> NDArray[np.float64]:
+def corners_of(shape: tuple[int, int], mapping: Affine | None = None) -> Float64:
     """Return the positions ``(y, x)`` of a frame's four corner pixels, mapped if wanted; shape (4, 2)."""
     y = np.array([0, 0, shape[0] - 1, shape[0] - 1], dtype=np.float64)
     x = np.array([0, shape[1] - 1, 0, shape[1] - 1], dtype=np.float64)

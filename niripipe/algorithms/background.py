@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from niripipe.algorithms.arrays import Float32, Float64, Floats, Integers
+from niripipe.algorithms.robust import good_pixels
 from niripipe.errors import AlgorithmError
 
 __all__ = [
@@ -28,8 +30,6 @@ __all__ = [
     "measure_background",
 ]
 
-Floats = NDArray[np.floating[Any]]
-Integers = NDArray[np.integer[Any]] | NDArray[np.bool_]
 
 # The window of the fit, in standard deviations from the peak (DRAGONS,
 # gempy.gemini.gemini_tools.measure_bg_from_image).
@@ -75,7 +75,7 @@ class BackgroundMap:
         Mean of the map's meshes.
     """
 
-    level: NDArray[np.float32]
+    level: Float32
     rms: float
     mean: float
 
@@ -109,10 +109,9 @@ def measure_background(data: Floats, *masks: Integers | None) -> Background:
     """
     step = max(1, round(data.size / _SAMPLES))
     if step > 1:
-        cuts = [(slice(row, None, step), slice(column, None, step)) for row, column in lattice(step)]
-        values = np.concatenate(
-            [_good(data[cut], *(None if mask is None else mask[cut] for mask in masks)) for cut in cuts]
-        )
+        given = [mask for mask in masks if mask is not None]
+        parts = ((slice(row, None, step), slice(column, None, step)) for row, column in lattice(step))
+        values = np.concatenate([_good(data[part], *(mask[part] for mask in given)) for part in parts])
         if values.size > _SAMPLES // 16:
             return level_of(values)
     # The frame is small, or most of its pixels are masked and all of the others are needed.
@@ -155,22 +154,12 @@ def level_of(values: Floats) -> Background:
     """
     _require(values)
     median, sigma = _clipped_start(values)
-    if not sigma > 0:
-        return Background(float(median), 0.0, int(values.size))
-    counts, first, width = _histogram(values, median, sigma)
-    fit = _truncated_normal(counts, first, width, median, sigma)
-    if fit is None:
-        return Background(float(median), float(sigma), int(values.size))
-    return Background(fit[0], fit[1], int(values.size))
+    fit = _truncated_normal(*_histogram(values, median, sigma), median, sigma) if sigma > 0 else None
+    return Background(*(fit or (median, sigma)), int(values.size))
 
 
 def background_map(
-    data: Floats,
-    mask: Integers | None = None,
-    *,
-    box: int = 32,
-    filter_size: int = 3,
-    halved: bool = False,
+    data: Floats, mask: Integers | None = None, *, box: int = 32, filter_size: int = 3, halved: bool = False
 ) -> BackgroundMap:
     """Make a smooth map of the background.
 
@@ -207,9 +196,7 @@ def background_map(
     import sep
 
     plane = np.ascontiguousarray(data, dtype=np.float32)
-    bad = ~np.isfinite(plane)
-    if mask is not None:
-        bad |= mask != 0
+    bad = ~good_pixels(plane, mask)
     if halved:
         plane, bad, box = _thinned(plane), _thinned(bad), box // 2
     if bad.all():
@@ -238,10 +225,7 @@ def _thinned(plane: NDArray[Any]) -> NDArray[Any]:
 
 
 def _good(data: Floats, *masks: Integers | None) -> Floats:
-    good = np.isfinite(data)
-    for mask in masks:
-        if mask is not None:
-            good &= mask == 0
+    good = good_pixels(data, *masks)
     # Boolean indexing and ravel() of a whole good plane both walk row-major; a copy protects the frame.
     return data.flatten() if good.all() else data[good]
 
@@ -337,7 +321,7 @@ def _match_moments(
 
 def _window_moments(
     peak: float, deviation: float, lower: float, upper: float
-) -> tuple[float, float, NDArray[np.float64]] | None:
+) -> tuple[float, float, Float64] | None:
     """Mean and variance of a truncated normal distribution, and their derivatives by peak and deviation."""
     a, b = (lower - peak) / deviation, (upper - peak) / deviation
     mass = NormalDist().cdf(b) - NormalDist().cdf(a)
@@ -355,13 +339,7 @@ def _window_moments(
     # For an exponential family the derivative of an expectation is a covariance with the score.
     skew = m3 - m1 * m2
     gradient = np.array(
-        [
-            [spread, skew],
-            [
-                deviation * (skew - 2 * m1 * spread),
-                deviation * (m4 - m2**2 - 2 * m1 * skew),
-            ],
-        ]
+        [[spread, skew], [deviation * (skew - 2 * m1 * spread), deviation * (m4 - m2**2 - 2 * m1 * skew)]]
     )
     return peak + deviation * m1, deviation**2 * spread, gradient
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from niripipe.algorithms import bits
-from niripipe.errors import DataError, ParameterError
+from niripipe.algorithms.arrays import Bool, Float32, Mask
+from niripipe.errors import DataError
 
 __all__ = ["bad_pixels"]
 
-Float32 = NDArray[np.float32]
-Mask = NDArray[np.uint16]
 Limits = tuple[float | None, float | None]
 
 
@@ -44,28 +42,18 @@ def bad_pixels(
     Raises
     ------
     DataError
-        If the planes differ in shape.
-    ParameterError
-        If a lower limit is not below its upper one.
+        If flat and dark differ in shape.
     """
-    for name, plane in (("dark", dark), ("flat_mask", flat_mask)):
-        if plane is not None and plane.shape != flat.shape:
-            raise DataError("planes differ in shape", item=name, found=plane.shape, expected=flat.shape)
-    good = _within("flat_limits", flat, flat_limits)
-    good &= _within("dark_limits", dark, dark_limits)
+    if dark.shape != flat.shape:
+        raise DataError("planes differ in shape", item="dark", found=dark.shape, expected=flat.shape)
+    good = _within(flat, flat_limits) & _within(dark, dark_limits)
     result = np.where(good, np.uint16(0), np.uint16(bits.BAD))
     if flat_mask is not None:
         result[flat_mask & np.uint16(bits.UNILLUMINATED) != 0] = bits.UNILLUMINATED
     return result
 
 
-def _within(item: str, plane: Float32, limits: Limits) -> NDArray[np.bool_]:
-    low, high = limits
-    if low is not None and high is not None and not low < high:
-        raise ParameterError("the limits are not in order", item=item, found=limits, expected="low < high")
-    inside: NDArray[np.bool_] = np.isfinite(plane)
-    if low is not None:
-        inside &= plane >= np.float32(low)
-    if high is not None:
-        inside &= plane <= np.float32(high)
-    return inside
+def _within(plane: Float32, limits: Limits) -> Bool:
+    low = np.float32(-np.inf if limits[0] is None else limits[0])
+    high = np.float32(np.inf if limits[1] is None else limits[1])
+    return np.asarray(np.isfinite(plane) & (plane >= low) & (plane <= high))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Final
 
 __all__ = [
@@ -117,14 +117,11 @@ def to_conditions(value: float, error: float, limits: Sequence[tuple[int, float]
         Probabilities are those of a normal distribution between the limits; a value equal to a limit exceeds
         it.
     """
-    bands: list[tuple[tuple[int, ...], float]] = []
+    bands: dict[float, tuple[int, ...]] = {}
     for percentile, limit in limits:
-        if bands and bands[-1][1] == limit:
-            bands[-1] = ((*bands[-1][0], percentile), limit)
-        else:
-            bands.append(((percentile,), limit))
-    below = [_chance_below(limit, value, error) for _, limit in bands] + [1.0]
-    names = [band for band, _ in bands] + [(100,)]
+        bands[limit] = (*bands.get(limit, ()), percentile)
+    below = [_chance_below(limit, value, error) for limit in bands] + [1.0]
+    names = [*bands.values(), (100,)]
     chances = [high - low for high, low in zip(below, [0.0, *below[:-1]], strict=True)]
     pairs = tuple(zip(names, chances, strict=True))
     best = max(pairs, key=lambda pair: pair[1])[0]
@@ -146,4 +143,4 @@ def sky_conditions(filter_name: str, magnitude: float, error: float) -> Conditio
 def _chance_below(limit: float, value: float, error: float) -> float:
     if not error > 0:
         return 1.0 if value < limit else 0.0
-    return 0.5 * (1 + math.erf((limit - value) / (error * math.sqrt(2))))
+    return NormalDist(value, error).cdf(limit)

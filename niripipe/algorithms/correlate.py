@@ -10,14 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from niripipe.algorithms.arrays import Float32, Float64, Floats
 from niripipe.algorithms.background import background_map
-from niripipe.algorithms.gaussian import MAD_TO_SIGMA, robust_sigma
 from niripipe.algorithms.register import Registration
-from niripipe.errors import AlgorithmError
+from niripipe.algorithms.robust import MAD_TO_SIGMA, good_pixels, robust_sigma
 
 __all__ = ["cross_correlation_shift"]
 
-Floats = NDArray[np.floating[Any]]
 
 # A correlation has no pairs to clip; its error is less certain than that of a match, and the limit (pixels)
 # lower.
@@ -58,7 +57,7 @@ def cross_correlation_shift(
     mask, reference_mask : ndarray of the same shape, optional
         Pixels that are not zero are left out.
     max_shift : float
-        Largest shift along an axis, pixels.
+        Largest shift along an axis, pixels; at least 1, at most half of the side of the images.
     avoid : tuple of float, optional
         Shift (dx, dy) at which things that stay with the detector line up, when it is known: (0, 0) where
         neither image has been moved. A peak within 3 pixels of it is not accepted: it may be residual
@@ -74,7 +73,7 @@ def cross_correlation_shift(
     Raises
     ------
     AlgorithmError
-        When the shapes differ or the shift does not fit into the frames.
+        When an image has no usable pixel.
 
     Notes
     -----
@@ -87,15 +86,7 @@ def cross_correlation_shift(
     scatter by 0.8 to 1.2 times that), and 0.03 pixel in quadrature for extended sources. What both images
     have in common is the peak over the geometric mean of the two autocorrelations, white noise subtracted.
     """
-    if image.shape != reference.shape:
-        raise AlgorithmError("The images differ in shape", found=image.shape, expected=reference.shape)
     reach = int(np.ceil(max_shift))
-    if reach < 1 or reach > min(image.shape) // 2:
-        raise AlgorithmError(
-            "The shift does not fit into the frames",
-            found=max_shift,
-            expected=f"1 to {min(image.shape) // 2} pixels",
-        )
     plane, plane_ref = _flattened(image, mask), _flattened(reference, reference_mask)
     surface, power, power_ref = _correlate(plane, plane_ref, reach)
     centre = ((image.shape[1] - 1) / 2, (image.shape[0] - 1) / 2)
@@ -135,12 +126,10 @@ def cross_correlation_shift(
     )
 
 
-def _flattened(image: Floats, mask: NDArray[Any] | None) -> NDArray[np.float32]:
+def _flattened(image: Floats, mask: NDArray[Any] | None) -> Float32:
     from scipy.ndimage import uniform_filter
 
-    bad = ~np.isfinite(image)
-    if mask is not None:
-        bad |= mask != 0
+    bad = ~good_pixels(image, mask)
     background = background_map(image, bad, box=32, filter_size=3)
     plane = np.where(bad, np.float32(0), image - background.level).astype(np.float32)
     inner = plane[1:-1, 1:-1]
@@ -156,26 +145,24 @@ def _flattened(image: Floats, mask: NDArray[Any] | None) -> NDArray[np.float32]:
     return np.asarray(plane, dtype=np.float32)
 
 
-def _correlate(
-    image: NDArray[np.float32], reference: NDArray[np.float32], reach: int
-) -> tuple[NDArray[np.float64], float, float]:
+def _correlate(image: Float32, reference: Float32, reach: int) -> tuple[Float64, float, float]:
     """Smoothed sum of image(x) reference(x + d) for |d| <= reach, and what it would be for equal images."""
     from scipy.fft import fftfreq, irfft2, next_fast_len, rfft2, rfftfreq
 
     shape = tuple(next_fast_len(size + reach + 1, real=True) for size in image.shape)
     # Each image smoothed by s: exp(-2 pi^2 s^2 f^2) twice.
     factor = -4 * np.pi**2 * _SMOOTHING**2
-    smooth = np.exp(factor * fftfreq(shape[0]) ** 2).astype(np.float32)[:, None] * np.exp(
-        factor * rfftfreq(shape[1]) ** 2
-    ).astype(np.float32)
+    along_y, along_x = (
+        np.exp(factor * frequency**2).astype(np.float32)
+        for frequency in (fftfreq(shape[0]), rfftfreq(shape[1]))
+    )
+    smooth = along_y[:, None] * along_x
     spectrum, spectrum_ref = rfft2(image, shape), rfft2(reference, shape)
     full = irfft2(np.conj(spectrum) * spectrum_ref * smooth, shape)
     index = np.arange(-reach, reach + 1)
     surface = full[np.ix_(index % shape[0], index % shape[1])].astype(np.float64)
-    powers = [
-        _power(part, plane, smooth, shape) for part, plane in ((spectrum, image), (spectrum_ref, reference))
-    ]
-    return surface, powers[0], powers[1]
+    power, power_ref = _power(spectrum, image, smooth, shape), _power(spectrum_ref, reference, smooth, shape)
+    return surface, power, power_ref
 
 
 def _power(spectrum: NDArray[Any], plane: Floats, smooth: Floats, shape: tuple[int, ...]) -> float:

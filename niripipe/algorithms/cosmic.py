@@ -7,19 +7,15 @@ from math import erf, sqrt
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from niripipe.algorithms.arrays import Bool, Float32, Floats, Indices, Integers, Mask
 from niripipe.algorithms.background import measure_background
 from niripipe.algorithms.bits import BAD, COSMIC_RAY, NO_DATA, NON_LINEAR
-from niripipe.algorithms.gaussian import SIGMA_TO_FWHM
 from niripipe.algorithms.morphology import dilate
-from niripipe.errors import DataError, ParameterError
+from niripipe.algorithms.robust import SIGMA_TO_FWHM
 
 __all__ = ["CosmicRays", "flag_by_reference", "flag_cosmic_rays"]
 
-Floats = NDArray[np.floating[Any]]
-Integers = NDArray[np.integer[Any]] | NDArray[np.bool_]
-Bool = NDArray[np.bool_]
 
 # A source's neighbours must reach this share of what the sharpest possible source gives them: a margin for
 # noise and for profiles that are not Gaussian.
@@ -41,7 +37,7 @@ class CosmicRays:
     """
 
     hits: Bool
-    data: NDArray[np.float32] | None
+    data: Float32 | None
 
 
 def flag_by_reference(
@@ -54,7 +50,7 @@ def flag_by_reference(
     *,
     hsigma: float = 7.0,
     dilation: float = 1.0,
-) -> NDArray[np.uint16]:
+) -> Mask:
     """Flag pixels that are brighter than in a reference image of the same field.
 
     Parameters
@@ -82,10 +78,6 @@ def flag_by_reference(
     ------
     AlgorithmError
         When fewer than two usable pixels are left to measure the level of the difference.
-    DataError
-        If the planes differ in shape.
-    ParameterError
-        If `hsigma` or `dilation` is negative.
 
     Notes
     -----
@@ -93,16 +85,6 @@ def flag_by_reference(
     level is the background of the difference (DRAGONS, ``flagCosmicRaysByStacking``, with the noise of the
     reference added). Growth goes into objects and flagged pixels too.
     """
-    _same_shape(
-        data,
-        variance=variance,
-        reference=reference,
-        reference_variance=reference_variance,
-        mask=mask,
-        objmask=objmask,
-    )
-    if not hsigma >= 0:
-        raise ParameterError("The threshold is not usable", item="hsigma", found=hsigma, expected=">= 0")
     difference = np.subtract(data, reference, dtype=np.float32)
     sky = measure_background(difference, mask, objmask)
     noise: Any = sky.std
@@ -170,13 +152,6 @@ def flag_cosmic_rays(
     -------
     CosmicRays
 
-    Raises
-    ------
-    DataError
-        If the planes differ in shape.
-    ParameterError
-        If a parameter is out of range.
-
     Notes
     -----
     The method is L.A.Cosmic (van Dokkum 2001, PASP 113, 1420) as implemented by `astroscrappy`. It takes the
@@ -184,11 +159,6 @@ def flag_cosmic_rays(
     the median of the 8 pixels around one, above the local level, is a share of it that even a source of
     `least_fwhm` would reach, it is a source, and what is not brighter within 2 pixels belongs to it.
     """
-    _same_shape(data, variance=variance, mask=mask)
-    _check(
-        positive={"gain": gain, "sigclip": sigclip, "sigfrac": sigfrac, "niter": niter},
-        not_negative={"read_noise": read_noise, "objlim": objlim, "least_fwhm": least_fwhm},
-    )
     from astroscrappy import detect_cosmics
 
     # Always in electrons, so that one convention holds for gain, variance and result.
@@ -227,22 +197,7 @@ def flag_cosmic_rays(
     return CosmicRays(hits, replaced)
 
 
-def _same_shape(data: Floats, **planes: NDArray[Any] | None) -> None:
-    if data.ndim != 2:
-        raise DataError("Cosmic rays are looked for in images", found=data.shape, expected="2 axes, (ny, nx)")
-    for name, plane in planes.items():
-        if plane is not None and plane.shape != data.shape:
-            raise DataError("Planes differ in shape", item=name, found=plane.shape, expected=data.shape)
-
-
-def _check(positive: dict[str, float], not_negative: dict[str, float]) -> None:
-    for values, least in ((positive, "> 0"), (not_negative, ">= 0")):
-        for name, value in values.items():
-            if not (value > 0 or (value == 0 and values is not_negative)):
-                raise ParameterError("A parameter is out of range", item=name, found=value, expected=least)
-
-
-def _without_sources(data: NDArray[np.float32], hits: Bool, fwhm: float) -> Bool:
+def _without_sources(data: Float32, hits: Bool, fwhm: float) -> Bool:
     """Drop hits in the core of a peak whose neighbours are as bright as those of a source."""
     from scipy.ndimage import maximum_filter
 
@@ -252,21 +207,22 @@ def _without_sources(data: NDArray[np.float32], hits: Bool, fwhm: float) -> Bool
     source = _is_source(data, y, x, fwhm)
     y, x = y[source], x[source]
     kept = hits.copy()
-    for dy in range(-_CORE, _CORE + 1):
-        for dx in range(-_CORE, _CORE + 1):
-            rows, columns = np.clip(y + dy, 0, len(data) - 1), np.clip(x + dx, 0, data.shape[1] - 1)
-            # Pixels brighter than the peak are hits next to it.
-            below = data[rows, columns] <= data[y, x]
-            kept[rows[below], columns[below]] = False
+    rows, columns = _around(data.shape, y, x, _CORE)
+    # Pixels brighter than the peak are hits next to it.
+    below = data[rows, columns] <= data[y, x][:, None]
+    kept[rows[below], columns[below]] = False
     return kept
 
 
-def _is_source(data: NDArray[np.float32], y: NDArray[np.intp], x: NDArray[np.intp], fwhm: float) -> Bool:
-    dy, dx = np.mgrid[-3:4, -3:4]
-    distance = np.maximum(np.abs(dy), np.abs(dx)).ravel()
-    rows = np.clip(y[:, None] + dy.ravel(), 0, data.shape[0] - 1)
-    columns = np.clip(x[:, None] + dx.ravel(), 0, data.shape[1] - 1)
-    around = data[rows, columns]
+def _around(shape: tuple[int, ...], y: Indices, x: Indices, reach: int) -> tuple[Indices, Indices]:
+    """Return rows and columns of the squares around pixels, row by row; edges of the frame are repeated."""
+    dy, dx = (step.ravel() for step in np.mgrid[-reach : reach + 1, -reach : reach + 1])
+    return np.clip(y[:, None] + dy, 0, shape[0] - 1), np.clip(x[:, None] + dx, 0, shape[1] - 1)
+
+
+def _is_source(data: Float32, y: Indices, x: Indices, fwhm: float) -> Bool:
+    distance = np.max(np.abs(np.mgrid[-3:4, -3:4]), axis=0).ravel()
+    around = data[_around(data.shape, y, x, 3)]
     level = np.median(around[:, distance == 3], axis=1)
     near = np.median(around[:, distance == 1], axis=1)
     return np.asarray(near - level > _MARGIN * _sharpest(fwhm) * (data[y, x] - level))
@@ -278,8 +234,6 @@ def _sharpest(fwhm: float) -> float:
     It is least for a source on the corner of four pixels, two of which are taken along each axis.
     """
     sigma = fwhm / SIGMA_TO_FWHM
-    edges = [0.5 * (1 + erf(edge / (sigma * sqrt(2)))) for edge in (-2, -1, 0, 1)]
-    outer, inner, other = edges[1] - edges[0], edges[2] - edges[1], edges[3] - edges[2]
-    profile = np.array([outer, inner, other])
+    profile = np.diff([0.5 * (1 + erf(edge / (sigma * sqrt(2)))) for edge in (-2, -1, 0, 1)])
     square = np.outer(profile, profile).ravel()
     return float(np.median(np.delete(square, 4)) / square[4])

@@ -17,6 +17,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from niripipe.algorithms.arrays import Bool, Float32, Floats, Mask
 from niripipe.algorithms.background import BackgroundMap, background_map, can_be_halved
 from niripipe.algorithms.bits import BAD, COSMIC_RAY, NO_DATA, UNILLUMINATED
 from niripipe.algorithms.photometry import (
@@ -35,12 +36,10 @@ from niripipe.algorithms.source_catalogue import (
     new_catalogue,
     star_likeness,
 )
-from niripipe.errors import AlgorithmError, ParameterError
+from niripipe.errors import AlgorithmError
 
 __all__ = ["Detection", "detect_sources"]
 
-Floats = NDArray[np.floating[Any]]
-Bool = NDArray[np.bool_]
 
 _KERNEL = np.array([[1, 2, 1], [2, 4, 2], [1, 2, 1]], dtype=np.float32)
 # Bits whose pixels must not make or shape a source. Saturated pixels belong to stars and stay.
@@ -85,7 +84,7 @@ class Detection:
 
 def detect_sources(
     data: Floats,
-    mask: NDArray[np.uint16] | None = None,
+    mask: Mask | None = None,
     *,
     detect_minarea: int = 40,
     detect_thresh: float = 1.5,
@@ -151,14 +150,9 @@ def detect_sources(
 
     Raises
     ------
-    ParameterError
-        For parameters outside their range.
     AlgorithmError
         When no pixel is usable, or the frame holds more blended sources than can be separated.
     """
-    _check_parameters(
-        detect_minarea, detect_thresh, analysis_thresh, deblend_mincont, back_size, back_filtersize
-    )
     plane, hidden = _repaired(data, mask, bad_bits)
     side = 2 if measure is not True and can_be_halved(plane.shape, back_size) else 1
     background = background_map(plane, hidden, box=back_size, filter_size=back_filtersize, halved=side == 2)
@@ -204,24 +198,7 @@ def detect_sources(
     return Detection(catalogue, objmask, background.mean, rms, width)
 
 
-def _check_parameters(
-    minarea: int, thresh: float, analysis: float, cont: float, box: int, filter_size: int
-) -> None:
-    for name, value, least in (
-        ("detect_minarea", minarea, 1),
-        ("detect_thresh", thresh, 0.1),
-        ("analysis_thresh", analysis, 0.1),
-        ("deblend_mincont", cont, 0),
-        ("back_size", box, 1),
-        ("back_filtersize", filter_size, 1),
-    ):
-        if not value >= least:
-            raise ParameterError("Parameter out of range", item=name, found=value, expected=f">= {least}")
-
-
-def _repaired(
-    data: Floats, mask: NDArray[np.uint16] | None, bits: int
-) -> tuple[NDArray[np.float32], Bool | None]:
+def _repaired(data: Floats, mask: Mask | None, bits: int) -> tuple[Float32, Bool | None]:
     """Return a copy with bad pixels near good ones replaced, and where there is no usable value at all."""
     plane = np.array(data, dtype=np.float32, order="C")
     bad = ~np.isfinite(plane)
@@ -269,9 +246,9 @@ class _Field:
         Pixels along a side of an element.
     """
 
-    plane: NDArray[np.float32]
+    plane: Float32
     hidden: Bool | None
-    flags: NDArray[np.uint16] | None
+    flags: Mask | None
     rms: float
     side: int
 
@@ -291,13 +268,12 @@ class _Field:
             deblend_nthresh=levels,
             deblend_cont=mincont,
         )
-        if side > 1:
-            for name in ("x", "y"):
-                objects[name] = side * objects[name] + (side - 1) / 2
-            for name in ("a", "b"):
-                objects[name] *= side
-            for name in ("npix", "tnpix", "flux", "cflux", "errx2", "erry2", "errxy"):
-                objects[name] *= area
+        for name in ("x", "y"):
+            objects[name] = side * objects[name] + (side - 1) / 2
+        for name in ("a", "b"):
+            objects[name] *= side
+        for name in ("npix", "tnpix", "flux", "cflux", "errx2", "erry2", "errxy"):
+            objects[name] *= area
         return objects, segments
 
     def without_artefacts(
@@ -321,7 +297,7 @@ class _Field:
         number[1:][keep] = np.arange(1, keep.sum() + 1)
         return objects[keep], number[segments], flagged[keep], union[keep]
 
-    def at(self, plane: NDArray[np.float32], objects: Any) -> NDArray[np.float32]:
+    def at(self, plane: Float32, objects: Any) -> Float32:
         """Return the values of a plane of elements at the objects."""
         row, column = (
             np.clip(np.rint((objects[name] - (self.side - 1) / 2) / self.side).astype(int), 0, size - 1)
@@ -331,11 +307,7 @@ class _Field:
 
 
 def _searched(
-    plane: NDArray[np.float32],
-    hidden: Bool | None,
-    mask: NDArray[np.uint16] | None,
-    background: BackgroundMap,
-    side: int,
+    plane: Float32, hidden: Bool | None, mask: Mask | None, background: BackgroundMap, side: int
 ) -> _Field:
     """Subtract the background from the plane, in place, and return the elements to find sources among."""
     level = background.level
@@ -363,7 +335,7 @@ def _over_squares(function: np.ufunc, plane: NDArray[Any]) -> NDArray[Any]:
     return np.asarray(function(pairs[:, ::2], pairs[:, 1::2]))
 
 
-def _extract(plane: NDArray[np.float32], thresh: float, **settings: Any) -> tuple[Any, NDArray[np.int32]]:
+def _extract(plane: Float32, thresh: float, **settings: Any) -> tuple[Any, NDArray[np.int32]]:
     """Call ``sep.extract`` with buffers that grow until they suffice."""
     import sep
 

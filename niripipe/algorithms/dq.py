@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from niripipe.algorithms import bits
+from niripipe.algorithms.arrays import Bool, Float32, Indices, Mask
 from niripipe.algorithms.sources import RowSource
 
 __all__ = ["flags", "where_flagged"]
 
-Bool = NDArray[np.bool_]
-Mask = NDArray[np.uint16]
 
 # Area, in pixels, of the box around the largest saturated star. A star that saturates is some tens of pixels
 # across; larger patches are sky, glow or a lamp.
 _LARGEST_SOURCE = 10000
 
 
-def flags(data: NDArray[np.float32], *, saturation: float | None, non_linear: float | None) -> Mask:
+def flags(data: Float32, *, saturation: float | None, non_linear: float | None) -> Mask:
     """Flag pixels by level, the holes in saturated cores, and values that are not finite.
 
     At or above `saturation` a pixel gets `bits.SATURATED`, below that at or above `non_linear`
@@ -63,7 +61,7 @@ def flags(data: NDArray[np.float32], *, saturation: float | None, non_linear: fl
     return mask
 
 
-def where_flagged(mask: RowSource, wanted: int, *, ignore: int = 0) -> NDArray[np.intp]:
+def where_flagged(mask: RowSource, wanted: int, *, ignore: int = 0) -> Indices:
     """Return the positions of the pixels with any of some bits, such as those that may leave an afterglow.
 
     Parameters
@@ -72,7 +70,7 @@ def where_flagged(mask: RowSource, wanted: int, *, ignore: int = 0) -> NDArray[n
         Mask; a plane in a file is read as a whole.
     wanted : int
         Bits to look for: `bits.SATURATED`, perhaps with `bits.NON_LINEAR`, for afterglow. Only these make
-        afterglow, and its own flag is another, so it is not handed on from frame to frame.
+        afterglow, and its own flag is another, so it is not propagated from frame to frame.
     ignore : int
         Bits that take a pixel out: with `bits.BAD`, defects that are saturated in every frame do not count.
 

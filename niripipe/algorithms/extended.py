@@ -14,15 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from niripipe.algorithms.gaussian import MAD_TO_SIGMA
+from niripipe.algorithms.arrays import Bool, Float64
+from niripipe.algorithms.robust import MAD_TO_SIGMA, good_pixels, median_of_good
 from niripipe.algorithms.sources import PlaneSource
 from niripipe.errors import AlgorithmError
 
 __all__ = ["BOX", "ExtendedLight", "box_medians", "extended_light", "over_pixels"]
 
-Floats = NDArray[np.floating[Any]]
-Float64 = NDArray[np.float64]
-Bool = NDArray[np.bool_]
 
 BOX = 32
 """Side of a box, pixels: several widths of a star, and a small part of the galaxies that matter."""
@@ -79,23 +77,16 @@ def box_medians(plane: PlaneSource, *flags: PlaneSource | None) -> Float64:
         raise AlgorithmError("The frame is smaller than a box", found=plane.shape, expected=f">= {BOX}")
     cut = (slice(0, by * BOX, 2), slice(0, bx * BOX, 2))
     values = plane[cut].astype(np.float32)
-    bad = ~np.isfinite(values)
-    for one in flags:
-        if one is not None:
-            bad |= one[cut] != 0
-    values[bad] = np.inf
+    good = good_pixels(values, *(one[cut] for one in flags if one is not None))
     half = BOX // 2
-    boxes = values.reshape(by, half, bx, half).transpose(0, 2, 1, 3).reshape(by * bx, half * half)
-    count = half * half - bad.reshape(by, half, bx, half).sum(axis=(1, 3)).ravel()
-    ordered = np.sort(boxes, axis=1)
-    row = np.arange(by * bx)
-    middle = (
-        ordered[row, np.maximum(count - 1, 0) // 2] + ordered[row, np.minimum(count // 2, half * half - 1)]
-    )
-    medians: Float64 = 0.5 * middle.astype(np.float64)
-    medians[count < _ENOUGH * half * half] = np.nan
-    mosaic: Float64 = medians.reshape(by, bx)
-    return mosaic
+
+    def boxes(part: NDArray[Any]) -> NDArray[Any]:
+        return part.reshape(by, half, bx, half).transpose(0, 2, 1, 3).reshape(by, bx, half * half)
+
+    usable = boxes(good)
+    medians = median_of_good(boxes(values), usable, axis=2).astype(np.float64)
+    medians[usable.mean(axis=2) < _ENOUGH] = np.nan
+    return medians
 
 
 def extended_light(boxes: Sequence[Float64], partners: Sequence[Sequence[int]]) -> ExtendedLight:
@@ -163,19 +154,15 @@ def _against(scaled: Float64, known: Bool, light: Bool, k: int, others: list[int
     use = known[others] & ~light[others]
     nothing = ~use.any(axis=0)
     use[:, nothing] = known[others][:, nothing]
-    ordered = np.sort(np.where(use, scaled[others], np.inf), axis=0)
-    count = use.sum(axis=0)
-    column = np.arange(ordered.shape[1])
-    low = ordered[np.maximum(count - 1, 0) // 2, column]
-    high = ordered[np.minimum(count // 2, len(others) - 1), column]
-    good = known[k] & (count > 0)
-    with np.errstate(invalid="ignore"):
-        return np.where(good, scaled[k] - 0.5 * (low + high), 0.0), good
+    median = median_of_good(scaled[others], use)
+    good = known[k] & np.isfinite(median)
+    return np.where(good, scaled[k] - median, 0.0), good
 
 
 def _trend(rest: Float64, quiet: Bool, shape: tuple[int, int]) -> tuple[Float64, float, float]:
     """Plane through the quiet boxes, its value in the middle, and the noise of a box about it."""
-    design = _plane_terms(shape)
+    y, x = np.mgrid[-1 : 1 : shape[0] * 1j, -1 : 1 : shape[1] * 1j]
+    design = np.column_stack([np.ones(x.size), x.ravel(), y.ravel()])
     # Light only adds: the start is the fainter half.
     level = float(np.median(rest[quiet]))
     kept = quiet & (rest <= level)
@@ -195,12 +182,6 @@ def _trend(rest: Float64, quiet: Bool, shape: tuple[int, int]) -> tuple[Float64,
         terms = np.linalg.solve(used.T @ used, used.T @ rest[kept])
         model = design @ terms
     return model, float(np.mean(model)), noise
-
-
-def _plane_terms(shape: tuple[int, int]) -> Float64:
-    """Return what the coefficients of a plane are multiplied by, for each box."""
-    y, x = np.mgrid[-1 : 1 : shape[0] * 1j, -1 : 1 : shape[1] * 1j]
-    return np.column_stack([np.ones(x.size), x.ravel(), y.ravel()])
 
 
 def _regions(rest: Float64, good: Bool, noise: float, shape: tuple[int, int]) -> Bool:

@@ -10,14 +10,13 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from niripipe.algorithms.arrays import Bool, Float32, Floats, Indices, Integers, Mask
 from niripipe.algorithms.bits import NO_DATA, NOT_SIGNAL
-from niripipe.errors import AlgorithmError, DataError, ParameterError
+from niripipe.algorithms.robust import median_of_good
+from niripipe.errors import AlgorithmError, ParameterError
 
 __all__ = ["Filled", "Region", "interpolate_regions", "parse_regions", "replace_flagged"]
 
-Floats = NDArray[np.floating[Any]]
-Integers = NDArray[np.integer[Any]]
-Bool = NDArray[np.bool_]
 Statistic = Literal["median", "mean"]
 Ring = tuple[Integers, Integers]
 """Offsets of the pixels of a ring, along y and x."""
@@ -46,9 +45,9 @@ class Filled:
         Number of pixels that should have been replaced but had nothing to be replaced from.
     """
 
-    data: NDArray[np.float32]
-    variance: NDArray[np.float32] | None
-    mask: NDArray[np.uint16] | None
+    data: Float32
+    variance: Float32 | None
+    mask: Mask | None
     replaced: int
     left: int
 
@@ -112,16 +111,18 @@ def replace_flagged(
 
     Raises
     ------
-    DataError
-        If the planes differ in shape.
     AlgorithmError
         If no usable pixel is there to take a statistic of.
     ParameterError
-        If `value`, the radii or `max_iters` are not usable.
+        If the radii are not usable.
     """
-    if data.shape != mask.shape or data.ndim != 2:
-        raise DataError("Data and mask are not images of one shape", found=(data.shape, mask.shape))
-    _check(value, inner, outer, max_iters)
+    if inner is not None and (outer is None or inner > outer):
+        raise ParameterError(
+            "The ring is not usable",
+            item="inner, outer",
+            found=(inner, outer),
+            expected="0 <= inner <= outer, outer >= 1",
+        )
     filled = np.array(data, dtype=np.float32)
     bad = (mask & mask.dtype.type(flags)) != 0
     number = int(np.count_nonzero(bad))
@@ -184,16 +185,7 @@ def interpolate_regions(
     ------
     AlgorithmError
         If a line has no usable pixel on either side.
-    DataError
-        If the planes differ in shape.
-    ParameterError
-        If `axis` is neither 1 nor 2.
     """
-    for name, plane in (("variance", variance), ("mask", mask)):
-        if plane is not None and plane.shape != data.shape:
-            raise DataError("Planes differ in shape", item=name, found=plane.shape, expected=data.shape)
-    if axis not in (None, 1, 2):
-        raise ParameterError("There is no such axis", item="axis", found=axis, expected="1 (x) or 2 (y)")
     filled = np.array(data, dtype=np.float32)
     var = None if variance is None else np.array(variance, dtype=np.float32)
     flags = np.zeros(data.shape, np.uint16) if mask is None else np.array(mask, dtype=np.uint16)
@@ -261,33 +253,8 @@ def _parse_limits(text: str, size: int) -> tuple[int, int] | None:
     return (first - 1, last) if 1 <= first <= last <= size else None
 
 
-def _check(value: Statistic | float, inner: float | None, outer: float | None, max_iters: int) -> None:
-    if isinstance(value, str) and value not in ("median", "mean"):
-        raise ParameterError(
-            "Unknown statistic", item="replace_value", found=value, expected="median, mean or a number"
-        )
-    if outer is None and inner is None:
-        return
-    if outer is None or not 0 <= (inner or 0.0) <= outer or outer < 1:
-        raise ParameterError(
-            "The ring is not usable",
-            item="inner, outer",
-            found=(inner, outer),
-            expected="0 <= inner <= outer, outer >= 1",
-        )
-    if max_iters < 1:
-        raise ParameterError(
-            "At least one round is needed", item="max_iters", found=max_iters, expected=">= 1"
-        )
-
-
 def _fill_rings(
-    data: NDArray[np.float32],
-    usable: Bool,
-    bad: Bool,
-    statistic: Statistic,
-    radii: tuple[float, float],
-    rounds: int,
+    data: Float32, usable: Bool, bad: Bool, statistic: Statistic, radii: tuple[float, float], rounds: int
 ) -> int:
     """Fill bad pixels from their rings, in place; return how many were left."""
     ring = _ring(*radii)
@@ -309,31 +276,25 @@ def _ring(inner: float, outer: float) -> Ring:
     half = int(outer)
     dy, dx = np.mgrid[-half : half + 1, -half : half + 1]
     square = dy**2 + dx**2
-    # The pixel itself is never a source of its own value.
+    # A pixel is not replaced from itself.
     chosen = (square >= inner**2) & (square <= outer**2) & (square > 0)
     return dy[chosen], dx[chosen]
 
 
 def _ring_statistic(
-    data: NDArray[np.float32], usable: Bool, pixels: NDArray[np.intp], ring: Ring, statistic: Statistic
-) -> NDArray[np.float32]:
+    data: Float32, usable: Bool, pixels: Indices, ring: Ring, statistic: Statistic
+) -> Float32:
     """Return the statistic of the usable pixels in the ring of each pixel; NaN where there is none."""
     values, take = _gather(data, usable, pixels, ring)
-    count = take.sum(axis=1)
     if statistic == "mean":
+        count = take.sum(axis=1)
         total = np.sum(values, axis=1, where=take, dtype=np.float64)
         result = np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
         return np.asarray(result, dtype=np.float32)
-    # NaN are sorted behind all other values.
-    ordered = np.sort(np.where(take, values, np.float32(np.nan)), axis=1)
-    each = np.arange(len(ordered))
-    low, high = np.maximum(count - 1, 0) // 2, np.minimum(count // 2, values.shape[1] - 1)
-    return np.asarray(np.float32(0.5) * (ordered[each, low] + ordered[each, high]))
+    return np.asarray(median_of_good(values, take, axis=1))
 
 
-def _gather(
-    plane: NDArray[np.float32], usable: Bool, pixels: NDArray[np.intp], ring: Ring
-) -> tuple[NDArray[np.float32], Bool]:
+def _gather(plane: Float32, usable: Bool, pixels: Indices, ring: Ring) -> tuple[Float32, Bool]:
     """Return the values in the ring of each pixel, ``(pixels, ring)``, and which of them are usable."""
     ny, nx = plane.shape
     y, x = (pixels // nx)[:, None] + ring[0], (pixels % nx)[:, None] + ring[1]
@@ -342,9 +303,7 @@ def _gather(
     return plane.ravel()[index], inside & usable.ravel()[index]
 
 
-def _local_median(
-    data: NDArray[np.float32], variance: NDArray[np.float32] | None, usable: Bool, region: Region
-) -> None:
+def _local_median(data: Float32, variance: Float32 | None, usable: Bool, region: Region) -> None:
     pixel = np.array([region.rows[0] * data.shape[1] + region.columns[0]])
     ring = _ring(*_RING)
     value = _ring_statistic(data, usable, pixel, ring, "median")
@@ -357,11 +316,7 @@ def _local_median(
 
 
 def _interpolate(
-    data: NDArray[np.float32],
-    variance: NDArray[np.float32] | None,
-    usable: Bool,
-    region: Region,
-    axis: int | None,
+    data: Float32, variance: Float32 | None, usable: Bool, region: Region, axis: int | None
 ) -> None:
     height, width = region.shape
     along_x = axis == 1 if axis is not None else width <= height
@@ -371,7 +326,7 @@ def _interpolate(
     start, stop = span
 
     def lines_of(plane: NDArray[Any]) -> NDArray[Any]:
-        """Return the lines along the second axis, whichever way they run in the frame."""
+        """Return the lines along the second axis, for lines along x and along y."""
         return (plane if along_x else plane.T)[slice(*lines)]
 
     good = lines_of(usable)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-__all__ = ["MISSING", "Transformation", "filter_magnitudes", "transformations"]
+from niripipe.algorithms.arrays import Float64, Floats
 
-Floats = NDArray[np.floating[Any]]
+__all__ = ["MISSING", "Transformation", "filter_magnitudes"]
+
 
 MISSING = -999.0
 """Stands for a magnitude that is not known, in OBJCAT and REFCAT."""
@@ -41,7 +40,7 @@ class Transformation:
 
     def apply(
         self, magnitudes: Mapping[str, Floats], errors: Mapping[str, Floats]
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    ) -> tuple[Float64, Float64]:
         """Return magnitude and error, NaN where a magnitude or an error that is needed is missing."""
         value = np.asarray(magnitudes[self.band], np.float64)
         error = np.asarray(errors[self.band], np.float64)
@@ -55,30 +54,27 @@ class Transformation:
         return value + self.constant + self.slope * colour, total
 
 
-_PLAIN = {"Y": "ymag", "J": "jmag", "H": "hmag", "K(short)": "kmag", "Ks": "kmag"}
+_TRANSFORMATIONS = {
+    "Y": (Transformation("ymag"),),
+    "J": (Transformation("jmag"),),
+    "H": (Transformation("hmag"),),
+    "K(short)": (Transformation("kmag"),),
+    "Ks": (Transformation("kmag"),),
+    "K": (
+        Transformation("kmag", -0.003, 0.007, -0.026, 0.011, "jmag", "kmag"),
+        Transformation("kmag", -0.006, 0.004, -0.071, 0.020, "hmag", "kmag"),
+    ),
+    "K(prime)": (Transformation("kmag", -0.006, 0.007, 0.149, 0.023, "hmag", "kmag"),),
+}
+"""Ways to a magnitude in a NIRI filter from those of 2MASS (UKIDSS for Y).
 
-
-def transformations(filter_name: str | None) -> tuple[Transformation, ...]:
-    """Return the ways to a magnitude in a NIRI filter from those of 2MASS (UKIDSS for Y).
-
-    There are none for other filters. Colour terms and their errors are those of DRAGONS (Gemini lookups,
-    colour corrections).
-    """
-    if filter_name in _PLAIN:
-        return (Transformation(_PLAIN[filter_name]),)
-    if filter_name == "K":
-        return (
-            Transformation("kmag", -0.003, 0.007, -0.026, 0.011, "jmag", "kmag"),
-            Transformation("kmag", -0.006, 0.004, -0.071, 0.020, "hmag", "kmag"),
-        )
-    if filter_name == "K(prime)":
-        return (Transformation("kmag", -0.006, 0.007, 0.149, 0.023, "hmag", "kmag"),)
-    return ()
+Colour terms and their errors are those of DRAGONS (Gemini lookups, colour corrections).
+"""
 
 
 def filter_magnitudes(
     filter_name: str | None, magnitudes: Mapping[str, Floats], errors: Mapping[str, Floats]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+) -> tuple[Float64, Float64] | None:
     """Return magnitudes and errors of stars in a filter.
 
     Parameters
@@ -92,17 +88,17 @@ def filter_magnitudes(
     Returns
     -------
     tuple of two ndarrays, or None
-        Of several ways the one with the smaller error, star by star; `MISSING` where none is open. None when
-        there is no way for the filter with these columns.
+        Of several ways the one with the smaller error, star by star; `MISSING` where none is usable. None
+        when there is no way for the filter with these columns.
     """
-    open_ways = [
+    usable = [
         way
-        for way in transformations(filter_name)
+        for way in _TRANSFORMATIONS.get(filter_name or "", ())
         if all(name in magnitudes and name in errors for name in {way.band, way.blue, way.red} - {""})
     ]
-    if not open_ways:
+    if not usable:
         return None
-    found = [way.apply(magnitudes, errors) for way in open_ways]
+    found = [way.apply(magnitudes, errors) for way in usable]
     value, error = (np.stack(parts) for parts in zip(*found, strict=True))
     error = np.where(np.isfinite(value) & np.isfinite(error), error, np.inf)
     best = np.argmin(error, axis=0)[None]

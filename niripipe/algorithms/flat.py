@@ -5,16 +5,13 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from niripipe.algorithms import bits
-from niripipe.algorithms.normalize import masked_median
-from niripipe.errors import AlgorithmError, ParameterError
+from niripipe.algorithms.arrays import Float32, Mask
+from niripipe.algorithms.robust import fast_median, good_pixels
+from niripipe.errors import AlgorithmError
 
 __all__ = ["ThresholdedFlat", "level", "threshold"]
-
-Float32 = NDArray[np.float32]
-Mask = NDArray[np.uint16]
 
 
 class ThresholdedFlat(NamedTuple):
@@ -31,18 +28,10 @@ def level(
 
     Raises
     ------
-    ParameterError
-        If the statistic is unknown.
     AlgorithmError
         If there is no such pixel, or the level is not positive.
     """
-    good = np.isfinite(data)
-    if mask is not None:
-        good &= mask == 0
-    if statistic not in ("median", "mean"):
-        raise ParameterError(
-            "unknown statistic", item="statistic", found=statistic, expected="median or mean"
-        )
+    good = good_pixels(data, mask)
     if not good.any():
         raise AlgorithmError(
             "the flat has no usable pixel",
@@ -52,7 +41,7 @@ def level(
     if statistic == "mean":
         found = float(np.float32(data[good].mean(dtype=np.float64)))
     else:
-        found = masked_median(data, good)
+        found = fast_median(data, good)
     if found <= 0:
         raise AlgorithmError(
             "the level of the flat is not positive",
@@ -86,16 +75,7 @@ def threshold(
     -------
     ThresholdedFlat
         New data and mask. The variance of a flat does not change.
-
-    Raises
-    ------
-    ParameterError
-        If the limits are not in order.
     """
-    if not lower < upper:
-        raise ParameterError(
-            "the limits are not in order", item="lower, upper", found=(lower, upper), expected="lower < upper"
-        )
     flags = np.zeros(data.shape, np.uint16) if mask is None else mask.copy()
     # Negated, so that what is not a number is outside.
     dark = ~(data >= np.float32(lower))

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
+from niripipe.algorithms.arrays import Floats
 from niripipe.errors import AlgorithmError
 
 __all__ = ["flux_scale", "within_tolerance"]
-
-Floats = NDArray[np.floating[Any]]
 
 
 def flux_scale(flux: Floats, flux_error: Floats, reference: Floats, reference_error: Floats) -> float:

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from niripipe.errors import ParameterError
+from niripipe.algorithms.arrays import Bool
 
 __all__ = [
     "Exposure",
@@ -137,8 +137,7 @@ def angular_separation(first: Directions, second: Directions) -> Any:
     lon = np.deg2rad(np.subtract(second[0], first[0]))
     lat1, lat2 = np.deg2rad(first[1]), np.deg2rad(second[1])
     across = np.hypot(
-        np.cos(lat2) * np.sin(lon),
-        np.cos(lat1) * np.sin(lat2) - np.sin(lat1) * np.cos(lat2) * np.cos(lon),
+        np.cos(lat2) * np.sin(lon), np.cos(lat1) * np.sin(lat2) - np.sin(lat1) * np.cos(lat2) * np.cos(lon)
     )
     along = np.sin(lat1) * np.sin(lat2) + np.cos(lat1) * np.cos(lat2) * np.cos(lon)
     return np.rad2deg(np.arctan2(across, along))
@@ -154,7 +153,7 @@ def mean_position(positions: Sequence[Position]) -> Position:
 
 def fields_overlap(
     centre: tuple[ArrayLike, ArrayLike], shape: tuple[ArrayLike, ArrayLike], fraction: float = 0.9
-) -> NDArray[np.bool_]:
+) -> Bool:
     """Tell whether frames show the field of another one.
 
     Parameters
@@ -171,16 +170,12 @@ def fields_overlap(
     ndarray of bool
         Of the shape of the arguments.
     """
-    if not 0 < fraction <= 1:
-        raise ParameterError(
-            "Not a share of the field", item="frac_FOV", found=fraction, expected="above 0, up to 1"
-        )
     (y, x), (ny, nx) = map(np.asarray, centre), map(np.asarray, shape)
-    inside: NDArray[np.bool_] = np.abs(y - (ny - 1) / 2) < fraction * ny
+    inside: Bool = np.abs(y - (ny - 1) / 2) < fraction * ny
     return inside & (np.abs(x - (nx - 1) / 2) < fraction * nx)
 
 
-def group_frames(overlap: NDArray[np.bool_]) -> list[list[int]]:
+def group_frames(overlap: Bool) -> list[list[int]]:
     """Group frames that overlap, directly or through others.
 
     Parameters
@@ -307,48 +302,36 @@ def choose_skies(
     -------
     SkyChoice
         With no skies and every reason when there is none.
-
-    Raises
-    ------
-    ParameterError
-        When ``max_skies`` is below 1, or below ``min_skies``, or a limit is negative.
     """
-    if min(time, distance, min_skies or 0) < 0 or (max_skies is not None and max_skies < 1):
-        raise ParameterError(
-            "Limits of the choice of skies out of range",
-            item="time, distance, min_skies, max_skies",
-            found=(time, distance, min_skies, max_skies),
-        )
+    gap = [abs(sky.time - frame.time) for sky in skies]
     rejected: dict[int, str] = {}
     candidates = []
     for k, sky in enumerate(skies):
-        distance_away = 3600 * angular_separation(frame.position, sky.position)
+        away = 3600 * angular_separation(frame.position, sky.position)
         if sky.configuration != frame.configuration:
             rejected[k] = "another configuration"
         elif abs(sky.exposure_time - frame.exposure_time) > _EXPOSURE_TOLERANCE:
             rejected[k] = f"exposure {sky.exposure_time:g} s instead of {frame.exposure_time:g} s"
-        elif not distance_away > distance:
-            rejected[k] = f"only {distance_away:.2f} arcsec away, more than {distance:g} wanted"
+        elif not away > distance:
+            rejected[k] = f"only {away:.2f} arcsec away, more than {distance:g} wanted"
         else:
             candidates.append(k)
     if use_all:
         return SkyChoice(tuple(sorted(candidates, key=lambda k: (skies[k].time, k))), rejected)
-    candidates.sort(key=lambda k: abs(skies[k].time - frame.time))
-    near = sum(abs(skies[k].time - frame.time) <= time for k in candidates)
-    wanted = max(min_skies or 0, near)
+    candidates.sort(key=lambda k: gap[k])
+    wanted = max(min_skies or 0, sum(gap[k] <= time for k in candidates))
     if max_skies is not None:
         wanted = min(wanted, max_skies)
     chosen = candidates[:wanted]
     for k in candidates[wanted:]:
-        gap = abs(skies[k].time - frame.time)
-        rejected[k] = f"{gap:.0f} s away, {time:g} allowed" if gap > time else f"{len(chosen)} nearer in time"
+        late = gap[k] > time
+        rejected[k] = f"{gap[k]:.0f} s away, {time:g} allowed" if late else f"{len(chosen)} nearer in time"
     warnings = []
-    late = [k for k in chosen if abs(skies[k].time - frame.time) > time]
-    if late:
-        longest = max(abs(skies[k].time - frame.time) for k in late)
+    late_gaps = [gap[k] for k in chosen if gap[k] > time]
+    if late_gaps:
         warnings.append(
-            f"{frame.name}: {len(late)} of {len(chosen)} skies are more than {time:g} s away "
-            f"(up to {longest:.0f} s), to have {min_skies}"
+            f"{frame.name}: {len(late_gaps)} of {len(chosen)} skies are more than {time:g} s away "
+            f"(up to {max(late_gaps):.0f} s), to have {min_skies}"
         )
     if min_skies and len(chosen) < min(min_skies, max_skies or min_skies):
         warnings.append(f"{frame.name}: only {len(chosen)} skies, {min_skies} wanted")

@@ -7,8 +7,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from niripipe.algorithms.arrays import Float32, Float64, Floats, Indices
+
 __all__ = [
-    "KERNELS",
     "TAPS",
     "Kernel",
     "Power",
@@ -19,18 +20,16 @@ __all__ = [
     "weights_near_ends",
 ]
 
-Floats = NDArray[np.floating[Any]]
 Kernel = Literal["nearest", "linear", "poly3", "poly5", "spline3", "spline5"]
 Power = Literal["signed", "squared", "absolute"]
 """What is done to weights: nothing for data, squares for variances, absolute values for flags."""
 
-KERNELS: tuple[Kernel, ...] = ("nearest", "linear", "poly3", "poly5", "spline3", "spline5")
 # Number of samples per axis. Splines reach over the whole frame; the count is that of the polynomial of the
 # same order.
-TAPS = {"nearest": 1, "linear": 2, "poly3": 4, "poly5": 6, "spline3": 4, "spline5": 6}
+TAPS: dict[Kernel, int] = {"nearest": 1, "linear": 2, "poly3": 4, "poly5": 6, "spline3": 4, "spline5": 6}
 
 
-def kernel_weights(fraction: Floats | float, taps: int) -> NDArray[np.float64]:
+def kernel_weights(fraction: Floats | float, taps: int) -> Float64:
     """Return the weights of a Lagrange polynomial.
 
     Parameters
@@ -71,7 +70,7 @@ def kernel_weights(fraction: Floats | float, taps: int) -> NDArray[np.float64]:
     )
 
 
-def tap_weights(position: Floats, samples: int, taps: int) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+def tap_weights(position: Floats, samples: int, taps: int) -> tuple[Indices, Float64]:
     """Return the weights of the samples around positions along an axis.
 
     Parameters
@@ -95,9 +94,7 @@ def tap_weights(position: Floats, samples: int, taps: int) -> tuple[NDArray[np.i
     return left, weights_near_ends(left, position - left, samples, taps)
 
 
-def weights_near_ends(
-    left: NDArray[np.integer[Any]], fraction: Floats, samples: int, taps: int
-) -> NDArray[np.float64]:
+def weights_near_ends(left: NDArray[np.integer[Any]], fraction: Floats, samples: int, taps: int) -> Float64:
     """Return weights of the polynomial of the highest order that fits between the ends of an axis.
 
     Parameters
@@ -126,7 +123,7 @@ def weights_near_ends(
     return weights
 
 
-def powered(weights: NDArray[np.float64], power: Power) -> NDArray[np.float32]:
+def powered(weights: Float64, power: Power) -> Float32:
     """Return weights, their squares or their absolute values, as float32."""
     if power == "squared":
         weights = weights**2
@@ -135,7 +132,7 @@ def powered(weights: NDArray[np.float64], power: Power) -> NDArray[np.float32]:
     return weights.astype(np.float32)
 
 
-def spline_squares(fraction: Floats, order: Literal[3, 5]) -> NDArray[np.float64]:
+def spline_squares(fraction: Floats, order: Literal[3, 5]) -> Float64:
     """Return the sum of the squared weights of a cardinal spline, interpolated in a table.
 
     Parameters

@@ -11,14 +11,12 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from niripipe.algorithms.arrays import Float32
 from niripipe.algorithms.parallel import plane_rows, row_blocks
-from niripipe.errors import DataError, ParameterError
+from niripipe.errors import ParameterError
 
-__all__ = ["Linearized", "correct", "correct_level", "exposure_factor"]
-
-Float32 = NDArray[np.float32]
+__all__ = ["Linearized", "correct", "correct_level"]
 
 
 class Linearized(NamedTuple):
@@ -26,28 +24,6 @@ class Linearized(NamedTuple):
 
     data: Float32
     variance: Float32 | None
-
-
-def exposure_factor(exposure_time: float, time_delta: float) -> float:
-    """Return the factor ``t / (t + time_delta)`` that brings counts to the exposure time t of one coadd.
-
-    Parameters
-    ----------
-    exposure_time : float
-        Exposure time of one coadd, s.
-    time_delta : float
-        Time between reset and nominal start of the exposure, s.
-
-    Raises
-    ------
-    ParameterError
-        If the exposure time is not positive and finite.
-    """
-    if not (math.isfinite(exposure_time) and exposure_time > 0):
-        raise ParameterError(
-            "the exposure time of one coadd must be positive", item="exposure_time", found=exposure_time
-        )
-    return exposure_time / (exposure_time + time_delta)
 
 
 def correct(
@@ -63,8 +39,9 @@ def correct(
 ) -> Linearized:
     """Correct a plane for non-linearity.
 
-    With g electrons per data unit and N coadds, the polynomial turns data into new data by way of
-    ``c = data g / N``. With the exposure factor f (see `exposure_factor`) the results are::
+    With g electrons per data unit and N coadds, the polynomial turns data into new data with
+    ``c = data g / N``. With the exposure factor ``f = t / (t + time_delta)`` the
+    results are::
 
         corrected data     = f new
         corrected variance = f**2 (variance + (max(new, 0) - max(data, 0)) / g)
@@ -101,14 +78,13 @@ def correct(
     Raises
     ------
     ParameterError
-        If gain, coadds or exposure time are not positive.
-    DataError
-        If the planes differ in shape.
+        If the exposure time is not positive.
     """
-    _check(gain, coadds)
-    factor = np.float32(exposure_factor(exposure_time, time_delta))
-    if variance is not None and variance.shape != data.shape:
-        raise DataError("variance and data differ in shape", found=variance.shape, expected=data.shape)
+    if not (math.isfinite(exposure_time) and exposure_time > 0):
+        raise ParameterError(
+            "the exposure time of one coadd must be positive", item="exposure_time", found=exposure_time
+        )
+    factor = np.float32(exposure_time / (exposure_time + time_delta))
     corrected = np.empty(data.shape, np.float32)
     spread = None if variance is None else np.empty(data.shape, np.float32)
     second, third = np.float32(gamma), np.float32(eta)
@@ -143,12 +119,5 @@ def correct_level(level: float, *, gamma: float, eta: float, gain: float, coadds
     float
         The level in the same unit.
     """
-    _check(gain, coadds)
     electrons = level * gain / coadds
     return round(electrons * (1 + electrons * (gamma + electrons * eta)) * coadds / gain, 3)
-
-
-def _check(gain: float, coadds: int) -> None:
-    for item, value in (("gain", gain), ("coadds", coadds)):
-        if not (math.isfinite(value) and value > 0):
-            raise ParameterError("must be positive", item=item, found=value)

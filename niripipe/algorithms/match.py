@@ -9,19 +9,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from niripipe.algorithms.gaussian import RAYLEIGH_MEDIAN
+from niripipe.algorithms.arrays import Bool, Floats
 from niripipe.algorithms.register import Pairs, Registration, Sources, pair_sources
+from niripipe.algorithms.robust import RAYLEIGH_MEDIAN
 from niripipe.algorithms.vote import brightest_first, vote
-from niripipe.errors import ParameterError
 
 __all__ = ["match_sources"]
 
-Floats = NDArray[np.floating[Any]]
 
 # Floor of a position's error, pixels: centring is not better than this on an undersampled or structured
 # source.
@@ -101,11 +99,6 @@ def match_sources(
     Registration
         Never an exception for want of sources: ``accepted`` is False then and ``reason`` has the numbers.
 
-    Raises
-    ------
-    ParameterError
-        For radii that are not positive.
-
     Notes
     -----
     1. Vote: the differences of all pairs within the search box, weighted by how alike and how bright the
@@ -122,10 +115,6 @@ def match_sources(
     and stops there. The mean of the matched pairs, which this function returns, differs from the summit of
     that landscape by a few hundredths of a pixel.
     """
-    if not (search_radius > 0 and match_radius > 0):
-        raise ParameterError(
-            "Radii must be positive", item="search_radius, match_radius", found=(search_radius, match_radius)
-        )
     frame, reference = _usable(frame, min_sources), _usable(reference, min_sources)
     if centre is None:
         centre = (float(np.mean(frame.x)), float(np.mean(frame.y))) if len(frame) else (0.0, 0.0)
@@ -290,7 +279,7 @@ def _refined(task: _Task, start: _Transform, least: int) -> _Solution | None:
     return _solution(task, _Transform(dx, dy, angle, factor), (i, j), weight)
 
 
-def _agreeing(rx: Floats, ry: Floats, weight: Floats) -> NDArray[np.bool_]:
+def _agreeing(rx: Floats, ry: Floats, weight: Floats) -> Bool:
     """Return the pairs near the median displacement."""
     if rx.size < 3:
         return np.ones(rx.size, bool)
@@ -310,15 +299,10 @@ def _least_squares(
         total = weight.sum()
         return float((weight * rx).sum() / total), float((weight * ry).sum() / total), 0.0, 0.0
     one, zero = np.ones_like(u), np.zeros_like(u)
-    columns_x, columns_y = [one, zero], [zero, one]
-    if rotate:
-        columns_x.append(-v)
-        columns_y.append(u)
-    if scale:
-        columns_x.append(u)
-        columns_y.append(v)
+    # What each number moves a source by, along x and along y.
+    terms = [(one, zero), (zero, one)] + [(-v, u)] * rotate + [(u, v)] * scale
     root = np.tile(np.sqrt(weight), 2)
-    design = np.concatenate([np.column_stack(columns_x), np.column_stack(columns_y)]) * root[:, None]
+    design = np.column_stack([np.concatenate(term) for term in terms]) * root[:, None]
     result = np.linalg.lstsq(design, np.concatenate([rx, ry]) * root, rcond=None)[0].tolist()
     return result[0], result[1], result[2] if rotate else 0.0, result[-1] if scale else 0.0
 
@@ -413,7 +397,7 @@ def _judged(task: _Task, solutions: Sequence[_Solution]) -> Registration:
 
 
 def _looks(task: _Task, best: _Solution) -> float:
-    """Return how many chances accidents have: as many as circles fit into the search box."""
+    """Return how many chances accidents have: the number of circles that fit into the search box."""
     if best.number < 2:
         return 4 * task.search**2
     return max(1.0, 4 * task.search**2 / (np.pi * min(task.match, max(3 * best.rms, 0.5)) ** 2))

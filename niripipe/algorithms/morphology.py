@@ -7,12 +7,12 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from niripipe.errors import ParameterError
+from niripipe.algorithms.arrays import Bool
 
 __all__ = ["dilate"]
 
 
-def dilate(mask: NDArray[np.generic], radius: float) -> NDArray[np.bool_]:
+def dilate(mask: NDArray[np.generic], radius: float) -> Bool:
     """Grow the non-zero pixels of a mask by a disc.
 
     The result equals that of `scipy.ndimage.binary_dilation` with the integer offsets for which ``x**2 + y**2
@@ -31,18 +31,9 @@ def dilate(mask: NDArray[np.generic], radius: float) -> NDArray[np.bool_]:
     -------
     ndarray of bool
         Plane of the same shape.
-
-    Raises
-    ------
-    ParameterError
-        If the radius is negative or not finite.
     """
-    if not (math.isfinite(radius) and radius >= 0):
-        raise ParameterError(
-            "a radius must be a finite number of pixels", item="radius", found=radius, expected=">= 0"
-        )
     half = int(radius)
-    grown: NDArray[np.bool_] = mask != 0
+    grown: Bool = mask != 0
     if half == 0 or not grown.any():
         return grown
     original = grown.copy()

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
-from numpy.typing import NDArray
 
-from niripipe.errors import DataError, ParameterError
+from niripipe.algorithms.arrays import Float32
 
 __all__ = ["variance"]
-
-Float32 = NDArray[np.float32]
 
 
 def variance(
@@ -47,20 +42,7 @@ def variance(
     -------
     ndarray of float32
         The variance plane. With photon noise it is NaN where the counts are.
-
-    Raises
-    ------
-    ParameterError
-        If the gain is not positive, or the read noise negative.
-    DataError
-        If the planes differ in shape.
     """
-    if not (math.isfinite(gain) and gain > 0):
-        raise ParameterError("the gain must be positive", item="gain", found=gain)
-    if not (math.isfinite(read_noise) and read_noise >= 0):
-        raise ParameterError("the read noise cannot be negative", item="read_noise", found=read_noise)
-    if existing is not None and existing.shape != data.shape:
-        raise DataError("planes differ in shape", item="existing", found=existing.shape, expected=data.shape)
     constant = np.float32((read_noise / gain) ** 2)
     if poisson:
         # np.clip is vectorised, np.maximum with a number is not.

@@ -11,49 +11,20 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from niripipe.algorithms.arrays import Bool, Float32, Float64
 from niripipe.algorithms.grouping import group_frames
 from niripipe.algorithms.parallel import map_items
+from niripipe.algorithms.robust import fast_median, good_pixels
 from niripipe.algorithms.sources import PlaneSource, Section
-from niripipe.errors import AlgorithmError, DataError, ParameterError
+from niripipe.errors import AlgorithmError, DataError
 
-__all__ = ["masked_median", "scale_factors", "zero_offsets"]
+__all__ = ["scale_factors", "zero_offsets"]
 
-Float32 = NDArray[np.float32]
-Bool = NDArray[np.bool_]
 Method = Literal["pairwise", "reference"]
 Kind = Literal["scale", "zero"]
-Planes = Sequence[PlaneSource] | NDArray[np.float32]
+Planes = Sequence[PlaneSource] | Float32
 Masks = Sequence[PlaneSource | None]
-
-
-def masked_median(values: NDArray[np.floating], good: Bool | None = None) -> float:
-    """Median of the good values, several times quicker than `numpy.median`.
-
-    Parameters
-    ----------
-    values : ndarray
-        Any shape; finite where good.
-    good : ndarray of bool, optional
-        Which values count; all by default.
-
-    Returns
-    -------
-    float
-        The middle value, or the mean of the two middle ones, in the precision of `values`; NaN if there are
-        none.
-    """
-    chosen = values.ravel() if good is None else values[good]
-    rank = chosen.size // 2
-    if chosen.size == 0:
-        return float("nan")
-    # The upper middle value by selection; the lower one is the largest of those before it.
-    parted = np.partition(chosen, rank)
-    upper = parted[rank]
-    if chosen.size % 2:
-        return float(upper)
-    return float((parted[:rank].max() + upper) * values.dtype.type(0.5))
 
 
 def scale_factors(
@@ -63,7 +34,7 @@ def scale_factors(
     method: Method = "pairwise",
     section: Section | None = None,
     threads: int = 1,
-) -> NDArray[np.float64]:
+) -> Float64:
     """Find the factors that scale all frames to the level of the first.
 
     Method "pairwise": for every pair i < j, ``o_ij = -ln(median(d_j / d_i))`` over the pixels that are good
@@ -95,13 +66,11 @@ def scale_factors(
 
     Raises
     ------
-    ParameterError
-        If the method is unknown, or there is not one mask a frame.
     DataError
-        If there are no planes, or shapes differ.
+        If shapes differ.
     AlgorithmError
         If a frame has no usable pixel in common with the reference (or, pairwise, with the first frame, not
-        even by way of others), or levels to be scaled are not positive.
+        even through others), or levels to be scaled are not positive.
     """
     return np.exp(_solve_all("scale", data, masks, section, method, threads))
 
@@ -113,7 +82,7 @@ def zero_offsets(
     method: Method = "pairwise",
     section: Section | None = None,
     threads: int = 1,
-) -> NDArray[np.float64]:
+) -> Float64:
     """Find the offsets that, added, bring all frames to the level of the first.
 
     Method "pairwise": as `scale_factors` with ``o_ij = -median(d_j - d_i)`` over the pixels that are good in
@@ -131,24 +100,15 @@ def zero_offsets(
 
     Raises
     ------
-    ParameterError, DataError, AlgorithmError
+    DataError, AlgorithmError
         As in `scale_factors`.
     """
     return _solve_all("zero", data, masks, section, method, threads)
 
 
 def _solve_all(
-    kind: Kind,
-    data: Planes,
-    masks: Masks | None,
-    section: Section | None,
-    method: Method,
-    threads: int,
-) -> NDArray[np.float64]:
-    if len(data) == 0:
-        raise DataError("there is nothing to compare", found="no planes", expected="at least one")
-    if masks is not None and len(masks) != len(data):
-        raise ParameterError("one mask a frame is needed", item="masks", found=len(masks), expected=len(data))
+    kind: Kind, data: Planes, masks: Masks | None, section: Section | None, method: Method, threads: int
+) -> Float64:
     shapes = [plane.shape for plane in data]
     if len(set(shapes)) > 1:
         raise DataError("planes to compare must have the same shape", found=shapes)
@@ -157,16 +117,11 @@ def _solve_all(
     def read(index: int) -> tuple[Float32, Bool]:
         """Return values and which of them are good."""
         values = np.asarray(data[index][cut], np.float32)
-        good: Bool = np.isfinite(values)
         mask = None if masks is None else masks[index]
-        if mask is not None:
-            good &= mask[cut] == 0
-        return values, good
+        return values, good_pixels(values, None if mask is None else mask[cut])
 
     if method == "pairwise":
         return _pairwise(kind, [read(index) for index in range(len(data))])
-    if method != "reference":
-        raise ParameterError("unknown method", item="method", found=method, expected="pairwise or reference")
     reference, allowed = read(0)
 
     def compared(index: int) -> float:
@@ -187,8 +142,8 @@ def _against(kind: Kind, plane: Float32, reference: Float32, both: Bool, index: 
             remedy="Leave the frame out, or relax the masks or the section.",
         )
     if kind == "zero":
-        return masked_median((reference - plane)[both])
-    level, wanted = masked_median(plane[both]), masked_median(reference[both])
+        return fast_median((reference - plane)[both])
+    level, wanted = fast_median(plane[both]), fast_median(reference[both])
     if not (level > 0 and wanted > 0):
         raise AlgorithmError(
             "levels that are not positive cannot be scaled",
@@ -200,7 +155,7 @@ def _against(kind: Kind, plane: Float32, reference: Float32, both: Bool, index: 
     return float(np.log(wanted / level))
 
 
-def _pairwise(kind: Kind, planes: Sequence[tuple[Float32, Bool]]) -> NDArray[np.float64]:
+def _pairwise(kind: Kind, planes: Sequence[tuple[Float32, Bool]]) -> Float64:
     if kind == "scale":
         planes = [(values, good & (values > 0)) for values, good in planes]
     n = len(planes)
@@ -211,13 +166,13 @@ def _pairwise(kind: Kind, planes: Sequence[tuple[Float32, Bool]]) -> NDArray[np.
             both = good & also_good
             weight[i, j] = np.count_nonzero(both)
             if weight[i, j] and kind == "scale":
-                offset[i, j] = -np.log(masked_median(second[both] / first[both]))
+                offset[i, j] = -np.log(fast_median(second[both] / first[both]))
             elif weight[i, j]:
-                offset[i, j] = -masked_median(second[both] - first[both])
+                offset[i, j] = -fast_median(second[both] - first[both])
     return _solve(offset, weight)
 
 
-def _solve(offset: NDArray[np.float64], weight: NDArray[np.float64]) -> NDArray[np.float64]:
+def _solve(offset: Float64, weight: Float64) -> Float64:
     """Minimise the sum over i < j of ``w_ij (o_ij + x_i - x_j)**2`` with x_0 = 0 by the normal equations."""
     n = len(offset)
     both = weight + weight.T

@@ -10,25 +10,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from niripipe.algorithms.gaussian import SIGMA_TO_FWHM
+from niripipe.algorithms.arrays import Bool, Float32, Float64, Floats
 from niripipe.algorithms.profile import measure_profiles
+from niripipe.algorithms.robust import SIGMA_TO_FWHM
 from niripipe.algorithms.source_catalogue import MISSING, Catalogue
 
 __all__ = ["add_isophotal_fluxes", "add_kron_fluxes", "add_widths", "add_windowed_positions"]
-
-Floats = NDArray[np.floating[Any]]
-
-# Sources whose apertures reach up to this many pixels are searched for neighbours together: all but large
-# galaxies.
-_COMMON_EXTENT = 15
 
 
 def add_kron_fluxes(
     catalogue: Catalogue,
     objects: Any,
-    plane: NDArray[np.float32],
+    plane: Float32,
     segments: NDArray[np.int32],
-    hidden: NDArray[np.bool_] | None,
+    hidden: Bool | None,
     *,
     rms: float,
     gain: float,
@@ -62,13 +57,14 @@ def add_kron_fluxes(
     radius = np.fmax(2.5 * kron, least)
     flux, error, flag = sep.sum_ellipse(plane, *shape, radius, err=rms, gain=gain)
     extent = np.ceil(a * radius).astype(np.intp) + 1
-    crowded = _crowded(segments, x, y, extent)
-    for k in crowded.tolist():
-        stamp, x0, y0 = _without_neighbours(plane, segments, k + 1, x[k], y[k], int(extent[k]))
-        one = slice(k, k + 1)
-        total = sep.sum_ellipse(stamp, x[one] - x0, y[one] - y0, a[one], b[one], theta[one], radius[one])
-        flux[one] = total[0]
-    catalogue["FLAGS"][crowded] |= 1
+    for k in range(x.size):
+        found = _without_neighbours(plane, segments, k + 1, x[k], y[k], int(extent[k]))
+        if found is not None:
+            stamp, x0, y0 = found
+            one = slice(k, k + 1)
+            ellipse = x[one] - x0, y[one] - y0, a[one], b[one], theta[one]
+            flux[one] = sep.sum_ellipse(stamp, *ellipse, radius[one])[0]
+            catalogue["FLAGS"][k] |= 1
     catalogue["FLAGS"] |= np.where(flag & 0x10, 16, 0).astype(np.int16)
     _set_flux(catalogue, flux, error)
 
@@ -90,7 +86,7 @@ def add_isophotal_fluxes(
 
 
 def add_widths(
-    catalogue: Catalogue, objects: Any, plane: NDArray[np.float32], half_size: int, *, half_light: bool
+    catalogue: Catalogue, objects: Any, plane: Float32, half_size: int, *, half_light: bool
 ) -> None:
     """Measure profiles on stamps and, unless ``half_light`` is False, half-light radii of all sources."""
     x, y = objects["x"], objects["y"]
@@ -108,8 +104,8 @@ def add_widths(
 def add_windowed_positions(
     catalogue: Catalogue,
     objects: Any,
-    plane: NDArray[np.float32],
-    hidden: NDArray[np.bool_] | None,
+    plane: Float32,
+    hidden: Bool | None,
     *,
     rms: float,
     gain: float,
@@ -153,40 +149,24 @@ def _set_flux(catalogue: Catalogue, flux: Floats, error: Floats) -> None:
     catalogue["MAGERR_AUTO"] = np.where(positive, 2.5 / np.log(10) * error / ratio, 99.0)
 
 
-def _ellipses(objects: Any) -> list[NDArray[np.float64]]:
+def _ellipses(objects: Any) -> list[Float64]:
     """Return centres, axes and angle (radians) as `sep` wants them."""
     x, y, a, b, theta = (objects[name].astype(np.float64) for name in ("x", "y", "a", "b", "theta"))
     return [x, y, a, b, np.clip(theta, -np.pi / 2, np.pi / 2)]
 
 
-def _crowded(segments: NDArray[np.int32], x: Floats, y: Floats, extent: NDArray[np.intp]) -> NDArray[np.intp]:
-    """Return which sources may have others within the given distance along the axes."""
-    ny, nx = segments.shape
-    crowded = np.zeros(x.size, dtype=bool)
-    small = extent <= _COMMON_EXTENT
-    for group in (np.flatnonzero(small), *np.flatnonzero(~small)[:, None]):
-        reach = extent[group, None]
-        box = np.arange(-reach.max(initial=0), reach.max(initial=0) + 1)
-        # At the edges of the frame the outermost pixels are seen more than once.
-        row = np.clip(np.rint(y[group, None]).astype(np.intp) + box, 0, ny - 1)
-        column = np.clip(np.rint(x[group, None]).astype(np.intp) + box, 0, nx - 1)
-        near = np.abs(box) <= reach
-        labels = segments[row[:, :, None], column[:, None, :]]
-        others = (labels != 0) & (labels != group[:, None, None] + 1)
-        crowded[group] = (others & near[:, :, None] & near[:, None, :]).any(axis=(1, 2))
-    return np.flatnonzero(crowded)
-
-
 def _without_neighbours(
-    plane: NDArray[np.float32], segments: NDArray[np.int32], label: int, x: float, y: float, extent: int
-) -> tuple[NDArray[np.float32], int, int]:
-    """Return a stamp around a source with other sources replaced, and its corner (x, y)."""
+    plane: Float32, segments: NDArray[np.int32], label: int, x: float, y: float, extent: int
+) -> tuple[Float32, int, int] | None:
+    """Return a stamp around a source with other sources replaced, and its corner (x, y); None without any."""
     ny, nx = plane.shape
     ix, iy = round(x), round(y)
     x0, x1 = max(ix - extent, 0), min(ix + extent + 1, nx)
     y0, y1 = max(iy - extent, 0), min(iy + extent + 1, ny)
     labels = segments[y0:y1, x0:x1]
     foreign = (labels != 0) & (labels != label)
+    if not foreign.any():
+        return None
     stamp = plane[y0:y1, x0:x1].copy()
     row, column = np.nonzero(foreign)
     mirror_row, mirror_column = 2 * (iy - y0) - row, 2 * (ix - x0) - column
@@ -198,17 +178,15 @@ def _without_neighbours(
     return stamp, x0, y0
 
 
-def _half_light_radius(
-    objects: Any, plane: NDArray[np.float32], flux: NDArray[np.float32], which: NDArray[np.bool_]
-) -> NDArray[np.float64]:
+def _half_light_radius(objects: Any, plane: Float32, flux: Float32, which: Bool) -> Float64:
     """Return the radius of the circle with half of the flux, at most 6 axes; NaN for sources not chosen."""
     import sep
 
     x, y, a, _, _ = _ellipses(objects)
     normal = np.maximum(flux.astype(np.float64), 1e-6)
     radius = np.full(x.size, np.nan)
-    # The cost goes with the square of the reach: half of the light lies within two axes of nearly all
-    # sources, and well within three of the largest.
+    # The cost is proportional to the square of the reach: half of the light lies within two axes of nearly
+    # all sources, and well within three of the largest.
     for large, subpixels, reaches in ((a <= 10, 3, (2.0, 6.0)), (a > 10, 1, (2.0, 3.0))):
         todo = np.flatnonzero(which & large)
         for reach in reaches:

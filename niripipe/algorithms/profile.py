@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+
+from niripipe.algorithms.arrays import Float32, Floats
 
 __all__ = ["Profiles", "measure_profiles", "stamp_half_size"]
 
-Floats = NDArray[np.floating[Any]]
 
 _MISSING = -999.0
 _BATCH = 1 << 16
@@ -34,10 +33,10 @@ class Profiles:
         Full width at half maximum of a normal profile fitted to the pixels above 30 % of the peak, pixels.
     """
 
-    fwhm: NDArray[np.float32]
-    ee50: NDArray[np.float32]
-    peak: NDArray[np.float32]
-    core: NDArray[np.float32]
+    fwhm: Float32
+    ee50: Float32
+    peak: Float32
+    core: Float32
 
 
 def stamp_half_size(pixel_scale: float | None) -> int:
@@ -45,19 +44,11 @@ def stamp_half_size(pixel_scale: float | None) -> int:
 
     ``pixel_scale`` is in arcseconds per pixel; None if it is not known.
     """
-    if pixel_scale is None or not pixel_scale > 0:
-        return 10
-    return max(10, int(0.5 / pixel_scale))
+    return max(10, int(0.5 / pixel_scale)) if pixel_scale else 10
 
 
 def measure_profiles(
-    data: Floats,
-    x: Floats,
-    y: Floats,
-    flux: Floats,
-    peak: Floats,
-    *,
-    half_size: int = 10,
+    data: Floats, x: Floats, y: Floats, flux: Floats, peak: Floats, *, half_size: int = 10
 ) -> Profiles:
     """Measure the extent of sources on square stamps.
 

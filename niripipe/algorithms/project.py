@@ -9,23 +9,23 @@ is not used for it: it returns sums, not weights, and the variance of a sum need
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from niripipe.algorithms.affine import Transform
+from niripipe.algorithms.arrays import Bool, Float32, Float64, Floats, Indices, Mask
 from niripipe.algorithms.bits import NO_DATA
 from niripipe.algorithms.kernels import TAPS, Kernel, tap_weights
 from niripipe.algorithms.parallel import row_blocks
 from niripipe.algorithms.repair import replace_bad_pixels
-from niripipe.algorithms.resample import DQ_THRESHOLD, REPLACED, Resampled, check_arguments, check_planes
+from niripipe.algorithms.resample import DQ_THRESHOLD, REPLACED, Resampled
 from niripipe.errors import AlgorithmError
 
 __all__ = ["project"]
 
-Floats = NDArray[np.floating[Any]]
-Plane = NDArray[np.float32]
 
 # Distance of the points at which the mapping is evaluated, pixels. Between them a cubic spline leaves errors
 # of 1e-6 pixel for projections of the sky over the field of a camera.
@@ -39,9 +39,9 @@ _BLOCK_WEIGHTS = 1 << 21
 
 
 def project(
-    data: Plane,
-    variance: Plane | None = None,
-    mask: NDArray[np.uint16] | None = None,
+    data: Float32,
+    variance: Float32 | None = None,
+    mask: Mask | None = None,
     objmask: NDArray[np.uint8] | None = None,
     *,
     to_input: Transform,
@@ -80,13 +80,9 @@ def project(
 
     Raises
     ------
-    ParameterError
-        For an unknown kernel, a threshold outside [0, 1), an output without pixels.
     AlgorithmError
-        For planes of different shapes, or a mapping that nowhere reaches the frame.
+        For a mapping that nowhere reaches the frame.
     """
-    check_arguments(kernel, dq_threshold, shape)
-    check_planes(data, (variance, mask, objmask))
     mapping = _Mapping(to_input, shape, data.shape)
     data, variance, flags = _prepared(data, variance, mask, clean)
     out = np.zeros(shape, np.float32)
@@ -125,7 +121,7 @@ def project(
     return Resampled(out, out_variance, out_mask, out_objects, mapping.jacobian, correlation)
 
 
-def _share(weights: Any, plane: NDArray[Any]) -> NDArray[np.float32]:
+def _share(weights: Any, plane: NDArray[Any]) -> Float32:
     """Return the weight of the pixels that are not zero."""
     return np.asarray(weights @ (plane != 0).ravel().astype(np.float32))
 
@@ -154,11 +150,11 @@ class _Mapping:
         self.jacobian = float(area[near].mean()) if near.any() else float(np.median(area))
         self.size = float(np.sqrt(self.jacobian))
 
-    def area(self, rows: slice) -> NDArray[np.float64]:
+    def area(self, rows: slice) -> Float64:
         """Return the number of input pixels in each output pixel of some rows."""
         return self._areas(np.arange(rows.start, rows.stop), np.arange(self.shape[1]))
 
-    def weights(self, rows: slice, points: int, taps: int) -> tuple[NDArray[np.bool_], Any]:
+    def weights(self, rows: slice, points: int, taps: int) -> tuple[Bool, Any]:
         """Return which output pixels of some rows lie on the frame, and the matrix of their weights."""
         from scipy.sparse import csr_matrix
 
@@ -170,14 +166,13 @@ class _Mapping:
         number = int(np.count_nonzero(inside))
         steps = (np.arange(points) + 0.5) / points - 0.5
         index, weight = [], []
-        for dy in steps:
-            for dx in steps:
-                if points > 1:
-                    y, x = self._y(row + dy, column + dx), self._x(row + dy, column + dx)
-                iy, wy = _taps(y[inside], ny, taps)
-                ix, wx = _taps(x[inside], nx, taps)
-                index.append((iy[:, :, None] * nx + ix[:, None, :]).reshape(number, taps**2))
-                weight.append((wy[:, :, None] * wx[:, None, :]).reshape(number, taps**2))
+        for dy, dx in itertools.product(steps, steps):
+            if points > 1:
+                y, x = self._y(row + dy, column + dx), self._x(row + dy, column + dx)
+            iy, wy = _taps(y[inside], ny, taps)
+            ix, wx = _taps(x[inside], nx, taps)
+            index.append((iy[:, :, None] * nx + ix[:, None, :]).reshape(number, taps**2))
+            weight.append((wy[:, :, None] * wx[:, None, :]).reshape(number, taps**2))
         columns = np.concatenate(index, axis=1)
         values = np.concatenate(weight, axis=1) / points**2
         starts = np.arange(number + 1) * columns.shape[1]
@@ -186,13 +181,13 @@ class _Mapping:
         matrix.sum_duplicates()
         return inside, matrix
 
-    def _areas(self, y: NDArray[Any], x: NDArray[Any]) -> NDArray[np.float64]:
+    def _areas(self, y: NDArray[Any], x: NDArray[Any]) -> Float64:
         yy, yx = self._y(y, x, dx=1), self._y(y, x, dy=1)
         xy, xx = self._x(y, x, dx=1), self._x(y, x, dy=1)
         return np.abs(np.asarray(yy * xx - yx * xy))
 
 
-def _taps(position: Floats, samples: int, taps: int) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+def _taps(position: Floats, samples: int, taps: int) -> tuple[Indices, Float64]:
     """Return samples and weights for each position, shape (n, taps); of lower order near the edges."""
     if taps == 1:
         nearest = np.rint(np.clip(position, 0, samples - 1)).astype(np.intp)
@@ -203,8 +198,8 @@ def _taps(position: Floats, samples: int, taps: int) -> tuple[NDArray[np.intp], 
 
 
 def _prepared(
-    data: Plane, variance: Plane | None, mask: NDArray[np.uint16] | None, clean: bool
-) -> tuple[Plane, Plane | None, NDArray[np.uint16]]:
+    data: Float32, variance: Float32 | None, mask: Mask | None, clean: bool
+) -> tuple[Float32, Float32 | None, Mask]:
     """Make planes that are finite and, on request, free of the values of bad pixels."""
     flags = np.zeros(data.shape, np.uint16) if mask is None else mask.astype(np.uint16)
     planes = [plane.astype(np.float32) for plane in (data, variance) if plane is not None]

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
+from niripipe.algorithms.arrays import Bool, Float64
 from niripipe.algorithms.bits import SATURATED
 from niripipe.errors import DataError, ParameterError
 
@@ -31,8 +31,6 @@ __all__ = [
 ]
 
 Catalogue = Mapping[str, Any]
-Floats = NDArray[np.floating[Any]]
-Flags = NDArray[np.bool_]
 
 _ARCSEC: Final = 206264.80624709636
 # Diameters of the aperture of Gemini North and of its central obscuration, metres.
@@ -67,7 +65,7 @@ class ImageQuality:
     zenith_fwhm: float | None
     zenith_fwhm_std: float | None
     ellipticity: float
-    stars: Flags
+    stars: Bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,10 +119,10 @@ class CloudCover:
     std: float
     error: float
     cloud: float | None
-    stars: Flags
+    stars: Bool
 
 
-def star_tests(catalogue: Catalogue, *, adaptive_optics: bool = False) -> dict[str, Flags]:
+def star_tests(catalogue: Catalogue, *, adaptive_optics: bool = False) -> dict[str, Bool]:
     """Test which sources tell the image quality.
 
     Parameters
@@ -171,12 +169,12 @@ def star_tests(catalogue: Catalogue, *, adaptive_optics: bool = False) -> dict[s
     }
 
 
-def good_stars(catalogue: Catalogue, *, adaptive_optics: bool = False) -> Flags:
+def good_stars(catalogue: Catalogue, *, adaptive_optics: bool = False) -> Bool:
     """Select the rows that pass all of `star_tests`.
 
     Of three or more, those within 2 standard deviations of the mean PROFILE_FWHM, once.
     """
-    good: Flags = np.logical_and.reduce(list(star_tests(catalogue, adaptive_optics=adaptive_optics).values()))
+    good: Bool = np.logical_and.reduce(list(star_tests(catalogue, adaptive_optics=adaptive_optics).values()))
     if np.count_nonzero(good) >= 3:
         fwhm = _column(catalogue, "PROFILE_FWHM")
         chosen = fwhm[good]
@@ -209,32 +207,22 @@ def measure_image_quality(
     ------
     DataError
         If a column is missing.
-    ParameterError
-        If the pixel scale or the airmass is not usable.
 
     Notes
     -----
     Seeing goes as airmass^0.6 (Kolmogorov turbulence, Fried 1965).
     """
-    _positive("pixel_scale", pixel_scale)
     stars = good_stars(catalogue, adaptive_optics=adaptive_optics)
     number = int(np.count_nonzero(stars))
     if number == 0:
         return None
-    if airmass is not None and not airmass >= 0.99:
-        raise ParameterError("There is no such airmass", item="airmass", found=airmass, expected=">= 1")
     widths = pixel_scale * _column(catalogue, "PROFILE_FWHM")[stars]
     fwhm, std = float(widths.mean()), float(widths.std())
-    zenith = None if airmass is None else airmass**-0.6
-    return ImageQuality(
-        number,
-        fwhm,
-        std,
-        None if zenith is None else fwhm * zenith,
-        None if zenith is None else std * zenith,
-        float(_column(catalogue, "ELLIPTICITY")[stars].mean()),
-        stars,
-    )
+    ellipticity = float(_column(catalogue, "ELLIPTICITY")[stars].mean())
+    if airmass is None:
+        return ImageQuality(number, fwhm, std, None, None, ellipticity, stars)
+    zenith = airmass**-0.6
+    return ImageQuality(number, fwhm, std, fwhm * zenith, std * zenith, ellipticity, stars)
 
 
 def peak_fraction(wavelength: float, pixel_scale: float, *, samples: int = 5) -> float:
@@ -262,8 +250,6 @@ def peak_fraction(wavelength: float, pixel_scale: float, *, samples: int = 5) ->
     """
     from scipy.special import j1
 
-    _positive("wavelength", wavelength)
-    _positive("pixel_scale", pixel_scale)
     ratio = _OBSCURATION / _DIAMETER
     step = pixel_scale / _ARCSEC / samples
     offset = (np.arange(samples) - 0.5 * (samples - 1)) * step
@@ -276,7 +262,7 @@ def peak_fraction(wavelength: float, pixel_scale: float, *, samples: int = 5) ->
 
 
 def measure_strehl(
-    catalogue: Catalogue, stars: Flags, *, wavelength: float, pixel_scale: float
+    catalogue: Catalogue, stars: Bool, *, wavelength: float, pixel_scale: float
 ) -> Strehl | None:
     """Measure the Strehl ratio from the peaks of stars.
 
@@ -320,12 +306,7 @@ def measure_strehl(
 
 
 def sky_brightness(
-    level: float,
-    error: float,
-    *,
-    exposure_time: float,
-    pixel_scale: float,
-    zero_point: float | None = None,
+    level: float, error: float, *, exposure_time: float, pixel_scale: float, zero_point: float | None = None
 ) -> SkyBrightness:
     """Convert a background level to a sky brightness.
 
@@ -345,17 +326,10 @@ def sky_brightness(
     -------
     SkyBrightness
 
-    Raises
-    ------
-    ParameterError
-        If the exposure time or the pixel scale is not positive.
-
     Notes
     -----
     ``Z - 2.5 log10(level / (t s^2))``, with the one-sided error ``2.5 log10(1 + error / level)``.
     """
-    _positive("exposure_time", exposure_time)
-    _positive("pixel_scale", pixel_scale)
     flux = level / (exposure_time * pixel_scale**2)
     if zero_point is None or not level > 0:
         return SkyBrightness(flux, None, None)
@@ -407,11 +381,14 @@ def measure_cloud(
     none saturated; error below 0.1 mag (0.2 for 5 rows or fewer); of more than two, those nearer to the mean
     than ``sqrt(std^2 + mean(error^2))``. Then a mean weighted by inverse variances.
     """
-    _positive("exposure_time", exposure_time)
+    if not (exposure_time > 0 and math.isfinite(exposure_time)):
+        raise ParameterError(
+            "A parameter is out of range", item="exposure_time", found=exposure_time, expected="> 0"
+        )
     magnitude, reference = _column(catalogue, "MAG_AUTO"), _column(catalogue, "REF_MAG")
     reference_error = _column(catalogue, "REF_MAG_ERR")
     error = np.hypot(reference_error, _column(catalogue, "MAGERR_AUTO"))
-    good: Flags = (
+    good: Bool = (
         (magnitude > _MISSING)
         & (magnitude < _NO_MAGNITUDE)
         & (reference > _MISSING)
@@ -446,9 +423,7 @@ def measure_cloud(
     )
 
 
-def _column(
-    catalogue: Catalogue, name: str, default: NDArray[np.float64] | None = None
-) -> NDArray[np.float64]:
+def _column(catalogue: Catalogue, name: str, default: Float64 | None = None) -> Float64:
     try:
         return np.asarray(catalogue[name], dtype=np.float64)
     except KeyError:
@@ -461,7 +436,7 @@ def _column(
         ) from None
 
 
-def _unflagged(catalogue: Catalogue, *, inclusive: bool) -> Flags:
+def _unflagged(catalogue: Catalogue, *, inclusive: bool) -> Bool:
     """Rows with few flagged pixels, and none at all if one is saturated."""
     area = _column(catalogue, "ISOAREA_IMAGE")
     none = np.zeros_like(area)
@@ -469,8 +444,3 @@ def _unflagged(catalogue: Catalogue, *, inclusive: bool) -> Flags:
     union = np.maximum(_column(catalogue, "IMAFLAGS_ISO", none), 0).astype(np.int64)
     few = number <= 0.02 * area if inclusive else number < 0.02 * area
     return np.asarray(few & ((union & SATURATED) == 0))
-
-
-def _positive(name: str, value: float) -> None:
-    if not (value > 0 and math.isfinite(value)):
-        raise ParameterError("A parameter is out of range", item=name, found=value, expected="> 0")

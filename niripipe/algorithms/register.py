@@ -6,16 +6,17 @@ images.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from niripipe.algorithms.arrays import Bool, Float64, Floats, Indices
+
 __all__ = ["Pairs", "Registration", "Sources", "pair_sources"]
 
-Floats = NDArray[np.floating[Any]]
-Pairs = tuple[NDArray[np.intp], NDArray[np.intp]]
+Pairs = tuple[Indices, Indices]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,21 +41,14 @@ class Sources:
     flux: Floats
     flux_error: Floats
     error: Floats
-    suspect: NDArray[np.bool_]
+    suspect: Bool
 
     def __len__(self) -> int:
         return len(self.x)
 
     def take(self, which: NDArray[Any]) -> Sources:
         """Return the sources that an index array or a mask chooses."""
-        return Sources(
-            self.x[which],
-            self.y[which],
-            self.flux[which],
-            self.flux_error[which],
-            self.error[which],
-            self.suspect[which],
-        )
+        return Sources(**{column.name: getattr(self, column.name)[which] for column in fields(self)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +96,7 @@ class Registration:
     error: float = float("nan")
     significance: float = 0.0
 
-    def matrix(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def matrix(self) -> tuple[Float64, Float64]:
         """Return matrix and offset, array order (y, x), that carry frame positions to reference positions."""
         angle = np.deg2rad(self.angle)
         cos, sin = self.scale * np.cos(angle), self.scale * np.sin(angle)
@@ -142,7 +136,7 @@ def pair_sources(x: Floats, y: Floats, x_ref: Floats, y_ref: Floats, radius: flo
 
 def _neighbours(
     x: Floats, y: Floats, x_ref: Floats, y_ref: Floats, radius: float
-) -> tuple[NDArray[np.intp], NDArray[np.intp], Floats]:
+) -> tuple[Indices, Indices, Floats]:
     """Return indices and distance of all pairs within a radius."""
     own = np.flatnonzero(np.isfinite(x) & np.isfinite(y))
     others = np.flatnonzero(np.isfinite(x_ref) & np.isfinite(y_ref))

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
+
+from niripipe.algorithms.arrays import Bool, Float32, Float64
 
 __all__ = ["replace_bad_pixels"]
 
-Plane = NDArray[np.float32]
 
 # The neighbours: those that share a side with a pixel, then those that share a corner.
 _DY, _DX = np.array([[-1, 1, 0, 0, -1, -1, 1, 1], [0, 0, -1, 1, -1, 1, -1, 1]])
 
 
-def _tables() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _tables() -> tuple[Float64, Float64]:
     """Return the weights of the neighbours for each set of usable ones, ``(256, 8)``: smooth, sharpened."""
     usable = (np.arange(256)[:, None] >> np.arange(8)) & 1
     smooth = usable * np.array([1.0] * 4 + [0.5] * 4)
@@ -28,9 +28,7 @@ def _tables() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 _SMOOTH, _SHARP = _tables()
 
 
-def replace_bad_pixels(
-    planes: Sequence[Plane], bad: NDArray[np.bool_], *, reach: int = 3, sharpen: bool = True
-) -> None:
+def replace_bad_pixels(planes: Sequence[Float32], bad: Bool, *, reach: int = 3, sharpen: bool = True) -> None:
     """Replace pixels by estimates from their good neighbours, in place.
 
     A single bad pixel becomes half the sum of its four neighbours less a quarter of the sum of the diagonal

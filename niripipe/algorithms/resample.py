@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from niripipe.algorithms.affine import WHOLE, Affine
+from niripipe.algorithms.arrays import Bool, Float32, Float64, Floats, Indices, Mask
 from niripipe.algorithms.bits import BAD, COSMIC_RAY, NO_DATA
 from niripipe.algorithms.kernels import (
-    KERNELS,
     TAPS,
     Kernel,
     Power,
@@ -33,12 +33,9 @@ from niripipe.algorithms.kernels import (
 from niripipe.algorithms.parallel import plane_rows, row_blocks
 from niripipe.algorithms.repair import replace_bad_pixels
 from niripipe.algorithms.shear import Shifts, shear, split
-from niripipe.errors import AlgorithmError, ParameterError
 
-__all__ = ["DQ_THRESHOLD", "REPLACED", "Resampled", "check_arguments", "check_planes", "resample"]
+__all__ = ["DQ_THRESHOLD", "REPLACED", "Resampled", "resample"]
 
-Floats = NDArray[np.floating[Any]]
-Plane = NDArray[np.float32]
 
 DQ_THRESHOLD = 0.1
 """Weight of flagged input pixels above which an output pixel is flagged."""
@@ -73,18 +70,18 @@ class Resampled:
         because neighbouring output pixels share input pixels. 1 for an integer shift.
     """
 
-    data: Plane
-    variance: Plane | None
-    mask: NDArray[np.uint16]
+    data: Float32
+    variance: Float32 | None
+    mask: Mask
     objmask: NDArray[np.uint8] | None
     jacobian: float
     correlation: float
 
 
 def resample(
-    data: Plane,
-    variance: Plane | None = None,
-    mask: NDArray[np.uint16] | None = None,
+    data: Float32,
+    variance: Float32 | None = None,
+    mask: Mask | None = None,
     objmask: NDArray[np.uint8] | None = None,
     *,
     matrix: Floats,
@@ -134,10 +131,8 @@ def resample(
 
     Raises
     ------
-    ParameterError
-        For an unknown kernel, a threshold outside [0, 1), an output without pixels.
     AlgorithmError
-        For a mapping that is not invertible or planes of different shapes.
+        For a mapping that is not invertible.
 
     Notes
     -----
@@ -147,8 +142,6 @@ def resample(
     whose weights reach over the frame, the variance is interpolated linearly and multiplied by the kernel's
     sum of squares at that position, which is exact where it varies slowly.
     """
-    check_planes(data, (variance, mask, objmask))
-    check_arguments(kernel, dq_threshold, shape)
     mapping = Affine(np.asarray(matrix, dtype=np.float64), np.asarray(offset, dtype=np.float64))
     mapping.inverse()
     jacobian = float(abs(np.linalg.det(mapping.matrix)))
@@ -169,25 +162,6 @@ def resample(
         jacobian,
         1.0 / (job.noise_reduction() * scale),
     )
-
-
-def check_arguments(kernel: str, threshold: float, shape: tuple[int, int]) -> None:
-    """Check the kernel, the threshold of flags and the output shape; raise `ParameterError` for a bad one."""
-    if kernel not in KERNELS:
-        raise ParameterError("Unknown kernel", item="kernel", found=kernel, expected=", ".join(KERNELS))
-    if not 0 <= threshold < 1:
-        raise ParameterError(
-            "Not a usable threshold", item="dq_threshold", found=threshold, expected="[0, 1)"
-        )
-    if min(shape) < 1:
-        raise ParameterError("The output has no pixels", item="shape", found=shape)
-
-
-def check_planes(data: Plane, others: Sequence[NDArray[Any] | None]) -> None:
-    """Raise `AlgorithmError` for planes of different shapes."""
-    for plane in others:
-        if plane is not None and plane.shape != data.shape:
-            raise AlgorithmError("The planes differ in shape", found=plane.shape, expected=data.shape)
 
 
 class _Resampling:
@@ -215,19 +189,19 @@ class _Resampling:
             self._shifts = along_x, split(m[0, 1] * np.arange(target[1]) + o[0])
         self._outside = ~self._inside()
 
-    def data(self, plane: Plane, bad: NDArray[np.bool_] | None, scale: float) -> Plane:
+    def data(self, plane: Float32, bad: Bool | None, scale: float) -> Float32:
         """Send data through the mapping; `bad` pixels are replaced first if it is given."""
         out = self._sent(self._finite(plane, bad, sharpen=True), "signed")
         return self._finished(out, scale)
 
-    def variance(self, plane: Plane, bad: NDArray[np.bool_] | None, scale: float) -> Plane:
+    def variance(self, plane: Float32, bad: Bool | None, scale: float) -> Float32:
         """Send the variance of data through the mapping."""
         out = self._sent(self._finite(plane, bad, sharpen=False), "squared")
         # Splines can go below zero; a variance never does.
         np.clip(out, 0, np.inf, out=out)
         return self._finished(out, scale**2)
 
-    def mask(self, flags: NDArray[np.uint16]) -> NDArray[np.uint16]:
+    def mask(self, flags: Mask) -> Mask:
         """Send flags through the mapping; the bit "no data" marks what the input does not reach."""
         out = self._copied(flags) if self._exact else self._spread(flags)
         out[self._outside] = NO_DATA
@@ -249,7 +223,7 @@ class _Resampling:
         # Fractions of a general mapping are spread evenly.
         return float(self._squares(np.linspace(0, 1, 256, endpoint=False)).mean() ** 2)
 
-    def _finite(self, plane: Plane, bad: NDArray[np.bool_] | None, *, sharpen: bool) -> Plane:
+    def _finite(self, plane: Float32, bad: Bool | None, *, sharpen: bool) -> Float32:
         """Return a copy without NaN and, on request, without the values of bad pixels."""
         plane = np.array(plane, np.float32, order="C")
         finite = np.isfinite(plane)
@@ -260,7 +234,7 @@ class _Resampling:
             replace_bad_pixels([plane], bad | ~finite, reach=reach, sharpen=sharpen)
         return plane
 
-    def _sent(self, plane: Plane, power: Power) -> Plane:
+    def _sent(self, plane: Float32, power: Power) -> Float32:
         if self._exact:
             return self._copied(plane)
         if self._spline and power != "absolute":
@@ -269,7 +243,7 @@ class _Resampling:
             return shear(plane, *self._shifts, self._target, taps=self._taps, power=power)
         return self._gathered(plane, power)
 
-    def _finished(self, out: Plane, scale: float) -> Plane:
+    def _finished(self, out: Float32, scale: float) -> Float32:
         if scale != 1.0:
             out *= np.float32(scale)
         out[self._outside] = 0
@@ -277,7 +251,7 @@ class _Resampling:
 
     # --- flags ------------------------------------------------------------------------------------------
 
-    def _spread(self, flags: NDArray[np.uint16]) -> NDArray[np.uint16]:
+    def _spread(self, flags: Mask) -> Mask:
         """Set each bit where the input pixels that have it carry enough weight."""
         out = np.zeros(self._target, np.uint16)
         flagged = np.flatnonzero(flags != 0)
@@ -292,14 +266,13 @@ class _Resampling:
                 out[self._covered(flags & bit != 0)] |= bit
         return out
 
-    def _covered(self, flagged: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    def _covered(self, flagged: Bool) -> Bool:
         """Return the output pixels to which flagged input pixels contribute enough."""
         if self._exact:
             return self._copied(flagged)
-        covered: NDArray[np.bool_] = self._sent(flagged.astype(np.float32), "absolute") > self._threshold
-        return covered
+        return np.asarray(self._sent(flagged.astype(np.float32), "absolute") > self._threshold)
 
-    def _reached(self, pixels: NDArray[np.intp], along_x: Shifts, along_y: Shifts) -> NDArray[np.intp]:
+    def _reached(self, pixels: Indices, along_x: Shifts, along_y: Shifts) -> Indices:
         """Return the output pixels to which a few input pixels contribute enough; all are flat indices."""
         ny, nx = self._source
         my, mx = self._target
@@ -318,12 +291,11 @@ class _Resampling:
         target = (row * mx + column)[inside]
         total = np.zeros(my * mx, dtype=np.float32)
         np.add.at(total, target, (weight_x[keep] * weight_y)[inside])
-        reached: NDArray[np.intp] = target[total[target] > self._threshold]
-        return reached
+        return np.asarray(target[total[target] > self._threshold])
 
     # --- geometry ---------------------------------------------------------------------------------------
 
-    def _inside(self) -> NDArray[np.bool_]:
+    def _inside(self) -> Bool:
         """Return for which output pixels the input has a value."""
         y, x = np.arange(self._target[0])[:, None], np.arange(self._target[1])[None, :]
         # The nearest pixel is taken as a whole; other kernels need a neighbour on the far side.
@@ -335,7 +307,7 @@ class _Resampling:
             inside &= (position >= -rim) & (position <= size - 1 + rim)
         return inside
 
-    def _squares(self, fraction: Floats) -> NDArray[np.float64]:
+    def _squares(self, fraction: Floats) -> Float64:
         if self._spline:
             return spline_squares(fraction, self._spline)
         return np.asarray((kernel_weights(fraction, self._taps) ** 2).sum(axis=0))
@@ -352,7 +324,7 @@ class _Resampling:
         out[to_y, to_x] = plane[from_y, from_x]
         return out
 
-    def _gathered(self, plane: Plane, power: Power) -> Plane:
+    def _gathered(self, plane: Float32, power: Power) -> Float32:
         """Interpolate pixel by pixel."""
         out = np.empty(self._target, np.float32)
         ny, nx = self._source
@@ -376,10 +348,10 @@ class _Resampling:
                 out[rows] += along_y[u] * line
         return out
 
-    def _by_splines(self, plane: Plane, order: Literal[3, 5], power: Power) -> Plane:
+    def _by_splines(self, plane: Float32, order: Literal[3, 5], power: Power) -> Float32:
         from scipy.ndimage import affine_transform
 
-        out: Plane = affine_transform(
+        out: Float32 = affine_transform(
             plane,
             self._mapping.matrix,
             self._mapping.offset,
@@ -398,7 +370,7 @@ class _Resampling:
     def _blocks(self) -> list[slice]:
         return row_blocks(self._target[0], plane_rows(self._target[1]))
 
-    def _positions(self, rows: slice) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def _positions(self, rows: slice) -> tuple[Float64, Float64]:
         """Return the positions in the input of the pixels in some rows of the output."""
         return self._mapping(np.arange(rows.start, rows.stop)[:, None], np.arange(self._target[1])[None, :])
 
@@ -416,7 +388,7 @@ def _snap(mapping: Affine, shape: tuple[int, int]) -> Affine:
     return Affine(m, o)
 
 
-def _is_shear(matrix: NDArray[np.float64], size: int) -> bool:
+def _is_shear(matrix: Float64, size: int) -> bool:
     """Tell whether each row moves as a whole along x, then each column along y, to well below a pixel."""
     if not matrix[0, 0] > 0:
         return False

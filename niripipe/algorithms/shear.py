@@ -10,19 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from niripipe.algorithms.affine import WHOLE
+from niripipe.algorithms.arrays import Float32, Float64, Indices
 from niripipe.algorithms.kernels import Power, kernel_weights, powered
 from niripipe.algorithms.parallel import plane_rows, row_blocks
 
 __all__ = ["Shifts", "shear", "split"]
 
-Plane = NDArray[np.float32]
-
 
 class Shifts(NamedTuple):
     """Shifts of parallel lines along themselves, as whole pixels and a fraction in [0, 1)."""
 
-    whole: NDArray[np.intp]
-    fraction: NDArray[np.float64]
+    whole: Indices
+    fraction: Float64
 
 
 def split(shift: NDArray[Any]) -> Shifts:
@@ -33,8 +32,8 @@ def split(shift: NDArray[Any]) -> Shifts:
 
 
 def shear(
-    plane: Plane, along_x: Shifts, along_y: Shifts, shape: tuple[int, int], *, taps: int, power: Power
-) -> Plane:
+    plane: Float32, along_x: Shifts, along_y: Shifts, shape: tuple[int, int], *, taps: int, power: Power
+) -> Float32:
     """Interpolate a plane by two passes of one-dimensional kernels.
 
     Parameters
@@ -78,7 +77,9 @@ def _runs(shifts: Shifts, lines: slice) -> Iterator[slice]:
         yield slice(start, stop)
 
 
-def _interpolate(source: Plane, target: Plane, shifts: Shifts, first: int, taps: int, power: Power) -> None:
+def _interpolate(
+    source: Float32, target: Float32, shifts: Shifts, first: int, taps: int, power: Power
+) -> None:
     """Interpolate lines that move by the same number of whole pixels, along the last axis.
 
     Point k of a line of `target` takes the value at sample ``first + k + shift`` of `source`.
@@ -108,7 +109,7 @@ def _interpolate(source: Plane, target: Plane, shifts: Shifts, first: int, taps:
     target[:, last_done:] = source[:, -1:]
 
 
-def _weighted_sum(source: Plane, target: Plane, weights: NDArray[np.float32]) -> None:
+def _weighted_sum(source: Float32, target: Float32, weights: Float32) -> None:
     """Write the sums of neighbouring samples, multiplied by ``(taps, lines, 1)`` weights."""
     points = target.shape[1]
     np.multiply(source[:, :points], weights[0], out=target)

@@ -11,19 +11,18 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from statistics import NormalDist
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from niripipe.algorithms.arrays import Bool, Float32, Float64, Floats, Indices
 from niripipe.algorithms.background import Background, clipped_level, lattice, level_of
-from niripipe.algorithms.gaussian import MEDIAN_ERROR
+from niripipe.algorithms.robust import MEDIAN_ERROR, good_pixels, median_of_ranks
 from niripipe.algorithms.sources import PlaneSource, Section
 from niripipe.errors import AlgorithmError
 
 __all__ = ["LevelKind", "SkyMatch", "sky_factor", "sky_offset", "sky_residual", "subtracted"]
 
-Floats = NDArray[np.floating[Any]]
 LevelKind = Literal["peak", "median", "faint", "boxes"]
 
 _SAMPLES = 1 << 18
@@ -61,9 +60,7 @@ class SkyMatch:
     share: float = 1.0
 
 
-def subtracted(
-    data: NDArray[np.float32], sky: NDArray[np.float32], *, factor: float = 1.0, constant: float = 0.0
-) -> NDArray[np.float32]:
+def subtracted(data: Float32, sky: Float32, *, factor: float = 1.0, constant: float = 0.0) -> Float32:
     """Subtract a sky from some pixels of a frame.
 
     Parameters
@@ -79,7 +76,7 @@ def subtracted(
     ndarray of float32
         ``data - factor * sky - constant``.
     """
-    result: NDArray[np.float32] = sky * np.float32(-factor)
+    result: Float32 = sky * np.float32(-factor)
     result += data
     if constant:
         result -= np.float32(constant)
@@ -156,10 +153,7 @@ def sky_factor(
 
 
 def sky_offset(
-    data: PlaneSource,
-    sky: PlaneSource,
-    *masks: PlaneSource | None,
-    level: LevelKind = "peak",
+    data: PlaneSource, sky: PlaneSource, *masks: PlaneSource | None, level: LevelKind = "peak"
 ) -> SkyMatch:
     """Find the constant that remains when a sky frame is subtracted from a science frame.
 
@@ -267,22 +261,15 @@ def _sampled(
 
 def _usable(
     cut: Section, data: PlaneSource, sky: PlaneSource, masks: tuple[PlaneSource | None, ...]
-) -> tuple[Floats, Floats, NDArray[np.bool_]]:
+) -> tuple[Floats, Floats, Bool]:
     """Read a part of frame and sky, and find where both are numbers without flags."""
     some, some_sky = data[cut], sky[cut]
-    good = np.isfinite(some) & np.isfinite(some_sky)
-    for plane in masks:
-        if plane is not None:
-            good &= plane[cut] == 0
-    return some, some_sky, good
+    good = good_pixels(some, *(plane[cut] for plane in masks if plane is not None))
+    return some, some_sky, good & np.isfinite(some_sky)
 
 
 def _box_sample(
-    data: PlaneSource,
-    sky: PlaneSource,
-    masks: tuple[PlaneSource | None, ...],
-    level: LevelKind,
-    thin: int,
+    data: PlaneSource, sky: PlaneSource, masks: tuple[PlaneSource | None, ...], level: LevelKind, thin: int
 ) -> _Sample:
     ny, nx = (size // _BOX for size in data.shape)
     if ny * nx < _LEAST_BOXES:
@@ -314,58 +301,50 @@ def _box_sample(
 
 def _faint_level(values: Floats) -> Background:
     """Mean of the faintest boxes, lifted by what choosing the faintest of equals would have cost."""
-    boxes = _measured(values)
-    level, std = _faintest(boxes)
-    return Background(level, std, int(boxes.number.sum()))
+    median, spread, number = _measured(values)
+    level, std = _faintest(median, spread, number)
+    return Background(level, std, int(number.sum()))
 
 
 def _box_level(values: Floats) -> Background:
     """Mean of the boxes that agree with each other, starting from the faintest; ``n`` counts their pixels."""
-    boxes = _measured(values)
-    level, std = _faintest(boxes)
-    noise = MEDIAN_ERROR * std / float(np.sqrt(np.median(boxes.number)))
+    median, deviation, number = _measured(values)
+    level, std = _faintest(median, deviation, number)
+    noise = MEDIAN_ERROR * std / float(np.sqrt(np.median(number)))
     for _ in range(20):
-        below = boxes.median[boxes.median < level]
+        below = median[median < level]
         # Structure of the sky itself shows on the faint side, where there is no light of sources.
         spread = max(noise, float(np.sqrt(np.mean((below - level) ** 2)))) if below.size > 4 else noise
-        agree = np.abs(boxes.median - level) <= 2.5 * spread
+        agree = np.abs(median - level) <= 2.5 * spread
         if not agree.any():
             break
-        before, level = level, float(np.mean(boxes.median[agree]))
+        before, level = level, float(np.mean(median[agree]))
         if abs(level - before) < 0.01 * noise:
             break
-    agree = np.abs(boxes.median - level) <= 3 * max(noise, 1e-30)
-    return Background(level, std, int(boxes.number[agree].sum()))
+    agree = np.abs(median - level) <= 3 * max(noise, 1e-30)
+    return Background(level, std, int(number[agree].sum()))
 
 
-@dataclass(frozen=True, slots=True)
-class _Boxes:
-    """Medians, deviations of the fainter half, and numbers of pixels of boxes."""
-
-    median: NDArray[np.float64]
-    spread: NDArray[np.float64]
-    number: NDArray[np.intp]
-
-
-def _measured(values: Floats) -> _Boxes:
+def _measured(values: Floats) -> tuple[Float64, Float64, Indices]:
+    """Return medians, deviations of the fainter half, and numbers of pixels of boxes."""
     number = np.isfinite(values).sum(axis=1)
     # Sorting puts the masked pixels, NaN, last.
     ranked = np.sort(values, axis=1).astype(np.float64)
-    row = np.arange(number.size)
-    medians = 0.5 * (ranked[row, (number - 1) // 2] + ranked[row, number // 2])
-    return _Boxes(medians, medians - ranked[row, (0.1587 * number).astype(np.intp)], number)
+    medians = median_of_ranks(ranked, np.zeros_like(number), number, axis=1)
+    faint = ranked[np.arange(number.size), (0.1587 * number).astype(np.intp)]
+    return medians, medians - faint, number
 
 
-def _faintest(boxes: _Boxes) -> tuple[float, float]:
+def _faintest(median: Float64, spread: Float64, number: Indices) -> tuple[float, float]:
     """Level of the faintest boxes, and the deviation of their pixels."""
-    order = np.argsort(boxes.median, kind="stable")[: max(5, int(_FAINT_SHARE * boxes.median.size))]
-    std = float(np.median(boxes.spread[order]))
-    noise = MEDIAN_ERROR * std / float(np.sqrt(np.median(boxes.number[order])))
+    order = np.argsort(median, kind="stable")[: max(5, int(_FAINT_SHARE * median.size))]
+    std = float(np.median(spread[order]))
+    noise = MEDIAN_ERROR * std / float(np.sqrt(np.median(number[order])))
     # Blom's expected order statistics of as many equals as there are boxes.
     expected = [
-        NormalDist().inv_cdf((rank - 0.375) / (boxes.median.size + 0.25)) for rank in range(1, order.size + 1)
+        NormalDist().inv_cdf((rank - 0.375) / (median.size + 0.25)) for rank in range(1, order.size + 1)
     ]
-    return float(np.mean(boxes.median[order]) - noise * np.mean(expected)), std
+    return float(np.mean(median[order]) - noise * np.mean(expected)), std
 
 
 _LEVELS: Final[Mapping[LevelKind, Callable[[Floats], Background]]] = {

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from niripipe.algorithms.arrays import Float32, Floats
 from niripipe.algorithms.bits import SATURATED
 
 __all__ = ["CATALOGUE", "MISSING", "Catalogue", "add_world_columns", "new_catalogue", "star_likeness"]
 
-Floats = NDArray[np.floating[Any]]
 Catalogue = NDArray[np.void]
 PixelToWorld = Callable[[Floats, Floats], tuple[Floats, Floats]]
 
@@ -89,7 +89,7 @@ def new_catalogue(objects: Any, flagged: NDArray[np.integer], union: NDArray[np.
     return out
 
 
-def star_likeness(catalogue: Catalogue) -> tuple[NDArray[np.float32], float]:
+def star_likeness(catalogue: Catalogue) -> tuple[Float32, float]:
     """Tell how much each source looks like a star, by its size.
 
     Parameters

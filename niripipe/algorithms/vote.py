@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from functools import reduce
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from niripipe.algorithms.arrays import Floats, Indices
 from niripipe.algorithms.register import Sources
 
 __all__ = ["brightest_first", "vote"]
 
-Floats = NDArray[np.floating[Any]]
 
 # Number of peaks that are returned at most.
 _PEAKS = 8
@@ -89,6 +87,6 @@ def _likeness(frame: Sources, reference: Sources) -> Floats:
     return np.asarray((1 + 2 / (1 + rank / 5)) * (0.2 + np.exp(-((ratio / 0.7) ** 2))))
 
 
-def brightest_first(flux: Floats) -> NDArray[np.intp]:
+def brightest_first(flux: Floats) -> Indices:
     """Return the indices of the sources, the brightest first."""
     return np.argsort(-np.nan_to_num(flux), kind="stable")

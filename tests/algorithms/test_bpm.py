@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from niripipe.algorithms.bpm import bad_pixels
-from niripipe.errors import DataError, ParameterError
+from niripipe.errors import DataError
 
 
 def _row(*values: float) -> np.ndarray:
@@ -39,5 +39,3 @@ def test_unilluminated_pixels_can_be_kept_apart() -> None:
 def test_unusable_input_is_refused() -> None:
     with pytest.raises(DataError, match="dark"):
         bad_pixels(_row(1), _row(1, 2))
-    with pytest.raises(ParameterError, match="flat_limits"):
-        bad_pixels(_row(1), _row(1), flat_limits=(1.2, 0.8))

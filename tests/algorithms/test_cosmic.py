@@ -13,7 +13,7 @@ from scipy.special import erf
 
 from niripipe.algorithms.bits import BAD, COSMIC_RAY, NO_DATA, NON_LINEAR
 from niripipe.algorithms.cosmic import flag_by_reference, flag_cosmic_rays
-from niripipe.errors import AlgorithmError, DataError, ParameterError
+from niripipe.errors import AlgorithmError
 
 SKY, READ_NOISE = 1000.0, 35.0
 SIGMA = float(np.sqrt(SKY + READ_NOISE**2))
@@ -122,18 +122,6 @@ def test_flagged_saturated_and_infinite_pixels_are_not_called_cosmic_rays() -> N
     np.testing.assert_array_equal(data, before)
 
 
-def test_bad_parameters_and_shapes_are_refused() -> None:
-    data = np.zeros((32, 32), np.float32)
-    with pytest.raises(ParameterError, match="gain"):
-        flag_cosmic_rays(data, gain=0)
-    with pytest.raises(ParameterError, match="niter"):
-        flag_cosmic_rays(data, niter=0)
-    with pytest.raises(DataError, match="variance"):
-        flag_cosmic_rays(data, np.zeros((16, 32), np.float32))
-    with pytest.raises(DataError):
-        flag_cosmic_rays(np.zeros(5, np.float32))
-
-
 def test_astroscrappy_is_imported_only_when_used() -> None:
     code = "import niripipe.algorithms.cosmic, sys; print('astroscrappy' in sys.modules)"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
@@ -185,12 +173,8 @@ def test_the_noise_of_the_reference_counts() -> None:
     assert not flag_by_reference(data, one, 0 * one, 3 * one, dilation=0)[5, 5]
 
 
-def test_a_reference_that_does_not_fit_is_refused() -> None:
+def test_a_frame_without_usable_pixels_is_refused() -> None:
     data = np.zeros((32, 32), np.float32)
-    with pytest.raises(DataError, match="reference"):
-        flag_by_reference(data, None, np.zeros((16, 32), np.float32))
-    with pytest.raises(ParameterError, match="hsigma"):
-        flag_by_reference(data, None, data, hsigma=-1)
     with pytest.raises(AlgorithmError):
         flag_by_reference(data, None, data, mask=np.ones(data.shape, np.uint16))
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from niripipe.algorithms.bits import BAD, NO_DATA, NON_LINEAR, SATURATED
 from niripipe.algorithms.fill import Region, interpolate_regions, parse_regions, replace_flagged
-from niripipe.errors import AlgorithmError, DataError, ParameterError
+from niripipe.errors import AlgorithmError, ParameterError
 
 
 def plane(ny: int = 20, nx: int = 30) -> np.ndarray:
@@ -84,15 +84,10 @@ def test_a_frame_without_usable_pixels_is_an_error_unless_a_value_is_given() -> 
     assert (replace_flagged(data, mask, value=1).data == 1).all()
 
 
-@pytest.mark.parametrize(
-    "options",
-    [{"value": "mode"}, {"inner": 3}, {"inner": 5, "outer": 3}, {"outer": 0.5}, {"outer": 3, "max_iters": 0}],
-)
+@pytest.mark.parametrize("options", [{"inner": 3}, {"inner": 5, "outer": 3}])
 def test_unusable_options_are_refused(options: dict[str, object]) -> None:
     with pytest.raises(ParameterError):
         replace_flagged(plane(), np.ones((20, 30), np.uint16), **options)  # type: ignore[arg-type]
-    with pytest.raises(DataError):
-        replace_flagged(plane(), np.ones((2, 3), np.uint16))
 
 
 @given(
@@ -178,10 +173,6 @@ def test_a_region_with_nothing_beside_it_is_an_error() -> None:
         interpolate_regions(plane(), [Region((0, 20), (0, 30))])
     with pytest.raises(AlgorithmError):
         interpolate_regions(plane(), [Region((3, 4), (0, 30))], axis=1)
-    with pytest.raises(ParameterError, match="axis"):
-        interpolate_regions(plane(), [], axis=3)
-    with pytest.raises(DataError, match="mask"):
-        interpolate_regions(plane(), [], mask=np.zeros((3, 3), np.uint16))
 
 
 def test_regions_are_read_as_fits_sections() -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from niripipe.algorithms import flat
-from niripipe.errors import AlgorithmError, ParameterError
+from niripipe.errors import AlgorithmError
 
 
 def _flat(seed: int = 3) -> np.ndarray:
@@ -66,7 +66,3 @@ def test_flats_without_light_are_refused_with_the_figures() -> None:
         flat.level(_flat(), np.ones((40, 50), np.uint16))
     with pytest.raises(AlgorithmError, match=r"-5\d\d\d"):
         flat.level(-_flat())
-    with pytest.raises(ParameterError, match="statistic"):
-        flat.level(_flat(), statistic="mode")  # type: ignore[arg-type]
-    with pytest.raises(ParameterError, match="lower"):
-        flat.threshold(_flat(), lower=2.0, upper=1.0)

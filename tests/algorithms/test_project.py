@@ -8,7 +8,7 @@ import pytest
 from niripipe.algorithms.bits import BAD, NO_DATA
 from niripipe.algorithms.project import project
 from niripipe.algorithms.resample import resample
-from niripipe.errors import AlgorithmError, ParameterError
+from niripipe.errors import AlgorithmError
 
 SHAPE = (120, 150)
 
@@ -162,12 +162,3 @@ def test_a_frame_that_does_not_reach_the_output_is_refused():
         project(np.ones(SHAPE, np.float32), to_input=lambda y, x: (y + 500, x), shape=SHAPE)
     with pytest.raises(AlgorithmError, match="no finite value"):
         project(np.ones(SHAPE, np.float32), to_input=lambda y, x: (y * np.nan, x), shape=SHAPE)
-
-
-@pytest.mark.parametrize(
-    "wrong", [{"kernel": "sinc"}, {"dq_threshold": 1.0}, {"shape": (0, 5)}], ids=lambda wrong: str(wrong)
-)
-def test_impossible_parameters_are_refused(wrong):
-    arguments = {"to_input": turned(0, 1), "shape": SHAPE} | wrong
-    with pytest.raises(ParameterError):
-        project(np.ones(SHAPE, np.float32), **arguments)

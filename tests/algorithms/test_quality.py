@@ -118,10 +118,6 @@ def test_no_star_gives_none_and_a_missing_column_is_named() -> None:
     del catalogue["PROFILE_EE50"]
     with pytest.raises(DataError, match="PROFILE_EE50"):
         good_stars(catalogue)
-    with pytest.raises(ParameterError, match="pixel_scale"):
-        measure_image_quality(star_catalogue(), pixel_scale=0)
-    with pytest.raises(ParameterError, match="airmass"):
-        measure_image_quality(star_catalogue(), pixel_scale=0.1, airmass=0.5)
 
 
 def test_an_astropy_table_serves_as_a_catalogue() -> None:
@@ -178,8 +174,6 @@ def test_sky_brightness_follows_its_definition() -> None:
     assert sky.magnitude_error == pytest.approx(2.5 * math.log10(1.05))
     assert sky_brightness(-5, 1, exposure_time=20, pixel_scale=0.1, zero_point=26).magnitude is None
     assert sky_brightness(5, 1, exposure_time=20, pixel_scale=0.1).magnitude is None
-    with pytest.raises(ParameterError, match="exposure_time"):
-        sky_brightness(5, 1, exposure_time=0, pixel_scale=0.1)
 
 
 def test_perfect_optics_put_all_light_into_a_pixel_that_holds_the_whole_pattern() -> None:

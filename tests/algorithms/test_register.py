@@ -11,7 +11,6 @@ from niripipe.algorithms.correlate import cross_correlation_shift
 from niripipe.algorithms.match import _surprise, match_sources
 from niripipe.algorithms.register import Sources, pair_sources
 from niripipe.algorithms.vote import _over_square, vote
-from niripipe.errors import AlgorithmError, ParameterError
 
 SEARCH, MATCH = 42.7, 4.27
 
@@ -207,12 +206,6 @@ def test_pairs_are_one_to_one_and_the_closest_first():
     assert (i.tolist(), j.tolist()) == ([1], [0])
 
 
-def test_radii_must_be_positive():
-    one = positions(np.zeros(1), np.zeros(1))
-    with pytest.raises(ParameterError):
-        match_sources(one, one, search_radius=0, match_radius=1)
-
-
 def image(rng, stars, dx=0.0, dy=0.0, size=384):
     out = rng.normal(50, 20, (size, size)).astype(np.float32)
     y, x = np.mgrid[-12:13, -12:13]
@@ -284,13 +277,6 @@ def test_one_bright_star_in_common_does_not_align_two_fields():
         result = cross_correlation_shift(image(rng, first), image(rng, second, 5, 5), max_shift=43)
         assert not result.accepted
         assert "most of what" in result.reason
-
-
-def test_images_that_cannot_be_correlated_are_refused():
-    with pytest.raises(AlgorithmError):
-        cross_correlation_shift(np.zeros((64, 64)), np.zeros((64, 32)), max_shift=5)
-    with pytest.raises(AlgorithmError):
-        cross_correlation_shift(np.zeros((64, 64)), np.zeros((64, 64)), max_shift=40)
 
 
 @given(

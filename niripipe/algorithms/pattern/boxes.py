@@ -6,25 +6,20 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 
-from niripipe.algorithms.gaussian import MEDIAN_ERROR, robust_sigma
+from niripipe.algorithms.arrays import Bool, Float32, Float64, Floats, Indices, Integers
 from niripipe.algorithms.pattern.levels import levelled
 from niripipe.algorithms.pattern.quadrants import (
     Cleaned,
     Corner,
-    Flags,
-    Float32,
-    Float64,
-    Floats,
-    Integers,
     Quadrant,
     Tiles,
     prepared,
-    ranked_median,
+    rms_before_and_after,
     source_boxes,
 )
 from niripipe.algorithms.pattern.zones import find_zones, unit_strength
+from niripipe.algorithms.robust import MEDIAN_ERROR, median_of_ranks, robust_sigma
 from niripipe.errors import ParameterError
 
 __all__ = ["clean_readout"]
@@ -58,9 +53,9 @@ class _Sample:
     """
 
     residual: Float32
-    usable: Flags
+    usable: Bool
     profile: Float64
-    count: NDArray[np.intp]
+    count: Indices
     sigma: float
 
     @property
@@ -126,7 +121,7 @@ def clean_readout(
     Raises
     ------
     DataError
-        If the planes are not images of one shape, or too small for quadrants.
+        If the frame is too small for quadrants.
     ParameterError
         If a parameter is out of range.
 
@@ -157,13 +152,8 @@ def clean_readout(
             lsigma,
             subtract_background,
         )
-        quadrants.append(
-            Quadrant(corner.name, 0.0, np.nan, np.nan, "no usable pixels")
-            if sample is None
-            else _clean_quadrant(
-                frame, corner, sample, 0.0 if force else pat_strength_thres, canny_sigma, simple_thres
-            )
-        )
+        least_strength = 0.0 if force else pat_strength_thres
+        quadrants.append(_clean_quadrant(frame, corner, sample, least_strength, canny_sigma, simple_thres))
     return levelled(
         frame,
         good,
@@ -179,12 +169,14 @@ def clean_readout(
 def _clean_quadrant(
     frame: Float32,
     corner: Corner,
-    sample: _Sample,
+    sample: _Sample | None,
     least_strength: float,
     canny_sigma: float,
     simple_thres: float,
 ) -> Quadrant:
     """Clean one quadrant of the frame in place."""
+    if sample is None:
+        return Quadrant(corner.name, 0.0, np.nan, np.nan, "no usable pixels")
     view = corner.view(frame)
     # Rows of the boxes that exist in the frame.
     rows = slice(corner.missing, corner.missing + len(view))
@@ -218,7 +210,7 @@ def _clean_quadrant(
 
 def _measure(tiles: Tiles, hsigma: float, lsigma: float, subtract_background: bool) -> _Sample | None:
     """Leave out sources and background, and combine the boxes of each row; None without usable pixels."""
-    boxes_in_use: Flags = tiles.means()[1] & ~source_boxes(tiles)
+    boxes_in_use: Bool = tiles.means()[1] & ~source_boxes(tiles)
     usable = tiles.good & boxes_in_use[:, :, None, None]
     if not usable.any():
         return None
@@ -227,29 +219,29 @@ def _measure(tiles: Tiles, hsigma: float, lsigma: float, subtract_background: bo
     flags = usable.reshape(boxes.shape)
     count = np.count_nonzero(flags, axis=0)
     ordered = np.sort(np.where(flags, boxes, np.float32(np.inf)), axis=0)
-    median = np.where(count > 0, ranked_median(ordered, np.zeros_like(count), count), np.float32(0))
+    median = np.where(count > 0, median_of_ranks(ordered, np.zeros_like(count), count), np.float32(0))
     # Every 17th pixel of the boxes gives the noise to 1 per cent, and all columns and rows take part.
     sigma = robust_sigma((boxes[:, ::17] - median[::17])[flags[:, ::17]])
     # In a sorted column clipping only moves the two ends.
     low = np.count_nonzero(ordered < median - np.float32(lsigma * sigma), axis=0)
     high = np.count_nonzero(ordered <= median + np.float32(hsigma * sigma), axis=0)
     high = np.maximum(high, low + 1)
-    profile = np.where(count > 0, ranked_median(ordered, low, high), np.float32(0))
+    profile = np.where(count > 0, median_of_ranks(ordered, low, high), np.float32(0))
     shape = (-1, tiles.values.shape[2] * tiles.values.shape[3])
     return _Sample(residual, usable, profile.reshape(shape).astype(np.float64), count.reshape(shape), sigma)
 
 
-def _without_background(tiles: Tiles, usable: Flags) -> Float32:
+def _without_background(tiles: Tiles, usable: Bool) -> Float32:
     """Subtract from each box its mean and the gradients between its neighbours, where those are usable."""
     mean, _ = tiles.means()
-    inside: Flags = np.any(usable, axis=(2, 3))
+    inside: Bool = np.any(usable, axis=(2, 3))
     along_x = _gradient(mean, inside, tiles.values.shape[3])
     along_y = _gradient(mean.T, inside.T, tiles.values.shape[2]).swapaxes(0, 1)
     background = mean[:, :, None, None] + along_y[:, :, :, None] + along_x[:, :, None, :]
     return tiles.values - background
 
 
-def _gradient(mean: Float32, inside: Flags, size: int) -> Float32:
+def _gradient(mean: Float32, inside: Bool, size: int) -> Float32:
     """Slope of box means along the first axis, times the positions in a box, shape (*mean.shape, size)."""
     slope = np.zeros_like(mean)
     both = inside[2:] & inside[:-2]
@@ -287,10 +279,10 @@ def _rank_one(sample: _Sample) -> _Pattern:
 
 def _calm(rows: Float64) -> Float64:
     """Median of each row with the one before and the one after; the first and last as they are."""
-    calm = rows.copy()
-    if len(rows) >= 3:
-        calm[1:-1] = np.median([rows[:-2], rows[1:-1], rows[2:]], axis=0)
-    return calm
+    from scipy.ndimage import median_filter
+
+    # "nearest" repeats the outermost rows, which are their own medians then.
+    return np.asarray(median_filter(rows, (3,) + (1,) * (rows.ndim - 1), mode="nearest"))
 
 
 def _normalised(sample: _Sample, box: Float64) -> _Pattern:
@@ -330,7 +322,7 @@ def _refitted(sample: _Sample, pattern: _Pattern, zones: list[slice]) -> _Patter
     return _normalised(sample, box - box.mean())
 
 
-def _zone_strength(sample: _Sample, pattern: _Pattern, zones: list[slice]) -> tuple[Float64, Flags]:
+def _zone_strength(sample: _Sample, pattern: _Pattern, zones: list[slice]) -> tuple[Float64, Bool]:
     """Strength to subtract in each row of pixels of the boxes, and the rows of the zones."""
     height = len(pattern.box)
     strength = np.zeros(sample.rows)
@@ -356,23 +348,13 @@ def _zone_strength(sample: _Sample, pattern: _Pattern, zones: list[slice]) -> tu
     return strength, on
 
 
-def _noise(sample: _Sample, pattern: _Pattern, strength: Float64, on: Flags) -> tuple[float, float, int]:
+def _noise(sample: _Sample, pattern: _Pattern, strength: Float64, on: Bool) -> tuple[float, float, int]:
     """Measure the deviation of usable pixels in the rows that are on, before and after, and count them."""
     height = len(pattern.box)
     model = (strength.reshape(-1, height, 1) * pattern.box).astype(np.float32)
     after = sample.residual - model
     take = sample.usable & on.reshape(-1, height)[None, :, :, None]
-    if sample.sigma > 0:
-        # One limit for both, so that clipping favours neither.
-        take &= np.abs(sample.residual) + np.abs(after) < np.float32(8 * sample.sigma) + np.abs(model)
-    number = int(np.count_nonzero(take))
-    if number == 0:
-        return float("nan"), float("nan"), 0
-    before_rms, after_rms = (
-        float(np.sqrt(np.mean(np.square(plane[take], dtype=np.float64))))
-        for plane in (sample.residual, after)
-    )
-    return before_rms, after_rms, number
+    return rms_before_and_after(sample.residual, after, model, take, sample.sigma)
 
 
 def _ratio(numerator: Float64, denominator: Float64) -> Float64:

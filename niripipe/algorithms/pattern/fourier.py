@@ -8,21 +8,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from niripipe.algorithms.gaussian import robust_sigma
+from niripipe.algorithms.arrays import Bool, Float32, Float64, Floats, Indices, Integers
 from niripipe.algorithms.pattern.levels import levelled
 from niripipe.algorithms.pattern.quadrants import (
     Cleaned,
     Corner,
-    Flags,
-    Float32,
-    Float64,
-    Floats,
-    Integers,
     Quadrant,
+    Tiles,
     prepared,
-    without_sources,
+    rms_before_and_after,
+    source_boxes,
 )
 from niripipe.algorithms.pattern.zones import find_zones, unit_strength
+from niripipe.algorithms.robust import robust_sigma
 from niripipe.errors import DataError, ParameterError
 
 __all__ = ["clean_fft_readout"]
@@ -31,9 +29,11 @@ Complex = NDArray[np.complexfloating[Any, Any]]
 
 # Sources are looked for in boxes of whole periods of about 16 columns, 4 rows high.
 _BOX_HEIGHT, _BOX_WIDTH = 4, 16
-# Rows whose power is averaged in the decision: noise alone then scatters by 1/sqrt(5) only.
+# Rows whose power is averaged in the decision whether a pattern is there: noise alone then scatters by
+# 1/sqrt(5) only.
 _ROWS_TOGETHER = 5
-# As in `clean_readout`: smoothing and least range in the search for edges, reach of the levelling.
+# Smoothing and least range in the search for edges, and reach of the levelling inside a quadrant: those of
+# `clean_readout`.
 _EDGE_SIGMA, _EDGE_RANGE, _REACH = 3.0, 0.6, 50
 # The mean power of a zone at the pattern's frequencies must exceed that beside them by this many standard
 # errors. With about 500 zones that could be tried in a frame, fewer than one frame of noise in a thousand has
@@ -53,14 +53,18 @@ class _Rows:
 
     Attributes
     ----------
-    local, usable : ndarray of float32 and of bool, shape (rows, columns)
-        Pixels, less their mean over two periods, 0 where not usable; and which pixels to use.
+    local : ndarray of float32, shape (rows, columns)
+        Pixels, less their mean over two periods; 0 where not usable.
+    usable : ndarray of bool
+        Pixels to use.
     pattern : ndarray of complex64, shape (rows, bins)
         Amplitudes of the pattern, transform normalised as by `numpy.fft`.
     bins : ndarray of int
         Frequencies of the pattern and its harmonics.
-    strength, floor : ndarray of float64, shape (rows,)
-        Standard deviation of the pattern of each row, and the one that noise alone would give.
+    strength : ndarray of float64, shape (rows,)
+        Standard deviation of the pattern of each row.
+    floor : ndarray of float64, shape (rows,)
+        The strength that noise alone would give.
     share : ndarray of float64, shape (rows,)
         Share of usable pixels.
     excess : ndarray of float64, shape (rows,)
@@ -70,14 +74,14 @@ class _Rows:
     """
 
     local: Float32
-    usable: Flags
+    usable: Bool
     pattern: Complex
-    bins: NDArray[np.intp]
+    bins: Indices
     strength: Float64
     floor: Float64
     share: Float64
     excess: Float64
-    triggered: Flags
+    triggered: Bool
 
 
 def clean_fft_readout(
@@ -136,7 +140,7 @@ def clean_fft_readout(
     Raises
     ------
     DataError
-        If the planes are not images of one shape, or too small for quadrants of two periods.
+        If the frame is too small for quadrants of two periods.
     ParameterError
         If a parameter is out of range.
 
@@ -161,7 +165,9 @@ def clean_fft_readout(
     # The rows to clean of each quadrant, in readout order, and its record.
     chosen, quadrants = [], []
     for rows, corner in zip(spectra, corners, strict=True):
-        on = np.ones(len(rows.local), bool) if force else _zones(rows, combined[corner.missing :], pat_thres)
+        on = np.ones(len(rows.local), bool)
+        if not force:
+            on = _zones(rows, combined[corner.missing :], pat_thres)
         on, quadrant = _decide(rows, on, corner.name)
         chosen.append(on)
         quadrants.append(quadrant)
@@ -176,11 +182,11 @@ def clean_fft_readout(
 
 
 def _transform(
-    frame: Float32, good: Flags, corner: Corner, win_size: int, periodicity: float, sigma_fact: float
+    frame: Float32, good: Bool, corner: Corner, win_size: int, periodicity: float, sigma_fact: float
 ) -> _Rows:
     from scipy.fft import fft
 
-    usable = without_sources(frame, good, corner, _BOX_HEIGHT, _BOX_WIDTH)
+    usable = _without_sources(frame, good, corner)
     local = _local(corner.view(frame), usable, periodicity)
     width = local.shape[1]
     bins = _harmonics(width, periodicity)
@@ -210,7 +216,16 @@ def _transform(
     )
 
 
-def _harmonics(length: int, periodicity: float) -> NDArray[np.intp]:
+def _without_sources(frame: Float32, good: Bool, corner: Corner) -> Bool:
+    """Usable pixels of a quadrant in readout order, boxes with a source left out."""
+    tiles = Tiles.cut(corner, frame, good, _BOX_HEIGHT, _BOX_WIDTH)
+    boxes = np.repeat(np.repeat(source_boxes(tiles).T, _BOX_HEIGHT, axis=0), _BOX_WIDTH, axis=1)
+    view = corner.view(good)
+    first = corner.missing % _BOX_HEIGHT
+    return view & ~boxes[first : first + len(view), : view.shape[1]]
+
+
+def _harmonics(length: int, periodicity: float) -> Indices:
     number = int(0.5 * periodicity + 1e-9)
     bins = np.round(np.arange(1, number + 1) * length / periodicity).astype(np.intp)
     bins = bins[bins <= length // 2]
@@ -224,7 +239,7 @@ def _harmonics(length: int, periodicity: float) -> NDArray[np.intp]:
     return bins
 
 
-def _local(view: Float32, usable: Flags, periodicity: float) -> Float32:
+def _local(view: Float32, usable: Bool, periodicity: float) -> Float32:
     """Subtract from each pixel the mean of the usable ones over two periods, which holds no pattern."""
     from scipy.ndimage import uniform_filter1d
 
@@ -237,7 +252,7 @@ def _local(view: Float32, usable: Flags, periodicity: float) -> Float32:
     return np.where(usable, values - mean, np.float32(0))
 
 
-def _solved(spectrum: Complex, window: Complex, both: NDArray[np.intp], share: Float64) -> Complex:
+def _solved(spectrum: Complex, window: Complex, both: Indices, share: Float64) -> Complex:
     """Find the pattern that explains what the frequencies of each row have more than their neighbours.
 
     With gaps the spectrum is that of the pattern folded with that of the gaps, so the frequencies mix: a
@@ -251,25 +266,18 @@ def _solved(spectrum: Complex, window: Complex, both: NDArray[np.intp], share: F
     return pattern
 
 
-def _over_neighbours(spectrum: Complex, index: NDArray[np.intp]) -> Complex:
+def _over_neighbours(spectrum: Complex, index: Indices) -> Complex:
     """Values of a full spectrum at any index, less the mean of the two beside each."""
-    excess: Complex = _at(spectrum, index) - 0.5 * _at(spectrum, index - 1) - 0.5 * _at(spectrum, index + 1)
-    return excess
+    return np.asarray(_at(spectrum, index) - 0.5 * _at(spectrum, index - 1) - 0.5 * _at(spectrum, index + 1))
 
 
-def _at(spectrum: Complex, index: NDArray[np.intp]) -> Complex:
+def _at(spectrum: Complex, index: Indices) -> Complex:
     """Values of a full spectrum at any index, in double precision."""
-    values: Complex = spectrum[:, index % spectrum.shape[1]].astype(np.complex128)
-    return values
+    return np.asarray(spectrum[:, index % spectrum.shape[1]], np.complex128)
 
 
 def _beside(
-    spectrum: Complex,
-    window: Complex,
-    bins: NDArray[np.intp],
-    both: NDArray[np.intp],
-    amplitudes: Complex,
-    reach: int,
+    spectrum: Complex, window: Complex, bins: Indices, both: Indices, amplitudes: Complex, reach: int
 ) -> Float64:
     """Power beside each frequency without what leaks from the pattern, shape (rows, bins, 2 * reach)."""
     near = bins[:, None] + np.array([step for step in range(-reach, reach + 1) if step])
@@ -279,7 +287,7 @@ def _beside(
     return np.asarray(np.square(residual.real) + np.square(residual.imag))
 
 
-def _triggered(at: Float64, beside: Float64, sigma_fact: float) -> Flags:
+def _triggered(at: Float64, beside: Float64, sigma_fact: float) -> Bool:
     """Rows in which the amplitude of any frequency stands out from those beside it, over 5 rows together."""
     from scipy.ndimage import uniform_filter1d
 
@@ -293,7 +301,8 @@ def _triggered(at: Float64, beside: Float64, sigma_fact: float) -> Flags:
         mean = (near * keep).sum(axis=2, keepdims=True) / number
         std = np.sqrt((np.square(near - mean) * keep).sum(axis=2, keepdims=True) / number)
         keep &= np.abs(near - mean) <= 2 * std
-    return np.asarray((amplitude > (mean + sigma_fact * std)[:, :, 0]).any(axis=1))
+    over = amplitude > (mean + sigma_fact * std)[:, :, 0]
+    return np.asarray(over.any(axis=1))
 
 
 def _standardized(quadrants: list[_Rows], corners: tuple[Corner, ...]) -> Float64:
@@ -309,13 +318,14 @@ def _standardized(quadrants: list[_Rows], corners: tuple[Corner, ...]) -> Float6
     return total / np.maximum(number, 1)
 
 
-def _zones(rows: _Rows, combined: Float64, pat_thres: float) -> Flags:
+def _zones(rows: _Rows, combined: Float64, pat_thres: float) -> Bool:
     """Find the rows of the zones that carry the pattern beyond doubt."""
     on = np.zeros(len(rows.local), bool)
     unit = _unit(rows)
     if unit <= 0:
         return on
-    # Rows with few usable pixels get no weight, and go with those beside them.
+    # The inverse variance of a strength is proportional to the usable share; rows with few usable pixels take
+    # the state of their neighbours.
     found = find_zones(
         (rows.strength - rows.floor) / unit,
         np.where(rows.share >= _LEAST_SHARE, rows.share, 0.0),
@@ -342,23 +352,24 @@ def _unit(rows: _Rows) -> float:
     return unit_strength((rows.strength - rows.floor)[rows.share >= _LEAST_SHARE])
 
 
-def _decide(rows: _Rows, on: Flags, name: str) -> tuple[Flags, Quadrant]:
+def _decide(rows: _Rows, on: Bool, name: str) -> tuple[Bool, Quadrant]:
     """Keep the rows to clean if the noise falls; return them, or none, and the record of the quadrant."""
-    nothing = np.zeros_like(on)
     noise = _noise(rows.local, rows.usable, np.zeros_like(rows.local))[0]
     if not on.any():
-        return nothing, Quadrant(name, max(_unit(rows), 0.0), noise, noise, "no rows with a pattern")
+        return on, Quadrant(name, max(_unit(rows), 0.0), noise, noise, "no rows with a pattern")
     before, after = _noise(rows.local[on], rows.usable[on], _inverse(rows, on))
     width = rows.local.shape[1]
     free = float(np.where(2 * rows.bins == width, 1, 2).sum()) / width
     if not after**2 < before**2 * (1 - _OVERFIT * free):
         strength = float(np.sqrt(np.mean(rows.strength**2)))
-        return nothing, Quadrant(name, strength, noise, noise, "nothing whose removal lowers the noise")
+        return np.zeros_like(on), Quadrant(
+            name, strength, noise, noise, "nothing whose removal lowers the noise"
+        )
     strength = float(np.sqrt(np.mean(rows.strength[on] ** 2)))
     return on, Quadrant(name, strength, before, after, "cleaned")
 
 
-def _inverse(rows: _Rows, on: Flags) -> Float32:
+def _inverse(rows: _Rows, on: Bool) -> Float32:
     """Pattern of the chosen rows in pixels."""
     from scipy.fft import irfft
 
@@ -368,24 +379,17 @@ def _inverse(rows: _Rows, on: Flags) -> Float32:
     return np.asarray(irfft(spectrum, n=width, axis=1))
 
 
-def _noise(local: Float32, usable: Flags, pattern: Float32) -> tuple[float, float]:
+def _noise(local: Float32, usable: Bool, pattern: Float32) -> tuple[float, float]:
     """Measure the deviation of the usable pixels before and after the pattern is subtracted."""
     after = local - pattern
     sigma = robust_sigma(after[::3, ::5][usable[::3, ::5]])
-    take = usable
-    if sigma > 0:
-        take = usable & (np.abs(local) + np.abs(after) < np.float32(8 * sigma) + np.abs(pattern))
-    if not take.any():
-        return float("nan"), float("nan")
-    before_rms, after_rms = (
-        float(np.sqrt(np.mean(np.square(plane[take], dtype=np.float64)))) for plane in (local, after)
-    )
-    return before_rms, after_rms
+    return rms_before_and_after(local, after, pattern, usable, sigma)[:2]
 
 
-def _add_single_rows(quadrants: list[_Rows], chosen: list[Flags], threshold: float) -> None:
+def _add_single_rows(quadrants: list[_Rows], chosen: list[Bool], threshold: float) -> None:
     """Add to the rows to clean, in place, single rows of cleaned quadrants that stand out from the others."""
-    # The cube root of a power is close to normally distributed (Wilson & Hilferty 1931).
+    # The cube root of a power is close to normally distributed (Wilson & Hilferty 1931), so a limit in
+    # standard deviations means what it says.
     ratios = [
         np.cbrt(np.divide(q.strength, q.floor, out=np.zeros_like(q.floor), where=q.floor > 0) ** 2)
         for q in quadrants

@@ -4,21 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
-from niripipe.algorithms.gaussian import MEDIAN_ERROR, robust_sigma
-from niripipe.algorithms.pattern.quadrants import (
-    Cleaned,
-    Corner,
-    Flags,
-    Float32,
-    Float64,
-    Quadrant,
-    masked_median,
-)
+from niripipe.algorithms.arrays import Bool, Float32, Float64
+from niripipe.algorithms.pattern.quadrants import Cleaned, Corner, Quadrant
 from niripipe.algorithms.pattern.zones import Range
+from niripipe.algorithms.robust import MEDIAN_ERROR, median_of_good, robust_sigma
 
 __all__ = ["levelled", "measure_step"]
 
@@ -28,17 +21,13 @@ _SIGNIFICANT = 4.0
 _NO_ERROR = 1e-6
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
-    """A step of the level and its standard error, in the unit of the data."""
-
-    size: float
-    error: float
+Step = tuple[float, float]
+"""A step of the level and its standard error, in the unit of the data."""
 
 
 def levelled(
     frame: Float32,
-    good: Flags,
+    good: Bool,
     corners: Sequence[Corner],
     quadrants: Sequence[Quadrant],
     *,
@@ -70,23 +59,20 @@ def levelled(
     Cleaned
         The frame, and the records with the shifts.
     """
-    row_shifts = [(0.0,) * len(quadrant.rows) for quadrant in quadrants]
-    shifts = np.zeros(len(corners))
+    records = [replace(record, row_shifts=(0.0,) * len(record.rows)) for record in quadrants]
     if inside:
-        row_shifts = [
-            _level_rows(frame, good, corner, quadrant.rows, reach=far)
-            for corner, quadrant in zip(corners, quadrants, strict=True)
+        records = [
+            replace(record, row_shifts=_level_rows(frame, good, corner, record.rows, reach=far))
+            for corner, record in zip(corners, records, strict=True)
         ]
     if between:
-        movable = [quadrant.cleaned for quadrant in quadrants]
-        shifts = _level_quadrants(frame, good, corners, movable, near=near, far=far)
-    results = zip(quadrants, row_shifts, shifts, strict=True)
-    return Cleaned(
-        frame, tuple(replace(q, row_shifts=rows, shift=float(whole)) for q, rows, whole in results)
-    )
+        movable = [record.cleaned for record in records]
+        shifts = _level_quadrants(frame, good, corners, movable, near=near, far=far).tolist()
+        records = [replace(record, shift=shift) for record, shift in zip(records, shifts, strict=True)]
+    return Cleaned(frame, tuple(records))
 
 
-def measure_step(data: Float32, good: Flags, row: int, near: int, far: int) -> Step | None:
+def measure_step(data: Float32, good: Bool, row: int, near: int, far: int) -> Step | None:
     """Measure by how much the level rises from below a row to at and above it.
 
     Parameters
@@ -134,11 +120,11 @@ def measure_step(data: Float32, good: Flags, row: int, near: int, far: int) -> S
     if min(steps.size, slopes.size) < 8:
         return None
     size = float(np.median(steps)) - near * float(np.median(slopes))
-    return Step(size, math.hypot(_median_error(steps), near * _median_error(slopes)))
+    return size, math.hypot(_median_error(steps), near * _median_error(slopes))
 
 
 def _level_rows(
-    frame: Float32, good: Flags, corner: Corner, ranges: tuple[Range, ...], *, reach: int
+    frame: Float32, good: Bool, corner: Corner, ranges: tuple[Range, ...], *, reach: int
 ) -> tuple[float, ...]:
     """Bring ranges of rows of a quadrant to the level of the rows between them, in place.
 
@@ -155,7 +141,7 @@ def _level_rows(
         above = measure_step(data[start:after], flags[start:after], stop - start, reach, reach)
         steps = [below] if below else []
         if above:
-            steps.append(Step(-above.size, above.error))
+            steps.append((-above[0], above[1]))
         shift = _mean_step(steps)
         if shift:
             data[start:stop] -= np.float32(shift)
@@ -164,7 +150,7 @@ def _level_rows(
 
 
 def _level_quadrants(
-    frame: Float32, good: Flags, corners: Sequence[Corner], movable: Sequence[bool], *, near: int, far: int
+    frame: Float32, good: Bool, corners: Sequence[Corner], movable: Sequence[bool], *, near: int, far: int
 ) -> Float64:
     """Bring quadrants to the level of their neighbours, in place, and return what was added to each.
 
@@ -186,18 +172,19 @@ def _level_quadrants(
             step = measure_step(frame[both], good[both], second.rows.start, near, far)
         if step is None:
             continue
-        weight = 1 / max(step.error, _NO_ERROR)
+        size, error = step
+        weight = 1 / max(error, _NO_ERROR)
         row = np.zeros(4)
         row[high], row[low] = weight, -weight
         rows.append(row[unknown])
-        values.append(-weight * step.size)
+        values.append(-weight * size)
     shifts = np.zeros(4)
     if rows:
         # The pseudo-inverse picks, among equally good solutions, the one with the smallest shifts.
         inverse = np.linalg.pinv(np.array(rows), rcond=1e-10)
         solution = inverse @ np.array(values)
-        error = np.sqrt(np.sum(inverse**2, axis=1))
-        shifts[unknown] = np.where(np.abs(solution) > _SIGNIFICANT * error, solution, 0.0)
+        errors = np.sqrt(np.sum(inverse**2, axis=1))
+        shifts[unknown] = np.where(np.abs(solution) > _SIGNIFICANT * errors, solution, 0.0)
     for corner, shift in zip(corners, shifts, strict=True):
         if shift:
             frame[corner.rows, corner.columns] += np.float32(shift)
@@ -208,18 +195,18 @@ def _median_error(values: Float32) -> float:
     return MEDIAN_ERROR * robust_sigma(values) / float(np.sqrt(values.size))
 
 
-def _part(data: Float32, good: Flags, row: int, count: int) -> Float32:
+def _part(data: Float32, good: Bool, row: int, count: int) -> Float32:
     """Column medians of `count` rows from `row` upwards, or of ``-count`` rows below it."""
     rows = slice(row, row + count) if count > 0 else slice(row + count, row)
-    return masked_median(data[rows], good[rows])
+    return median_of_good(data[rows], good[rows])
 
 
 def _mean_step(steps: list[Step]) -> float:
     """Weighted mean of the steps into a zone, or 0 if it is not significant."""
     if not steps:
         return 0.0
-    sizes = np.array([step.size for step in steps])
-    weights = np.array([1 / max(step.error, _NO_ERROR) ** 2 for step in steps])
+    sizes, errors = np.array(steps).T
+    weights = 1 / np.maximum(errors, _NO_ERROR) ** 2
     mean = float(np.sum(weights * sizes) / np.sum(weights))
     # Two edges of a zone on a real slope disagree by more than their errors; their scatter counts then.
     error = max(np.sum(weights) ** -0.5, 0.5 * np.ptp(sizes))

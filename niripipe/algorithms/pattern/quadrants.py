@@ -3,37 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from niripipe.algorithms.gaussian import robust_sigma
-from niripipe.algorithms.pattern.zones import Range
+from niripipe.algorithms.arrays import Bool, Float32, Floats, Integers
+from niripipe.algorithms.pattern.zones import Range, ranges_of
+from niripipe.algorithms.robust import good_pixels, median_of_good, robust_sigma
 from niripipe.errors import DataError
 
-__all__ = [
-    "Cleaned",
-    "Corner",
-    "Flags",
-    "Float32",
-    "Float64",
-    "Floats",
-    "Integers",
-    "Quadrant",
-    "Tiles",
-    "masked_median",
-    "prepared",
-    "ranked_median",
-    "source_boxes",
-    "without_sources",
-]
+__all__ = ["Cleaned", "Corner", "Quadrant", "Tiles", "prepared", "rms_before_and_after", "source_boxes"]
 
-Floats = NDArray[np.floating[Any]]
-Float32 = NDArray[np.float32]
-Float64 = NDArray[np.float64]
-Integers = NDArray[np.integer[Any]] | NDArray[np.bool_]
-Flags = NDArray[np.bool_]
 _Pixel = TypeVar("_Pixel", bound=np.generic)
 
 # A box whose mean differs from its row and column of boxes by this many standard deviations holds a source.
@@ -128,11 +109,11 @@ class Corner:
         part = plane[self.rows, self.columns]
         return part[::-1] if self.top else part
 
-    def ranges(self, on: Flags) -> tuple[Range, ...]:
+    def ranges(self, on: Bool) -> tuple[Range, ...]:
         """Convert flags of rows in readout order to half-open ranges of rows of the frame, ascending."""
         rows = on[::-1] if self.top else on
-        bounds = np.flatnonzero(np.diff(rows, prepend=False, append=False)) + self.rows.start
-        return tuple(zip(bounds[::2].tolist(), bounds[1::2].tolist(), strict=True))
+        first = int(self.rows.start)
+        return tuple((first + start, first + stop) for start, stop in ranges_of(rows))
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,10 +129,10 @@ class Tiles:
     """
 
     values: Float32
-    good: Flags
+    good: Bool
 
     @classmethod
-    def cut(cls, corner: Corner, frame: Float32, good: Flags, height: int, width: int) -> Tiles:
+    def cut(cls, corner: Corner, frame: Float32, good: Bool, height: int, width: int) -> Tiles:
         """Cut a quadrant; phases count from its outer row (whether or not it exists) and its first column."""
         view, flags = corner.view(frame), corner.view(good)
         ny, nx = view.shape
@@ -169,7 +150,7 @@ class Tiles:
         values[~flags] = 0
         return cls(values, flags)
 
-    def means(self) -> tuple[Float32, Flags]:
+    def means(self) -> tuple[Float32, Bool]:
         """Mean of each box, ``(boxes in a row, rows of boxes)``, and whether half of it is good."""
         count = self.good.sum(axis=(2, 3))
         total = self.values.reshape(*count.shape, -1).sum(axis=-1)
@@ -179,7 +160,7 @@ class Tiles:
 
 def prepared(
     data: Floats, mask: Integers | None, objmask: Integers | None, missing: int
-) -> tuple[Float32, Flags, tuple[Corner, ...]]:
+) -> tuple[Float32, Bool, tuple[Corner, ...]]:
     """Check the planes of a frame and cut it into quadrants.
 
     Parameters
@@ -203,27 +184,10 @@ def prepared(
     Raises
     ------
     DataError
-        If the planes are not images of one shape, or too small for quadrants.
+        If the frame is too small for quadrants.
     """
-    if data.ndim != 2:
-        raise DataError(
-            "A readout pattern can only be removed from an image",
-            found=data.shape,
-            expected="2 axes, (ny, nx)",
-        )
     frame = np.array(data, dtype=np.float32)
-    good = np.isfinite(frame)
-    for name, plane in (("mask", mask), ("objmask", objmask)):
-        if plane is None:
-            continue
-        if plane.shape != data.shape:
-            raise DataError(
-                "A mask does not have the shape of the data",
-                item=name,
-                found=plane.shape,
-                expected=data.shape,
-            )
-        good &= plane == 0
+    good = good_pixels(frame, mask, objmask)
     ny, nx = data.shape
     middle_y, middle_x = (ny + missing) // 2, nx // 2
     if not 0 < middle_y < ny or middle_x < 1:
@@ -241,7 +205,7 @@ def prepared(
     return frame, good, corners
 
 
-def source_boxes(tiles: Tiles) -> Flags:
+def source_boxes(tiles: Tiles) -> Bool:
     """Find boxes that stand out from their surroundings, shape (boxes in a row, rows of boxes).
 
     The mean over a whole number of periods does not see the pattern, whatever its strength, so sources can be
@@ -249,31 +213,26 @@ def source_boxes(tiles: Tiles) -> Flags:
     """
     mean, valid = tiles.means()
     # Twice: the median over rows of boxes first sees steps of the level where the pattern switches on.
-    excess = mean - np.nan_to_num(masked_median(mean, valid))
-    excess = excess - np.nan_to_num(masked_median(excess.T, valid.T))[:, None]
+    excess = mean - np.nan_to_num(median_of_good(mean, valid))
+    excess = excess - np.nan_to_num(median_of_good(excess.T, valid.T))[:, None]
     sigma = robust_sigma(excess[valid])
     return valid & (np.abs(excess) > _SOURCE_SIGMA * sigma) if sigma > 0 else np.zeros_like(valid)
 
 
-def without_sources(frame: Float32, good: Flags, corner: Corner, height: int, width: int) -> Flags:
-    """Return the good pixels of a quadrant, in readout order, without boxes that hold a source."""
-    tiles = Tiles.cut(corner, frame, good, height, width)
-    boxes = np.repeat(np.repeat(source_boxes(tiles).T, height, axis=0), width, axis=1)
-    view = corner.view(good)
-    first = corner.missing % height
-    return np.asarray(view & ~boxes[first : first + len(view), : view.shape[1]])
+def rms_before_and_after(
+    before: Float32, after: Float32, pattern: Float32, usable: Bool, sigma: float
+) -> tuple[float, float, int]:
+    """Return the rms of usable pixels before and after a pattern is subtracted, and their number.
 
-
-def masked_median(values: Float32, good: Flags) -> Float32:
-    """Median along the first axis of the good values; NaN where there is none."""
-    count = np.count_nonzero(good, axis=0)
-    ordered = np.sort(np.where(good, values, np.float32(np.inf)), axis=0)
-    return np.where(count > 0, ranked_median(ordered, np.zeros_like(count), count), np.float32(np.nan))
-
-
-def ranked_median(ordered: Float32, low: NDArray[np.intp], high: NDArray[np.intp]) -> Float32:
-    """Median of ranks low to high - 1 of columns that are sorted along the first axis."""
-    last = len(ordered) - 1
-    first = np.take_along_axis(ordered, np.clip((low + high - 1) // 2, 0, last)[None], axis=0)[0]
-    second = np.take_along_axis(ordered, np.clip((low + high) // 2, 0, last)[None], axis=0)[0]
-    return np.asarray(np.float32(0.5) * (first + second))
+    Pixels that are sources or hits in view of the noise ``sigma`` are left out.
+    """
+    if sigma > 0:
+        # One limit for both, so that clipping favours neither.
+        usable = usable & (np.abs(before) + np.abs(after) < np.float32(8 * sigma) + np.abs(pattern))
+    number = int(np.count_nonzero(usable))
+    if number == 0:
+        return float("nan"), float("nan"), 0
+    first, second = (
+        float(np.sqrt(np.mean(np.square(plane[usable], dtype=np.float64)))) for plane in (before, after)
+    )
+    return first, second, number

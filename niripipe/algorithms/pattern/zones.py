@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
-__all__ = ["Range", "find_zones", "unit_strength"]
+from niripipe.algorithms.arrays import Bool, Float64
 
-Series = NDArray[np.float64]
+__all__ = ["Range", "find_zones", "ranges_of", "unit_strength"]
+
 Range = tuple[int, int]
 
 
 def find_zones(
-    strength: Series, weight: Series, *, canny_sigma: float, simple_thres: float, margin: int
+    strength: Float64, weight: Float64, *, canny_sigma: float, simple_thres: float, margin: int
 ) -> tuple[Range, ...]:
     """Find the rows in which the pattern is on.
 
@@ -53,20 +53,20 @@ def find_zones(
         on = _level(strength, weight, 0, strength.size) > half
         return ((0, strength.size),) if on else ()
     rows = _refined([row for row, _ in edges], strength, weight, reach=math.ceil(2 * canny_sigma) + 1)
-    zones: list[Range] = []
-    start: int | None = None if edges[0][1] else 0
-    for row, (_, rising) in zip(rows, edges, strict=True):
-        if rising and start is None:
-            start = row
-        elif not rising and start is not None:
-            zones.append((start, row))
-            start = None
-    if start is not None:
-        zones.append((start, strength.size))
-    return tuple(zone for zone in zones if _level(strength, weight, *zone) > half)
+    carrying = np.zeros(strength.size, bool)
+    states = [not edges[0][1], *(rising for _, rising in edges)]
+    for start, stop, state in zip([0, *rows], [*rows, strength.size], states, strict=True):
+        carrying[start:stop] = state
+    return tuple(zone for zone in ranges_of(carrying) if _level(strength, weight, *zone) > half)
 
 
-def unit_strength(amplitude: Series) -> float:
+def ranges_of(on: Bool) -> tuple[Range, ...]:
+    """Return the half-open ranges in which flags are set."""
+    bounds = np.flatnonzero(np.diff(on, prepend=False, append=False))
+    return tuple(zip(bounds[::2].tolist(), bounds[1::2].tolist(), strict=True))
+
+
+def unit_strength(amplitude: Float64) -> float:
     """Return the amplitude at which the pattern is on, whatever share of the rows it affects.
 
     The ratio of third to second moment weights rows by their power: it is A for any mixture of rows at 0 and
@@ -77,7 +77,7 @@ def unit_strength(amplitude: Series) -> float:
 
 
 def _edges(
-    strength: Series, weight: Series, sigma: float, simple_thres: float, margin: int
+    strength: Float64, weight: Float64, sigma: float, simple_thres: float, margin: int
 ) -> list[tuple[int, bool]]:
     smooth = _smoothed(strength, weight, sigma)
     # gradient[i] belongs to the border between rows i and i + 1.
@@ -94,7 +94,7 @@ def _edges(
     return [(int(r), bool(gradient[r - 1] > 0)) for r in rows if margin <= r <= strength.size - margin]
 
 
-def _smoothed(strength: Series, weight: Series, sigma: float) -> Series:
+def _smoothed(strength: Float64, weight: Float64, sigma: float) -> Float64:
     half = int(2 * sigma + 0.8)
     kernel = np.exp(-0.5 * (np.arange(-half, half + 1) / sigma) ** 2)
     total = np.convolve(np.pad(weight, half, mode="edge"), kernel, mode="valid")
@@ -102,7 +102,7 @@ def _smoothed(strength: Series, weight: Series, sigma: float) -> Series:
     return np.asarray(np.divide(product, total, out=np.zeros_like(product), where=total > 0))
 
 
-def _refined(rows: list[int], strength: Series, weight: Series, reach: int) -> list[int]:
+def _refined(rows: list[int], strength: Float64, weight: Float64, reach: int) -> list[int]:
     bounds = [0, *rows, strength.size]
     refined = []
     for number, row in enumerate(rows, start=1):
@@ -118,6 +118,6 @@ def _refined(rows: list[int], strength: Series, weight: Series, reach: int) -> l
     return refined
 
 
-def _level(strength: Series, weight: Series, start: int, stop: int) -> float:
+def _level(strength: Float64, weight: Float64, start: int, stop: int) -> float:
     total = float(np.sum(weight[start:stop]))
     return float(np.sum((weight * strength)[start:stop])) / total if total > 0 else 0.0
