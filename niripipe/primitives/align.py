@@ -16,7 +16,7 @@ from niripipe.astrodata import AstroData, SkyMapping, shifted
 from niripipe.logutils import get_logger
 from niripipe.primitives.base import Outcome, PrimitivesBase, Status, not_needed, primitive
 from niripipe.primitives.geometry import pixel_mapping, require_sky_mapping
-from niripipe.primitives.params import Field, FrameOrPath, Params
+from niripipe.primitives.params import Field, FrameOrPath, SuffixParams
 from niripipe.primitives.registration import AdjustWCSToReferenceParams, align_frames
 from niripipe.primitives.resample_to import (
     InterpolationParams,
@@ -32,20 +32,18 @@ __all__ = ["Align"]
 log = get_logger(__name__)
 
 
-class ResampleToCommonFrameParams(InterpolationParams, TargetParams):
+class ResampleToCommonFrameParams(InterpolationParams, TargetParams, suffix="_align"):
     """Parameters of `Align.resampleToCommonFrame`."""
 
-    suffix: str | None = Field("_align", description="suffix of the file name")
     trim_data: bool = Field(False, description="keep the reference's own field instead of the whole one")
     conserve: bool = Field(True, description="conserve flux where the pixel scale changes")
     reference: FrameOrPath = Field(None, description="frame whose grid is used; the first by default")
     objmask: bool = Field(True, description="resample object masks too; without it they are removed")
 
 
-class ScaleCountsToReferenceParams(Params):
+class ScaleCountsToReferenceParams(SuffixParams, suffix="_countsScaled"):
     """Parameters of `Align.scaleCountsToReference`."""
 
-    suffix: str | None = Field("_countsScaled", description="suffix of the file name")
     tolerance: float = Field(
         0.0, ge=0, le=1, description="0: scale by exposure time; above: accept a flux ratio that far from it"
     )
@@ -53,10 +51,9 @@ class ScaleCountsToReferenceParams(Params):
     radius: float = Field(0.5, ge=0.1, description="largest distance of a matched pair, arcsec")
 
 
-class ScaleByExposureTimeParams(Params):
+class ScaleByExposureTimeParams(SuffixParams, suffix="_exposureTimeScaled"):
     """Parameters of `Align.scaleByExposureTime`."""
 
-    suffix: str | None = Field("_exposureTimeScaled", description="suffix of the file name")
     time: float | None = Field(None, ge=0.1, description="exposure time to scale to, s; the first frame's")
 
 

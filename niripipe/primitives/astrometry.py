@@ -21,7 +21,7 @@ from niripipe.primitives import catalogue_client
 from niripipe.primitives.base import Outcome, PrimitivesBase, primitive, skipped
 from niripipe.primitives.geometry import require_sky_mapping
 from niripipe.primitives.objcat import inside, sources, update_world
-from niripipe.primitives.params import Field, Params, nearest
+from niripipe.primitives.params import Field, SuffixParams, nearest
 
 __all__ = ["Astrometry"]
 
@@ -52,10 +52,9 @@ def _source(value: Any) -> Any:
     return str(path)
 
 
-class AddReferenceCatalogParams(Params):
+class AddReferenceCatalogParams(SuffixParams, suffix="_refcatAdded"):
     """Parameters of `Astrometry.addReferenceCatalog`."""
 
-    suffix: str | None = Field("_refcatAdded", description="suffix of the file name")
     source: Annotated[Any, BeforeValidator(_source)] = Field(
         None,
         description="a file, an astropy Table, or a catalogue to be asked for over the network: "
@@ -76,10 +75,9 @@ class AddReferenceCatalogParams(Params):
         return record
 
 
-class DetermineAstrometricSolutionParams(Params):
+class DetermineAstrometricSolutionParams(SuffixParams, suffix="_astrometryCorrected"):
     """Parameters of `Astrometry.determineAstrometricSolution`."""
 
-    suffix: str | None = Field("_astrometryCorrected", description="suffix of the file name")
     initial: float = Field(5.0, ge=1, description="largest error of the WCS, arcsec")
     final: float = Field(1.0, gt=0, description="largest distance of a matched pair, arcsec")
     rotate: bool = Field(False, description="allow a rotation")

@@ -9,7 +9,7 @@ from niripipe.astrodata import AstroData
 from niripipe.errors import InputError, ParameterError
 from niripipe.logutils import get_logger
 from niripipe.primitives.base import PrimitivesBase, primitive, skipped
-from niripipe.primitives.params import Field, NameList, Params
+from niripipe.primitives.params import Field, NameList, Params, SuffixParams
 
 __all__ = ["Bookkeeping"]
 
@@ -53,10 +53,9 @@ class AppendStreamParams(Params):
     copy_frames: bool = Field(False, alias="copy", description="append copies")
 
 
-class TransferAttributeParams(Params):
+class TransferAttributeParams(SuffixParams, suffix="_attributeTransferred"):
     """Parameters of `Bookkeeping.transferAttribute`."""
 
-    suffix: str | None = Field("_attributeTransferred", description="suffix of the file name")
     source: str | None = Field(None, description="the stream to take the attribute from")
     attribute: str | None = Field(None, description="mask, variance, wcs, OBJMASK, OBJCAT, or a table's name")
 

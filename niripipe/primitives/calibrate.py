@@ -14,7 +14,7 @@ from niripipe.errors import CalibrationError, InputError
 from niripipe.logutils import get_logger
 from niripipe.primitives.base import Outcome, PrimitivesBase, primitive, skipped
 from niripipe.primitives.calibrations import FoundCalibration, clipped
-from niripipe.primitives.params import CalibrationParams, Field, FrameOrPath, Params
+from niripipe.primitives.params import CalibrationParams, Field, FrameOrPath, SuffixParams
 from niripipe.primitives.stacking import CombineParams, stack
 
 __all__ = ["Calibrate"]
@@ -22,52 +22,45 @@ __all__ = ["Calibrate"]
 log = get_logger(__name__)
 
 
-class DarkCorrectParams(CalibrationParams):
+class DarkCorrectParams(CalibrationParams, suffix="_darkCorrected"):
     """Parameters of `Calibrate.darkCorrect`."""
 
     caltype: ClassVar[str] = "processed_dark"
     calibration_field: ClassVar[str] = "dark"
 
-    suffix: str | None = Field("_darkCorrected", description="suffix of the file name")
     dark: FrameOrPath = Field(None, description="use this dark instead of the service's")
 
 
-class FlatCorrectParams(CalibrationParams):
+class FlatCorrectParams(CalibrationParams, suffix="_flatCorrected"):
     """Parameters of `Calibrate.flatCorrect`."""
 
     caltype: ClassVar[str] = "processed_flat"
     calibration_field: ClassVar[str] = "flat"
 
-    suffix: str | None = Field("_flatCorrected", description="suffix of the file name")
     flat: FrameOrPath = Field(None, description="use this flat instead of the service's")
 
 
-class MakeLampFlatParams(CombineParams):
+class MakeLampFlatParams(CombineParams, suffix="_lampstack"):
     """Parameters of `Calibrate.makeLampFlat`."""
 
-    suffix: str | None = Field("_lampstack", description="suffix of the file name")
 
-
-class NormalizeFlatParams(Params):
+class NormalizeFlatParams(SuffixParams, suffix="_normalized"):
     """Parameters of `Calibrate.normalizeFlat`."""
 
-    suffix: str | None = Field("_normalized", description="suffix of the file name")
     scale: Literal["mean", "median"] = Field("median", description="statistic that becomes 1")
     separate_ext: bool = Field(False, description="normalise extensions separately; NIRI has one")
 
 
-class ThresholdFlatfieldParams(Params):
+class ThresholdFlatfieldParams(SuffixParams, suffix="_thresholdFlatfielded"):
     """Parameters of `Calibrate.thresholdFlatfield`."""
 
-    suffix: str | None = Field("_thresholdFlatfielded", description="suffix of the file name")
     upper: float = Field(10.0, ge=1, description="above: unilluminated")
     lower: float = Field(0.01, lt=1, description="below: unilluminated")
 
 
-class MakeBPMParams(Params):
+class MakeBPMParams(SuffixParams, suffix="_bpm"):
     """Parameters of `Calibrate.makeBPM`."""
 
-    suffix: str | None = Field("_bpm", description="suffix of the file name")
     dark_lo_thresh: float | None = Field(
         None, description="darker pixels of the short dark are bad, electron"
     )

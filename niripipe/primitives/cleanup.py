@@ -8,17 +8,16 @@ from niripipe.algorithms import pattern
 from niripipe.astrodata import AstroData
 from niripipe.logutils import get_logger
 from niripipe.primitives.base import Outcome, PrimitivesBase, not_needed, primitive, skipped
-from niripipe.primitives.params import Field, Params
+from niripipe.primitives.params import Field, SuffixParams
 
 __all__ = ["Cleanup"]
 
 log = get_logger(__name__)
 
 
-class CleanReadoutParams(Params):
+class CleanReadoutParams(SuffixParams, suffix="_readoutCleaned"):
     """Parameters of `Cleanup.cleanReadout`."""
 
-    suffix: str | None = Field("_readoutCleaned", description="suffix of the file name")
     clean: Literal["skip", "default", "force"] = Field(
         "skip", description="default: clean quadrants with a strong pattern; force: all; skip: none"
     )
@@ -35,10 +34,9 @@ class CleanReadoutParams(Params):
     debug_canny_sigma: float = Field(3.0, ge=1, description="smoothing of the edge finder, rows")
 
 
-class CleanFFTReadoutParams(Params):
+class CleanFFTReadoutParams(SuffixParams, suffix="_readoutFFTCleaned"):
     """Parameters of `Cleanup.cleanFFTReadout`."""
 
-    suffix: str | None = Field("_readoutFFTCleaned", description="suffix of the file name")
     clean: Literal["skip", "default", "force"] = Field(
         "skip", description="default: clean rows with a strong pattern; force: all; skip: none"
     )

@@ -12,7 +12,7 @@ from niripipe.errors import DataError
 from niripipe.logutils import get_logger
 from niripipe.primitives.base import Outcome, PrimitivesBase, not_needed, primitive
 from niripipe.primitives.geometry import pixel_mapping
-from niripipe.primitives.params import Field, Params
+from niripipe.primitives.params import Field, SuffixParams
 
 __all__ = ["CosmicRays"]
 
@@ -22,10 +22,9 @@ _LARGEST_DISPLACEMENT = 0.5
 """Pixels by which frames may be displaced and still be compared pixel by pixel."""
 
 
-class FlagCosmicRaysParams(Params):
+class FlagCosmicRaysParams(SuffixParams, suffix="_CRMasked"):
     """Parameters of `CosmicRays.flagCosmicRays`."""
 
-    suffix: str | None = Field("_CRMasked", description="suffix of the file name")
     sigclip: float = Field(4.5, gt=0, description="threshold, sigma")
     sigfrac: float = Field(0.3, gt=0, description="share of the threshold for pixels next to a hit")
     objlim: float = Field(5.0, ge=0, description="least contrast against the fine structure of the image")
@@ -36,10 +35,9 @@ class FlagCosmicRaysParams(Params):
     clean: bool = Field(False, description="also replace the hits by the mean of good pixels around them")
 
 
-class FlagCosmicRaysByStackingParams(Params):
+class FlagCosmicRaysByStackingParams(SuffixParams, suffix="_CRMasked"):
     """Parameters of `CosmicRays.flagCosmicRaysByStacking`."""
 
-    suffix: str | None = Field("_CRMasked", description="suffix of the file name")
     hsigma: float = Field(7.0, ge=0, description="threshold above the median of all frames, sigma")
     dilation: float = Field(1.0, ge=0, description="radius by which hits are grown, pixels")
 

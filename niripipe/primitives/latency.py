@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 
 from niripipe.algorithms import bits, dq
 from niripipe.astrodata import DQ, AstroData, Section
-from niripipe.primitives.params import Field, Params
+from niripipe.primitives.params import Field, SuffixParams
 
 __all__ = ["LatencyParams", "add_latency"]
 
 
-class LatencyParams(Params):
+class LatencyParams(SuffixParams):
     """What decides whether a pixel still glows."""
 
     non_linear: bool = Field(False, description="flag latency also after non-linear pixels")

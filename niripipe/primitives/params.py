@@ -27,6 +27,7 @@ __all__ = [
     "Params",
     "Resolved",
     "Section",
+    "SuffixParams",
     "nearest",
     "resolve",
 ]
@@ -73,6 +74,24 @@ class Params(BaseModel):
         }
 
 
+class SuffixParams(Params):
+    """Parameters of a primitive that renames its frames.
+
+    A subclass gives the default in its first line: ``class AddVARParams(SuffixParams, suffix="_varAdded")``.
+    """
+
+    suffix: str | None = Field(None, description="suffix of the file name")
+
+    def __init_subclass__(cls, *, suffix: str | None = None, **settings: Any) -> None:
+        super().__init_subclass__(**settings)
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, *, suffix: str | None = None, **settings: Any) -> None:
+        super().__pydantic_init_subclass__(**settings)
+        if suffix is not None:
+            cls.model_fields["suffix"].default = suffix
+
+
 def _path(value: Any) -> Any:
     return Path(value).expanduser() if isinstance(value, str) else value
 
@@ -116,7 +135,7 @@ Section = Annotated[str | None, BeforeValidator(_section)]
 DoCal = Literal["procmode", "force", "skip"]
 
 
-class CalibrationParams(Params):
+class CalibrationParams(SuffixParams):
     """Parameters of a primitive that applies a calibration.
 
     A subclass names the type of calibration (`caltype`) and its own parameter for one given by hand

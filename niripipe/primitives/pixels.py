@@ -16,7 +16,7 @@ from niripipe.astrodata import AstroData
 from niripipe.errors import AlgorithmError, InputError, ParameterError
 from niripipe.logutils import get_logger
 from niripipe.primitives.base import Outcome, PrimitivesBase, not_needed, primitive, skipped
-from niripipe.primitives.params import Field, Params, Section
+from niripipe.primitives.params import Field, Section, SuffixParams
 from niripipe.primitives.stacking import section_slices
 
 __all__ = ["Pixels"]
@@ -37,10 +37,9 @@ def _text(value: Any) -> Any:
     return str(value) if isinstance(value, PathLike) else value
 
 
-class ApplyDQPlaneParams(Params):
+class ApplyDQPlaneParams(SuffixParams, suffix="_dqPlaneApplied"):
     """Parameters of `Pixels.applyDQPlane`."""
 
-    suffix: str | None = Field("_dqPlaneApplied", description="suffix of the file name")
     replace_flags: int = Field(NOT_SIGNAL, ge=0, le=65535, description="bits whose pixels are replaced")
     replace_value: Annotated[Literal["median", "mean"] | float, BeforeValidator(_statistic_or_number)] = (
         Field("median", description="statistic of unflagged pixels, or a number")
@@ -52,10 +51,9 @@ class ApplyDQPlaneParams(Params):
     max_iters: int = Field(1, ge=1, description="rounds; pixels filled in one serve in the next")
 
 
-class FixPixelsParams(Params):
+class FixPixelsParams(SuffixParams, suffix="_pixelsFixed"):
     """Parameters of `Pixels.fixPixels`."""
 
-    suffix: str | None = Field("_pixelsFixed", description="suffix of the file name")
     regions: str | None = Field(
         None, description="what to interpolate across: 'x1:x2,y1:y2; ...', 1-based, inclusive"
     )
@@ -67,10 +65,9 @@ class FixPixelsParams(Params):
     use_local_median: bool = Field(False, description="single pixels: the median of a ring of 3 to 5 pixels")
 
 
-class ScaleByIntensityParams(Params):
+class ScaleByIntensityParams(SuffixParams, suffix="_scaled"):
     """Parameters of `Pixels.scaleByIntensity`."""
 
-    suffix: str | None = Field("_scaled", description="suffix of the file name")
     section: Section = Field(None, description="section measured, x1:x2,y1:y2; None: the whole frame")
     scaling: Literal["mean", "median"] = Field("mean", description="statistic that becomes equal")
     separate_ext: bool = Field(False, description="scale extensions separately; NIRI has one")

@@ -16,7 +16,7 @@ from niripipe.astrodata.fits_write import atomic_file
 from niripipe.errors import AlgorithmError
 from niripipe.logutils import get_logger
 from niripipe.primitives.base import Outcome, PrimitivesBase, primitive, skipped
-from niripipe.primitives.params import Field, Params
+from niripipe.primitives.params import Field, SuffixParams
 
 __all__ = ["Quality"]
 
@@ -32,27 +32,24 @@ _ELONGATED = 0.1
 """Mean ellipticity from which an image without adaptive optics is called elongated (DRAGONS)."""
 
 
-class MeasureIQParams(Params):
+class MeasureIQParams(SuffixParams, suffix="_iqMeasured"):
     """Parameters of `Quality.measureIQ`."""
 
-    suffix: str | None = Field("_iqMeasured", description="suffix of the file name")
     separate_ext: bool = Field(False, description="report extensions separately; NIRI has one")
     display: bool = Field(
         False, description="write the stars used as a DS9 region file into the output folder"
     )
 
 
-class MeasureBGParams(Params):
+class MeasureBGParams(SuffixParams, suffix="_bgMeasured"):
     """Parameters of `Quality.measureBG`."""
 
-    suffix: str | None = Field("_bgMeasured", description="suffix of the file name")
     separate_ext: bool = Field(False, description="report extensions separately; NIRI has one")
 
 
-class MeasureCCParams(Params):
+class MeasureCCParams(SuffixParams, suffix="_ccMeasured"):
     """Parameters of `Quality.measureCC`."""
 
-    suffix: str | None = Field("_ccMeasured", description="suffix of the file name")
     separate_ext: bool = Field(False, description="report extensions separately; NIRI has one")
     extinction: float = Field(
         0.0, ge=0, le=2, description="extinction of a clear night, magnitudes per airmass"

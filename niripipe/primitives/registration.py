@@ -26,7 +26,7 @@ from niripipe.primitives.offsets import (
     seen,
     trust,
 )
-from niripipe.primitives.params import Field, Params
+from niripipe.primitives.params import Field, SuffixParams
 
 __all__ = ["AdjustWCSToReferenceParams", "Verdict", "align_frames"]
 
@@ -51,10 +51,9 @@ Map = Callable[[Callable[[Any], Any], Iterable[Any]], list[Any]]
 """Applies a function to items, possibly on several threads, and returns the results in order."""
 
 
-class AdjustWCSToReferenceParams(Params):
+class AdjustWCSToReferenceParams(SuffixParams, suffix="_wcsCorrected"):
     """Parameters of `Align.adjustWCSToReference`."""
 
-    suffix: str | None = Field("_wcsCorrected", description="suffix of the file name")
     method: Literal["sources", "correlation", "offsets"] = Field(
         "sources", description="what to align by first"
     )

@@ -19,7 +19,7 @@ from niripipe.astrodata import AstroData, SkyMapping, shifted
 from niripipe.errors import AlgorithmError, DataError, InputError, ParameterError
 from niripipe.primitives.base import PrimitivesBase, primitive
 from niripipe.primitives.geometry import require_wcs
-from niripipe.primitives.params import Field, Params
+from niripipe.primitives.params import Field, Params, SuffixParams
 
 if TYPE_CHECKING:
     from astropy.wcs import WCS
@@ -85,7 +85,7 @@ class TargetParams(Params):
         return record
 
 
-class InterpolationParams(Params):
+class InterpolationParams(SuffixParams):
     """Parameters of a primitive that interpolates frames."""
 
     interpolant: Kernel = Field("poly3", description="interpolation kernel")
@@ -101,10 +101,9 @@ class InterpolationParams(Params):
         return {"kernel": self.interpolant, "clean": self.clean_data, "dq_threshold": threshold}
 
 
-class ShiftImagesParams(InterpolationParams):
+class ShiftImagesParams(InterpolationParams, suffix="_shift"):
     """Parameters of `ResampleTo.shiftImages`."""
 
-    suffix: str | None = Field("_shift", description="suffix of the file name")
     shifts: Annotated[Shifts | None, BeforeValidator(_shifts)] = Field(
         None, description="dx,dy in pixels, one for all frames or one each (dx1,dy1:dx2,dy2), or a file"
     )

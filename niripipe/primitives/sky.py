@@ -17,7 +17,7 @@ from niripipe.errors import DataError, ParameterError
 from niripipe.logutils import get_logger
 from niripipe.primitives import fields
 from niripipe.primitives.base import Outcome, PrimitivesBase, Status, not_needed, primitive, skipped
-from niripipe.primitives.params import Field, NameList, Params
+from niripipe.primitives.params import Field, NameList, Params, SuffixParams
 from niripipe.primitives.skybuild import BuiltSky, SkyBuilder, SkyBuildParams, seconds_of
 from niripipe.primitives.skymatch import SkyLevel, level_of, match_sky
 
@@ -43,10 +43,9 @@ FrameList = Annotated[tuple[AstroData | Path | str, ...] | None, BeforeValidator
 """Frames by name, by file or in memory, as a sequence or (names) as one comma-separated text."""
 
 
-class SeparateSkyParams(Params):
+class SeparateSkyParams(SuffixParams, suffix="_skySeparated"):
     """Parameters of `Sky.separateSky`."""
 
-    suffix: str | None = Field("_skySeparated", description="suffix of the file name")
     ref_obj: NameList = Field(None, description="names of frames that show the object")
     ref_sky: NameList = Field(None, description="names of frames that show sky")
     frac_FOV: float = Field(
@@ -54,10 +53,9 @@ class SeparateSkyParams(Params):
     )
 
 
-class AssociateSkyParams(Params):
+class AssociateSkyParams(SuffixParams, suffix="_skyAssociated"):
     """Parameters of `Sky.associateSky`."""
 
-    suffix: str | None = Field("_skyAssociated", description="suffix of the file name")
     time: float = Field(600.0, ge=0, description="largest difference in time, s")
     distance: float = Field(3.0, ge=0, description="smallest separation on the sky, arcsec")
     min_skies: int | None = Field(3, ge=0, description="take at least so many, if need be beyond `time`")
@@ -68,16 +66,13 @@ class AssociateSkyParams(Params):
     )
 
 
-class MakeSkyParams(SeparateSkyParams, AssociateSkyParams):
+class MakeSkyParams(SeparateSkyParams, AssociateSkyParams, suffix="_skyMade"):
     """Parameters of `Sky.makeSky`."""
 
-    suffix: str | None = Field("_skyMade", description="suffix of the file name")
 
-
-class SubtractSkyParams(Params):
+class SubtractSkyParams(SuffixParams, suffix="_skySubtracted"):
     """Parameters of everything that subtracts a sky."""
 
-    suffix: str | None = Field("_skySubtracted", description="suffix of the file name")
     reset_sky: bool = Field(False, description="add the original level back")
     scale_sky: bool = Field(True, description="scale the sky to the level of the frame")
     offset_sky: bool = Field(False, description="shift the sky to the level of the frame")
@@ -100,10 +95,9 @@ class SubtractGivenSkyParams(SubtractSkyParams):
     sky: FrameList = Field(None, description="sky frame for all, or one for each frame: files or frames")
 
 
-class SkyCorrectParams(SkyBuildParams, SubtractSkyParams):
+class SkyCorrectParams(SkyBuildParams, SubtractSkyParams, suffix="_skyCorrected"):
     """Parameters of `Sky.skyCorrect`."""
 
-    suffix: str | None = Field("_skyCorrected", description="suffix of the file name")
     keep_skies: bool = Field(
         True, description="keep the sky stream; without, it is let go of as soon as the skies are made"
     )
@@ -115,16 +109,13 @@ class SkyCorrectParams(SkyBuildParams, SubtractSkyParams):
     )
 
 
-class SubtractSkyBackgroundParams(Params):
+class SubtractSkyBackgroundParams(SuffixParams, suffix="_skyBackgroundSubtracted"):
     """Parameters of `Sky.subtractSkyBackground`."""
 
-    suffix: str | None = Field("_skyBackgroundSubtracted", description="suffix of the file name")
 
-
-class CorrectBackgroundParams(Params):
+class CorrectBackgroundParams(SuffixParams, suffix="_backgroundCorrected"):
     """Parameters of `Sky.correctBackgroundToReference`."""
 
-    suffix: str | None = Field("_backgroundCorrected", description="suffix of the file name")
     separate_ext: bool = Field(True, description="treat extensions separately; NIRI has one")
     remove_background: bool = Field(False, description="bring the level to zero, not to the first frame's")
 

@@ -12,15 +12,14 @@ from niripipe.errors import ParameterError
 from niripipe.primitives import objmask
 from niripipe.primitives.base import Outcome, PrimitivesBase, not_needed, primitive, skipped
 from niripipe.primitives.geometry import pixel_mapping
-from niripipe.primitives.params import Field, Params
+from niripipe.primitives.params import Field, SuffixParams
 
 __all__ = ["Sources"]
 
 
-class DetectSourcesParams(Params):
+class DetectSourcesParams(SuffixParams, suffix="_sourcesDetected"):
     """Parameters of `Sources.detectSources`."""
 
-    suffix: str | None = Field("_sourcesDetected", description="suffix of the file name")
     mask: bool = Field(True, description="leave unusable pixels out of detection and background")
     replace_flags: int = Field(249, ge=0, description="bits that make a pixel unusable")
     detect_minarea: int = Field(8, ge=1, description="pixels that a source must have above the threshold")
@@ -43,24 +42,20 @@ class DetectSourcesParams(Params):
     )
 
 
-class DilateObjectMaskParams(Params):
+class DilateObjectMaskParams(SuffixParams, suffix="_objmaskDilated"):
     """Parameters of `Sources.dilateObjectMask`."""
 
-    suffix: str | None = Field("_objmaskDilated", description="suffix of the file name")
     dilation: float = Field(1.0, ge=0, description="radius of the disc, pixels")
     repeat: bool = Field(False, description="dilate a mask that was dilated before")
 
 
-class AddObjectMaskToDQParams(Params):
+class AddObjectMaskToDQParams(SuffixParams, suffix="_objectMaskAdded"):
     """Parameters of `Sources.addObjectMaskToDQ`."""
 
-    suffix: str | None = Field("_objectMaskAdded", description="suffix of the file name")
 
-
-class TransferObjectMaskParams(Params):
+class TransferObjectMaskParams(SuffixParams, suffix="_objmaskTransferred"):
     """Parameters of `Sources.transferObjectMask`."""
 
-    suffix: str | None = Field("_objmaskTransferred", description="suffix of the file name")
     source: str | None = Field(None, description="stream of one frame whose object mask is taken")
     interpolant: Literal["nearest", "linear", "poly3", "poly5", "spline3", "spline5"] = Field(
         "poly3", description="interpolation kernel"

@@ -49,10 +49,8 @@ class SkyCombineParams(ScaledCombineParams):
     dilation: float = Field(2.0, ge=0, description="how far the objects' masks are grown, pixels")
 
 
-class StackSkyFramesParams(SkyCombineParams):
+class StackSkyFramesParams(SkyCombineParams, suffix="_skyStacked"):
     """Parameters of `Stack.stackSkyFrames`."""
-
-    suffix: str | None = Field("_skyStacked", description="suffix of the file name")
 
 
 class Stack(PrimitivesBase):

@@ -14,7 +14,7 @@ from niripipe.astrodata import AstroData, clone_provenance
 from niripipe.astrodata.tables import as_rows, is_rows
 from niripipe.errors import DataError, ParameterError
 from niripipe.logutils import get_logger
-from niripipe.primitives.params import Field, Params, Section
+from niripipe.primitives.params import Field, Section, SuffixParams
 
 __all__ = [
     "REJECTION_HELP",
@@ -44,10 +44,9 @@ MEASURED = (
 """Keywords of what was measured on a single frame."""
 
 
-class CombineParams(Params):
+class CombineParams(SuffixParams, suffix="_stack"):
     """Parameters of everything that combines frames without scaling them."""
 
-    suffix: str | None = Field("_stack", description="suffix of the file name")
     apply_dq: bool = Field(True, description="leave out flagged pixels where better ones exist")
     statsec: Section = Field(None, description="section for scale and zero, x1:x2,y1:y2")
     operation: Literal["mean", "wtmean", "median", "lmedian"] = Field("mean", description="how to combine")

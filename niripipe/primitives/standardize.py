@@ -12,7 +12,7 @@ from niripipe.logutils import get_logger
 from niripipe.primitives.base import DONE, Outcome, PrimitivesBase, Status, not_needed, primitive, skipped
 from niripipe.primitives.calibrations import clipped
 from niripipe.primitives.latency import LatencyParams, add_latency
-from niripipe.primitives.params import Field, FrameOrPath, FrameOrPathOrDefault, Params
+from niripipe.primitives.params import Field, FrameOrPath, FrameOrPathOrDefault, SuffixParams
 from niripipe.primitives.raw_headers import (
     BadWCS,
     average_read_pairs,
@@ -27,29 +27,23 @@ __all__ = ["Standardize"]
 log = get_logger(__name__)
 
 
-class ValidateDataParams(Params):
+class ValidateDataParams(SuffixParams, suffix="_dataValidated"):
     """Parameters of `Standardize.validateData`."""
 
-    suffix: str | None = Field("_dataValidated", description="suffix of the file name")
     require_wcs: bool = Field(True, description="refuse a frame whose WCS is unusable and cannot be rebuilt")
 
 
-class StandardizeStructureParams(Params):
+class StandardizeStructureParams(SuffixParams, suffix="_structureStandardized"):
     """Parameters of `Standardize.standardizeStructure`."""
 
-    suffix: str | None = Field("_structureStandardized", description="suffix of the file name")
 
-
-class StandardizeHeadersParams(Params):
+class StandardizeHeadersParams(SuffixParams, suffix="_headersStandardized"):
     """Parameters of `Standardize.standardizeHeaders`."""
 
-    suffix: str | None = Field("_headersStandardized", description="suffix of the file name")
 
-
-class StandardizeWCSParams(Params):
+class StandardizeWCSParams(SuffixParams, suffix="_wcsStandardized"):
     """Parameters of `Standardize.standardizeWCS`."""
 
-    suffix: str | None = Field("_wcsStandardized", description="suffix of the file name")
     bad_wcs: BadWCS = Field(
         "fix",
         description="exit: refuse a frame whose WCS contradicts its pointing; fix: rebuild its WCS from the "
@@ -60,16 +54,13 @@ class StandardizeWCSParams(Params):
     )
 
 
-class PrepareParams(ValidateDataParams, StandardizeWCSParams):
+class PrepareParams(ValidateDataParams, StandardizeWCSParams, suffix="_prepared"):
     """Parameters of `Standardize.prepare`."""
 
-    suffix: str | None = Field("_prepared", description="suffix of the file name")
 
-
-class AddDQParams(LatencyParams):
+class AddDQParams(LatencyParams, suffix="_dqAdded"):
     """Parameters of `Standardize.addDQ`."""
 
-    suffix: str | None = Field("_dqAdded", description="suffix of the file name")
     static_bpm: FrameOrPathOrDefault = Field(
         "default", description="bad pixel mask; default: ask the calibration service; None: none"
     )
@@ -79,37 +70,29 @@ class AddDQParams(LatencyParams):
     illum_mask: FrameOrPath = Field(None, description="the illumination mask")
 
 
-class AddLatencyToDQParams(LatencyParams):
+class AddLatencyToDQParams(LatencyParams, suffix="_latencyAdded"):
     """Parameters of `Standardize.addLatencyToDQ`."""
 
-    suffix: str | None = Field("_latencyAdded", description="suffix of the file name")
 
-
-class AddIllumMaskToDQParams(Params):
+class AddIllumMaskToDQParams(SuffixParams, suffix="_illumMaskAdded"):
     """Parameters of `Standardize.addIllumMaskToDQ`."""
 
-    suffix: str | None = Field("_illumMaskAdded", description="suffix of the file name")
     illum_mask: FrameOrPath = Field(None, description="the illumination mask")
 
 
-class ADUToElectronsParams(Params):
+class ADUToElectronsParams(SuffixParams, suffix="_ADUToElectrons"):
     """Parameters of `Standardize.ADUToElectrons`."""
 
-    suffix: str | None = Field("_ADUToElectrons", description="suffix of the file name")
 
-
-class AddVARParams(Params):
+class AddVARParams(SuffixParams, suffix="_varAdded"):
     """Parameters of `Standardize.addVAR`."""
 
-    suffix: str | None = Field("_varAdded", description="suffix of the file name")
     read_noise: bool = Field(False, description="add the variance of the read noise")
     poisson_noise: bool = Field(False, description="add the variance of the photon noise")
 
 
-class NonlinearityCorrectParams(Params):
+class NonlinearityCorrectParams(SuffixParams, suffix="_nonlinearityCorrected"):
     """Parameters of `Standardize.nonlinearityCorrect`."""
-
-    suffix: str | None = Field("_nonlinearityCorrected", description="suffix of the file name")
 
 
 class Standardize(PrimitivesBase):

@@ -7,35 +7,29 @@ import re
 from niripipe.astrodata import AstroData
 from niripipe.errors import DataError
 from niripipe.primitives.base import PrimitivesBase, primitive
-from niripipe.primitives.params import Field, Params
+from niripipe.primitives.params import Field, SuffixParams
 
 __all__ = ["Store"]
 
 
-class StoreDarkParams(Params):
+class StoreDarkParams(SuffixParams, suffix="_dark"):
     """Parameters of `Store.storeProcessedDark`."""
 
-    suffix: str | None = Field("_dark", description="suffix of the file name")
     force: bool = Field(False, description="mark the product as a dark whatever its inputs were")
 
 
-class StoreFlatParams(Params):
+class StoreFlatParams(SuffixParams, suffix="_flat"):
     """Parameters of `Store.storeProcessedFlat`."""
 
-    suffix: str | None = Field("_flat", description="suffix of the file name")
     force: bool = Field(False, description="mark the product as a flat whatever its inputs were")
 
 
-class StoreBPMParams(Params):
+class StoreBPMParams(SuffixParams, suffix="_bpm"):
     """Parameters of `Store.storeBPM`."""
 
-    suffix: str | None = Field("_bpm", description="suffix of the file name")
 
-
-class StoreScienceParams(Params):
+class StoreScienceParams(SuffixParams):
     """Parameters of `Store.storeProcessedScience`."""
-
-    suffix: str | None = Field(None, description="suffix of the file name")
 
 
 class Store(PrimitivesBase):
