@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
 from niripipe.algorithms import fluxscale, register
-from niripipe.algorithms.affine import Affine, Grid, corners_of, output_grid, part_of_grid
-from niripipe.algorithms.bits import NO_DATA
-from niripipe.algorithms.resample import Resampled, resample
-from niripipe.astrodata import AstroData, SkyMapping, shifted
+from niripipe.algorithms.affine import Grid, corners_of, output_grid
+from niripipe.astrodata import AstroData, shifted
 from niripipe.logutils import get_logger
 from niripipe.primitives.base import Outcome, PrimitivesBase, Status, not_needed, primitive
 from niripipe.primitives.geometry import pixel_mapping, require_sky_mapping
@@ -22,7 +17,6 @@ from niripipe.primitives.resample_to import (
     InterpolationParams,
     TargetParams,
     onto_target,
-    planes_of,
     put_on_grid,
     read_target,
 )
@@ -87,9 +81,7 @@ class Align(PrimitivesBase):
             A frame has no WCS.
         """
         if len(frames) < 2:
-            for frame in frames:
-                self.note(frame, not_needed("there is only one frame"))
-            return frames
+            return self.note_all(frames, not_needed("there is only one frame"))
         verdicts = align_frames(frames, params, self.map)
         kept = []
         for frame, verdict in zip(frames, verdicts, strict=True):
@@ -129,9 +121,7 @@ class Align(PrimitivesBase):
             return onto_target(frames, read_target(params.target_wcs, frames), options, self.map)
         given = params.reference
         if given is None and len(frames) < 2:
-            for frame in frames:
-                self.note(frame, not_needed("there is only one frame"))
-            return frames
+            return self.note_all(frames, not_needed("there is only one frame"))
         reference = frames[0] if given is None else self.context.calibrations.opened(given)
         to_frames = [pixel_mapping(reference, frame) for frame in frames]
         if params.trim_data or given is not None:
@@ -143,7 +133,7 @@ class Align(PrimitivesBase):
             )
         wcs = shifted(require_sky_mapping(reference), grid.origin[1], grid.origin[0])
         jobs = list(zip(frames, to_frames, strict=True))
-        self.map(lambda job: _align(*job, grid, wcs, options), jobs)
+        self.map(lambda job: put_on_grid(*job, grid, wcs, options), jobs)
         return frames
 
     @primitive(stamp="SCALEOBJ")
@@ -239,39 +229,3 @@ def _matched(
     stretch = np.array([np.cos(np.deg2rad(reference[0, 1])), 1.0]) * 3600
     a, b = reference[:, :2] * stretch, own[:, :2] * stretch
     return register.pair_sources(a[:, 0], a[:, 1], b[:, 0], b[:, 1], radius)
-
-
-def _align(frame: AstroData, to_frame: Affine, grid: Grid, wcs: SkyMapping, options: dict[str, Any]) -> None:
-    """Put a frame on a grid, with zeros and the flag for no data where it does not reach."""
-    # A frame fills a part of the grid: elsewhere there is nothing to interpolate.
-    part = part_of_grid(grid, frame[0].shape, to_frame)
-    result = resample(
-        *planes_of(frame),
-        matrix=to_frame.matrix,
-        offset=to_frame.offset,
-        shape=part.shape,
-        origin=part.origin,
-        **options,
-    )
-    to_reference = to_frame.inverse().then(Affine.shift(-grid.origin[0], -grid.origin[1]))
-    put_on_grid(frame, _on_whole_grid(result, part, grid), wcs, to_reference)
-
-
-def _on_whole_grid(result: Resampled, part: Grid, grid: Grid) -> Resampled:
-    y, x = part.origin[0] - grid.origin[0], part.origin[1] - grid.origin[1]
-    inside = slice(y, y + part.shape[0]), slice(x, x + part.shape[1])
-
-    def whole(plane: NDArray[Any] | None, empty: int = 0) -> Any:
-        if plane is None:
-            return None
-        made = np.full(grid.shape, empty, plane.dtype)
-        made[inside] = plane
-        return made
-
-    return replace(
-        result,
-        data=whole(result.data),
-        variance=whole(result.variance),
-        mask=whole(result.mask, NO_DATA),
-        objmask=whole(result.objmask),
-    )

@@ -108,9 +108,7 @@ class Astrometry(PrimitivesBase):
             The table has no usable positions, or a frame no WCS.
         """
         if params.source is None:
-            for frame in frames:
-                self.note(frame, skipped("no source was named"))
-            return frames
+            return self.note_all(frames, skipped("no source was named"))
         known: list[tuple[float, float, Any]] = []
         for frame in frames:
             ra, dec = _centre(frame)

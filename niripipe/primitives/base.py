@@ -38,11 +38,11 @@ __all__ = [
     "Outcome",
     "Primitive",
     "PrimitivesBase",
-    "Runner",
     "Status",
-    "UnknownPrimitiveError",
     "not_needed",
+    "opened_name",
     "primitive",
+    "raw_name",
     "skipped",
 ]
 
@@ -85,6 +85,16 @@ def skipped(reason: str) -> Outcome:
 def not_needed(reason: str) -> Outcome:
     """Return the outcome of a step that had nothing to do on this frame, with the reason."""
     return Outcome(Status.NOT_NEEDED, reason)
+
+
+def raw_name(frame: AstroData) -> str:
+    """Return the name of the raw file of a frame."""
+    return str(frame.phu.get("ORIGNAME") or frame.orig_filename or frame.filename)
+
+
+def opened_name(frame: AstroData) -> str:
+    """Return the name that a frame had when it was opened, of a processed file for example."""
+    return str(frame.orig_filename or frame.filename)
 
 
 @dataclass(frozen=True)
@@ -213,19 +223,16 @@ class Primitive:
     @cached_property
     def signature(self) -> inspect.Signature:
         """The signature that recipes use: the model's fields and the stream arguments."""
-        parameter = inspect.Parameter
-        listed = [
-            parameter("frames", parameter.POSITIONAL_OR_KEYWORD, default=None, annotation=list[AstroData])
-        ]
-        for name, info in self.model.fields().items():
-            listed.append(
-                parameter(
-                    name, parameter.KEYWORD_ONLY, default=info.get_default(), annotation=info.annotation
-                )
-            )
+        fields = self.model.fields()
+        keywords = {name: (info.get_default(), info.annotation) for name, info in fields.items()}
         for name, default in (("stream", "main"), ("instream", None), ("outstream", None)):
-            if name not in self.model.fields():
-                listed.append(parameter(name, parameter.KEYWORD_ONLY, default=default, annotation=str))
+            keywords.setdefault(name, (default, str))
+        frames, keyword = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
+        listed = [inspect.Parameter("frames", frames, default=None, annotation=list[AstroData])]
+        listed += [
+            inspect.Parameter(name, keyword, default=default, annotation=annotation)
+            for name, (default, annotation) in keywords.items()
+        ]
         return inspect.Signature(listed, return_annotation=list[AstroData])
 
     @overload
@@ -342,6 +349,12 @@ class PrimitivesBase:
     def note(self, frame: AstroData, outcome: Outcome) -> None:
         """Record for a frame that the running primitive did something else than DONE."""
         self.runner.note(frame, outcome)
+
+    def note_all(self, frames: list[AstroData], outcome: Outcome) -> list[AstroData]:
+        """Record for all frames that the running primitive did something else than DONE; return them."""
+        for frame in frames:
+            self.note(frame, outcome)
+        return frames
 
     def drop(self, frame: AstroData, reason: str) -> None:
         """Record that the running primitive leaves a frame out."""

@@ -8,7 +8,7 @@ from typing import Any
 from niripipe.astrodata import AstroData
 from niripipe.errors import InputError, ParameterError
 from niripipe.logutils import get_logger
-from niripipe.primitives.base import PrimitivesBase, primitive, skipped
+from niripipe.primitives.base import PrimitivesBase, primitive, raw_name, skipped
 from niripipe.primitives.params import Field, NameList, Params, SuffixParams
 
 __all__ = ["Bookkeeping"]
@@ -243,8 +243,8 @@ class Bookkeeping(PrimitivesBase):
         Frames are the same if their raw file is. So a stream of copies follows one from which frames were
         set aside.
         """
-        own = {_original(frame): frame for frame in frames}
-        wanted = [_original(frame) for frame in self.streams.get(params.source, [])]
+        own = {raw_name(frame): frame for frame in frames}
+        wanted = [raw_name(frame) for frame in self.streams.get(params.source, [])]
         return [own[name] for name in wanted if name in own]
 
     @primitive
@@ -256,8 +256,8 @@ class Bookkeeping(PrimitivesBase):
         InputError
             A frame is in one stream only.
         """
-        here = {_original(frame) for frame in frames}
-        there = {_original(frame) for frame in self.streams.get(params.source, [])}
+        here = {raw_name(frame) for frame in frames}
+        there = {raw_name(frame) for frame in self.streams.get(params.source, [])}
         different = sorted(here ^ there)
         if different:
             raise InputError(
@@ -350,10 +350,6 @@ class Bookkeeping(PrimitivesBase):
             log.warning("%s: there is no %s", frame.filename, caltype)
             self.note(frame, skipped(f"no {caltype} was found"))
         return frames
-
-
-def _original(frame: AstroData) -> str:
-    return str(frame.phu.get("ORIGNAME") or frame.orig_filename or frame.filename)
 
 
 def _time(frame: AstroData) -> Any:

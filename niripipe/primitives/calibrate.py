@@ -9,7 +9,7 @@ from pydantic import model_validator
 
 from niripipe.algorithms import bpm as bpm_algorithm
 from niripipe.algorithms import flat as flat_algorithm
-from niripipe.astrodata import AstroData, add_provenance, file_md5
+from niripipe.astrodata import AstroData
 from niripipe.errors import CalibrationError, InputError
 from niripipe.logutils import get_logger
 from niripipe.primitives.base import Outcome, PrimitivesBase, primitive, skipped
@@ -219,9 +219,7 @@ class Calibrate(PrimitivesBase):
                 raise book.missing(frame, params.caltype)
             log.warning("%s: no %s was found, the step is left out", frame.filename, params.caltype)
             return skipped(f"no {params.caltype} was found")
-        book.remember(frame, found)
-        path = found.frame.path
-        add_provenance(frame, str(path or found.name), file_md5(path), params.caltype)
+        book.remember(frame, found, params.caltype)
         return found
 
 

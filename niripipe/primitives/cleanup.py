@@ -69,17 +69,11 @@ class Cleanup(PrimitivesBase):
             ext.read("mask"),
             ext.read("OBJMASK"),
             force=params.clean == "force",
-            pattern_x_size=params.pattern_x_size,
-            pattern_y_size=params.pattern_y_size,
-            hsigma=params.hsigma,
-            lsigma=params.lsigma,
-            pat_strength_thres=params.pat_strength_thres,
-            simple_thres=params.simple_thres,
-            level_bias_offset=params.level_bias_offset,
-            smoothing_extent=params.smoothing_extent,
-            intraquad_smooth=params.intraquad_smooth,
             subtract_background=params.debug_subtract_background,
             canny_sigma=params.debug_canny_sigma,
+            **params.model_dump(
+                exclude={"suffix", "clean", "debug_subtract_background", "debug_canny_sigma"}
+            ),
         )
         return _take(frame, result)
 
@@ -103,15 +97,7 @@ class Cleanup(PrimitivesBase):
             ext.read("mask"),
             ext.read("OBJMASK"),
             force=params.clean == "force",
-            win_size=params.win_size,
-            periodicity=params.periodicity,
-            sigma_fact=params.sigma_fact,
-            pat_thres=params.pat_thres,
-            lquad=params.lquad,
-            l2clean=params.l2clean,
-            l2thres=params.l2thres,
-            smoothing_extent=params.smoothing_extent,
-            pad_rows=params.pad_rows,
+            **params.model_dump(exclude={"suffix", "clean"}),
         )
         return _take(frame, result)
 

@@ -10,9 +10,11 @@ from niripipe.algorithms.normalize import zero_offsets
 from niripipe.astrodata import DQ, AstroData
 from niripipe.errors import DataError
 from niripipe.logutils import get_logger
+from niripipe.primitives import objmask
 from niripipe.primitives.base import Outcome, PrimitivesBase, not_needed, primitive
 from niripipe.primitives.geometry import pixel_mapping
 from niripipe.primitives.params import Field, SuffixParams
+from niripipe.primitives.stacking import planes_of_all
 
 __all__ = ["CosmicRays"]
 
@@ -62,18 +64,11 @@ class CosmicRays(PrimitivesBase):
             read_noise=float(ext.read_noise() or 0.0),
             saturation=ext.saturation_level(),
             background=_subtracted_level(frame),
-            sigclip=params.sigclip,
-            sigfrac=params.sigfrac,
-            objlim=params.objlim,
-            niter=params.niter,
-            least_fwhm=params.least_fwhm,
-            clean=params.clean,
+            **params.model_dump(exclude={"suffix"}),
         )
         if found.data is not None:
             ext.data = found.data
-        mask = np.zeros(ext.shape, np.uint16) if ext.read("mask") is None else ext.mask
-        mask[found.hits] |= np.uint16(DQ.cosmic_ray)
-        ext.mask = mask
+        objmask.add_to_mask(frame, DQ.cosmic_ray, found.hits)
         _count(frame, int(np.count_nonzero(found.hits)))
         return None
 
@@ -95,24 +90,21 @@ class CosmicRays(PrimitivesBase):
             The frames differ in shape, or their WCS show that they are not aligned.
         """
         if len(frames) < 2:
-            for frame in frames:
-                self.note(frame, not_needed("there is only one frame"))
-            return frames
+            return self.note_all(frames, not_needed("there is only one frame"))
         _require_aligned(frames)
-        exts = [frame[0] for frame in frames]
-        data, masks = [ext.read("data") for ext in exts], [ext.read("mask") for ext in exts]
-        variances = [ext.read("variance") for ext in exts]
+        data, masks = [[frame[0].plane(name) for frame in frames] for name in ("data", "mask")]
         median = combine(
             data,
-            variances if all(plane is not None for plane in variances) else None,
-            masks if all(plane is not None for plane in masks) else None,
+            planes_of_all(frames, "variance"),
+            planes_of_all(frames, "mask"),
             operation="lmedian",
             reject="none",
             zero=zero_offsets(data, masks, method="reference"),
             threads=self.workers,
         )
         objects = detect.detect_sources(median.data, median.mask, measure=False).objmask
-        for frame, ext in zip(frames, exts, strict=True):
+        for frame in frames:
+            ext = frame[0]
             before = ext.read("mask")
             mask = cosmic.flag_by_reference(
                 ext.read("data"),

@@ -18,6 +18,12 @@ __all__ = ["exposures", "overlaps", "sky_record", "target"]
 
 log = get_logger(__name__)
 
+_CONFIGURATION = (
+    "read_mode", "well_depth_setting", "coadds", "camera", "filter_name", "focal_plane_mask", "pupil_mask",
+    "disperser",
+)  # fmt: skip
+"""Descriptors that a frame and its skies have in common."""
+
 
 def exposures(
     frames: Sequence[AstroData], ref_obj: Sequence[str] | None, ref_sky: Sequence[str] | None
@@ -88,14 +94,7 @@ def _configuration(frame: AstroData) -> tuple[Any, ...]:
     return (
         frame[0].shape,
         str(frame[0].detector_section()),
-        frame.read_mode(),
-        frame.well_depth_setting(),
-        frame.coadds(),
-        frame.camera(),
-        frame.filter_name(),
-        frame.focal_plane_mask(),
-        frame.pupil_mask(),
-        frame.disperser(),
+        *(getattr(frame, descriptor)() for descriptor in _CONFIGURATION),
     )
 
 

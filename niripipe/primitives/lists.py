@@ -13,7 +13,7 @@ from niripipe import astrodata
 from niripipe.astrodata import AstroData, utc_now
 from niripipe.errors import NiripipeError, ParameterError, StorageError
 from niripipe.logutils import get_logger
-from niripipe.primitives.base import PrimitivesBase, primitive
+from niripipe.primitives.base import PrimitivesBase, primitive, raw_name
 from niripipe.primitives.params import Field, Params
 
 __all__ = ["LIST_FILE", "Lists"]
@@ -99,7 +99,7 @@ class Lists(PrimitivesBase):
             frame.update_filename(suffix=f"_{purpose}", strip=True)
             name = str(frame.filename)
             self.runner.save(frame, self.context.output_dir / name, overwrite=True)
-            entries.append(_Entry(purpose, frame.group_id(), _original(frame), name, utc_now()))
+            entries.append(_Entry(purpose, frame.group_id(), raw_name(frame), name, utc_now()))
         _append(self.context.output_dir / LIST_FILE, entries)
         return frames
 
@@ -118,7 +118,7 @@ class Lists(PrimitivesBase):
         """
         purpose = _purpose(params.purpose)
         groups = {frame.group_id() for frame in frames}
-        at_hand = {_original(frame): frame for frame in frames}
+        at_hand = {raw_name(frame): frame for frame in frames}
         entries = [e for e in self._entries() if e.purpose == purpose and e.group in groups]
         collected = []
         for entry in entries:
@@ -127,7 +127,7 @@ class Lists(PrimitivesBase):
                 collected.append(frame)
         # Frames that were never added have come last.
         listed = {entry.original for entry in entries}
-        collected += [frame for frame in frames if _original(frame) not in listed]
+        collected += [frame for frame in frames if raw_name(frame) not in listed]
         if params.max_frames is not None:
             collected = collected[-params.max_frames :]
         own = {id(frame) for frame in frames}
@@ -154,7 +154,7 @@ class Lists(PrimitivesBase):
         except NiripipeError as error:
             log.warning("%s is on the list %s but cannot be used: %s", entry.file, entry.purpose, error)
             return None
-        if frame.group_id() != entry.group or _original(frame) != entry.original:
+        if frame.group_id() != entry.group or raw_name(frame) != entry.original:
             log.warning("%s is on the list %s but has become another frame", entry.file, entry.purpose)
             return None
         frame.orig_filename = entry.original
@@ -168,10 +168,6 @@ def _purpose(purpose: str | None) -> str:
             "A purpose is part of a file name", item="purpose", found=name, expected="letters, digits and -"
         )
     return name
-
-
-def _original(frame: AstroData) -> str:
-    return str(frame.phu.get("ORIGNAME") or frame.orig_filename or frame.filename)
 
 
 def _append(path: Path, entries: Iterable[_Entry]) -> None:

@@ -99,9 +99,7 @@ class Pixels(PrimitivesBase):
             mask,
             flags=params.replace_flags,
             value=params.replace_value,
-            inner=params.inner,
-            outer=params.outer,
-            max_iters=params.max_iters,
+            **params.model_dump(include={"inner", "outer", "max_iters"}),
         )
         if result.replaced == 0 and result.left == 0:
             return not_needed("no pixel carries these flags")
@@ -167,9 +165,7 @@ class Pixels(PrimitivesBase):
             A frame has no usable pixel there, or its level is not positive.
         """
         if len(frames) < 2:
-            for frame in frames:
-                self.note(frame, not_needed("there is only one frame"))
-            return frames
+            return self.note_all(frames, not_needed("there is only one frame"))
         levels = self.map(lambda frame: _intensity(frame, params), frames)
         self.note(frames[0], not_needed("this is the reference"))
         for frame, level in zip(frames[1:], levels[1:], strict=True):

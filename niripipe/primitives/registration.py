@@ -15,6 +15,7 @@ from niripipe.algorithms.match import match_sources
 from niripipe.algorithms.register import Registration, Sources
 from niripipe.astrodata import FAIL, AstroData, with_affine
 from niripipe.errors import AlgorithmError
+from niripipe.primitives.base import opened_name
 from niripipe.primitives.geometry import pixel_mapping, require_sky_mapping
 from niripipe.primitives.objcat import inside, sources, update_world
 from niripipe.primitives.offsets import (
@@ -215,7 +216,7 @@ def _note(frame: AstroData, verdict: Verdict, reference: AstroData) -> None:
         phu.set("ALGNERR", round(float(verdict.error), 4), "Error of the shift per axis (pixels)")
     else:
         phu.remove("ALGNERR", ignore_missing=True)
-    phu.set("ALGNREF", str(reference.orig_filename or reference.filename), "Frame that it was aligned to")
+    phu.set("ALGNREF", opened_name(reference), "Frame that it was aligned to")
 
 
 # ---- the reference

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BeforeValidator
 
-from niripipe.algorithms.affine import Affine, Grid, corners_of, output_grid
+from niripipe.algorithms.affine import Affine, Grid, corners_of, output_grid, part_of_grid
+from niripipe.algorithms.bits import NO_DATA
 from niripipe.algorithms.kernels import Kernel
 from niripipe.algorithms.project import project
 from niripipe.algorithms.resample import DQ_THRESHOLD, Resampled, resample
@@ -29,7 +31,6 @@ __all__ = [
     "ResampleTo",
     "TargetParams",
     "onto_target",
-    "planes_of",
     "put_on_grid",
     "read_target",
 ]
@@ -152,7 +153,15 @@ class ResampleTo(PrimitivesBase):
             grid = output_grid(
                 corners_of(frame[0].shape, move) for frame, move in zip(frames, moves, strict=True)
             )
-        self.map(lambda job: _shift(*job, grid, params.options), list(zip(frames, moves, strict=True)))
+
+        def shift(job: tuple[AstroData, Affine]) -> None:
+            frame, move = job
+            dy, dx = move.offset - np.array(grid.origin)
+            old = frame[0].sky_mapping
+            wcs = None if old is None else shifted(old, -float(dx), -float(dy))
+            put_on_grid(frame, move.inverse(), grid, wcs, params.options)
+
+        self.map(shift, zip(frames, moves, strict=True))
         return frames
 
 
@@ -234,7 +243,7 @@ def onto_target(
     def treat(frame: AstroData) -> None:
         own = require_wcs(frame)
         try:
-            result = project(*planes_of(frame), to_input=_transform(wcs, own), shape=shape, **options)
+            result = project(*_planes(frame), to_input=_transform(wcs, own), shape=shape, **options)
         except AlgorithmError as error:
             raise DataError(
                 "The frame does not reach the target",
@@ -243,18 +252,72 @@ def onto_target(
                 found=error.found,
                 expected="some overlap on the sky",
             ) from None
-        put_on_grid(frame, result, wcs, _transform(own, wcs))
+        _replace_planes(frame, result, wcs, _transform(own, wcs))
 
     run(treat, frames)
     return frames
 
 
-def planes_of(frame: AstroData) -> list[Any]:
+def put_on_grid(
+    frame: AstroData, to_frame: Affine, grid: Grid, wcs: SkyMapping | None, options: dict[str, Any]
+) -> None:
+    """Interpolate a frame onto a grid, with zeros and the flag for no data where it does not reach.
+
+    Parameters
+    ----------
+    frame : AstroData
+        Changed in place.
+    to_frame : Affine
+        Mapping of the positions of the reference to those of the frame.
+    grid : Grid
+        Pixels of the reference that are wanted.
+    wcs : SkyMapping or None
+        The coordinates of the grid; None keeps what the frame has.
+    options : dict
+        Keywords of `niripipe.algorithms.resample.resample`.
+    """
+    # A frame fills a part of the grid: elsewhere there is nothing to interpolate.
+    part = part_of_grid(grid, frame[0].shape, to_frame)
+    result = resample(
+        *_planes(frame),
+        matrix=to_frame.matrix,
+        offset=to_frame.offset,
+        shape=part.shape,
+        origin=part.origin,
+        **options,
+    )
+    to_reference = to_frame.inverse().then(Affine.shift(-grid.origin[0], -grid.origin[1]))
+    _replace_planes(frame, _on_whole_grid(result, part, grid), wcs, to_reference)
+
+
+def _on_whole_grid(result: Resampled, part: Grid, grid: Grid) -> Resampled:
+    y, x = part.origin[0] - grid.origin[0], part.origin[1] - grid.origin[1]
+    inside = slice(y, y + part.shape[0]), slice(x, x + part.shape[1])
+
+    def whole(plane: NDArray[Any] | None, empty: int = 0) -> Any:
+        if plane is None:
+            return None
+        made = np.full(grid.shape, empty, plane.dtype)
+        made[inside] = plane
+        return made
+
+    return replace(
+        result,
+        data=whole(result.data),
+        variance=whole(result.variance),
+        mask=whole(result.mask, NO_DATA),
+        objmask=whole(result.objmask),
+    )
+
+
+def _planes(frame: AstroData) -> list[Any]:
     """Return data, variance, mask and object mask of a frame, for reading only."""
     return [frame[0].read(name) for name in ("data", "variance", "mask", "OBJMASK")]
 
 
-def put_on_grid(frame: AstroData, result: Resampled, wcs: SkyMapping | WCS | None, to_new: Transform) -> None:
+def _replace_planes(
+    frame: AstroData, result: Resampled, wcs: SkyMapping | WCS | None, to_new: Transform
+) -> None:
     """Give a frame its new planes, coordinates, and the header cards that depend on them.
 
     Parameters
@@ -300,22 +363,6 @@ def _one_each(shifts: Shifts | None, number: int) -> Shifts:
             expected=f"1 or {number} pairs dx,dy",
         )
     return shifts if len(shifts) == number else shifts * number
-
-
-def _shift(frame: AstroData, move: Affine, grid: Grid, options: dict[str, Any]) -> None:
-    back = move.inverse()
-    result = resample(
-        *planes_of(frame),
-        matrix=back.matrix,
-        offset=back.offset,
-        shape=grid.shape,
-        origin=grid.origin,
-        **options,
-    )
-    dy, dx = move.offset - np.array(grid.origin)
-    old = frame[0].sky_mapping
-    wcs = None if old is None else shifted(old, -float(dx), -float(dy))
-    put_on_grid(frame, result, wcs, lambda y, x: (y + dy, x + dx))
 
 
 def _transform(source: WCS, target: WCS) -> Transform:

@@ -16,7 +16,15 @@ from niripipe.astrodata.tables import as_rows
 from niripipe.errors import DataError, ParameterError
 from niripipe.logutils import get_logger
 from niripipe.primitives import fields
-from niripipe.primitives.base import Outcome, PrimitivesBase, Status, not_needed, primitive, skipped
+from niripipe.primitives.base import (
+    Outcome,
+    PrimitivesBase,
+    Status,
+    not_needed,
+    opened_name,
+    primitive,
+    skipped,
+)
 from niripipe.primitives.params import Field, NameList, Params, SuffixParams
 from niripipe.primitives.skybuild import BuiltSky, SkyBuilder, SkyBuildParams, seconds_of
 from niripipe.primitives.skymatch import SkyLevel, level_of, match_sky
@@ -185,27 +193,21 @@ class Sky(PrimitivesBase):
         if params.use_all:
             skies = list({id(frame): frame for frame in [*frames, *skies]}.values())
         if not frames or not skies:
-            for frame in frames:
-                self.note(frame, skipped("there is no sky frame"))
-            return frames
+            return self.note_all(frames, skipped("there is no sky frame"))
         records = [fields.sky_record(sky) for sky in skies]
         lonely = []
         for frame in frames:
             choice = grouping.choose_skies(
                 fields.sky_record(frame),
                 records,
-                time=params.time,
-                distance=params.distance,
-                min_skies=params.min_skies,
-                max_skies=params.max_skies,
-                use_all=params.use_all,
+                **params.model_dump(include={"time", "distance", "min_skies", "max_skies", "use_all"}),
             )
             for warning in choice.warnings:
                 log.warning("%s", warning)
-            _name_skies(frame, [_root(skies[i]) for i in choice.skies])
+            _name_skies(frame, [opened_name(skies[i]) for i in choice.skies])
             if not choice.skies:
                 lonely.append(frame)
-                reasons = "; ".join(f"{_root(skies[i])}: {why}" for i, why in choice.rejected.items())
+                reasons = "; ".join(f"{opened_name(skies[i])}: {why}" for i, why in choice.rejected.items())
                 log.warning("%s has no sky (%s)", frame.filename, reasons)
         if lonely and len(lonely) < len(frames):
             self.streams["no_skies"] = lonely
@@ -236,7 +238,7 @@ class Sky(PrimitivesBase):
         The default combination, a median, shares its work between frames: it takes a time proportional to
         their number. Other combinations are computed anew for each frame.
         """
-        known = {_root(sky): sky for sky in self.streams.get("sky", frames)}
+        known = {opened_name(sky): sky for sky in self.streams.get("sky", frames)}
         users: dict[tuple[str, ...], list[AstroData]] = {}
         for frame in frames:
             names = tuple(name for name in _sky_names(frame) if name in known)
@@ -347,17 +349,18 @@ class Sky(PrimitivesBase):
         found: list[AstroData] = []
         for one in given:
             if isinstance(one, AstroData):
-                same = [frame for frame in known if frame is one or _root(frame) == _root(one)]
+                same = [frame for frame in known if frame is one or opened_name(frame) == opened_name(one)]
                 found += same or [one]
                 continue
             name = Path(one).name.removesuffix(".fits")
-            same = [frame for frame in known if name in str(frame.filename) or name in _root(frame)]
+            same = [frame for frame in known if name in str(frame.filename) or name in opened_name(frame)]
             if not same and not Path(one).is_file():
+                names = ", ".join(opened_name(frame) for frame in known)
                 raise ParameterError(
                     "There is no such sky frame",
                     item="sky",
                     found=str(one),
-                    expected=f"a file, or one of {', '.join(_root(frame) for frame in known) or 'no frames'}",
+                    expected=f"a file, or one of {names or 'no frames'}",
                 )
             found += same or [self.context.calibrations.opened(Path(one))]
         return list({id(frame): frame for frame in found}.values())
@@ -432,10 +435,6 @@ def _subtract_planes(
     ext.reset(data, mask=mask, variance=variance)
 
 
-def _root(frame: AstroData) -> str:
-    return str(frame.orig_filename or frame.filename)
-
-
 def _sky_names(frame: AstroData) -> list[str]:
     if "SKYTABLE" not in frame.tables:
         return []
@@ -445,7 +444,7 @@ def _sky_names(frame: AstroData) -> list[str]:
 def _name_skies(frame: AstroData, names: Sequence[str]) -> None:
     """Write the names of a frame's skies into SKYTABLE; without any there is none."""
     if names:
-        frame.SKYTABLE = as_rows({"IMAGE": [_root(frame)] * len(names), "SKYNAME": list(names)})
+        frame.SKYTABLE = as_rows({"IMAGE": [opened_name(frame)] * len(names), "SKYNAME": list(names)})
     elif "SKYTABLE" in frame.tables:
         del frame.SKYTABLE
 
@@ -455,7 +454,7 @@ def _set_sky_table(frame: AstroData, sky: BuiltSky, factor: float) -> None:
     start = seconds_of(frame)
     frame.SKYTABLE = as_rows(
         {
-            "IMAGE": [_root(frame)] * len(sky.names),
+            "IMAGE": [opened_name(frame)] * len(sky.names),
             "SKYNAME": list(sky.names),
             "SCALE": [factor * sky.scales[name] for name in sky.names],
             "DT": [sky.times[name] - start for name in sky.names],
@@ -471,7 +470,7 @@ def _partners(name: str, sky: AstroData, users: dict[tuple[str, ...], list[Astro
 
 def _as_built(sky: AstroData) -> BuiltSky:
     """Return a sky frame in the form of one that was just made."""
-    name, ext = _root(sky), sky[0]
+    name, ext = opened_name(sky), sky[0]
     return BuiltSky(
         (name,),
         ext.read("data"),

@@ -91,19 +91,12 @@ class Sources(PrimitivesBase):
         found = detect.detect_sources(
             ext.plane("data")[:],
             None if mask is None else mask[:],
-            detect_minarea=params.detect_minarea,
-            detect_thresh=params.detect_thresh,
-            analysis_thresh=params.analysis_thresh,
-            deblend_mincont=params.deblend_mincont,
-            phot_min_radius=params.phot_min_radius,
-            back_size=params.back_size,
-            back_filtersize=params.back_filtersize,
+            **params.model_dump(exclude={"suffix", "mask", "replace_flags", "catalogue"}),
             bad_bits=params.replace_flags,
             gain=float(ext.gain()),
             pix2world=None if sky is None else lambda x, y: sky.all_pix2world(x, y, 0),
             pixel_scale=ext.pixel_scale(),
             measure=params.catalogue,
-            enough=params.enough,
         )
         ext.OBJMASK = found.objmask
         if params.catalogue:

@@ -14,6 +14,7 @@ from niripipe.astrodata import AstroData, clone_provenance
 from niripipe.astrodata.tables import as_rows, is_rows
 from niripipe.errors import DataError, ParameterError
 from niripipe.logutils import get_logger
+from niripipe.primitives.base import raw_name
 from niripipe.primitives.params import Field, Section, SuffixParams
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "Rejection",
     "ScaledCombineParams",
     "combination_settings",
+    "planes_of_all",
     "section_slices",
     "stack",
 ]
@@ -83,14 +85,10 @@ def combination_settings(params: CombineParams, rejection: Rejection) -> dict[st
     """
     default = 4.0 if rejection == "noiseclip" else 3.0
     return {
-        "operation": params.operation,
         "reject": rejection,
         "hsigma": default if params.hsigma is None else params.hsigma,
         "lsigma": default if params.lsigma is None else params.lsigma,
-        "mclip": params.mclip,
-        "max_iters": params.max_iters,
-        "nlow": params.nlow,
-        "nhigh": params.nhigh,
+        **params.model_dump(include={"operation", "mclip", "max_iters", "nlow", "nhigh"}),
     }
 
 
@@ -155,6 +153,12 @@ def section_slices(section: str | None, shape: tuple[int, ...]) -> tuple[slice, 
     return slice(y1 - 1, y2), slice(x1 - 1, x2)
 
 
+def planes_of_all(frames: Iterable[AstroData], name: str) -> list[Any] | None:
+    """Return a plane of every frame, or None if one of them has none."""
+    planes = [frame[0].plane(name) for frame in frames]
+    return None if any(plane is None for plane in planes) else planes
+
+
 def _check_shapes(frames: Sequence[AstroData]) -> None:
     shape = frames[0][0].shape
     for frame in frames[1:]:
@@ -168,23 +172,17 @@ def _check_shapes(frames: Sequence[AstroData]) -> None:
 
 
 def _combine_planes(frames: list[AstroData], result: AstroData, params: CombineParams, threads: int) -> None:
-    exts = [frame[0] for frame in frames]
     # The combination reads rows: a frame on disk stays there.
-    variance: list[Any] | None = [ext.plane("variance") for ext in exts]
-    if any(plane is None for plane in variance or []):
-        variance = None
-    mask: list[Any] | None = [ext.plane("mask") for ext in exts] if params.apply_dq else None
-    if mask is not None and any(plane is None for plane in mask):
-        if not all(plane is None for plane in mask):
-            log.warning("not all frames have a data-quality plane: none is used")
-        mask = None
-    data = [ext.plane("data") for ext in exts]
-    rejection = _rejection(params, variance is not None)
+    data = [frame[0].plane("data") for frame in frames]
+    variance = planes_of_all(frames, "variance")
+    mask = planes_of_all(frames, "mask") if params.apply_dq else None
+    if params.apply_dq and mask is None and any(frame[0].plane("mask") is not None for frame in frames):
+        log.warning("not all frames have a data-quality plane: none is used")
     combined = engine.combine(
         data,
         variance,
         mask,
-        **combination_settings(params, rejection),
+        **combination_settings(params, _rejection(params, variance is not None)),
         threads=threads,
         exposures=_exposures(frames),
         **_normalisation(data, mask, params),
@@ -230,7 +228,7 @@ def _describe(frames: list[AstroData], result: AstroData) -> None:
     for i, frame in enumerate(frames, start=1):
         # The standard has eight characters a keyword; more than 999 inputs are listed in PROVENANCE only.
         if i <= 999:
-            phu.set(f"IMCMB{i:03d}", str(frame.phu.get("ORIGNAME") or frame.filename), "Combined frame")
+            phu.set(f"IMCMB{i:03d}", raw_name(frame), "Combined frame")
         clone_provenance(frame, result)
     airmasses = _known(frame.airmass() for frame in frames)
     if airmasses:
@@ -275,7 +273,7 @@ def _tabulate_alignment(frames: list[AstroData], result: AstroData) -> None:
     """Keep for every frame how it was aligned."""
     rows = [
         (
-            str(frame.phu.get("ORIGNAME") or frame.filename),
+            raw_name(frame),
             str(frame.phu["ALGNMETH"]),
             int(frame.phu.get("ALGNNUM", 0)),
             float(frame.phu.get("ALGNRMS", math.nan)),

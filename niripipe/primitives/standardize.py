@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from niripipe.algorithms import dq, linearity, noise
-from niripipe.astrodata import DQ, AstroData, add_provenance, file_md5
+from niripipe.algorithms import bits, dq, linearity, noise
+from niripipe.astrodata import DQ, AstroData, Section, add_provenance, file_md5
 from niripipe.logutils import get_logger
+from niripipe.primitives import objmask
 from niripipe.primitives.base import DONE, Outcome, PrimitivesBase, Status, not_needed, primitive, skipped
 from niripipe.primitives.calibrations import clipped
-from niripipe.primitives.latency import LatencyParams, add_latency
 from niripipe.primitives.params import Field, FrameOrPath, FrameOrPathOrDefault, SuffixParams
 from niripipe.primitives.raw_headers import (
     BadWCS,
@@ -56,6 +58,22 @@ class StandardizeWCSParams(SuffixParams, suffix="_wcsStandardized"):
 
 class PrepareParams(ValidateDataParams, StandardizeWCSParams, suffix="_prepared"):
     """Parameters of `Standardize.prepare`."""
+
+
+class LatencyParams(SuffixParams):
+    """What decides whether a pixel still glows."""
+
+    non_linear: bool = Field(False, description="flag latency also after non-linear pixels")
+    time: float = Field(120.0, ge=0, description="how long persistence lasts at most, s")
+    decay: float | None = Field(
+        None, gt=0, description="e-folding time of the afterglow, s; None: all of it lasts for `time`"
+    )
+    residual: float = Field(
+        0.01,
+        gt=0,
+        le=1,
+        description="afterglow right after the exposure, part of saturation; with `decay`",
+    )
 
 
 class AddDQParams(LatencyParams, suffix="_dqAdded"):
@@ -209,7 +227,7 @@ class Standardize(PrimitivesBase):
                 self.note(frame, skipped("the frame has a data-quality plane already"))
         self.map(lambda job: _add_dq(*job), to_do)
         if params.latency:
-            add_latency(frames, params)
+            _add_latency(frames, params)
         if params.add_illum_mask:
             for frame in frames:
                 self._add_illumination(frame, params.illum_mask)
@@ -218,7 +236,7 @@ class Standardize(PrimitivesBase):
     @primitive
     def addLatencyToDQ(self, frames: list[AstroData], params: AddLatencyToDQParams) -> list[AstroData]:
         """Flag (bit 8) pixels that were saturated in a frame that ended less than `time` before."""
-        add_latency(frames, params)
+        _add_latency(frames, params)
         return frames
 
     @primitive(stamp="ADILLMSK")
@@ -314,9 +332,7 @@ class Standardize(PrimitivesBase):
         for calibration in found:
             if calibration is not None and all(calibration.frame is not mask for mask in masks):
                 masks.append(calibration.frame)
-                book.remember(frame, calibration)
-                path = calibration.frame.path
-                add_provenance(frame, str(path or calibration.name), file_md5(path), "addDQ")
+                book.remember(frame, calibration, "addDQ")
         frame.phu.set("BPMIM", ",".join(str(m.filename) for m in masks) or "none", "Bad pixel masks applied")
         return masks
 
@@ -324,11 +340,7 @@ class Standardize(PrimitivesBase):
         if illum_mask is None:
             return not_needed("NIRI has no illumination mask, and none was given")
         covered = clipped(frame, self.context.calibrations.opened(illum_mask))[0].read("data") > 0
-        ext = frame[0]
-        mask = ext.read("mask")
-        mask = np.zeros(ext.shape, np.uint16) if mask is None else mask.copy()
-        mask[covered] |= np.uint16(DQ.unilluminated)
-        ext.mask = mask
+        objmask.add_to_mask(frame, DQ.unilluminated, covered)
         return DONE
 
 
@@ -338,4 +350,57 @@ def _add_dq(frame: AstroData, bad_pixel_masks: list[AstroData]) -> None:
     mask = dq.flags(ext.read("data"), saturation=ext.saturation_level(), non_linear=ext.non_linear_level())
     for bpm in bad_pixel_masks:
         mask |= clipped(frame, bpm)[0].read("data").astype(np.uint16)
+    ext.mask = mask
+
+
+def _add_latency(frames: list[AstroData], params: LatencyParams) -> None:
+    """Flag in each frame what was saturated in a frame that started less than `time` before.
+
+    The exposure right before counts from its end, so that long exposures have an afterglow too. With
+    `decay` the afterglow falls off from the end of the earlier exposure, ``residual exp(-t / decay)`` of
+    the saturation level, and only counts as long as it stands out of the noise of the frame.
+    """
+    dated = [(frame.ut_datetime(), frame) for frame in frames if frame[0].plane("mask") is not None]
+    dated = sorted((one for one in dated if one[0] is not None), key=lambda one: one[0])
+    # Only flags set before this loop are propagated, so persistence does not chain. Defects of the detector
+    # look saturated in every frame, and leave no afterglow.
+    wanted = bits.SATURATED | (bits.NON_LINEAR if params.non_linear else 0)
+    latent = [dq.where_flagged(frame[0].plane("mask"), wanted, ignore=bits.BAD) for _, frame in dated]
+    exposures = [frame.exposure_time() or 0.0 for _, frame in dated]
+    glowing = []
+    for i, (start, frame) in enumerate(dated):
+        earlier_ones = []
+        for j in reversed(range(i)):
+            earlier_start, earlier = dated[j]
+            since_start = (start - earlier_start).total_seconds()
+            since_end = max(since_start - exposures[j], 0.0)
+            if since_start >= params.time and j < i - 1:
+                break
+            gap = since_end if j == i - 1 else since_start
+            if gap < params.time and len(latent[j]) and _still_glows(frame, earlier, since_end, params):
+                earlier_ones.append((earlier[0].detector_section(), latent[j]))
+        if earlier_ones:
+            glowing.append((frame, earlier_ones))
+    for frame, earlier_ones in glowing:
+        _flag_latency(frame, earlier_ones)
+
+
+def _still_glows(frame: AstroData, earlier: AstroData, since: float, params: LatencyParams) -> bool:
+    """Return whether the afterglow of a saturated pixel exceeds the read noise of a frame."""
+    level = earlier[0].saturation_level()
+    if params.decay is None or level is None:
+        return True
+    glow = params.residual * float(level) * math.exp(-since / params.decay)
+    return glow > float(frame[0].read_noise()) / float(frame[0].gain())
+
+
+def _flag_latency(frame: AstroData, earlier: list[tuple[Section, NDArray[np.intp]]]) -> None:
+    """Set bit 8 at the detector pixels that were bright in earlier frames."""
+    ext = frame[0]
+    here, (ny, nx) = ext.detector_section(), ext.shape
+    mask = ext.read("mask").copy()
+    for there, pixels in earlier:
+        y, x = pixels[:, 0] + there.y1 - here.y1, pixels[:, 1] + there.x1 - here.x1
+        inside = (y >= 0) & (y < ny) & (x >= 0) & (x < nx)
+        mask[y[inside], x[inside]] |= np.uint16(DQ.cosmic_ray)
     ext.mask = mask

@@ -6,7 +6,7 @@ import re
 
 from niripipe.astrodata import AstroData
 from niripipe.errors import DataError
-from niripipe.primitives.base import PrimitivesBase, primitive
+from niripipe.primitives.base import PrimitivesBase, primitive, raw_name
 from niripipe.primitives.params import Field, SuffixParams
 
 __all__ = ["Store"]
@@ -44,9 +44,7 @@ class Store(PrimitivesBase):
         DataError
             The frame is not a dark.
         """
-        for frame in frames:
-            self._store(frame, "DARK", params.suffix, force=params.force)
-        return frames
+        return self._store(frames, "DARK", params.suffix, force=params.force)
 
     @primitive(stamp="PROCFLAT", renames=False)
     def storeProcessedFlat(self, frames: list[AstroData], params: StoreFlatParams) -> list[AstroData]:
@@ -57,9 +55,7 @@ class Store(PrimitivesBase):
         DataError
             The frame is not a flat.
         """
-        for frame in frames:
-            self._store(frame, "FLAT", params.suffix, force=params.force)
-        return frames
+        return self._store(frames, "FLAT", params.suffix, force=params.force)
 
     @primitive(stamp="PROCBPM", renames=False)
     def storeBPM(self, frames: list[AstroData], params: StoreBPMParams) -> list[AstroData]:
@@ -70,36 +66,38 @@ class Store(PrimitivesBase):
         DataError
             The frame is not a bad pixel mask.
         """
-        for frame in frames:
-            self._store(frame, "BPM", params.suffix, force=False)
-        return frames
+        return self._store(frames, "BPM", params.suffix)
 
     @primitive(stamp="PROCSCI", renames=False)
     def storeProcessedScience(self, frames: list[AstroData], params: StoreScienceParams) -> list[AstroData]:
         """Mark frames as processed science images (PROCSCI) and write them into the output folder."""
-        for frame in frames:
-            self._store(frame, None, params.suffix, force=False)
-        return frames
+        return self._store(frames, None, params.suffix)
 
-    def _store(self, frame: AstroData, kind: str | None, suffix: str | None, *, force: bool) -> None:
-        """Label and name one product, and have it written when it is stamped."""
-        if force and kind is not None:
-            _make_calibration(frame, kind)
-        if kind is not None and kind not in frame.tags:
-            raise DataError(
-                f"The product is not a {kind}",
-                file=frame.filename,
-                found=", ".join(sorted(frame.tags)),
-                remedy=f"Reduce {kind} frames, or pass force=True" if kind != "BPM" else "Run makeBPM first",
-            )
-        if suffix is not None:
-            mode = self.context.mode
-            marked = suffix if mode == "sq" or kind in (None, "BPM") else f"_{mode}{suffix}"
-            frame.update_filename(suffix=marked, strip=True)
-        if kind != "BPM":
-            _label(frame, self.context.mode, suffix)
-        path = self.context.output_dir / str(frame.filename)
-        self.runner.save(frame, path, overwrite=self.context.overwrite)
+    def _store(
+        self, frames: list[AstroData], kind: str | None, suffix: str | None, *, force: bool = False
+    ) -> list[AstroData]:
+        """Label and name products, and have them written when they are stamped."""
+        for frame in frames:
+            if kind is not None and force:
+                _make_calibration(frame, kind)
+            if kind is not None and kind not in frame.tags:
+                raise DataError(
+                    f"The product is not a {kind}",
+                    file=frame.filename,
+                    found=", ".join(sorted(frame.tags)),
+                    remedy="Run makeBPM first"
+                    if kind == "BPM"
+                    else f"Reduce {kind} frames, or pass force=True",
+                )
+            if suffix is not None:
+                mode = self.context.mode
+                marked = suffix if mode == "sq" or kind in (None, "BPM") else f"_{mode}{suffix}"
+                frame.update_filename(suffix=marked, strip=True)
+            if kind != "BPM":
+                _label(frame, self.context.mode, suffix)
+            path = self.context.output_dir / str(frame.filename)
+            self.runner.save(frame, path, overwrite=self.context.overwrite)
+        return frames
 
 
 def _label(frame: AstroData, mode: str, suffix: str | None) -> None:
@@ -122,7 +120,7 @@ def _make_calibration(frame: AstroData, kind: str) -> None:
         phu.set("GCALSHUT", "OPEN")
     date = frame.ut_date()
     day = f"{date:%Y%m%d}" if date is not None else "00000000"
-    number = re.search(r"S(\d{4})", str(frame.phu.get("ORIGNAME") or frame.filename))
+    number = re.search(r"S(\d{4})", raw_name(frame))
     phu.set("GEMPRGID", f"GN-CAL{day}")
     phu.set("OBSID", f"GN-CAL{day}-900")
     phu.set("DATALAB", f"GN-CAL{day}-900-{int(number.group(1)) if number else 0:03d}")
