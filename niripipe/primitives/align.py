@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import reduce
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -147,16 +149,15 @@ class Align(PrimitivesBase):
         """
         for frame in frames[:1]:
             self.note(frame, not_needed("this is the reference"))
-        fluxes = _flux_ratios(frames, params) if params.tolerance > 0 else {}
-        for frame in frames[1:]:
-            ratio = float(frames[0].exposure_time() / frame.exposure_time())
-            measured = fluxes.get(id(frame))
-            if measured is not None and fluxscale.within_tolerance(measured, ratio, params.tolerance):
-                factor = measured
-            else:
-                factor = ratio
-                if params.tolerance > 0:
-                    log.warning("%s: scaled by exposure time, the flux ratio is %s", frame.filename, measured)
+        measured: list[float | None] = [None] * len(frames[1:])
+        if params.tolerance > 0 and frames:
+            measured = _flux_ratios(frames, params)
+        for frame, flux_ratio in zip(frames[1:], measured, strict=True):
+            factor = float(frames[0].exposure_time() / frame.exposure_time())
+            if flux_ratio is not None and fluxscale.within_tolerance(flux_ratio, factor, params.tolerance):
+                factor = flux_ratio
+            elif params.tolerance > 0:
+                log.warning("%s: scaled by exposure time, the flux ratio is %s", frame.filename, flux_ratio)
             if factor == 1.0:
                 self.note(frame, not_needed("the counts are on the reference's scale"))
                 continue
@@ -188,24 +189,18 @@ def _scale(frame: AstroData, factor: float, exposure_time: float) -> None:
     frame.phu["EXPTIME"] = exposure_time
 
 
-def _flux_ratios(frames: list[AstroData], params: ScaleCountsToReferenceParams) -> dict[int, float | None]:
-    """Return for each frame the factor that brings its sources to the reference's fluxes."""
-    reference = _fluxes(frames[0])
-    matches = {id(frame): _matched(reference, _fluxes(frame), params.radius) for frame in frames[1:]}
-    if params.use_common and len(frames) > 2:
-        common = set.intersection(*({int(i) for i in there} for there, _ in matches.values()))
-        matches = {
-            key: (there[keep], here[keep])
-            for key, (there, here) in matches.items()
-            for keep in [np.isin(there, sorted(common))]
-        }
-    ratios: dict[int, float | None] = {}
-    for frame in frames[1:]:
-        there, here = matches[id(frame)]
-        own, first = _fluxes(frame)[here], reference[there]
-        ratios[id(frame)] = (
-            fluxscale.flux_scale(own[:, 2], own[:, 3], first[:, 2], first[:, 3]) if len(there) else None
-        )
+def _flux_ratios(frames: list[AstroData], params: ScaleCountsToReferenceParams) -> list[float | None]:
+    """Return for each frame but the first the factor that brings its sources to the first one's fluxes."""
+    reference, *others = [_fluxes(frame) for frame in frames]
+    matches = [_matched(reference, own, params.radius) for own in others]
+    if params.use_common and len(matches) > 1:
+        common = reduce(np.intersect1d, [there for there, _ in matches])
+        kept = [np.isin(there, common) for there, _ in matches]
+        matches = [(there[keep], here[keep]) for (there, here), keep in zip(matches, kept, strict=True)]
+    ratios: list[float | None] = []
+    for own, (there, here) in zip(others, matches, strict=True):
+        (_, _, flux, error), (_, _, first, first_error) = own[here].T, reference[there].T
+        ratios.append(fluxscale.flux_scale(flux, error, first, first_error) if len(there) else None)
     return ratios
 
 

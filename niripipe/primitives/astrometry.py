@@ -19,7 +19,7 @@ from niripipe.errors import InputError
 from niripipe.logutils import get_logger
 from niripipe.primitives import catalogue_client
 from niripipe.primitives.base import Outcome, PrimitivesBase, primitive, skipped
-from niripipe.primitives.geometry import require_sky_mapping
+from niripipe.primitives.geometry import require_sky_mapping, sky_centre
 from niripipe.primitives.objcat import inside, sources, update_world
 from niripipe.primitives.params import Field, SuffixParams, nearest
 
@@ -111,7 +111,7 @@ class Astrometry(PrimitivesBase):
             return self.note_all(frames, skipped("no source was named"))
         known: list[tuple[float, float, Any]] = []
         for frame in frames:
-            ra, dec = _centre(frame)
+            ra, dec = sky_centre(frame)
             try:
                 table = _covering(known, ra, dec, params)
             except InputError as error:
@@ -152,7 +152,7 @@ class Astrometry(PrimitivesBase):
         scale = float(ext.pixel_scale())
         found = _matched(frame, params, scale)
         accepted = found.accepted and found.n_matched >= params.min_sources
-        before = _centre(frame)
+        before = sky_centre(frame)
         if accepted:
             matrix, offset = found.matrix()
             # The registration speaks of arcsec in array order, a WCS of pixels (x, y).
@@ -165,12 +165,6 @@ class Astrometry(PrimitivesBase):
             return skipped(reason)
         _record(frame, before, residuals)
         return None
-
-
-def _centre(frame: AstroData) -> tuple[float, float]:
-    ny, nx = frame[0].shape
-    ra, dec = require_sky_mapping(frame).all_pix2world((nx - 1) / 2, (ny - 1) / 2, 0)
-    return float(ra), float(dec)
 
 
 def _covering(
@@ -192,15 +186,8 @@ def _obtained(ra: float, dec: float, params: AddReferenceCatalogParams) -> Any:
     if source not in catalogue_client.CATALOGUES:
         return catalogue_client.read_table(Path(source), params.format)
     # Twice the radius, so that fields displaced by up to the radius are covered by the same answer.
-    return catalogue_client.cone_search(
-        source,
-        ra,
-        dec,
-        2 * params.radius,
-        server=params.server,
-        timeout=params.timeout,
-        max_rows=params.max_rows,
-    )
+    settings = params.model_dump(include={"server", "timeout", "max_rows"})
+    return catalogue_client.cone_search(source, ra, dec, 2 * params.radius, **settings)
 
 
 def _add_filter_magnitudes(table: Any, frame: AstroData) -> None:
@@ -208,9 +195,8 @@ def _add_filter_magnitudes(table: Any, frame: AstroData) -> None:
         bands = [name for name in table.colnames if name.endswith("mag") and f"{name}_err" in table.colnames]
         name = frame.filter_name(pretty=True)
         magnitudes = {band: np.asarray(table[band]) for band in bands}
-        found = filter_magnitudes(
-            name, magnitudes, {band: np.asarray(table[f"{band}_err"]) for band in bands}
-        )
+        errors = {band: np.asarray(table[f"{band}_err"]) for band in bands}
+        found = filter_magnitudes(name, magnitudes, errors)
         if found is None:
             log.warning("%s: the catalogue has no magnitudes in %s", frame.filename, name)
             found = np.full(len(table), MISSING), np.full(len(table), MISSING)
@@ -322,10 +308,10 @@ def _assign(frame: AstroData, radius: float, scale: float) -> Floats:
     catalogue["REF_MAG"][here] = np.asarray(table["filtermag"])[there]
     catalogue["REF_MAG_ERR"][here] = np.asarray(table["filtermag_err"])[there]
     ra, dec = wcs.all_pix2world(objects.x[here], objects.y[here], 0)
-    return np.column_stack(_apart(lon[there], lat[there], ra, dec))
+    return np.column_stack(_differences(lon[there], lat[there], ra, dec))
 
 
-def _apart(lon: Any, lat: Any, ra: Any, dec: Any) -> tuple[Any, Any]:
+def _differences(lon: Any, lat: Any, ra: Any, dec: Any) -> tuple[Any, Any]:
     """Return differences of positions, arcsec, RA times cos Dec and Dec."""
     turn = (np.asarray(lon) - ra + 180.0) % 360.0 - 180.0
     return 3600 * turn * np.cos(np.deg2rad(dec)), 3600 * (np.asarray(lat) - dec)
@@ -333,7 +319,7 @@ def _apart(lon: Any, lat: Any, ra: Any, dec: Any) -> tuple[Any, Any]:
 
 def _record(frame: AstroData, before: tuple[float, float], residuals: Floats) -> None:
     hdr = frame[0].hdr
-    dra, ddec = _apart(*_centre(frame), *before)
+    dra, ddec = _differences(*sky_centre(frame), *before)
     # Two axes, two scatters: the offsets of one say nothing about the other.
     scatter = residuals.std(axis=0, ddof=1) if len(residuals) > 1 else np.zeros(2)
     hdr.set("ASTNUM", len(residuals), "Sources identified with the catalogue")
@@ -341,11 +327,5 @@ def _record(frame: AstroData, before: tuple[float, float], residuals: Floats) ->
     hdr.set("ASTDDEC", round(float(ddec), 4), "Change of Dec by the catalogue (arcsec)")
     hdr.set("ASTRMSRA", round(float(scatter[0]), 4), "Scatter in RA x cos(Dec) (arcsec)")
     hdr.set("ASTRMSDE", round(float(scatter[1]), 4), "Scatter in Dec (arcsec)")
-    log.stdinfo(
-        "%s: WCS moved by %.3f, %.3f arcsec (RA, Dec); %d sources scatter by %.3f, %.3f",
-        frame.filename,
-        dra,
-        ddec,
-        len(residuals),
-        *scatter,
-    )
+    moved = "%s: WCS moved by %.3f, %.3f arcsec (RA, Dec); %d sources scatter by %.3f, %.3f"
+    log.stdinfo(moved, frame.filename, dra, ddec, len(residuals), *scatter)

@@ -12,7 +12,7 @@ from niripipe.algorithms import grouping
 from niripipe.astrodata import AstroData
 from niripipe.errors import DataError
 from niripipe.logutils import get_logger
-from niripipe.primitives.geometry import require_sky_mapping
+from niripipe.primitives.geometry import require_sky_mapping, sky_centre
 
 __all__ = ["exposures", "overlaps", "sky_record", "target"]
 
@@ -109,11 +109,7 @@ def overlaps(frames: Sequence[AstroData], fraction: float) -> NDArray[np.bool_]:
     """Return whether the middle of each frame lies in that part of the field of each other one."""
     shapes = np.array([frame[0].shape for frame in frames]).T
     mappings = [require_sky_mapping(frame) for frame in frames]
-    middles = [
-        mapping.all_pix2world((nx - 1) / 2, (ny - 1) / 2, 0)
-        for mapping, (ny, nx) in zip(mappings, shapes.T, strict=True)
-    ]
-    ra, dec = np.array(middles, float).T
+    ra, dec = np.array([sky_centre(frame) for frame in frames]).T
     found = np.empty((len(frames), len(frames)), bool)
     for k, mapping in enumerate(mappings):
         x, y = mapping.all_world2pix(ra, dec, 0)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Final, Literal
 
 import numpy as np
 
@@ -18,12 +19,14 @@ from niripipe.primitives.base import raw_name
 from niripipe.primitives.params import Field, Section, SuffixParams
 
 __all__ = [
+    "MEASURED",
     "REJECTION_HELP",
     "CombineParams",
     "Rejection",
     "ScaledCombineParams",
     "combination_settings",
     "planes_of_all",
+    "remove_keywords",
     "section_slices",
     "stack",
 ]
@@ -37,13 +40,19 @@ REJECTION_HELP = (
 )
 
 
-MEASURED = (
-    "MEANFWHM", "MEANELLP", "FWHMSTD", "FWHMZEN", "IQNUM", "IQBAND", "STREHL", "STREHLSD", "STREHLN",
-    "SKYLEVEL", "BGMAG", "BGMAGERR", "BGBAND", "CLOUDEXT", "CCBAND", "MEANZP", "MEANZPER", "MEANZPSD",
-    "ZPNUM", "PHOTZP", "SKYNUM", "SKYMETH", "SKYSCALE", "SKYRESID", "ALGNMETH", "ALGNNUM", "ALGNRMS",
-    "ALGNERR", "ALGNREF",
+MEASURED: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+    {
+        "image quality": (
+            "MEANFWHM", "MEANELLP", "FWHMSTD", "FWHMZEN", "IQNUM", "IQBAND", "STREHL", "STREHLSD", "STREHLN",
+        ),
+        "background": ("BGMAG", "BGMAGERR", "BGBAND"),
+        "cloud cover": ("MEANZP", "MEANZPSD", "MEANZPER", "ZPNUM", "PHOTZP", "CLOUDEXT", "CCBAND"),
+        "sky": ("SKYLEVEL", "SKYNUM", "SKYMETH", "SKYSCALE", "SKYRESID"),
+        "alignment": ("ALGNMETH", "ALGNNUM", "ALGNRMS", "ALGNERR", "ALGNREF"),
+    }
 )  # fmt: skip
-"""Keywords of what was measured on a single frame."""
+"""Keywords of what was measured on a single frame. They are removed before the next measurement, and from a
+stack, whose header is that of its first frame."""
 
 
 class CombineParams(SuffixParams, suffix="_stack"):
@@ -123,13 +132,19 @@ def stack(frames: list[AstroData], params: CombineParams, *, threads: int) -> As
     for name in ("OBJMASK", "OBJCAT", "REJMAP"):
         if name in result[0].exposed:
             delattr(result[0], name)
-    for keyword in MEASURED:
-        result.phu.remove(keyword, ignore_missing=True)
-        result[0].hdr.remove(keyword, ignore_missing=True)
+    for keywords in MEASURED.values():
+        remove_keywords(result, keywords)
     if len(frames) > 1:
         _combine_planes(frames, result, params, threads)
     _describe(frames, result)
     return result
+
+
+def remove_keywords(frame: AstroData, keywords: Iterable[str]) -> None:
+    """Remove keywords from both headers of a frame."""
+    for keyword in keywords:
+        frame.phu.remove(keyword, ignore_missing=True)
+        frame[0].hdr.remove(keyword, ignore_missing=True)
 
 
 def section_slices(section: str | None, shape: tuple[int, ...]) -> tuple[slice, slice]:
