@@ -282,10 +282,7 @@ def _registered(
 
 
 def _or_correlated(
-    frame: AstroData,
-    first: Registration | None,
-    reference: AstroData,
-    params: AdjustWCSToReferenceParams,
+    frame: AstroData, first: Registration | None, reference: AstroData, params: AdjustWCSToReferenceParams
 ) -> Registration | None:
     """Correlate a frame that sources did not align; keep both reasons where that does not help."""
     if first is None or first.accepted:
@@ -297,11 +294,7 @@ def _or_correlated(
 
 
 def _matched(
-    frame: AstroData,
-    reference: AstroData,
-    params: AdjustWCSToReferenceParams,
-    reach: float,
-    min_sources: int,
+    frame: AstroData, reference: AstroData, params: AdjustWCSToReferenceParams, reach: float, min_sources: int
 ) -> Registration:
     to_frame = pixel_mapping(reference, frame)
     here, there = _sources(frame, params), _sources(reference, params)

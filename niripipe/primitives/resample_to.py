@@ -26,14 +26,7 @@ from niripipe.primitives.params import Field, Params, SuffixParams
 if TYPE_CHECKING:
     from astropy.wcs import WCS
 
-__all__ = [
-    "InterpolationParams",
-    "ResampleTo",
-    "TargetParams",
-    "onto_target",
-    "put_on_grid",
-    "read_target",
-]
+__all__ = ["InterpolationParams", "ResampleTo", "TargetParams", "onto_target", "put_on_grid", "read_target"]
 
 Shifts = tuple[tuple[float, float], ...]
 Transform = Callable[[Any, Any], tuple[Any, Any]]

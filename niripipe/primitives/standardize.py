@@ -69,10 +69,7 @@ class LatencyParams(SuffixParams):
         None, gt=0, description="e-folding time of the afterglow, s; None: all of it lasts for `time`"
     )
     residual: float = Field(
-        0.01,
-        gt=0,
-        le=1,
-        description="afterglow right after the exposure, part of saturation; with `decay`",
+        0.01, gt=0, le=1, description="afterglow right after the exposure, part of saturation; with `decay`"
     )
 
 
