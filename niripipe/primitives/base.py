@@ -168,14 +168,15 @@ class Runner(Protocol):
         """Move the pixels of frames to disk now; return the number of bytes."""
 
 
+@dataclass(eq=False, repr=False)
 class Primitive:
     """A primitive as an attribute of its class; calling it on an instance runs it through the runner.
 
-    Parameters
+    Attributes
     ----------
     function : callable
         The method as written.
-    stamp : str, optional
+    stamp : str or None
         PHU keyword that receives the time when the step was done.
     renames : bool
         Whether the frame's name gets the `suffix` parameter when the step was done.
@@ -183,26 +184,16 @@ class Primitive:
         Whether a primitive that treats frames one by one may treat a frame again that carries its stamp.
     """
 
-    def __init__(
-        self,
-        function: Callable[..., Any],
-        stamp: str | None,
-        *,
-        renames: bool = True,
-        repeatable: bool = False,
-    ) -> None:
-        self.function = function
-        self.stamp = stamp
-        self.renames = renames
-        self.repeatable = repeatable
-        self.name = function.__name__
-        self.__doc__ = function.__doc__
-        self.__name__ = function.__name__
-        self.__qualname__ = function.__qualname__
-        self.__module__ = function.__module__
+    function: Callable[..., Any]
+    stamp: str | None = None
+    renames: bool = True
+    repeatable: bool = False
 
-    def __set_name__(self, owner: type, name: str) -> None:
-        self.name = name
+    def __post_init__(self) -> None:
+        self.name = self.__name__ = self.function.__name__
+        self.__doc__ = self.function.__doc__
+        self.__qualname__ = self.function.__qualname__
+        self.__module__ = self.function.__module__
 
     @cached_property
     def _hints(self) -> tuple[Any, type[Params]]:
@@ -290,7 +281,7 @@ def primitive(
     Primitive
     """
     if function is not None:
-        return Primitive(function, stamp)
+        return Primitive(function)
     return lambda method: Primitive(method, stamp, **settings)
 
 

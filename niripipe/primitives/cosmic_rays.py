@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from niripipe.algorithms import cosmic, detect
+from niripipe.algorithms.affine import corners_of
 from niripipe.algorithms.combine import combine
 from niripipe.algorithms.normalize import zero_offsets
 from niripipe.astrodata import DQ, AstroData
@@ -149,9 +150,8 @@ def _require_aligned(frames: list[AstroData]) -> None:
         if first[0].sky_mapping is None or frame[0].sky_mapping is None:
             continue
         mapping = pixel_mapping(first, frame)
-        y, x = np.array([0, 0, shape[0] - 1, shape[0] - 1]), np.array([0, shape[1] - 1, 0, shape[1] - 1])
-        new_y, new_x = mapping(y, x)
-        displacement = float(np.hypot(new_y - y, new_x - x).max())
+        moved = corners_of(shape, mapping) - corners_of(shape)
+        displacement = float(np.hypot(moved[:, 0], moved[:, 1]).max())
         if displacement > _LARGEST_DISPLACEMENT:
             raise DataError(
                 "The frames are not aligned, so that every star would be a cosmic ray",

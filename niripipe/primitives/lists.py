@@ -130,8 +130,7 @@ class Lists(PrimitivesBase):
         collected += [frame for frame in frames if raw_name(frame) not in listed]
         if params.max_frames is not None:
             collected = collected[-params.max_frames :]
-        own = {id(frame) for frame in frames}
-        earlier = sum(id(frame) not in own for frame in collected)
+        earlier = sum(frame not in frames for frame in collected)
         log.stdinfo("%s: %d frames, %d of them from earlier", purpose, len(collected), earlier)
         return collected
 

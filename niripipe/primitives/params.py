@@ -43,11 +43,21 @@ class Params(BaseModel):
     """Base of all parameter models: immutable, refusing unknown names.
 
     Text values are converted to the field's type (``"3"`` to 3, ``"True"`` to True, ``"None"`` to None),
-    since parameters also arrive from text files.
+    since parameters also arrive from text files. A subclass may give inherited fields another default in its
+    first line: ``class StackDarksParams(CombineParams, reject_method="varclip")``.
     """
 
     # Models are many and a run uses few of them: each is built when it is first used.
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True, defer_build=True)
+
+    def __init_subclass__(cls, **defaults: Any) -> None:
+        super().__init_subclass__()
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **defaults: Any) -> None:
+        super().__pydantic_init_subclass__()
+        for name, value in defaults.items():
+            cls.model_fields[name].default = value
 
     @model_validator(mode="before")
     @classmethod
@@ -75,21 +85,9 @@ class Params(BaseModel):
 
 
 class SuffixParams(Params):
-    """Parameters of a primitive that renames its frames.
-
-    A subclass gives the default in its first line: ``class AddVARParams(SuffixParams, suffix="_varAdded")``.
-    """
+    """Parameters of a primitive that renames its frames."""
 
     suffix: str | None = Field(None, description="suffix of the file name")
-
-    def __init_subclass__(cls, *, suffix: str | None = None, **settings: Any) -> None:
-        super().__init_subclass__(**settings)
-
-    @classmethod
-    def __pydantic_init_subclass__(cls, *, suffix: str | None = None, **settings: Any) -> None:
-        super().__pydantic_init_subclass__(**settings)
-        if suffix is not None:
-            cls.model_fields["suffix"].default = suffix
 
 
 def _path(value: Any) -> Any:

@@ -187,11 +187,11 @@ class Sky(PrimitivesBase):
         """
         skies = self.streams.get("sky", frames)
         if params.sky is not None:
-            skies = self._skies_given(params.sky, list({id(f): f for f in [*skies, *frames]}.values()))
+            skies = self._skies_given(params.sky, list(dict.fromkeys([*skies, *frames])))
             _require_same_state(frames, skies)
             self._add_to_sky_stream(skies)
         if params.use_all:
-            skies = list({id(frame): frame for frame in [*frames, *skies]}.values())
+            skies = list(dict.fromkeys([*frames, *skies]))
         if not frames or not skies:
             return self.note_all(frames, skipped("there is no sky frame"))
         records = [fields.sky_record(sky) for sky in skies]
@@ -211,7 +211,7 @@ class Sky(PrimitivesBase):
                 log.warning("%s has no sky (%s)", frame.filename, reasons)
         if lonely and len(lonely) < len(frames):
             self.streams["no_skies"] = lonely
-            return [frame for frame in frames if all(frame is not other for other in lonely)]
+            return [frame for frame in frames if frame not in lonely]
         return frames
 
     @primitive
@@ -340,7 +340,7 @@ class Sky(PrimitivesBase):
 
     def _add_to_sky_stream(self, skies: list[AstroData]) -> None:
         present = self.streams.setdefault("sky", [])
-        present += [sky for sky in skies if all(sky is not other for other in present)]
+        present += [sky for sky in skies if sky not in present]
 
     def _skies_given(
         self, given: Sequence[AstroData | Path | str], known: list[AstroData]
@@ -363,7 +363,7 @@ class Sky(PrimitivesBase):
                     expected=f"a file, or one of {names or 'no frames'}",
                 )
             found += same or [self.context.calibrations.opened(Path(one))]
-        return list({id(frame): frame for frame in found}.values())
+        return list(dict.fromkeys(found))
 
     def _save_sky(self, user: AstroData, sky: BuiltSky) -> None:
         frame = user.copy()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 
 from niripipe.astrodata import DQ, AstroData
@@ -12,7 +10,7 @@ from niripipe.logutils import get_logger
 from niripipe.primitives import objmask
 from niripipe.primitives.base import PrimitivesBase, primitive, skipped
 from niripipe.primitives.params import Field
-from niripipe.primitives.stacking import REJECTION_HELP, CombineParams, Rejection, ScaledCombineParams, stack
+from niripipe.primitives.stacking import CombineParams, ScaledCombineParams, stack
 
 __all__ = ["SkyCombineParams", "Stack"]
 
@@ -22,33 +20,21 @@ _EXPOSURE_TOLERANCE = 0.01
 """Darks whose exposure times differ by no more (s) are of one set-up; the archive's rule."""
 
 
-class StackFramesParams(ScaledCombineParams):
+class StackFramesParams(ScaledCombineParams, reject_method="noiseclip"):
     """Parameters of `Stack.stackFrames`."""
 
-    reject_method: Rejection = Field("noiseclip", description=REJECTION_HELP)
 
-
-class StackDarksParams(CombineParams):
+class StackDarksParams(CombineParams, reject_method="varclip"):
     """Parameters of `Stack.stackDarks`."""
 
-    reject_method: Rejection = Field("varclip", description=REJECTION_HELP)
 
-
-class StackFlatsParams(ScaledCombineParams):
+class StackFlatsParams(ScaledCombineParams, reject_method="minmax", nlow=1, nhigh=1):
     """Parameters of `Stack.stackFlats`."""
 
-    reject_method: Rejection = Field("minmax", description=REJECTION_HELP)
-    nlow: int = Field(1, ge=0, description="number of lowest inputs that minmax drops")
-    nhigh: int = Field(1, ge=0, description="number of highest inputs that minmax drops")
 
-
-class SkyCombineParams(ScaledCombineParams):
+class SkyCombineParams(ScaledCombineParams, operation="median", reject_method="minmax", nlow=1, nhigh=1):
     """Parameters of everything that combines sky frames."""
 
-    operation: Literal["mean", "wtmean", "median", "lmedian"] = Field("median", description="how to combine")
-    reject_method: Rejection = Field("minmax", description=REJECTION_HELP)
-    nlow: int = Field(1, ge=0, description="number of lowest inputs that minmax drops")
-    nhigh: int = Field(1, ge=0, description="number of highest inputs that minmax drops")
     scale: bool = Field(True, description="scale the skies to the first")
     mask_objects: bool = Field(True, description="leave out the objects of the skies")
     dilation: float = Field(2.0, ge=0, description="how far the objects' masks are grown, pixels")
@@ -58,13 +44,9 @@ class StackSkyFramesParams(SkyCombineParams, suffix="_skyStacked"):
     """Parameters of `Stack.stackSkyFrames`."""
 
 
-class StackSkyFlatsParams(ScaledCombineParams):
+class StackSkyFlatsParams(ScaledCombineParams, reject_method="minmax", nhigh=1):
     """Parameters of `SkyFlat.stackSkyFlats`."""
 
-    operation: Literal["mean", "wtmean", "median", "lmedian"] = Field("mean", description="how to combine")
-    reject_method: Rejection = Field("minmax", description=REJECTION_HELP)
-    nlow: int = Field(0, ge=0, description="number of lowest inputs that minmax drops")
-    nhigh: int = Field(1, ge=0, description="number of highest inputs that minmax drops")
     scale: bool = Field(True, description="scale the frames to the level of the first")
     mask_objects: bool = Field(True, description="leave out the objects of the frames (OBJMASK)")
 

@@ -20,7 +20,6 @@ from niripipe.primitives.params import Field, Section, SuffixParams
 
 __all__ = [
     "MEASURED",
-    "REJECTION_HELP",
     "CombineParams",
     "Rejection",
     "ScaledCombineParams",
@@ -34,11 +33,6 @@ __all__ = [
 log = get_logger(__name__)
 
 Rejection = Literal["none", "minmax", "sigclip", "varclip", "noiseclip"]
-REJECTION_HELP = (
-    "minmax: drop the nlow lowest and nhigh highest; sigclip: clip at the scatter of the inputs; "
-    "varclip: clip at each input's own variance; noiseclip: clip at the variance expected at the median level"
-)
-
 
 MEASURED: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
@@ -61,7 +55,12 @@ class CombineParams(SuffixParams, suffix="_stack"):
     apply_dq: bool = Field(True, description="leave out flagged pixels where better ones exist")
     statsec: Section = Field(None, description="section for scale and zero, x1:x2,y1:y2")
     operation: Literal["mean", "wtmean", "median", "lmedian"] = Field("mean", description="how to combine")
-    reject_method: Rejection = Field("sigclip", description=REJECTION_HELP)
+    reject_method: Rejection = Field(
+        "sigclip",
+        description="minmax: drop the nlow lowest and nhigh highest; sigclip: clip at the scatter of the "
+        "inputs; varclip: clip at each input's own variance; noiseclip: clip at the variance expected at the "
+        "median level",
+    )
     hsigma: float | None = Field(
         None, ge=0, description="upper clipping limit, sigma; None: 4 for noiseclip, else 3"
     )

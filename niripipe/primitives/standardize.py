@@ -327,7 +327,7 @@ class Standardize(PrimitivesBase):
             found.append(book.find(frame, "processed_bpm", params.user_bpm))
         masks: list[AstroData] = []
         for calibration in found:
-            if calibration is not None and all(calibration.frame is not mask for mask in masks):
+            if calibration is not None and calibration.frame not in masks:
                 masks.append(calibration.frame)
                 book.remember(frame, calibration, "addDQ")
         frame.phu.set("BPMIM", ",".join(str(m.filename) for m in masks) or "none", "Bad pixel masks applied")
