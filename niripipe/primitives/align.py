@@ -11,24 +11,18 @@ from niripipe.algorithms import fluxscale, register
 from niripipe.algorithms.affine import Grid, corners_of, output_grid
 from niripipe.astrodata import AstroData, shifted
 from niripipe.logutils import get_logger
+from niripipe.primitives import resample_to
 from niripipe.primitives.base import Outcome, PrimitivesBase, Status, not_needed, primitive
 from niripipe.primitives.geometry import pixel_mapping, require_sky_mapping
 from niripipe.primitives.params import Field, FrameOrPath, SuffixParams
 from niripipe.primitives.registration import AdjustWCSToReferenceParams, align_frames
-from niripipe.primitives.resample_to import (
-    InterpolationParams,
-    TargetParams,
-    onto_target,
-    put_on_grid,
-    read_target,
-)
 
 __all__ = ["Align"]
 
 log = get_logger(__name__)
 
 
-class ResampleToCommonFrameParams(InterpolationParams, TargetParams, suffix="_align"):
+class ResampleToCommonFrameParams(resample_to.InterpolationParams, resample_to.TargetParams, suffix="_align"):
     """Parameters of `Align.resampleToCommonFrame`."""
 
     trim_data: bool = Field(False, description="keep the reference's own field instead of the whole one")
@@ -120,7 +114,7 @@ class Align(PrimitivesBase):
                     del frame[0].OBJMASK
         options = {**params.options, "conserve": params.conserve}
         if params.target_wcs is not None and frames:
-            return onto_target(frames, read_target(params.target_wcs, frames), options, self.map)
+            return resample_to.onto_target(frames, params.target_wcs, options, self.map)
         given = params.reference
         if given is None and len(frames) < 2:
             return self.note_all(frames, not_needed("there is only one frame"))
@@ -135,7 +129,7 @@ class Align(PrimitivesBase):
             )
         wcs = shifted(require_sky_mapping(reference), grid.origin[1], grid.origin[0])
         jobs = list(zip(frames, to_frames, strict=True))
-        self.map(lambda job: put_on_grid(*job, grid, wcs, options), jobs)
+        self.map(lambda job: resample_to.put_on_grid(*job, grid, wcs, options), jobs)
         return frames
 
     @primitive(stamp="SCALEOBJ")

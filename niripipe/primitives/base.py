@@ -99,7 +99,7 @@ def opened_name(frame: AstroData) -> str:
 
 @dataclass(frozen=True)
 class Context:
-    """What one reduction knows beside its frames; never changed while it runs.
+    """Settings of one reduction; they do not change while it runs.
 
     Attributes
     ----------

@@ -137,12 +137,12 @@ class Calibrate(PrimitivesBase):
         """
         on = [frame for frame in frames if "LAMPON" in frame.tags]
         off = [frame for frame in frames if "LAMPOFF" in frame.tags]
-        strangers = [str(frame.filename) for frame in frames if not frame.tags & {"LAMPON", "LAMPOFF"}]
-        if strangers or not on:
+        neither = [str(frame.filename) for frame in frames if not frame.tags & {"LAMPON", "LAMPOFF"}]
+        if neither or not on:
             raise InputError(
                 "A lamp flat is made of lamp-on and lamp-off frames",
                 item="files",
-                found=f"{len(on)} lamp-on, {len(off)} lamp-off, neither: {', '.join(strangers) or 'none'}",
+                found=f"{len(on)} lamp-on, {len(off)} lamp-off, neither: {', '.join(neither) or 'none'}",
                 expected="at least one lamp-on frame, and nothing that is neither",
             )
         flat = stack(on, params, threads=self.workers)

@@ -157,7 +157,7 @@ class CalibrationBook:
                 self.files.setdefault(calibration.caltype, set()).add(path)
 
     def release(self) -> None:
-        """Let go of all frames; what was used stays known."""
+        """Release all frames; the record of what was used stays."""
         with self._lock:
             self._found.clear()
             self._open.clear()

@@ -79,11 +79,11 @@ class CosmicRays(PrimitivesBase):
     ) -> list[AstroData]:
         """Flag (bit 8) what one frame shows and the median of all frames does not.
 
-        The frames have one pixel grid (`resampleToCommonFrame`) and, the level apart, one flux scale. Objects
-        are found in the median, where there are no cosmic rays, so that a hit is never taken for an object
-        and spared; in objects nothing is flagged, since seeing changes their cores. Of an even number of
-        frames the lower median is taken: the mean of the two middle ones would hold half of a hit of two
-        frames.
+        The frames have one pixel grid (`resampleToCommonFrame`) and one flux scale; their levels may
+        differ. Objects are found in the median, where there are no cosmic rays, so that a hit is never taken
+        for an object and spared; in objects nothing is flagged, since seeing changes their cores. Of an even
+        number of frames the lower median is taken: the mean of the two middle ones would hold half of a hit
+        of two frames.
 
         Raises
         ------

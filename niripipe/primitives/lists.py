@@ -67,10 +67,6 @@ class _Entry:
     file: str
     added: str
 
-    @property
-    def key(self) -> tuple[str, str, str]:
-        return self.purpose, self.group, self.original
-
 
 class Lists(PrimitivesBase):
     """Lists of frames that outlive a reduction, in the output folder.
@@ -119,7 +115,7 @@ class Lists(PrimitivesBase):
         purpose = _purpose(params.purpose)
         groups = {frame.group_id() for frame in frames}
         at_hand = {raw_name(frame): frame for frame in frames}
-        entries = [e for e in self._entries() if e.purpose == purpose and e.group in groups]
+        entries = [e for e in _read(self.context.output_dir) if e.purpose == purpose and e.group in groups]
         collected = []
         for entry in entries:
             frame = at_hand.get(entry.original) or self._reopened(entry)
@@ -138,13 +134,10 @@ class Lists(PrimitivesBase):
     def showList(self, frames: list[AstroData], params: ShowListParams) -> list[AstroData]:
         """Log the frames on the lists of these frames' groups; without frames, on all lists."""
         groups = {frame.group_id() for frame in frames}
-        for entry in self._entries():
+        for entry in _read(self.context.output_dir):
             if params.purpose in ("all", entry.purpose) and (not groups or entry.group in groups):
                 log.stdinfo("%s: %s (%s)", entry.purpose, entry.file, entry.group)
         return frames
-
-    def _entries(self) -> list[_Entry]:
-        return _read(self.context.output_dir / LIST_FILE)
 
     def _reopened(self, entry: _Entry) -> AstroData | None:
         """Open a listed frame under the name of its raw file; None when it is not that frame any more."""
@@ -181,8 +174,9 @@ def _append(path: Path, entries: Iterable[_Entry]) -> None:
         raise StorageError("The list cannot be written", file=path, found=error.strerror) from None
 
 
-def _read(path: Path) -> list[_Entry]:
+def _read(folder: Path) -> list[_Entry]:
     """Return what is on the lists, in the order of the first addition; damaged lines are passed over."""
+    path = folder / LIST_FILE
     try:
         lines = path.read_text(errors="replace").splitlines()
     except FileNotFoundError:
@@ -195,7 +189,7 @@ def _read(path: Path) -> list[_Entry]:
         if entry is None:
             log.warning("%s: line %d is damaged and passed over", path.name, number)
         else:
-            found[entry.key] = entry
+            found[entry.purpose, entry.group, entry.original] = entry
     return list(found.values())
 
 

@@ -18,7 +18,6 @@ from niripipe.errors import ParameterError
 __all__ = [
     "PSEUDO_PARAMETERS",
     "CalibrationParams",
-    "DoCal",
     "Field",
     "FrameOrPath",
     "FrameOrPathOrDefault",
@@ -29,7 +28,9 @@ __all__ = [
     "Section",
     "SuffixParams",
     "nearest",
+    "path_as_text",
     "resolve",
+    "split_names",
 ]
 
 PSEUDO_PARAMETERS = ("skip_primitive", "write_outputs")
@@ -90,11 +91,17 @@ class SuffixParams(Params):
     suffix: str | None = Field(None, description="suffix of the file name")
 
 
+def path_as_text(value: Any) -> Any:
+    """Return a path as text: in a parameter, an object of type `Path` names a frame of the instrument."""
+    return str(value) if isinstance(value, Path) else value
+
+
 def _path(value: Any) -> Any:
     return Path(value).expanduser() if isinstance(value, str) else value
 
 
-def _names(value: Any) -> Any:
+def split_names(value: Any) -> Any:
+    """Return the names in a comma-separated text; other values as they are."""
     if isinstance(value, str):
         return tuple(part.strip() for part in value.split(",") if part.strip())
     return value
@@ -124,13 +131,11 @@ FrameOrPathOrDefault = Annotated[
 ]
 """The same, or ``default`` for what the calibration service has."""
 
-NameList = Annotated[tuple[str, ...] | None, BeforeValidator(_names)]
+NameList = Annotated[tuple[str, ...] | None, BeforeValidator(split_names)]
 """Names as a sequence or as one comma-separated text."""
 
 Section = Annotated[str | None, BeforeValidator(_section)]
 """An image section ``x1:x2,y1:y2``, 1-based and inclusive."""
-
-DoCal = Literal["procmode", "force", "skip"]
 
 
 class CalibrationParams(SuffixParams):
@@ -143,7 +148,7 @@ class CalibrationParams(SuffixParams):
     caltype: ClassVar[str]
     calibration_field: ClassVar[str]
 
-    do_cal: DoCal = Field(
+    do_cal: Literal["procmode", "force", "skip"] = Field(
         "procmode",
         description="procmode: required in sq mode, optional in ql and qa; force: always required; "
         "skip: do not apply",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from os import PathLike
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,7 +15,7 @@ from niripipe.astrodata import AstroData
 from niripipe.errors import AlgorithmError, InputError, ParameterError
 from niripipe.logutils import get_logger
 from niripipe.primitives.base import Outcome, PrimitivesBase, not_needed, primitive, skipped
-from niripipe.primitives.params import Field, Section, SuffixParams
+from niripipe.primitives.params import Field, Section, SuffixParams, path_as_text
 from niripipe.primitives.stacking import section_slices
 
 __all__ = ["Pixels"]
@@ -31,10 +30,6 @@ def _statistic_or_number(value: Any) -> Any:
         except ValueError:
             raise ValueError("median, mean or a number") from None
     return value
-
-
-def _text(value: Any) -> Any:
-    return str(value) if isinstance(value, PathLike) else value
 
 
 class ApplyDQPlaneParams(SuffixParams, suffix="_dqPlaneApplied"):
@@ -57,8 +52,7 @@ class FixPixelsParams(SuffixParams, suffix="_pixelsFixed"):
     regions: str | None = Field(
         None, description="what to interpolate across: 'x1:x2,y1:y2; ...', 1-based, inclusive"
     )
-    # Text, since a parameter that is a path names a frame.
-    regions_file: Annotated[str | None, BeforeValidator(_text)] = Field(
+    regions_file: Annotated[str | None, BeforeValidator(path_as_text)] = Field(
         None, description="text file with further regions, one a line"
     )
     axis: Literal[1, 2] | None = Field(None, description="1: along x; 2: along y; None: the narrower side")

@@ -26,25 +26,23 @@ _ELONGATED = 0.1
 """Mean ellipticity from which an image without adaptive optics is called elongated (DRAGONS)."""
 
 
-class MeasureIQParams(SuffixParams, suffix="_iqMeasured"):
-    """Parameters of `Quality.measureIQ`."""
-
-    separate_ext: bool = Field(False, description="report extensions separately; NIRI has one")
-    display: bool = Field(
-        False, description="write the stars used as a DS9 region file into the output folder"
-    )
-
-
 class MeasureBGParams(SuffixParams, suffix="_bgMeasured"):
     """Parameters of `Quality.measureBG`."""
 
     separate_ext: bool = Field(False, description="report extensions separately; NIRI has one")
 
 
-class MeasureCCParams(SuffixParams, suffix="_ccMeasured"):
+class MeasureIQParams(MeasureBGParams, suffix="_iqMeasured"):
+    """Parameters of `Quality.measureIQ`."""
+
+    display: bool = Field(
+        False, description="write the stars used as a DS9 region file into the output folder"
+    )
+
+
+class MeasureCCParams(MeasureBGParams, suffix="_ccMeasured"):
     """Parameters of `Quality.measureCC`."""
 
-    separate_ext: bool = Field(False, description="report extensions separately; NIRI has one")
     extinction: float = Field(
         0.0, ge=0, le=2, description="extinction of a clear night, magnitudes per airmass"
     )

@@ -334,11 +334,9 @@ def _confirmed(found: Registration, *frames: AstroData) -> Registration:
     for frame in frames:
         table = frame[0].columns("OBJCAT")
         brightest = table[int(np.argmax(np.asarray(table["FLUX_AUTO"], float)))]
-        distance = float(
-            np.hypot(
-                brightest["XWIN_IMAGE"] - brightest["X_IMAGE"], brightest["YWIN_IMAGE"] - brightest["Y_IMAGE"]
-            )
-        )
+        dx = brightest["XWIN_IMAGE"] - brightest["X_IMAGE"]
+        dy = brightest["YWIN_IMAGE"] - brightest["Y_IMAGE"]
+        distance = float(np.hypot(dx, dy))
         if distance > _UNEVEN:
             reason = f"not enough sources: the only pair, and one of it is uneven (by {distance:.2f} pixel)"
             return replace(found, accepted=False, reason=reason)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,12 +21,15 @@ from niripipe.astrodata import AstroData, SkyMapping, shifted
 from niripipe.errors import AlgorithmError, DataError, InputError, ParameterError
 from niripipe.primitives.base import PrimitivesBase, primitive
 from niripipe.primitives.geometry import require_wcs
-from niripipe.primitives.params import Field, Params, SuffixParams
+from niripipe.primitives.params import Field, Params, SuffixParams, path_as_text
 
 if TYPE_CHECKING:
     from astropy.wcs import WCS
 
-__all__ = ["InterpolationParams", "ResampleTo", "TargetParams", "onto_target", "put_on_grid", "read_target"]
+    _Target = tuple[WCS, tuple[int, int] | None]
+    """World coordinates of a grid of pixels, and its shape (ny, nx); None: as large as the frames need."""
+
+__all__ = ["InterpolationParams", "ResampleTo", "TargetParams", "onto_target", "put_on_grid"]
 
 Shifts = tuple[tuple[float, float], ...]
 Transform = Callable[[Any, Any], tuple[Any, Any]]
@@ -54,15 +57,10 @@ def _shifts(value: Any) -> Any:
         raise ValueError("a shift is a pair of numbers, dx and dy in pixels") from None
 
 
-def _target(value: Any) -> Any:
-    # As text: a parameter that is a path names a frame of the instrument.
-    return str(value) if isinstance(value, Path) else value
-
-
 class TargetParams(Params):
     """The parameter of a primitive that puts frames on given world coordinates."""
 
-    target_wcs: Annotated[Any, BeforeValidator(_target)] = Field(
+    target_wcs: Annotated[Any, BeforeValidator(path_as_text)] = Field(
         None, description="world coordinates to use instead: a FITS file, header, WCS or frame, or 'north'"
     )
 
@@ -104,21 +102,6 @@ class ShiftImagesParams(InterpolationParams, suffix="_shift"):
     trim_data: bool = Field(False, description="keep the first frame's own pixels instead of the whole field")
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
-    """A grid of pixels on the sky.
-
-    Attributes
-    ----------
-    wcs : astropy.wcs.WCS
-    shape : tuple of int or None
-        (ny, nx); None: as large as the frames need.
-    """
-
-    wcs: WCS
-    shape: tuple[int, int] | None
-
-
 class ResampleTo(PrimitivesBase):
     """Shifts by hand."""
 
@@ -158,49 +141,9 @@ class ResampleTo(PrimitivesBase):
         return frames
 
 
-def read_target(source: Any, frames: Sequence[AstroData]) -> Target:
-    """Return the grid that a user's target describes.
-
-    Parameters
-    ----------
-    source : path, FITS header, astropy.wcs.WCS, AstroData or "north"
-        Of a file, the first image with celestial coordinates. Its size (NAXIS1, NAXIS2, or the pixel shape of
-        a WCS) is the size of the output; without one the output is as large as the frames need. ``north``
-        asks for a tangential projection with North up and East left, at the scale of the first frame.
-    frames : sequence of AstroData
-        What is to be put on it.
-
-    Returns
-    -------
-    Target
-
-    Raises
-    ------
-    InputError
-        The target cannot be read, or has no celestial coordinates.
-    """
-    from astropy.io import fits
-    from astropy.wcs import WCS
-
-    if source == "north":
-        return _north_up(frames)
-    if isinstance(source, AstroData):
-        return Target(require_wcs(source), source[0].shape)
-    if isinstance(source, str | Path):
-        return _from_file(Path(source).expanduser())
-    if isinstance(source, fits.Header):
-        return _from_header(source, None)
-    if isinstance(source, WCS):
-        if not source.has_celestial:
-            raise _no_target("a WCS without celestial axes")
-        celestial = source.celestial
-        return Target(celestial, None if source.array_shape is None else _shape(source.array_shape))
-    raise _no_target(type(source).__name__)
-
-
 def onto_target(
     frames: list[AstroData],
-    target: Target,
+    source: Any,
     options: dict[str, Any],
     run: Callable[[Callable[[AstroData], None], list[AstroData]], Any],
 ) -> list[AstroData]:
@@ -215,7 +158,10 @@ def onto_target(
     ----------
     frames : list of AstroData
         Changed in place.
-    target : Target
+    source : path, FITS header, astropy.wcs.WCS, AstroData or "north"
+        Of a file, the first image with celestial coordinates. Its size (NAXIS1, NAXIS2, or the pixel shape of
+        a WCS) is the size of the output; without one the output is as large as the frames need. ``north``
+        asks for a tangential projection with North up and East left, at the scale of the first frame.
     options : dict
         `kernel`, `dq_threshold`, `clean` and `conserve` for `niripipe.algorithms.project.project`.
     run : callable
@@ -228,10 +174,12 @@ def onto_target(
 
     Raises
     ------
+    InputError
+        The target cannot be read, or has no celestial coordinates.
     DataError
         A frame has no WCS, or does not reach the target.
     """
-    wcs, shape = _fitted(target, frames)
+    wcs, shape = _fitted(*_read_target(source, frames), frames)
 
     def treat(frame: AstroData) -> None:
         own = require_wcs(frame)
@@ -347,6 +295,27 @@ def _replace_planes(
         ext.hdr.remove(key, ignore_missing=True)
 
 
+def _read_target(source: Any, frames: Sequence[AstroData]) -> _Target:
+    """Return the grid that a user's target describes; see `onto_target`."""
+    from astropy.io import fits
+    from astropy.wcs import WCS
+
+    if source == "north":
+        return _north_up(frames)
+    if isinstance(source, AstroData):
+        return require_wcs(source), source[0].shape
+    if isinstance(source, str | Path):
+        return _from_file(Path(source).expanduser())
+    if isinstance(source, fits.Header):
+        return _from_header(source, None)
+    if isinstance(source, WCS):
+        if not source.has_celestial:
+            raise _no_target("a WCS without celestial axes")
+        shape = source.array_shape
+        return source.celestial, None if shape is None else _shape(shape)
+    raise _no_target(type(source).__name__)
+
+
 def _one_each(shifts: Shifts | None, number: int) -> Shifts:
     if shifts is None or len(shifts) not in (1, number):
         raise ParameterError(
@@ -369,14 +338,16 @@ def _transform(source: WCS, target: WCS) -> Transform:
     return mapping
 
 
-def _fitted(target: Target, frames: Sequence[AstroData]) -> tuple[WCS, tuple[int, int]]:
-    """Return the target with a size: its own, or that of all frames together."""
-    if target.shape is not None:
-        return target.wcs, target.shape
+def _fitted(
+    wcs: WCS, shape: tuple[int, int] | None, frames: Sequence[AstroData]
+) -> tuple[WCS, tuple[int, int]]:
+    """Return the target with a size: the given one, or that of all frames together."""
+    if shape is not None:
+        return wcs, shape
     corners = []
     for frame in frames:
         points = corners_of(frame[0].shape)
-        y, x = _transform(require_wcs(frame), target.wcs)(points[:, 0], points[:, 1])
+        y, x = _transform(require_wcs(frame), wcs)(points[:, 0], points[:, 1])
         corners.append(np.stack([y, x], axis=1))
     if not np.isfinite(np.concatenate(corners)).all():
         raise InputError("The frames lie outside of the target's projection", item="target_wcs")
@@ -389,20 +360,20 @@ def _fitted(target: Target, frames: Sequence[AstroData]) -> tuple[WCS, tuple[int
             expected=f"at most {_LARGEST} pixels along a side",
             remedy="Give a target with a size (NAXIS1, NAXIS2), or with larger pixels.",
         )
-    return shifted(target.wcs, grid.origin[1], grid.origin[0]), grid.shape
+    return shifted(wcs, grid.origin[1], grid.origin[0]), grid.shape
 
 
-def _north_up(frames: Sequence[AstroData]) -> Target:
+def _north_up(frames: Sequence[AstroData]) -> _Target:
     from astropy.units import arcsec
     from reproject.mosaicking import find_optimal_celestial_wcs
 
     fields = [(frame[0].shape, require_wcs(frame)) for frame in frames]
     scale = frames[0][0].pixel_scale()
     wcs, shape = find_optimal_celestial_wcs(fields, resolution=None if scale is None else scale * arcsec)
-    return Target(wcs, _shape(shape))
+    return wcs, _shape(shape)
 
 
-def _from_file(path: Path) -> Target:
+def _from_file(path: Path) -> _Target:
     from astropy.io import fits
 
     problem = "no image with celestial coordinates"
@@ -416,7 +387,7 @@ def _from_file(path: Path) -> Target:
     raise _no_target(problem, path)
 
 
-def _from_header(header: Any, path: Path | None) -> Target:
+def _from_header(header: Any, path: Path | None) -> _Target:
     from astropy.wcs import WCS
 
     try:
@@ -428,7 +399,7 @@ def _from_header(header: Any, path: Path | None) -> Target:
         raise _no_target("a header without celestial axes", path)
     size = header.get("NAXIS1", header.get("ZNAXIS1")), header.get("NAXIS2", header.get("ZNAXIS2"))
     known = all(isinstance(n, int) and n > 0 for n in size)
-    return Target(celestial, (int(size[1]), int(size[0])) if known else None)
+    return celestial, (int(size[1]), int(size[0])) if known else None
 
 
 def _shape(shape: Sequence[int]) -> tuple[int, int]:

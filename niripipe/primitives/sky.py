@@ -25,7 +25,7 @@ from niripipe.primitives.base import (
     primitive,
     skipped,
 )
-from niripipe.primitives.params import Field, NameList, Params, SuffixParams
+from niripipe.primitives.params import Field, NameList, Params, SuffixParams, split_names
 from niripipe.primitives.skybuild import BuiltSky, SkyBuilder, SkyBuildParams, seconds_of
 from niripipe.primitives.skymatch import SkyLevel, level_of, match_sky
 
@@ -42,9 +42,7 @@ _STATE = ("ADUTOELE", "DARKCORR", "FLATCORR")
 
 
 def _frames(value: Any) -> Any:
-    if isinstance(value, str):
-        return tuple(part.strip() for part in value.split(",") if part.strip())
-    return (value,) if isinstance(value, (AstroData, Path)) else value
+    return (value,) if isinstance(value, AstroData | Path) else split_names(value)
 
 
 FrameList = Annotated[tuple[AstroData | Path | str, ...] | None, BeforeValidator(_frames)]
@@ -195,7 +193,7 @@ class Sky(PrimitivesBase):
         if not frames or not skies:
             return self.note_all(frames, skipped("there is no sky frame"))
         records = [fields.sky_record(sky) for sky in skies]
-        lonely = []
+        without_sky = []
         for frame in frames:
             choice = grouping.choose_skies(
                 fields.sky_record(frame),
@@ -206,12 +204,12 @@ class Sky(PrimitivesBase):
                 log.warning("%s", warning)
             _name_skies(frame, [opened_name(skies[i]) for i in choice.skies])
             if not choice.skies:
-                lonely.append(frame)
+                without_sky.append(frame)
                 reasons = "; ".join(f"{opened_name(skies[i])}: {why}" for i, why in choice.rejected.items())
                 log.warning("%s has no sky (%s)", frame.filename, reasons)
-        if lonely and len(lonely) < len(frames):
-            self.streams["no_skies"] = lonely
-            return [frame for frame in frames if frame not in lonely]
+        if without_sky and len(without_sky) < len(frames):
+            self.streams["no_skies"] = without_sky
+            return [frame for frame in frames if frame not in without_sky]
         return frames
 
     @primitive
@@ -349,8 +347,7 @@ class Sky(PrimitivesBase):
         found: list[AstroData] = []
         for one in given:
             if isinstance(one, AstroData):
-                same = [frame for frame in known if frame is one or opened_name(frame) == opened_name(one)]
-                found += same or [one]
+                found += [f for f in known if f is one or opened_name(f) == opened_name(one)] or [one]
                 continue
             name = Path(one).name.removesuffix(".fits")
             same = [frame for frame in known if name in str(frame.filename) or name in opened_name(frame)]

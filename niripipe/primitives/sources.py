@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 
 from niripipe.algorithms import detect, morphology, resample
+from niripipe.algorithms.kernels import Kernel
 from niripipe.astrodata import DQ, AstroData
 from niripipe.errors import ParameterError
 from niripipe.primitives import objmask
@@ -57,9 +58,7 @@ class TransferObjectMaskParams(SuffixParams, suffix="_objmaskTransferred"):
     """Parameters of `Sources.transferObjectMask`."""
 
     source: str | None = Field(None, description="stream of one frame whose object mask is taken")
-    interpolant: Literal["nearest", "linear", "poly3", "poly5", "spline3", "spline5"] = Field(
-        "poly3", description="interpolation kernel"
-    )
+    interpolant: Kernel = Field("poly3", description="interpolation kernel")
     dq_threshold: float = Field(0.01, ge=0, lt=1, description="part of a masked pixel that masks a new one")
     dilation: float = Field(1.5, ge=0, description="radius by which the mask is grown afterwards, pixels")
 

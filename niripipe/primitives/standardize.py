@@ -11,18 +11,10 @@ from numpy.typing import NDArray
 from niripipe.algorithms import bits, dq, linearity, noise
 from niripipe.astrodata import DQ, AstroData, Section, add_provenance, file_md5
 from niripipe.logutils import get_logger
-from niripipe.primitives import objmask
+from niripipe.primitives import objmask, raw_headers
 from niripipe.primitives.base import DONE, Outcome, PrimitivesBase, Status, not_needed, primitive, skipped
 from niripipe.primitives.calibrations import clipped
 from niripipe.primitives.params import Field, FrameOrPath, FrameOrPathOrDefault, SuffixParams
-from niripipe.primitives.raw_headers import (
-    BadWCS,
-    average_read_pairs,
-    require_niri_image,
-    standardize_headers,
-    standardize_wcs,
-    validate,
-)
 
 __all__ = ["Standardize"]
 
@@ -46,7 +38,7 @@ class StandardizeHeadersParams(SuffixParams, suffix="_headersStandardized"):
 class StandardizeWCSParams(SuffixParams, suffix="_wcsStandardized"):
     """Parameters of `Standardize.standardizeWCS`."""
 
-    bad_wcs: BadWCS = Field(
+    bad_wcs: raw_headers.BadWCS = Field(
         "fix",
         description="exit: refuse a frame whose WCS contradicts its pointing; fix: rebuild its WCS from the "
         "pointing; new: rebuild every WCS; ignore: keep it",
@@ -122,7 +114,7 @@ class Standardize(PrimitivesBase):
         DataError
             Not a NIRI frame, not exactly one image extension, or no usable WCS where one is required.
         """
-        validate(frame, require_wcs=params.require_wcs)
+        raw_headers.validate(frame, require_wcs=params.require_wcs)
 
     @primitive(stamp="SDZSTRUC")
     def standardizeStructure(self, frame: AstroData, params: StandardizeStructureParams) -> Outcome:
@@ -131,7 +123,7 @@ class Standardize(PrimitivesBase):
         Frames from before November 2001 hold the sum over the low-noise read pairs: they are divided by
         their number, and LNRSDIV in the primary header keeps it. Other frames have the standard structure.
         """
-        done = average_read_pairs(frame)
+        done = raw_headers.average_read_pairs(frame)
         return Outcome(Status.DONE, done) if done else not_needed("the frame has the standard structure")
 
     @primitive(stamp="SDZHDRSI")
@@ -141,7 +133,7 @@ class Standardize(PrimitivesBase):
         PHU: ORIGNAME, PROCSOFT, PROCSVER, PROCMODE, FILTER, PIXSCALE, EXPTIME (total of the coadds).
         Extension: BUNIT, PIXSCALE, RDNOISE and GAIN (e-, e-/ADU), SATLEVEL and NONLINEA (ADU), RADESYS.
         """
-        standardize_headers(frame, self.context.software, self.context.mode)
+        raw_headers.standardize_headers(frame, self.context.software, self.context.mode)
 
     @primitive(stamp="SDZWCS")
     def standardizeWCS(self, frame: AstroData, params: StandardizeWCSParams) -> Outcome | None:
@@ -162,7 +154,9 @@ class Standardize(PrimitivesBase):
             A WCS that contradicts the pointing, with ``bad_wcs="exit"``; no WCS, and a header that does not
             allow one to be built.
         """
-        return standardize_wcs(frame, bad_wcs=params.bad_wcs, limit=params.debug_consistency_limit)
+        return raw_headers.standardize_wcs(
+            frame, bad_wcs=params.bad_wcs, limit=params.debug_consistency_limit
+        )
 
     @primitive(stamp="PREPARE")
     def prepare(self, frame: AstroData, params: PrepareParams) -> Outcome:
@@ -177,9 +171,9 @@ class Standardize(PrimitivesBase):
         DataError
             See `validateData` and `standardizeWCS`.
         """
-        require_niri_image(frame)
-        done = [average_read_pairs(frame)]
-        outcome = standardize_wcs(
+        raw_headers.require_niri_image(frame)
+        done = [raw_headers.average_read_pairs(frame)]
+        outcome = raw_headers.standardize_wcs(
             frame,
             bad_wcs=params.bad_wcs,
             limit=params.debug_consistency_limit,
@@ -187,12 +181,12 @@ class Standardize(PrimitivesBase):
         )
         if outcome is not None and outcome.status is not Status.NOT_NEEDED:
             done.append(outcome.reason)
-        validate(frame, require_wcs=params.require_wcs)
+        raw_headers.validate(frame, require_wcs=params.require_wcs)
         conflict = frame.voltage_conflict()
         if conflict:
             log.warning("%s: %s", frame.filename, conflict)
             done.append(conflict)
-        standardize_headers(frame, self.context.software, self.context.mode)
+        raw_headers.standardize_headers(frame, self.context.software, self.context.mode)
         if frame.path is not None:
             add_provenance(frame, frame.path, file_md5(frame.path), "prepare")
         return Outcome(Status.DONE, "; ".join(text for text in done if text))
