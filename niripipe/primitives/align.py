@@ -12,7 +12,7 @@ from niripipe.algorithms.affine import Grid, corners_of, output_grid
 from niripipe.astrodata import AstroData, shifted
 from niripipe.logutils import get_logger
 from niripipe.primitives import resample_to
-from niripipe.primitives.base import Outcome, PrimitivesBase, Status, not_needed, primitive
+from niripipe.primitives.base import Frames, PrimitivesBase, done, not_needed, primitive
 from niripipe.primitives.geometry import pixel_mapping, require_sky_mapping
 from niripipe.primitives.params import Field, FrameOrPath, SuffixParams
 from niripipe.primitives.registration import AdjustWCSToReferenceParams, align_frames
@@ -51,9 +51,7 @@ class Align(PrimitivesBase):
     """Registration, resampling, count scaling."""
 
     @primitive(stamp="CORRWCS")
-    def adjustWCSToReference(
-        self, frames: list[AstroData], params: AdjustWCSToReferenceParams
-    ) -> list[AstroData]:
+    def adjustWCSToReference(self, frames: Frames, params: AdjustWCSToReferenceParams) -> Frames:
         """Correct the WCS of each frame relative to the first frame's.
 
         The sources of each frame are matched with those of a reference within `first_pass` of where the
@@ -86,14 +84,12 @@ class Align(PrimitivesBase):
                 continue
             if not verdict.checked:
                 log.warning("%s: aligned by %s", frame.filename, verdict.reason)
-            self.note(frame, Outcome(Status.DONE, f"{verdict.method}: {verdict.reason}"))
+            self.note(frame, done(f"{verdict.method}: {verdict.reason}"))
             kept.append(frame)
         return kept
 
     @primitive(stamp="ALIGN")
-    def resampleToCommonFrame(
-        self, frames: list[AstroData], params: ResampleToCommonFrameParams
-    ) -> list[AstroData]:
+    def resampleToCommonFrame(self, frames: Frames, params: ResampleToCommonFrameParams) -> Frames:
         """Put all frames on the pixel grid of the first, enlarged to hold every frame's field.
 
         Data and OBJMASK are interpolated, the variance is propagated with the squares of the
@@ -133,9 +129,7 @@ class Align(PrimitivesBase):
         return frames
 
     @primitive(stamp="SCALEOBJ")
-    def scaleCountsToReference(
-        self, frames: list[AstroData], params: ScaleCountsToReferenceParams
-    ) -> list[AstroData]:
+    def scaleCountsToReference(self, frames: Frames, params: ScaleCountsToReferenceParams) -> Frames:
         """Scale the counts of each frame to those of the first.
 
         With ``tolerance=0`` by the ratio of exposure times; else by the flux ratio of common sources
@@ -159,9 +153,7 @@ class Align(PrimitivesBase):
         return frames
 
     @primitive(stamp="EXPSCALE")
-    def scaleByExposureTime(
-        self, frames: list[AstroData], params: ScaleByExposureTimeParams
-    ) -> list[AstroData]:
+    def scaleByExposureTime(self, frames: Frames, params: ScaleByExposureTimeParams) -> Frames:
         """Scale the counts of each frame to one exposure time."""
         if not frames:
             return frames
@@ -183,7 +175,7 @@ def _scale(frame: AstroData, factor: float, exposure_time: float) -> None:
     frame.phu["EXPTIME"] = exposure_time
 
 
-def _flux_ratios(frames: list[AstroData], params: ScaleCountsToReferenceParams) -> list[float | None]:
+def _flux_ratios(frames: Frames, params: ScaleCountsToReferenceParams) -> list[float | None]:
     """Return for each frame but the first the factor that brings its sources to the first one's fluxes."""
     reference, *others = [_fluxes(frame) for frame in frames]
     matches = [_matched(reference, own, params.radius) for own in others]

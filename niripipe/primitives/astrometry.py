@@ -18,7 +18,7 @@ from niripipe.astrodata import AstroData, with_affine
 from niripipe.errors import InputError
 from niripipe.logutils import get_logger
 from niripipe.primitives import catalogue_client
-from niripipe.primitives.base import Outcome, PrimitivesBase, primitive, skipped
+from niripipe.primitives.base import Frames, Outcome, PrimitivesBase, primitive, skipped
 from niripipe.primitives.geometry import require_sky_mapping, sky_centre
 from niripipe.primitives.objcat import inside, sources, update_world
 from niripipe.primitives.params import Field, SuffixParams, nearest
@@ -89,9 +89,7 @@ class Astrometry(PrimitivesBase):
     """Reference catalogue and world coordinates."""
 
     @primitive(stamp="ADDRECAT")
-    def addReferenceCatalog(
-        self, frames: list[AstroData], params: AddReferenceCatalogParams
-    ) -> list[AstroData]:
+    def addReferenceCatalog(self, frames: Frames, params: AddReferenceCatalogParams) -> Frames:
         """Attach the sources of a reference catalogue around each frame as the table REFCAT.
 
         Columns: Id, Cat_Id, RAJ2000, DEJ2000 (degrees; proper motions, where the catalogue has them, are

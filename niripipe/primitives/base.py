@@ -7,7 +7,7 @@ and whose third is its parameter model::
     def addVAR(self, frame: AstroData, params: AddVARParams) -> Outcome | None: ...
 
     @primitive(stamp="STACKFRM")
-    def stackFrames(self, frames: list[AstroData], params: StackFramesParams) -> list[AstroData]: ...
+    def stackFrames(self, frames: Frames, params: StackFramesParams) -> Frames: ...
 
 The decorator finds the model by its annotation and gives the method the signature that a recipe uses:
 ``p.addVAR(poisson_noise=True, stream="sky")``. Streams, threads, timing, skipping, history and saving
@@ -35,16 +35,21 @@ if TYPE_CHECKING:
 __all__ = [
     "DONE",
     "Context",
+    "Frames",
     "Outcome",
     "Primitive",
     "PrimitivesBase",
     "Status",
+    "done",
     "not_needed",
     "opened_name",
     "primitive",
     "raw_name",
     "skipped",
 ]
+
+Frames = list[AstroData]
+"""What primitives that treat several frames take and return."""
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -75,6 +80,11 @@ class Outcome:
 
 
 DONE = Outcome(Status.DONE)
+
+
+def done(detail: str) -> Outcome:
+    """Return the outcome of a step that was done, with what is worth recording about it."""
+    return Outcome(Status.DONE, detail)
 
 
 def skipped(reason: str) -> Outcome:
@@ -141,12 +151,8 @@ class Runner(Protocol):
         ...
 
     def call(
-        self,
-        owner: PrimitivesBase,
-        primitive: Primitive,
-        frames: list[AstroData] | None,
-        keywords: Mapping[str, Any],
-    ) -> list[AstroData]:
+        self, owner: PrimitivesBase, primitive: Primitive, frames: Frames | None, keywords: Mapping[str, Any]
+    ) -> Frames:
         """Run one primitive on the frames given, or on a stream when there are none."""
 
     def map(self, function: Callable[[T], R], items: Sequence[T]) -> list[R]:
@@ -219,12 +225,12 @@ class Primitive:
         for name, default in (("stream", "main"), ("instream", None), ("outstream", None)):
             keywords.setdefault(name, (default, str))
         frames, keyword = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
-        listed = [inspect.Parameter("frames", frames, default=None, annotation=list[AstroData])]
+        listed = [inspect.Parameter("frames", frames, default=None, annotation=Frames)]
         listed += [
             inspect.Parameter(name, keyword, default=default, annotation=annotation)
             for name, (default, annotation) in keywords.items()
         ]
-        return inspect.Signature(listed, return_annotation=list[AstroData])
+        return inspect.Signature(listed, return_annotation=Frames)
 
     @overload
     def __get__(self, instance: None, owner: type) -> Primitive: ...
@@ -246,7 +252,7 @@ class BoundPrimitive:
         self.__name__ = primitive.name
         self.__signature__ = primitive.signature
 
-    def __call__(self, frames: list[AstroData] | None = None, **keywords: Any) -> list[AstroData]:
+    def __call__(self, frames: Frames | None = None, **keywords: Any) -> Frames:
         return self.owner.runner.call(self.owner, self.primitive, frames, keywords)
 
     def __repr__(self) -> str:
@@ -302,7 +308,7 @@ class PrimitivesBase:
     tagset: ClassVar[frozenset[str]] = frozenset()
     instrument_defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
-    streams: dict[str, list[AstroData]]
+    streams: dict[str, Frames]
     context: Context
     runner: Runner = field(repr=False)
 
@@ -341,7 +347,7 @@ class PrimitivesBase:
         """Record for a frame that the running primitive did something else than DONE."""
         self.runner.note(frame, outcome)
 
-    def note_all(self, frames: list[AstroData], outcome: Outcome) -> list[AstroData]:
+    def note_all(self, frames: Frames, outcome: Outcome) -> Frames:
         """Record for all frames that the running primitive did something else than DONE; return them."""
         for frame in frames:
             self.note(frame, outcome)

@@ -12,7 +12,7 @@ from niripipe.algorithms import flat as flat_algorithm
 from niripipe.astrodata import AstroData
 from niripipe.errors import CalibrationError, InputError
 from niripipe.logutils import get_logger
-from niripipe.primitives.base import Outcome, PrimitivesBase, primitive, skipped
+from niripipe.primitives.base import Frames, Outcome, PrimitivesBase, primitive, skipped
 from niripipe.primitives.calibrations import FoundCalibration, clipped
 from niripipe.primitives.params import CalibrationParams, Field, FrameOrPath, SuffixParams
 from niripipe.primitives.stacking import CombineParams, stack
@@ -124,7 +124,7 @@ class Calibrate(PrimitivesBase):
         return None
 
     @primitive
-    def makeLampFlat(self, frames: list[AstroData], params: MakeLampFlatParams) -> list[AstroData]:
+    def makeLampFlat(self, frames: Frames, params: MakeLampFlatParams) -> Frames:
         """Stack lamp-on and lamp-off flats and subtract the one stack from the other.
 
         The product carries headers and name of the first lamp-on frame. Without lamp-off frames the
@@ -175,7 +175,7 @@ class Calibrate(PrimitivesBase):
         ext.reset(limited.data, mask=limited.mask, variance=ext.variance)
 
     @primitive(stamp="BPMASK")
-    def makeBPM(self, frames: list[AstroData], params: MakeBPMParams) -> list[AstroData]:
+    def makeBPM(self, frames: Frames, params: MakeBPMParams) -> Frames:
         """Make a bad pixel mask from a normalised flat (main) and a stack of short darks (``darks``).
 
         The product has the headers of the flat, OBJECT = BPM, and int16 data of 0 and 1.

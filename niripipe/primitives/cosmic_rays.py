@@ -12,7 +12,7 @@ from niripipe.astrodata import DQ, AstroData
 from niripipe.errors import DataError
 from niripipe.logutils import get_logger
 from niripipe.primitives import objmask
-from niripipe.primitives.base import Outcome, PrimitivesBase, not_needed, primitive
+from niripipe.primitives.base import Frames, Outcome, PrimitivesBase, not_needed, primitive
 from niripipe.primitives.geometry import pixel_mapping
 from niripipe.primitives.params import Field, SuffixParams
 from niripipe.primitives.stacking import planes_of_all
@@ -74,9 +74,7 @@ class CosmicRays(PrimitivesBase):
         return None
 
     @primitive(stamp="FLAGCRST")
-    def flagCosmicRaysByStacking(
-        self, frames: list[AstroData], params: FlagCosmicRaysByStackingParams
-    ) -> list[AstroData]:
+    def flagCosmicRaysByStacking(self, frames: Frames, params: FlagCosmicRaysByStackingParams) -> Frames:
         """Flag (bit 8) what one frame shows and the median of all frames does not.
 
         The frames have one pixel grid (`resampleToCommonFrame`) and one flux scale; their levels may
@@ -135,7 +133,7 @@ def _subtracted_level(frame: AstroData) -> float:
     return float(frame[0].hdr.get("SKYLEVEL", 0.0)) if subtracted else 0.0
 
 
-def _require_aligned(frames: list[AstroData]) -> None:
+def _require_aligned(frames: Frames) -> None:
     first = frames[0]
     shape = first[0].shape
     for frame in frames[1:]:

@@ -13,7 +13,7 @@ from niripipe import astrodata
 from niripipe.astrodata import AstroData, utc_now
 from niripipe.errors import NiripipeError, ParameterError, StorageError
 from niripipe.logutils import get_logger
-from niripipe.primitives.base import PrimitivesBase, primitive, raw_name
+from niripipe.primitives.base import Frames, PrimitivesBase, primitive, raw_name
 from niripipe.primitives.params import Field, Params
 
 __all__ = ["LIST_FILE", "Lists"]
@@ -77,7 +77,7 @@ class Lists(PrimitivesBase):
     """
 
     @primitive(renames=False)
-    def addToList(self, frames: list[AstroData], params: AddToListParams) -> list[AstroData]:
+    def addToList(self, frames: Frames, params: AddToListParams) -> Frames:
         """Write frames with the suffix ``_<purpose>`` and put them on the list of their group.
 
         A frame that is on the list already is replaced.
@@ -100,7 +100,7 @@ class Lists(PrimitivesBase):
         return frames
 
     @primitive(renames=False)
-    def getList(self, frames: list[AstroData], params: GetListParams) -> list[AstroData]:
+    def getList(self, frames: Frames, params: GetListParams) -> Frames:
         """Return all frames on the lists of these frames' groups, in the order in which they were added.
 
         Frames at hand are kept as they are; the others are opened. A frame whose file has gone, cannot be
@@ -131,7 +131,7 @@ class Lists(PrimitivesBase):
         return collected
 
     @primitive(renames=False)
-    def showList(self, frames: list[AstroData], params: ShowListParams) -> list[AstroData]:
+    def showList(self, frames: Frames, params: ShowListParams) -> Frames:
         """Log the frames on the lists of these frames' groups; without frames, on all lists."""
         groups = {frame.group_id() for frame in frames}
         for entry in _read(self.context.output_dir):

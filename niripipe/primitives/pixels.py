@@ -14,7 +14,7 @@ from niripipe.algorithms.bits import NOT_SIGNAL
 from niripipe.astrodata import AstroData
 from niripipe.errors import AlgorithmError, InputError, ParameterError
 from niripipe.logutils import get_logger
-from niripipe.primitives.base import Outcome, PrimitivesBase, not_needed, primitive, skipped
+from niripipe.primitives.base import Frames, Outcome, PrimitivesBase, not_needed, primitive, skipped
 from niripipe.primitives.params import Field, Section, SuffixParams, path_as_text
 from niripipe.primitives.stacking import section_slices
 
@@ -144,7 +144,7 @@ class Pixels(PrimitivesBase):
         return None
 
     @primitive(stamp="SCALEINT")
-    def scaleByIntensity(self, frames: list[AstroData], params: ScaleByIntensityParams) -> list[AstroData]:
+    def scaleByIntensity(self, frames: Frames, params: ScaleByIntensityParams) -> Frames:
         """Multiply each frame so that its mean (or median) becomes that of the first.
 
         Flagged pixels do not count, nor those of objects where a frame has an object mask: a bright star

@@ -15,7 +15,7 @@ from niripipe.algorithms.match import match_sources
 from niripipe.algorithms.register import Registration, Sources
 from niripipe.astrodata import FAIL, AstroData, with_affine
 from niripipe.errors import AlgorithmError
-from niripipe.primitives.base import opened_name
+from niripipe.primitives.base import Frames, opened_name
 from niripipe.primitives.geometry import pixel_mapping, require_sky_mapping
 from niripipe.primitives.objcat import inside, sources, update_world
 from niripipe.primitives.offsets import (
@@ -114,9 +114,7 @@ class Verdict:
         return self.method in ("reference", "sources", "correlation")
 
 
-def align_frames(
-    frames: list[AstroData], params: AdjustWCSToReferenceParams, map_items: Map
-) -> list[Verdict]:
+def align_frames(frames: Frames, params: AdjustWCSToReferenceParams, map_items: Map) -> list[Verdict]:
     """Correct the WCS of frames relative to the first of them.
 
     Parameters
@@ -168,7 +166,7 @@ def _moved(wcs: Any, matrix: NDArray[np.float64], offset: NDArray[np.float64]) -
     return with_affine(wcs, matrix[::-1, ::-1], offset[::-1])
 
 
-def _anchor(frames: list[AstroData], first_wcs: Any) -> None:
+def _anchor(frames: Frames, first_wcs: Any) -> None:
     """Give the first frame its WCS back, and let the others follow."""
     moved = frames[0].copy()
     for frame in frames[1:]:
@@ -223,7 +221,7 @@ def _note(frame: AstroData, verdict: Verdict, reference: AstroData) -> None:
 
 
 def _chosen(
-    frames: list[AstroData], params: AdjustWCSToReferenceParams, map_items: Map
+    frames: Frames, params: AdjustWCSToReferenceParams, map_items: Map
 ) -> tuple[AstroData, list[Registration | None]]:
     """Choose the reference, and register the other frames with it; None stands for the reference itself."""
     reference, results, most = frames[0], [], -1
@@ -242,7 +240,7 @@ def _chosen(
     return reference, results
 
 
-def _candidates(frames: list[AstroData], params: AdjustWCSToReferenceParams) -> list[AstroData]:
+def _candidates(frames: Frames, params: AdjustWCSToReferenceParams) -> Frames:
     """Return frames in the order in which they are tried as the reference."""
     if params.reference == "first" or (params.method == "correlation" and params.reference == "auto"):
         return frames[:1]

@@ -19,7 +19,7 @@ from niripipe.algorithms.project import project
 from niripipe.algorithms.resample import DQ_THRESHOLD, Resampled, resample
 from niripipe.astrodata import AstroData, SkyMapping, shifted
 from niripipe.errors import AlgorithmError, DataError, InputError, ParameterError
-from niripipe.primitives.base import PrimitivesBase, primitive
+from niripipe.primitives.base import Frames, PrimitivesBase, primitive
 from niripipe.primitives.geometry import require_wcs
 from niripipe.primitives.params import Field, Params, SuffixParams, path_as_text
 
@@ -106,7 +106,7 @@ class ResampleTo(PrimitivesBase):
     """Shifts by hand."""
 
     @primitive(stamp="SHIFT")
-    def shiftImages(self, frames: list[AstroData], params: ShiftImagesParams) -> list[AstroData]:
+    def shiftImages(self, frames: Frames, params: ShiftImagesParams) -> Frames:
         """Move the content of each frame by (dx, dy) pixels, onto one grid that holds all frames.
 
         What was at pixel (x, y) is at (x + dx, y + dy) of the grid of the unshifted first frame. The world
@@ -142,11 +142,11 @@ class ResampleTo(PrimitivesBase):
 
 
 def onto_target(
-    frames: list[AstroData],
+    frames: Frames,
     source: Any,
     options: dict[str, Any],
-    run: Callable[[Callable[[AstroData], None], list[AstroData]], Any],
-) -> list[AstroData]:
+    run: Callable[[Callable[[AstroData], None], Frames], Any],
+) -> Frames:
     """Put frames on a grid of pixels on the sky, whatever its projection, scale and reference system.
 
     Data are interpolated (averaged, where the new pixels are larger), variances propagated with the squares

@@ -17,9 +17,10 @@ from niripipe.errors import DataError, ParameterError
 from niripipe.logutils import get_logger
 from niripipe.primitives import fields
 from niripipe.primitives.base import (
+    Frames,
     Outcome,
     PrimitivesBase,
-    Status,
+    done,
     not_needed,
     opened_name,
     primitive,
@@ -130,7 +131,7 @@ class Sky(PrimitivesBase):
     """Sky subtraction."""
 
     @primitive(stamp="SEPSKY")
-    def separateSky(self, frames: list[AstroData], params: SeparateSkyParams) -> list[AstroData]:
+    def separateSky(self, frames: Frames, params: SeparateSkyParams) -> Frames:
         """Tell object frames from sky frames; the latter become the stream ``sky``.
 
         A frame is an object or sky frame because the user or its header (OBJFRAME, SKYFRAME) says so, or
@@ -167,7 +168,7 @@ class Sky(PrimitivesBase):
         return objects
 
     @primitive(stamp="ASSOCSKY")
-    def associateSky(self, frames: list[AstroData], params: AssociateSkyParams) -> list[AstroData]:
+    def associateSky(self, frames: Frames, params: AssociateSkyParams) -> Frames:
         """Choose for each frame the sky frames to be combined; SKYTABLE holds their names.
 
         A sky has the same set-up, was taken within `time` and points at least `distance` elsewhere. A
@@ -213,13 +214,13 @@ class Sky(PrimitivesBase):
         return frames
 
     @primitive
-    def makeSky(self, frames: list[AstroData], params: MakeSkyParams) -> list[AstroData]:
+    def makeSky(self, frames: Frames, params: MakeSkyParams) -> Frames:
         """Do what separateSky and associateSky do."""
         objects = self.separateSky(frames, **_subset(params, SeparateSkyParams))
         return self.associateSky(objects, **_subset(params, AssociateSkyParams))
 
     @primitive(stamp="SUBSKY")
-    def skyCorrect(self, frames: list[AstroData], params: SkyCorrectParams) -> list[AstroData]:
+    def skyCorrect(self, frames: Frames, params: SkyCorrectParams) -> Frames:
         """Combine for each frame the skies in its SKYTABLE, and subtract the result.
 
         The skies are brought to one level, without their objects (OBJMASK, grown by `dilation`) and without
@@ -237,7 +238,7 @@ class Sky(PrimitivesBase):
         their number. Other combinations are computed anew for each frame.
         """
         known = {opened_name(sky): sky for sky in self.streams.get("sky", frames)}
-        users: dict[tuple[str, ...], list[AstroData]] = {}
+        users: dict[tuple[str, ...], Frames] = {}
         for frame in frames:
             names = tuple(name for name in _sky_names(frame) if name in known)
             if names:
@@ -272,7 +273,7 @@ class Sky(PrimitivesBase):
         return frames
 
     @primitive(stamp="SUBSKY")
-    def subtractSky(self, frames: list[AstroData], params: SubtractGivenSkyParams) -> list[AstroData]:
+    def subtractSky(self, frames: Frames, params: SubtractGivenSkyParams) -> Frames:
         """Subtract a sky frame that exists already: one for all frames, or one for each.
 
         It is `sky`, or the one frame of the stream ``sky``. Scaling, shifting and what the headers say are as
@@ -317,9 +318,7 @@ class Sky(PrimitivesBase):
         return None
 
     @primitive(stamp="CORRBG")
-    def correctBackgroundToReference(
-        self, frames: list[AstroData], params: CorrectBackgroundParams
-    ) -> list[AstroData]:
+    def correctBackgroundToReference(self, frames: Frames, params: CorrectBackgroundParams) -> Frames:
         """Shift the level of each frame to that of the first, or to zero; SKYLEVEL keeps it."""
         reference: float | None = 0.0 if params.remove_background else None
         for frame in frames:
@@ -336,15 +335,13 @@ class Sky(PrimitivesBase):
         for frame, outcome in self.map(lambda job: _subtract(*job, params), jobs):
             self.note(frame, outcome)
 
-    def _add_to_sky_stream(self, skies: list[AstroData]) -> None:
+    def _add_to_sky_stream(self, skies: Frames) -> None:
         present = self.streams.setdefault("sky", [])
         present += [sky for sky in skies if sky not in present]
 
-    def _skies_given(
-        self, given: Sequence[AstroData | Path | str], known: list[AstroData]
-    ) -> list[AstroData]:
+    def _skies_given(self, given: Sequence[AstroData | Path | str], known: Frames) -> Frames:
         """Return the frames that a user means: of those reduced, in memory, or in a file."""
-        found: list[AstroData] = []
+        found: Frames = []
         for one in given:
             if isinstance(one, AstroData):
                 found += [f for f in known if f is one or opened_name(f) == opened_name(one)] or [one]
@@ -391,18 +388,18 @@ def _subtract(frame: AstroData, sky: BuiltSky, params: SubtractSkyParams) -> tup
         log.warning("%s: %s", frame.filename, match.warning)
         detail += f"; {match.warning}"
     _set_sky_table(frame, sky, match.factor)
-    return frame, Outcome(Status.DONE, detail)
+    return frame, done(detail)
 
 
 def _shared(
-    users: dict[tuple[str, ...], list[AstroData]], times: dict[str, float], number: int
-) -> dict[tuple[str, ...], list[AstroData]]:
+    users: dict[tuple[str, ...], Frames], times: dict[str, float], number: int
+) -> dict[tuple[str, ...], Frames]:
     """Unite the skies of neighbouring frames, if a median of them hardly shows the light of one of them."""
     ordered = sorted(
         ((names, frame) for names, own in users.items() for frame in own),
         key=lambda pair: seconds_of(pair[1]),
     )
-    united: dict[tuple[str, ...], list[AstroData]] = {}
+    united: dict[tuple[str, ...], Frames] = {}
     for start in range(0, len(ordered), number):
         group = ordered[start : start + number]
         every = sorted({name for own, _ in group for name in own})
@@ -459,7 +456,7 @@ def _set_sky_table(frame: AstroData, sky: BuiltSky, factor: float) -> None:
     )
 
 
-def _partners(name: str, sky: AstroData, users: dict[tuple[str, ...], list[AstroData]]) -> list[str]:
+def _partners(name: str, sky: AstroData, users: dict[tuple[str, ...], Frames]) -> list[str]:
     """Return the frames that show the sky of a sky: its own skies, else those it is combined with."""
     own = [other for other in _sky_names(sky) if other != name]
     return own or sorted({other for names in users if name in names for other in names} - {name})

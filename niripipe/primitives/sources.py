@@ -11,7 +11,7 @@ from niripipe.algorithms.kernels import Kernel
 from niripipe.astrodata import DQ, AstroData
 from niripipe.errors import ParameterError
 from niripipe.primitives import objmask
-from niripipe.primitives.base import Outcome, PrimitivesBase, not_needed, primitive, skipped
+from niripipe.primitives.base import Frames, Outcome, PrimitivesBase, not_needed, primitive, skipped
 from niripipe.primitives.geometry import pixel_mapping
 from niripipe.primitives.params import Field, SuffixParams
 
@@ -124,9 +124,7 @@ class Sources(PrimitivesBase):
         return None
 
     @primitive
-    def transferObjectMask(
-        self, frames: list[AstroData], params: TransferObjectMaskParams
-    ) -> list[AstroData]:
+    def transferObjectMask(self, frames: Frames, params: TransferObjectMaskParams) -> Frames:
         """Project the object mask of the one frame of another stream onto these frames.
 
         Raises

@@ -8,7 +8,7 @@ from niripipe.astrodata import DQ, AstroData
 from niripipe.errors import DataError
 from niripipe.logutils import get_logger
 from niripipe.primitives import objmask
-from niripipe.primitives.base import PrimitivesBase, primitive, skipped
+from niripipe.primitives.base import Frames, PrimitivesBase, primitive, skipped
 from niripipe.primitives.params import Field
 from niripipe.primitives.stacking import CombineParams, ScaledCombineParams, stack
 
@@ -55,7 +55,7 @@ class Stack(PrimitivesBase):
     """Combination of frames into one."""
 
     @primitive(stamp="STACKFRM")
-    def stackFrames(self, frames: list[AstroData], params: StackFramesParams) -> list[AstroData]:
+    def stackFrames(self, frames: Frames, params: StackFramesParams) -> Frames:
         """Combine frames into one, leaving out outliers.
 
         The default rejection compares each pixel with the noise expected at the median level of all
@@ -78,7 +78,7 @@ class Stack(PrimitivesBase):
         return [result]
 
     @primitive(stamp="STACKFRM")
-    def stackDarks(self, frames: list[AstroData], params: StackDarksParams) -> list[AstroData]:
+    def stackDarks(self, frames: Frames, params: StackDarksParams) -> Frames:
         """Combine darks of one exposure time, without scaling.
 
         Raises
@@ -104,12 +104,12 @@ class Stack(PrimitivesBase):
         return [stack(frames, params, threads=self.workers)] if frames else []
 
     @primitive(stamp="STACKFRM")
-    def stackFlats(self, frames: list[AstroData], params: StackFlatsParams) -> list[AstroData]:
+    def stackFlats(self, frames: Frames, params: StackFlatsParams) -> Frames:
         """Combine flats, without offsets."""
         return [stack(frames, params, threads=self.workers)] if frames else []
 
     @primitive(stamp="STACKFRM")
-    def stackSkyFrames(self, frames: list[AstroData], params: StackSkyFramesParams) -> list[AstroData]:
+    def stackSkyFrames(self, frames: Frames, params: StackSkyFramesParams) -> Frames:
         """Combine sky frames, leaving out the objects in them."""
         if not frames:
             return []
@@ -121,7 +121,7 @@ class Stack(PrimitivesBase):
         return [stack(skies, params, threads=self.workers)]
 
     @primitive(stamp="STACKFRM")
-    def stackSkyFlats(self, frames: list[AstroData], params: StackSkyFlatsParams) -> list[AstroData]:
+    def stackSkyFlats(self, frames: Frames, params: StackSkyFlatsParams) -> Frames:
         """Combine dithered frames into one, leaving out the objects in each.
 
         Bad pixels and objects are not mixed up: the inputs' masks are not changed, a detector defect keeps

@@ -15,7 +15,7 @@ from niripipe.astrodata import AstroData, clone_provenance
 from niripipe.astrodata.tables import as_rows, is_rows
 from niripipe.errors import DataError, ParameterError
 from niripipe.logutils import get_logger
-from niripipe.primitives.base import raw_name
+from niripipe.primitives.base import Frames, raw_name
 from niripipe.primitives.params import Field, Section, SuffixParams
 
 __all__ = [
@@ -100,7 +100,7 @@ def combination_settings(params: CombineParams, rejection: Rejection) -> dict[st
     }
 
 
-def stack(frames: list[AstroData], params: CombineParams, *, threads: int) -> AstroData:
+def stack(frames: Frames, params: CombineParams, *, threads: int) -> AstroData:
     """Combine frames into one.
 
     Parameters
@@ -185,7 +185,7 @@ def _check_shapes(frames: Sequence[AstroData]) -> None:
             )
 
 
-def _combine_planes(frames: list[AstroData], result: AstroData, params: CombineParams, threads: int) -> None:
+def _combine_planes(frames: Frames, result: AstroData, params: CombineParams, threads: int) -> None:
     # The combination reads rows: a frame on disk stays there.
     data = [frame[0].plane("data") for frame in frames]
     variance = planes_of_all(frames, "variance")
@@ -210,7 +210,7 @@ def _combine_planes(frames: list[AstroData], result: AstroData, params: CombineP
         ext.REJMAP = (len(frames) - combined.count.astype(np.int16)).astype(np.int16)
 
 
-def _exposures(frames: list[AstroData]) -> list[float] | None:
+def _exposures(frames: Frames) -> list[float] | None:
     """Return the exposure times (s) of frames of a field, before any scaling; None for calibrations."""
     if not all("ALIGN" in frame.phu for frame in frames):
         return None
@@ -235,7 +235,7 @@ def _normalisation(data: list[Any], mask: list[Any] | None, params: CombineParam
     return {"zero": normalize.zero_offsets(data, mask, section=where)}
 
 
-def _describe(frames: list[AstroData], result: AstroData) -> None:
+def _describe(frames: Frames, result: AstroData) -> None:
     """Write what the result was made of."""
     phu, hdr = result.phu, result[0].hdr
     phu.set("NCOMBINE", len(frames), "Number of frames combined")
@@ -271,7 +271,7 @@ def _known(values: Iterable[float | None]) -> list[float]:
     return [value for value in values if value is not None]
 
 
-def _join_sky_tables(frames: list[AstroData], result: AstroData) -> None:
+def _join_sky_tables(frames: Frames, result: AstroData) -> None:
     """Keep for every frame which skies were subtracted from it."""
     having = [frame for frame in frames if "SKYTABLE" in frame.tables]
     columns = [frame.columns("SKYTABLE") for frame in having]
@@ -283,7 +283,7 @@ def _join_sky_tables(frames: list[AstroData], result: AstroData) -> None:
         result.SKYTABLE = vstack([frame.SKYTABLE for frame in having], metadata_conflicts="silent")
 
 
-def _tabulate_alignment(frames: list[AstroData], result: AstroData) -> None:
+def _tabulate_alignment(frames: Frames, result: AstroData) -> None:
     """Keep for every frame how it was aligned."""
     rows = [
         (

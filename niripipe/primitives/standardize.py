@@ -12,7 +12,16 @@ from niripipe.algorithms import bits, dq, linearity, noise
 from niripipe.astrodata import DQ, AstroData, Section, add_provenance, file_md5
 from niripipe.logutils import get_logger
 from niripipe.primitives import objmask, raw_headers
-from niripipe.primitives.base import DONE, Outcome, PrimitivesBase, Status, not_needed, primitive, skipped
+from niripipe.primitives.base import (
+    Frames,
+    Outcome,
+    PrimitivesBase,
+    Status,
+    done,
+    not_needed,
+    primitive,
+    skipped,
+)
 from niripipe.primitives.calibrations import clipped
 from niripipe.primitives.params import Field, FrameOrPath, FrameOrPathOrDefault, SuffixParams
 
@@ -123,8 +132,8 @@ class Standardize(PrimitivesBase):
         Frames from before November 2001 hold the sum over the low-noise read pairs: they are divided by
         their number, and LNRSDIV in the primary header keeps it. Other frames have the standard structure.
         """
-        done = raw_headers.average_read_pairs(frame)
-        return Outcome(Status.DONE, done) if done else not_needed("the frame has the standard structure")
+        change = raw_headers.average_read_pairs(frame)
+        return done(change) if change else not_needed("the frame has the standard structure")
 
     @primitive(stamp="SDZHDRSI")
     def standardizeHeaders(self, frame: AstroData, params: StandardizeHeadersParams) -> None:
@@ -172,7 +181,7 @@ class Standardize(PrimitivesBase):
             See `validateData` and `standardizeWCS`.
         """
         raw_headers.require_niri_image(frame)
-        done = [raw_headers.average_read_pairs(frame)]
+        changes = [raw_headers.average_read_pairs(frame)]
         outcome = raw_headers.standardize_wcs(
             frame,
             bad_wcs=params.bad_wcs,
@@ -180,19 +189,19 @@ class Standardize(PrimitivesBase):
             require_wcs=params.require_wcs,
         )
         if outcome is not None and outcome.status is not Status.NOT_NEEDED:
-            done.append(outcome.reason)
+            changes.append(outcome.reason)
         raw_headers.validate(frame, require_wcs=params.require_wcs)
         conflict = frame.voltage_conflict()
         if conflict:
             log.warning("%s: %s", frame.filename, conflict)
-            done.append(conflict)
+            changes.append(conflict)
         raw_headers.standardize_headers(frame, self.context.software, self.context.mode)
         if frame.path is not None:
             add_provenance(frame, frame.path, file_md5(frame.path), "prepare")
-        return Outcome(Status.DONE, "; ".join(text for text in done if text))
+        return done("; ".join(text for text in changes if text))
 
     @primitive(stamp="ADDDQ")
-    def addDQ(self, frames: list[AstroData], params: AddDQParams) -> list[AstroData]:
+    def addDQ(self, frames: Frames, params: AddDQParams) -> Frames:
         """Make the data-quality plane: bad pixels, non-linear and saturated ones, and persistence.
 
         Works on pixels in ADU, before any arithmetic. Bad pixel masks come from the calibration service
@@ -225,13 +234,13 @@ class Standardize(PrimitivesBase):
         return frames
 
     @primitive
-    def addLatencyToDQ(self, frames: list[AstroData], params: AddLatencyToDQParams) -> list[AstroData]:
+    def addLatencyToDQ(self, frames: Frames, params: AddLatencyToDQParams) -> Frames:
         """Flag (bit 8) pixels that were saturated in a frame that ended less than `time` before."""
         _add_latency(frames, params)
         return frames
 
     @primitive(stamp="ADILLMSK")
-    def addIllumMaskToDQ(self, frame: AstroData, params: AddIllumMaskToDQParams) -> Outcome:
+    def addIllumMaskToDQ(self, frame: AstroData, params: AddIllumMaskToDQParams) -> Outcome | None:
         """Flag (bit 64) what an illumination mask covers."""
         return self._add_illumination(frame, params.illum_mask)
 
@@ -311,7 +320,7 @@ class Standardize(PrimitivesBase):
 
     # -- helpers -------------------------------------------------------------------------------------
 
-    def _bad_pixel_masks(self, frame: AstroData, params: AddDQParams) -> list[AstroData]:
+    def _bad_pixel_masks(self, frame: AstroData, params: AddDQParams) -> Frames:
         book = self.context.calibrations
         found = []
         static = None if params.static_bpm == "default" else params.static_bpm
@@ -319,7 +328,7 @@ class Standardize(PrimitivesBase):
             found.append(book.find(frame, "processed_bpm", static))
         if params.user_bpm is not None:
             found.append(book.find(frame, "processed_bpm", params.user_bpm))
-        masks: list[AstroData] = []
+        masks: Frames = []
         for calibration in found:
             if calibration is not None and calibration.frame not in masks:
                 masks.append(calibration.frame)
@@ -327,15 +336,15 @@ class Standardize(PrimitivesBase):
         frame.phu.set("BPMIM", ",".join(str(m.filename) for m in masks) or "none", "Bad pixel masks applied")
         return masks
 
-    def _add_illumination(self, frame: AstroData, illum_mask: Any) -> Outcome:
+    def _add_illumination(self, frame: AstroData, illum_mask: Any) -> Outcome | None:
         if illum_mask is None:
             return not_needed("NIRI has no illumination mask, and none was given")
         covered = clipped(frame, self.context.calibrations.opened(illum_mask))[0].read("data") > 0
         objmask.add_to_mask(frame, DQ.unilluminated, covered)
-        return DONE
+        return None
 
 
-def _add_dq(frame: AstroData, bad_pixel_masks: list[AstroData]) -> None:
+def _add_dq(frame: AstroData, bad_pixel_masks: Frames) -> None:
     """Give a frame a mask of what its counts say and of its bad pixel masks."""
     ext = frame[0]
     mask = dq.flags(ext.read("data"), saturation=ext.saturation_level(), non_linear=ext.non_linear_level())
@@ -344,7 +353,7 @@ def _add_dq(frame: AstroData, bad_pixel_masks: list[AstroData]) -> None:
     ext.mask = mask
 
 
-def _add_latency(frames: list[AstroData], params: LatencyParams) -> None:
+def _add_latency(frames: Frames, params: LatencyParams) -> None:
     """Flag in each frame what was saturated in a frame that started less than `time` before.
 
     The exposure right before counts from its end, so that long exposures have an afterglow too. With

@@ -6,7 +6,7 @@ import re
 
 from niripipe.astrodata import AstroData
 from niripipe.errors import DataError
-from niripipe.primitives.base import PrimitivesBase, primitive, raw_name
+from niripipe.primitives.base import Frames, PrimitivesBase, primitive, raw_name
 from niripipe.primitives.params import Field, SuffixParams
 
 __all__ = ["Store"]
@@ -36,7 +36,7 @@ class Store(PrimitivesBase):
     """Products are written once, into the output folder; `CalibrationService.add_cal` registers them."""
 
     @primitive(stamp="PROCDARK", renames=False)
-    def storeProcessedDark(self, frames: list[AstroData], params: StoreDarkParams) -> list[AstroData]:
+    def storeProcessedDark(self, frames: Frames, params: StoreDarkParams) -> Frames:
         """Mark frames as processed darks (PROCDARK) and write them.
 
         Raises
@@ -47,7 +47,7 @@ class Store(PrimitivesBase):
         return self._store(frames, "DARK", params.suffix, force=params.force)
 
     @primitive(stamp="PROCFLAT", renames=False)
-    def storeProcessedFlat(self, frames: list[AstroData], params: StoreFlatParams) -> list[AstroData]:
+    def storeProcessedFlat(self, frames: Frames, params: StoreFlatParams) -> Frames:
         """Mark frames as processed flats (PROCFLAT) and write them.
 
         Raises
@@ -58,7 +58,7 @@ class Store(PrimitivesBase):
         return self._store(frames, "FLAT", params.suffix, force=params.force)
 
     @primitive(stamp="PROCBPM", renames=False)
-    def storeBPM(self, frames: list[AstroData], params: StoreBPMParams) -> list[AstroData]:
+    def storeBPM(self, frames: Frames, params: StoreBPMParams) -> Frames:
         """Mark frames as bad pixel masks (PROCBPM) and write them.
 
         Raises
@@ -69,13 +69,11 @@ class Store(PrimitivesBase):
         return self._store(frames, "BPM", params.suffix)
 
     @primitive(stamp="PROCSCI", renames=False)
-    def storeProcessedScience(self, frames: list[AstroData], params: StoreScienceParams) -> list[AstroData]:
+    def storeProcessedScience(self, frames: Frames, params: StoreScienceParams) -> Frames:
         """Mark frames as processed science images (PROCSCI) and write them into the output folder."""
         return self._store(frames, None, params.suffix)
 
-    def _store(
-        self, frames: list[AstroData], kind: str | None, suffix: str | None, *, force: bool = False
-    ) -> list[AstroData]:
+    def _store(self, frames: Frames, kind: str | None, suffix: str | None, *, force: bool = False) -> Frames:
         """Label and name products, and have them written when they are stamped."""
         for frame in frames:
             if kind is not None and force:
