@@ -116,11 +116,8 @@ class Lists(PrimitivesBase):
         groups = {frame.group_id() for frame in frames}
         at_hand = {raw_name(frame): frame for frame in frames}
         entries = [e for e in _read(self.context.output_dir) if e.purpose == purpose and e.group in groups]
-        collected = []
-        for entry in entries:
-            frame = at_hand.get(entry.original) or self._reopened(entry)
-            if frame is not None:
-                collected.append(frame)
+        found = [at_hand.get(entry.original) or self._reopened(entry) for entry in entries]
+        collected = [frame for frame in found if frame is not None]
         # Frames that were never added have come last.
         listed = {entry.original for entry in entries}
         collected += [frame for frame in frames if raw_name(frame) not in listed]

@@ -197,11 +197,8 @@ def _take_header_wcs(frame: AstroDataNiri, limit: float) -> str:
 def _fixed(frame: AstroData, change: str, keyword: str = "") -> Outcome:
     """Record that the WCS is not the one of the raw header."""
     if not keyword:
-        parts = (
-            "primary copy" if "primary" in change else "",
-            "CRPIX of subarray" if "CRPIX" in change else "",
-        )
-        keyword = ", ".join(part for part in parts if part)
+        names = {"primary": "primary copy", "CRPIX": "CRPIX of subarray"}
+        keyword = ", ".join(name for word, name in names.items() if word in change)
     frame.phu.set("WCSFIX", keyword, "What was done to the WCS")
     log.warning("%s: %s", frame.filename, change)
     return done(change)
