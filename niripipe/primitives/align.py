@@ -2,50 +2,38 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any
+from functools import reduce
 
 import numpy as np
 from numpy.typing import NDArray
 
 from niripipe.algorithms import fluxscale, register
-from niripipe.algorithms.affine import Affine, Grid, corners_of, output_grid, part_of_grid
-from niripipe.algorithms.bits import NO_DATA
-from niripipe.algorithms.resample import Resampled, resample
-from niripipe.astrodata import AstroData, SkyMapping, shifted
+from niripipe.algorithms.affine import Grid, corners_of, output_grid
+from niripipe.astrodata import AstroData, shifted
 from niripipe.logutils import get_logger
-from niripipe.primitives.base import Outcome, PrimitivesBase, Status, not_needed, primitive
+from niripipe.primitives import resample_to
+from niripipe.primitives.base import Frames, PrimitivesBase, done, not_needed, primitive
 from niripipe.primitives.geometry import pixel_mapping, require_sky_mapping
-from niripipe.primitives.params import Field, FrameOrPath, Params
+from niripipe.primitives.params import Field, FrameOrPath, SuffixParams
 from niripipe.primitives.registration import AdjustWCSToReferenceParams, align_frames
-from niripipe.primitives.resample_to import (
-    InterpolationParams,
-    TargetParams,
-    onto_target,
-    planes_of,
-    put_on_grid,
-    read_target,
-)
 
 __all__ = ["Align"]
 
 log = get_logger(__name__)
 
 
-class ResampleToCommonFrameParams(InterpolationParams, TargetParams):
+class ResampleToCommonFrameParams(resample_to.InterpolationParams, resample_to.TargetParams, suffix="_align"):
     """Parameters of `Align.resampleToCommonFrame`."""
 
-    suffix: str | None = Field("_align", description="suffix of the file name")
     trim_data: bool = Field(False, description="keep the reference's own field instead of the whole one")
     conserve: bool = Field(True, description="conserve flux where the pixel scale changes")
     reference: FrameOrPath = Field(None, description="frame whose grid is used; the first by default")
     objmask: bool = Field(True, description="resample object masks too; without it they are removed")
 
 
-class ScaleCountsToReferenceParams(Params):
+class ScaleCountsToReferenceParams(SuffixParams, suffix="_countsScaled"):
     """Parameters of `Align.scaleCountsToReference`."""
 
-    suffix: str | None = Field("_countsScaled", description="suffix of the file name")
     tolerance: float = Field(
         0.0, ge=0, le=1, description="0: scale by exposure time; above: accept a flux ratio that far from it"
     )
@@ -53,10 +41,9 @@ class ScaleCountsToReferenceParams(Params):
     radius: float = Field(0.5, ge=0.1, description="largest distance of a matched pair, arcsec")
 
 
-class ScaleByExposureTimeParams(Params):
+class ScaleByExposureTimeParams(SuffixParams, suffix="_exposureTimeScaled"):
     """Parameters of `Align.scaleByExposureTime`."""
 
-    suffix: str | None = Field("_exposureTimeScaled", description="suffix of the file name")
     time: float | None = Field(None, ge=0.1, description="exposure time to scale to, s; the first frame's")
 
 
@@ -64,9 +51,7 @@ class Align(PrimitivesBase):
     """Registration, resampling, count scaling."""
 
     @primitive(stamp="CORRWCS")
-    def adjustWCSToReference(
-        self, frames: list[AstroData], params: AdjustWCSToReferenceParams
-    ) -> list[AstroData]:
+    def adjustWCSToReference(self, frames: Frames, params: AdjustWCSToReferenceParams) -> Frames:
         """Correct the WCS of each frame relative to the first frame's.
 
         The sources of each frame are matched with those of a reference within `first_pass` of where the
@@ -90,9 +75,7 @@ class Align(PrimitivesBase):
             A frame has no WCS.
         """
         if len(frames) < 2:
-            for frame in frames:
-                self.note(frame, not_needed("there is only one frame"))
-            return frames
+            return self.note_all(frames, not_needed("there is only one frame"))
         verdicts = align_frames(frames, params, self.map)
         kept = []
         for frame, verdict in zip(frames, verdicts, strict=True):
@@ -101,14 +84,12 @@ class Align(PrimitivesBase):
                 continue
             if not verdict.checked:
                 log.warning("%s: aligned by %s", frame.filename, verdict.reason)
-            self.note(frame, Outcome(Status.DONE, f"{verdict.method}: {verdict.reason}"))
+            self.note(frame, done(f"{verdict.method}: {verdict.reason}"))
             kept.append(frame)
         return kept
 
     @primitive(stamp="ALIGN")
-    def resampleToCommonFrame(
-        self, frames: list[AstroData], params: ResampleToCommonFrameParams
-    ) -> list[AstroData]:
+    def resampleToCommonFrame(self, frames: Frames, params: ResampleToCommonFrameParams) -> Frames:
         """Put all frames on the pixel grid of the first, enlarged to hold every frame's field.
 
         Data and OBJMASK are interpolated, the variance is propagated with the squares of the
@@ -129,12 +110,10 @@ class Align(PrimitivesBase):
                     del frame[0].OBJMASK
         options = {**params.options, "conserve": params.conserve}
         if params.target_wcs is not None and frames:
-            return onto_target(frames, read_target(params.target_wcs, frames), options, self.map)
+            return resample_to.onto_target(frames, params.target_wcs, options, self.map)
         given = params.reference
         if given is None and len(frames) < 2:
-            for frame in frames:
-                self.note(frame, not_needed("there is only one frame"))
-            return frames
+            return self.note_all(frames, not_needed("there is only one frame"))
         reference = frames[0] if given is None else self.context.calibrations.opened(given)
         to_frames = [pixel_mapping(reference, frame) for frame in frames]
         if params.trim_data or given is not None:
@@ -146,13 +125,11 @@ class Align(PrimitivesBase):
             )
         wcs = shifted(require_sky_mapping(reference), grid.origin[1], grid.origin[0])
         jobs = list(zip(frames, to_frames, strict=True))
-        self.map(lambda job: _align(*job, grid, wcs, options), jobs)
+        self.map(lambda job: resample_to.put_on_grid(*job, grid, wcs, options), jobs)
         return frames
 
     @primitive(stamp="SCALEOBJ")
-    def scaleCountsToReference(
-        self, frames: list[AstroData], params: ScaleCountsToReferenceParams
-    ) -> list[AstroData]:
+    def scaleCountsToReference(self, frames: Frames, params: ScaleCountsToReferenceParams) -> Frames:
         """Scale the counts of each frame to those of the first.
 
         With ``tolerance=0`` by the ratio of exposure times; else by the flux ratio of common sources
@@ -160,16 +137,15 @@ class Align(PrimitivesBase):
         """
         for frame in frames[:1]:
             self.note(frame, not_needed("this is the reference"))
-        fluxes = _flux_ratios(frames, params) if params.tolerance > 0 else {}
-        for frame in frames[1:]:
-            ratio = float(frames[0].exposure_time() / frame.exposure_time())
-            measured = fluxes.get(id(frame))
-            if measured is not None and fluxscale.within_tolerance(measured, ratio, params.tolerance):
-                factor = measured
-            else:
-                factor = ratio
-                if params.tolerance > 0:
-                    log.warning("%s: scaled by exposure time, the flux ratio is %s", frame.filename, measured)
+        measured: list[float | None] = [None] * len(frames[1:])
+        if params.tolerance > 0 and frames:
+            measured = _flux_ratios(frames, params)
+        for frame, flux_ratio in zip(frames[1:], measured, strict=True):
+            factor = float(frames[0].exposure_time() / frame.exposure_time())
+            if flux_ratio is not None and fluxscale.within_tolerance(flux_ratio, factor, params.tolerance):
+                factor = flux_ratio
+            elif params.tolerance > 0:
+                log.warning("%s: scaled by exposure time, the flux ratio is %s", frame.filename, flux_ratio)
             if factor == 1.0:
                 self.note(frame, not_needed("the counts are on the reference's scale"))
                 continue
@@ -177,9 +153,7 @@ class Align(PrimitivesBase):
         return frames
 
     @primitive(stamp="EXPSCALE")
-    def scaleByExposureTime(
-        self, frames: list[AstroData], params: ScaleByExposureTimeParams
-    ) -> list[AstroData]:
+    def scaleByExposureTime(self, frames: Frames, params: ScaleByExposureTimeParams) -> Frames:
         """Scale the counts of each frame to one exposure time."""
         if not frames:
             return frames
@@ -201,24 +175,18 @@ def _scale(frame: AstroData, factor: float, exposure_time: float) -> None:
     frame.phu["EXPTIME"] = exposure_time
 
 
-def _flux_ratios(frames: list[AstroData], params: ScaleCountsToReferenceParams) -> dict[int, float | None]:
-    """Return for each frame the factor that brings its sources to the reference's fluxes."""
-    reference = _fluxes(frames[0])
-    matches = {id(frame): _matched(reference, _fluxes(frame), params.radius) for frame in frames[1:]}
-    if params.use_common and len(frames) > 2:
-        common = set.intersection(*({int(i) for i in there} for there, _ in matches.values()))
-        matches = {
-            key: (there[keep], here[keep])
-            for key, (there, here) in matches.items()
-            for keep in [np.isin(there, sorted(common))]
-        }
-    ratios: dict[int, float | None] = {}
-    for frame in frames[1:]:
-        there, here = matches[id(frame)]
-        own, first = _fluxes(frame)[here], reference[there]
-        ratios[id(frame)] = (
-            fluxscale.flux_scale(own[:, 2], own[:, 3], first[:, 2], first[:, 3]) if len(there) else None
-        )
+def _flux_ratios(frames: Frames, params: ScaleCountsToReferenceParams) -> list[float | None]:
+    """Return for each frame but the first the factor that brings its sources to the first one's fluxes."""
+    reference, *others = [_fluxes(frame) for frame in frames]
+    matches = [_matched(reference, own, params.radius) for own in others]
+    if params.use_common and len(matches) > 1:
+        common = reduce(np.intersect1d, [there for there, _ in matches])
+        kept = [np.isin(there, common) for there, _ in matches]
+        matches = [(there[keep], here[keep]) for (there, here), keep in zip(matches, kept, strict=True)]
+    ratios: list[float | None] = []
+    for own, (there, here) in zip(others, matches, strict=True):
+        (_, _, flux, error), (_, _, first, first_error) = own[here].T, reference[there].T
+        ratios.append(fluxscale.flux_scale(flux, error, first, first_error) if len(there) else None)
     return ratios
 
 
@@ -242,39 +210,3 @@ def _matched(
     stretch = np.array([np.cos(np.deg2rad(reference[0, 1])), 1.0]) * 3600
     a, b = reference[:, :2] * stretch, own[:, :2] * stretch
     return register.pair_sources(a[:, 0], a[:, 1], b[:, 0], b[:, 1], radius)
-
-
-def _align(frame: AstroData, to_frame: Affine, grid: Grid, wcs: SkyMapping, options: dict[str, Any]) -> None:
-    """Put a frame on a grid, with zeros and the flag for no data where it does not reach."""
-    # A frame fills a part of the grid: elsewhere there is nothing to interpolate.
-    part = part_of_grid(grid, frame[0].shape, to_frame)
-    result = resample(
-        *planes_of(frame),
-        matrix=to_frame.matrix,
-        offset=to_frame.offset,
-        shape=part.shape,
-        origin=part.origin,
-        **options,
-    )
-    to_reference = to_frame.inverse().then(Affine.shift(-grid.origin[0], -grid.origin[1]))
-    put_on_grid(frame, _on_whole_grid(result, part, grid), wcs, to_reference)
-
-
-def _on_whole_grid(result: Resampled, part: Grid, grid: Grid) -> Resampled:
-    y, x = part.origin[0] - grid.origin[0], part.origin[1] - grid.origin[1]
-    inside = slice(y, y + part.shape[0]), slice(x, x + part.shape[1])
-
-    def whole(plane: NDArray[Any] | None, empty: int = 0) -> Any:
-        if plane is None:
-            return None
-        made = np.full(grid.shape, empty, plane.dtype)
-        made[inside] = plane
-        return made
-
-    return replace(
-        result,
-        data=whole(result.data),
-        variance=whole(result.variance),
-        mask=whole(result.mask, NO_DATA),
-        objmask=whole(result.objmask),
-    )

@@ -18,10 +18,10 @@ from niripipe.astrodata import AstroData, with_affine
 from niripipe.errors import InputError
 from niripipe.logutils import get_logger
 from niripipe.primitives import catalogue_client
-from niripipe.primitives.base import Outcome, PrimitivesBase, primitive, skipped
-from niripipe.primitives.geometry import require_sky_mapping
+from niripipe.primitives.base import Frames, Outcome, PrimitivesBase, primitive, skipped
+from niripipe.primitives.geometry import require_sky_mapping, sky_centre
 from niripipe.primitives.objcat import inside, sources, update_world
-from niripipe.primitives.params import Field, Params, nearest
+from niripipe.primitives.params import Field, SuffixParams, nearest
 
 __all__ = ["Astrometry"]
 
@@ -52,10 +52,9 @@ def _source(value: Any) -> Any:
     return str(path)
 
 
-class AddReferenceCatalogParams(Params):
+class AddReferenceCatalogParams(SuffixParams, suffix="_refcatAdded"):
     """Parameters of `Astrometry.addReferenceCatalog`."""
 
-    suffix: str | None = Field("_refcatAdded", description="suffix of the file name")
     source: Annotated[Any, BeforeValidator(_source)] = Field(
         None,
         description="a file, an astropy Table, or a catalogue to be asked for over the network: "
@@ -76,10 +75,9 @@ class AddReferenceCatalogParams(Params):
         return record
 
 
-class DetermineAstrometricSolutionParams(Params):
+class DetermineAstrometricSolutionParams(SuffixParams, suffix="_astrometryCorrected"):
     """Parameters of `Astrometry.determineAstrometricSolution`."""
 
-    suffix: str | None = Field("_astrometryCorrected", description="suffix of the file name")
     initial: float = Field(5.0, ge=1, description="largest error of the WCS, arcsec")
     final: float = Field(1.0, gt=0, description="largest distance of a matched pair, arcsec")
     rotate: bool = Field(False, description="allow a rotation")
@@ -91,9 +89,7 @@ class Astrometry(PrimitivesBase):
     """Reference catalogue and world coordinates."""
 
     @primitive(stamp="ADDRECAT")
-    def addReferenceCatalog(
-        self, frames: list[AstroData], params: AddReferenceCatalogParams
-    ) -> list[AstroData]:
+    def addReferenceCatalog(self, frames: Frames, params: AddReferenceCatalogParams) -> Frames:
         """Attach the sources of a reference catalogue around each frame as the table REFCAT.
 
         Columns: Id, Cat_Id, RAJ2000, DEJ2000 (degrees; proper motions, where the catalogue has them, are
@@ -110,12 +106,10 @@ class Astrometry(PrimitivesBase):
             The table has no usable positions, or a frame no WCS.
         """
         if params.source is None:
-            for frame in frames:
-                self.note(frame, skipped("no source was named"))
-            return frames
+            return self.note_all(frames, skipped("no source was named"))
         known: list[tuple[float, float, Any]] = []
         for frame in frames:
-            ra, dec = _centre(frame)
+            ra, dec = sky_centre(frame)
             try:
                 table = _covering(known, ra, dec, params)
             except InputError as error:
@@ -156,7 +150,7 @@ class Astrometry(PrimitivesBase):
         scale = float(ext.pixel_scale())
         found = _matched(frame, params, scale)
         accepted = found.accepted and found.n_matched >= params.min_sources
-        before = _centre(frame)
+        before = sky_centre(frame)
         if accepted:
             matrix, offset = found.matrix()
             # The registration speaks of arcsec in array order, a WCS of pixels (x, y).
@@ -169,12 +163,6 @@ class Astrometry(PrimitivesBase):
             return skipped(reason)
         _record(frame, before, residuals)
         return None
-
-
-def _centre(frame: AstroData) -> tuple[float, float]:
-    ny, nx = frame[0].shape
-    ra, dec = require_sky_mapping(frame).all_pix2world((nx - 1) / 2, (ny - 1) / 2, 0)
-    return float(ra), float(dec)
 
 
 def _covering(
@@ -196,15 +184,8 @@ def _obtained(ra: float, dec: float, params: AddReferenceCatalogParams) -> Any:
     if source not in catalogue_client.CATALOGUES:
         return catalogue_client.read_table(Path(source), params.format)
     # Twice the radius, so that fields displaced by up to the radius are covered by the same answer.
-    return catalogue_client.cone_search(
-        source,
-        ra,
-        dec,
-        2 * params.radius,
-        server=params.server,
-        timeout=params.timeout,
-        max_rows=params.max_rows,
-    )
+    settings = params.model_dump(include={"server", "timeout", "max_rows"})
+    return catalogue_client.cone_search(source, ra, dec, 2 * params.radius, **settings)
 
 
 def _add_filter_magnitudes(table: Any, frame: AstroData) -> None:
@@ -212,9 +193,8 @@ def _add_filter_magnitudes(table: Any, frame: AstroData) -> None:
         bands = [name for name in table.colnames if name.endswith("mag") and f"{name}_err" in table.colnames]
         name = frame.filter_name(pretty=True)
         magnitudes = {band: np.asarray(table[band]) for band in bands}
-        found = filter_magnitudes(
-            name, magnitudes, {band: np.asarray(table[f"{band}_err"]) for band in bands}
-        )
+        errors = {band: np.asarray(table[f"{band}_err"]) for band in bands}
+        found = filter_magnitudes(name, magnitudes, errors)
         if found is None:
             log.warning("%s: the catalogue has no magnitudes in %s", frame.filename, name)
             found = np.full(len(table), MISSING), np.full(len(table), MISSING)
@@ -326,10 +306,10 @@ def _assign(frame: AstroData, radius: float, scale: float) -> Floats:
     catalogue["REF_MAG"][here] = np.asarray(table["filtermag"])[there]
     catalogue["REF_MAG_ERR"][here] = np.asarray(table["filtermag_err"])[there]
     ra, dec = wcs.all_pix2world(objects.x[here], objects.y[here], 0)
-    return np.column_stack(_apart(lon[there], lat[there], ra, dec))
+    return np.column_stack(_differences(lon[there], lat[there], ra, dec))
 
 
-def _apart(lon: Any, lat: Any, ra: Any, dec: Any) -> tuple[Any, Any]:
+def _differences(lon: Any, lat: Any, ra: Any, dec: Any) -> tuple[Any, Any]:
     """Return differences of positions, arcsec, RA times cos Dec and Dec."""
     turn = (np.asarray(lon) - ra + 180.0) % 360.0 - 180.0
     return 3600 * turn * np.cos(np.deg2rad(dec)), 3600 * (np.asarray(lat) - dec)
@@ -337,7 +317,7 @@ def _apart(lon: Any, lat: Any, ra: Any, dec: Any) -> tuple[Any, Any]:
 
 def _record(frame: AstroData, before: tuple[float, float], residuals: Floats) -> None:
     hdr = frame[0].hdr
-    dra, ddec = _apart(*_centre(frame), *before)
+    dra, ddec = _differences(*sky_centre(frame), *before)
     # Two axes, two scatters: the offsets of one say nothing about the other.
     scatter = residuals.std(axis=0, ddof=1) if len(residuals) > 1 else np.zeros(2)
     hdr.set("ASTNUM", len(residuals), "Sources identified with the catalogue")
@@ -345,11 +325,5 @@ def _record(frame: AstroData, before: tuple[float, float], residuals: Floats) ->
     hdr.set("ASTDDEC", round(float(ddec), 4), "Change of Dec by the catalogue (arcsec)")
     hdr.set("ASTRMSRA", round(float(scatter[0]), 4), "Scatter in RA x cos(Dec) (arcsec)")
     hdr.set("ASTRMSDE", round(float(scatter[1]), 4), "Scatter in Dec (arcsec)")
-    log.stdinfo(
-        "%s: WCS moved by %.3f, %.3f arcsec (RA, Dec); %d sources scatter by %.3f, %.3f",
-        frame.filename,
-        dra,
-        ddec,
-        len(residuals),
-        *scatter,
-    )
+    moved = "%s: WCS moved by %.3f, %.3f arcsec (RA, Dec); %d sources scatter by %.3f, %.3f"
+    log.stdinfo(moved, frame.filename, dra, ddec, len(residuals), *scatter)

@@ -7,7 +7,7 @@ and whose third is its parameter model::
     def addVAR(self, frame: AstroData, params: AddVARParams) -> Outcome | None: ...
 
     @primitive(stamp="STACKFRM")
-    def stackFrames(self, frames: list[AstroData], params: StackFramesParams) -> list[AstroData]: ...
+    def stackFrames(self, frames: Frames, params: StackFramesParams) -> Frames: ...
 
 The decorator finds the model by its annotation and gives the method the signature that a recipe uses:
 ``p.addVAR(poisson_noise=True, stream="sky")``. Streams, threads, timing, skipping, history and saving
@@ -35,16 +35,21 @@ if TYPE_CHECKING:
 __all__ = [
     "DONE",
     "Context",
+    "Frames",
     "Outcome",
     "Primitive",
     "PrimitivesBase",
-    "Runner",
     "Status",
-    "UnknownPrimitiveError",
+    "done",
     "not_needed",
+    "opened_name",
     "primitive",
+    "raw_name",
     "skipped",
 ]
+
+Frames = list[AstroData]
+"""What primitives that treat several frames take and return."""
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -77,6 +82,11 @@ class Outcome:
 DONE = Outcome(Status.DONE)
 
 
+def done(detail: str) -> Outcome:
+    """Return the outcome of a step that was done, with what is worth recording about it."""
+    return Outcome(Status.DONE, detail)
+
+
 def skipped(reason: str) -> Outcome:
     """Return the outcome of a step that was asked for and left out, with the reason."""
     return Outcome(Status.SKIPPED, reason)
@@ -87,9 +97,19 @@ def not_needed(reason: str) -> Outcome:
     return Outcome(Status.NOT_NEEDED, reason)
 
 
+def raw_name(frame: AstroData) -> str:
+    """Return the name of the raw file of a frame."""
+    return str(frame.phu.get("ORIGNAME") or frame.orig_filename or frame.filename)
+
+
+def opened_name(frame: AstroData) -> str:
+    """Return the name that a frame had when it was opened, of a processed file for example."""
+    return str(frame.orig_filename or frame.filename)
+
+
 @dataclass(frozen=True)
 class Context:
-    """What one reduction knows beside its frames; never changed while it runs.
+    """Settings of one reduction; they do not change while it runs.
 
     Attributes
     ----------
@@ -131,12 +151,8 @@ class Runner(Protocol):
         ...
 
     def call(
-        self,
-        owner: PrimitivesBase,
-        primitive: Primitive,
-        frames: list[AstroData] | None,
-        keywords: Mapping[str, Any],
-    ) -> list[AstroData]:
+        self, owner: PrimitivesBase, primitive: Primitive, frames: Frames | None, keywords: Mapping[str, Any]
+    ) -> Frames:
         """Run one primitive on the frames given, or on a stream when there are none."""
 
     def map(self, function: Callable[[T], R], items: Sequence[T]) -> list[R]:
@@ -158,14 +174,15 @@ class Runner(Protocol):
         """Move the pixels of frames to disk now; return the number of bytes."""
 
 
+@dataclass(eq=False, repr=False)
 class Primitive:
     """A primitive as an attribute of its class; calling it on an instance runs it through the runner.
 
-    Parameters
+    Attributes
     ----------
     function : callable
         The method as written.
-    stamp : str, optional
+    stamp : str or None
         PHU keyword that receives the time when the step was done.
     renames : bool
         Whether the frame's name gets the `suffix` parameter when the step was done.
@@ -173,26 +190,16 @@ class Primitive:
         Whether a primitive that treats frames one by one may treat a frame again that carries its stamp.
     """
 
-    def __init__(
-        self,
-        function: Callable[..., Any],
-        stamp: str | None,
-        *,
-        renames: bool = True,
-        repeatable: bool = False,
-    ) -> None:
-        self.function = function
-        self.stamp = stamp
-        self.renames = renames
-        self.repeatable = repeatable
-        self.name = function.__name__
-        self.__doc__ = function.__doc__
-        self.__name__ = function.__name__
-        self.__qualname__ = function.__qualname__
-        self.__module__ = function.__module__
+    function: Callable[..., Any]
+    stamp: str | None = None
+    renames: bool = True
+    repeatable: bool = False
 
-    def __set_name__(self, owner: type, name: str) -> None:
-        self.name = name
+    def __post_init__(self) -> None:
+        self.name = self.__name__ = self.function.__name__
+        self.__doc__ = self.function.__doc__
+        self.__qualname__ = self.function.__qualname__
+        self.__module__ = self.function.__module__
 
     @cached_property
     def _hints(self) -> tuple[Any, type[Params]]:
@@ -213,20 +220,17 @@ class Primitive:
     @cached_property
     def signature(self) -> inspect.Signature:
         """The signature that recipes use: the model's fields and the stream arguments."""
-        parameter = inspect.Parameter
-        listed = [
-            parameter("frames", parameter.POSITIONAL_OR_KEYWORD, default=None, annotation=list[AstroData])
-        ]
-        for name, info in self.model.fields().items():
-            listed.append(
-                parameter(
-                    name, parameter.KEYWORD_ONLY, default=info.get_default(), annotation=info.annotation
-                )
-            )
+        fields = self.model.fields()
+        keywords = {name: (info.get_default(), info.annotation) for name, info in fields.items()}
         for name, default in (("stream", "main"), ("instream", None), ("outstream", None)):
-            if name not in self.model.fields():
-                listed.append(parameter(name, parameter.KEYWORD_ONLY, default=default, annotation=str))
-        return inspect.Signature(listed, return_annotation=list[AstroData])
+            keywords.setdefault(name, (default, str))
+        frames, keyword = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
+        listed = [inspect.Parameter("frames", frames, default=None, annotation=Frames)]
+        listed += [
+            inspect.Parameter(name, keyword, default=default, annotation=annotation)
+            for name, (default, annotation) in keywords.items()
+        ]
+        return inspect.Signature(listed, return_annotation=Frames)
 
     @overload
     def __get__(self, instance: None, owner: type) -> Primitive: ...
@@ -248,7 +252,7 @@ class BoundPrimitive:
         self.__name__ = primitive.name
         self.__signature__ = primitive.signature
 
-    def __call__(self, frames: list[AstroData] | None = None, **keywords: Any) -> list[AstroData]:
+    def __call__(self, frames: Frames | None = None, **keywords: Any) -> Frames:
         return self.owner.runner.call(self.owner, self.primitive, frames, keywords)
 
     def __repr__(self) -> str:
@@ -283,7 +287,7 @@ def primitive(
     Primitive
     """
     if function is not None:
-        return Primitive(function, stamp)
+        return Primitive(function)
     return lambda method: Primitive(method, stamp, **settings)
 
 
@@ -304,7 +308,7 @@ class PrimitivesBase:
     tagset: ClassVar[frozenset[str]] = frozenset()
     instrument_defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
-    streams: dict[str, list[AstroData]]
+    streams: dict[str, Frames]
     context: Context
     runner: Runner = field(repr=False)
 
@@ -342,6 +346,12 @@ class PrimitivesBase:
     def note(self, frame: AstroData, outcome: Outcome) -> None:
         """Record for a frame that the running primitive did something else than DONE."""
         self.runner.note(frame, outcome)
+
+    def note_all(self, frames: Frames, outcome: Outcome) -> Frames:
+        """Record for all frames that the running primitive did something else than DONE; return them."""
+        for frame in frames:
+            self.note(frame, outcome)
+        return frames
 
     def drop(self, frame: AstroData, reason: str) -> None:
         """Record that the running primitive leaves a frame out."""

@@ -8,8 +8,8 @@ from typing import Any
 from niripipe.astrodata import AstroData
 from niripipe.errors import InputError, ParameterError
 from niripipe.logutils import get_logger
-from niripipe.primitives.base import PrimitivesBase, primitive, skipped
-from niripipe.primitives.params import Field, NameList, Params
+from niripipe.primitives.base import Frames, PrimitivesBase, primitive, raw_name, skipped
+from niripipe.primitives.params import Field, NameList, Params, SuffixParams
 
 __all__ = ["Bookkeeping"]
 
@@ -53,10 +53,9 @@ class AppendStreamParams(Params):
     copy_frames: bool = Field(False, alias="copy", description="append copies")
 
 
-class TransferAttributeParams(Params):
+class TransferAttributeParams(SuffixParams, suffix="_attributeTransferred"):
     """Parameters of `Bookkeeping.transferAttribute`."""
 
-    suffix: str | None = Field("_attributeTransferred", description="suffix of the file name")
     source: str | None = Field(None, description="the stream to take the attribute from")
     attribute: str | None = Field(None, description="mask, variance, wcs, OBJMASK, OBJCAT, or a table's name")
 
@@ -96,26 +95,26 @@ class Bookkeeping(PrimitivesBase):
     """Streams, selection, and writing."""
 
     @primitive
-    def selectFromInputs(self, frames: list[AstroData], params: TagsParams) -> list[AstroData]:
+    def selectFromInputs(self, frames: Frames, params: TagsParams) -> Frames:
         """Keep the frames that have any of the tags; without tags keep all."""
         if params.tags is None:
             return frames
         return [frame for frame in frames if frame.tags & set(params.tags)]
 
     @primitive
-    def removeFromInputs(self, frames: list[AstroData], params: TagsParams) -> list[AstroData]:
+    def removeFromInputs(self, frames: Frames, params: TagsParams) -> Frames:
         """Drop the frames that have any of the tags; without tags keep all."""
         if params.tags is None:
             return frames
         return [frame for frame in frames if not frame.tags & set(params.tags)]
 
     @primitive
-    def rejectInputs(self, frames: list[AstroData], params: RejectInputsParams) -> list[AstroData]:
+    def rejectInputs(self, frames: Frames, params: RejectInputsParams) -> Frames:
         """Drop frames from the ends of the list."""
         return frames[params.at_start : len(frames) - params.at_end]
 
     @primitive
-    def removeFirstFrame(self, frames: list[AstroData], params: RemoveFirstFrameParams) -> list[AstroData]:
+    def removeFirstFrame(self, frames: Frames, params: RemoveFirstFrameParams) -> Frames:
         """Drop the frame that was taken first, whose bias level has not settled, and frames by name.
 
         One frame of the whole list is dropped, the one with the earliest UT. A list of one frame is
@@ -135,7 +134,7 @@ class Bookkeeping(PrimitivesBase):
         return [frame for frame in frames if id(frame) not in drop]
 
     @primitive
-    def sortInputs(self, frames: list[AstroData], params: SortInputsParams) -> list[AstroData]:
+    def sortInputs(self, frames: Frames, params: SortInputsParams) -> Frames:
         """Sort the frames by a descriptor or attribute; frames without a value come last.
 
         Raises
@@ -157,12 +156,12 @@ class Bookkeeping(PrimitivesBase):
         return known + [frame for frame in frames if value(frame)[0]]
 
     @primitive
-    def clearStream(self, frames: list[AstroData], params: ClearStreamParams) -> list[AstroData]:
+    def clearStream(self, frames: Frames, params: ClearStreamParams) -> Frames:
         """Empty a stream."""
         return []
 
     @primitive
-    def clearAllStreams(self, frames: list[AstroData], params: NoParams) -> list[AstroData]:
+    def clearAllStreams(self, frames: Frames, params: NoParams) -> Frames:
         """Empty all streams but ``main``."""
         for name in self.streams:
             if name != "main":
@@ -170,12 +169,12 @@ class Bookkeeping(PrimitivesBase):
         return frames
 
     @primitive
-    def copyInputs(self, frames: list[AstroData], params: NoParams) -> list[AstroData]:
+    def copyInputs(self, frames: Frames, params: NoParams) -> Frames:
         """Do nothing: with ``outstream=`` the frames are copied there."""
         return frames
 
     @primitive
-    def appendStream(self, frames: list[AstroData], params: AppendStreamParams) -> list[AstroData]:
+    def appendStream(self, frames: Frames, params: AppendStreamParams) -> Frames:
         """Append the frames of another stream."""
         other = self.streams.get(params.from_stream)
         if other is None:
@@ -184,7 +183,7 @@ class Bookkeeping(PrimitivesBase):
         return frames + [frame.copy() if params.copy_frames else frame for frame in other]
 
     @primitive
-    def mergeInputs(self, frames: list[AstroData], params: NoParams) -> list[AstroData]:
+    def mergeInputs(self, frames: Frames, params: NoParams) -> Frames:
         """Put the extensions of all frames, in their order, into one frame.
 
         The result has the primary header, the name and the frame tables of the first frame; each
@@ -199,7 +198,7 @@ class Bookkeeping(PrimitivesBase):
         return [merged]
 
     @primitive
-    def transferAttribute(self, frames: list[AstroData], params: TransferAttributeParams) -> list[AstroData]:
+    def transferAttribute(self, frames: Frames, params: TransferAttributeParams) -> Frames:
         """Copy a plane, the WCS or a table from the frames of another stream.
 
         The streams have equal length, or the source has one frame for all.
@@ -224,32 +223,32 @@ class Bookkeeping(PrimitivesBase):
         return frames
 
     @primitive
-    def showInputs(self, frames: list[AstroData], params: NoParams) -> list[AstroData]:
+    def showInputs(self, frames: Frames, params: NoParams) -> Frames:
         """Log the names of the frames."""
         for frame in frames:
             log.stdinfo("%s", frame.filename)
         return frames
 
     @primitive
-    def separateFlatsDarks(self, frames: list[AstroData], params: NoParams) -> list[AstroData]:
+    def separateFlatsDarks(self, frames: Frames, params: NoParams) -> Frames:
         """Move darks into the stream ``darks`` and flats into the stream ``flats``; keep what is neither."""
         self.streams["darks"] = [frame for frame in frames if "DARK" in frame.tags]
         self.streams["flats"] = [frame for frame in frames if "FLAT" in frame.tags]
         return [frame for frame in frames if not frame.tags & {"DARK", "FLAT"}]
 
     @primitive
-    def keepCommonInputs(self, frames: list[AstroData], params: StreamOfSameFramesParams) -> list[AstroData]:
+    def keepCommonInputs(self, frames: Frames, params: StreamOfSameFramesParams) -> Frames:
         """Keep the frames that another stream has too, in its order.
 
         Frames are the same if their raw file is. So a stream of copies follows one from which frames were
         set aside.
         """
-        own = {_original(frame): frame for frame in frames}
-        wanted = [_original(frame) for frame in self.streams.get(params.source, [])]
+        own = {raw_name(frame): frame for frame in frames}
+        wanted = [raw_name(frame) for frame in self.streams.get(params.source, [])]
         return [own[name] for name in wanted if name in own]
 
     @primitive
-    def requireSameInputs(self, frames: list[AstroData], params: StreamOfSameFramesParams) -> list[AstroData]:
+    def requireSameInputs(self, frames: Frames, params: StreamOfSameFramesParams) -> Frames:
         """Go on only if another stream has the same frames.
 
         Raises
@@ -257,8 +256,8 @@ class Bookkeeping(PrimitivesBase):
         InputError
             A frame is in one stream only.
         """
-        here = {_original(frame) for frame in frames}
-        there = {_original(frame) for frame in self.streams.get(params.source, [])}
+        here = {raw_name(frame) for frame in frames}
+        there = {raw_name(frame) for frame in self.streams.get(params.source, [])}
         different = sorted(here ^ there)
         if different:
             raise InputError(
@@ -271,7 +270,7 @@ class Bookkeeping(PrimitivesBase):
         return frames
 
     @primitive
-    def flushPixels(self, frames: list[AstroData], params: FlushPixelsParams) -> list[AstroData]:
+    def flushPixels(self, frames: Frames, params: FlushPixelsParams) -> Frames:
         """Move pixels from memory to disk; they come back by themselves when they are used.
 
         They go into the scratch folder of this reduction, which is deleted when it ends. (DRAGONS leaves
@@ -282,7 +281,7 @@ class Bookkeeping(PrimitivesBase):
         return frames
 
     @primitive
-    def getProcessedDark(self, frames: list[AstroData], params: NoParams) -> list[AstroData]:
+    def getProcessedDark(self, frames: Frames, params: NoParams) -> Frames:
         """Look up the processed dark of each frame, and log it; `darkCorrect` will use the same.
 
         Raises
@@ -293,7 +292,7 @@ class Bookkeeping(PrimitivesBase):
         return self._looked_up(frames, "processed_dark", required=True)
 
     @primitive
-    def getProcessedFlat(self, frames: list[AstroData], params: NoParams) -> list[AstroData]:
+    def getProcessedFlat(self, frames: Frames, params: NoParams) -> Frames:
         """Look up the processed flat of each frame, and log it; `flatCorrect` will use the same.
 
         Raises
@@ -304,17 +303,17 @@ class Bookkeeping(PrimitivesBase):
         return self._looked_up(frames, "processed_flat", required=True)
 
     @primitive
-    def getProcessedBPM(self, frames: list[AstroData], params: NoParams) -> list[AstroData]:
+    def getProcessedBPM(self, frames: Frames, params: NoParams) -> Frames:
         """Look up the bad pixel mask of each frame, and log it; `addDQ` will use the same."""
         return self._looked_up(frames, "processed_bpm", required=False)
 
     @primitive
-    def getBPM(self, frames: list[AstroData], params: NoParams) -> list[AstroData]:
+    def getBPM(self, frames: Frames, params: NoParams) -> Frames:
         """Do what getProcessedBPM does: bad pixel masks of the archive are calibrations like the others."""
         return self._looked_up(frames, "processed_bpm", required=False)
 
     @primitive(renames=False)
-    def writeOutputs(self, frames: list[AstroData], params: WriteOutputsParams) -> list[AstroData]:
+    def writeOutputs(self, frames: Frames, params: WriteOutputsParams) -> Frames:
         """Write the frames as they are now into the output folder.
 
         Raises
@@ -339,7 +338,7 @@ class Bookkeeping(PrimitivesBase):
             self.runner.save(frame, self.context.output_dir / name, overwrite=params.overwrite)
         return frames
 
-    def _looked_up(self, frames: list[AstroData], caltype: str, *, required: bool) -> list[AstroData]:
+    def _looked_up(self, frames: Frames, caltype: str, *, required: bool) -> Frames:
         book = self.context.calibrations
         for frame in frames:
             found = book.find(frame, caltype)
@@ -351,10 +350,6 @@ class Bookkeeping(PrimitivesBase):
             log.warning("%s: there is no %s", frame.filename, caltype)
             self.note(frame, skipped(f"no {caltype} was found"))
         return frames
-
-
-def _original(frame: AstroData) -> str:
-    return str(frame.phu.get("ORIGNAME") or frame.orig_filename or frame.filename)
 
 
 def _time(frame: AstroData) -> Any:
@@ -369,7 +364,7 @@ def _time(frame: AstroData) -> Any:
     return time
 
 
-def _named(frames: list[AstroData], names: tuple[str, ...]) -> list[AstroData]:
+def _named(frames: Frames, names: tuple[str, ...]) -> Frames:
     """Return the frames of the names given; a name is the file name up to its suffix."""
     found = []
     for name in names:

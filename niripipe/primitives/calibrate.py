@@ -9,12 +9,12 @@ from pydantic import model_validator
 
 from niripipe.algorithms import bpm as bpm_algorithm
 from niripipe.algorithms import flat as flat_algorithm
-from niripipe.astrodata import AstroData, add_provenance, file_md5
+from niripipe.astrodata import AstroData
 from niripipe.errors import CalibrationError, InputError
 from niripipe.logutils import get_logger
-from niripipe.primitives.base import Outcome, PrimitivesBase, primitive, skipped
+from niripipe.primitives.base import Frames, Outcome, PrimitivesBase, primitive, skipped
 from niripipe.primitives.calibrations import FoundCalibration, clipped
-from niripipe.primitives.params import CalibrationParams, Field, FrameOrPath, Params
+from niripipe.primitives.params import CalibrationParams, Field, FrameOrPath, SuffixParams
 from niripipe.primitives.stacking import CombineParams, stack
 
 __all__ = ["Calibrate"]
@@ -22,52 +22,45 @@ __all__ = ["Calibrate"]
 log = get_logger(__name__)
 
 
-class DarkCorrectParams(CalibrationParams):
+class DarkCorrectParams(CalibrationParams, suffix="_darkCorrected"):
     """Parameters of `Calibrate.darkCorrect`."""
 
     caltype: ClassVar[str] = "processed_dark"
     calibration_field: ClassVar[str] = "dark"
 
-    suffix: str | None = Field("_darkCorrected", description="suffix of the file name")
     dark: FrameOrPath = Field(None, description="use this dark instead of the service's")
 
 
-class FlatCorrectParams(CalibrationParams):
+class FlatCorrectParams(CalibrationParams, suffix="_flatCorrected"):
     """Parameters of `Calibrate.flatCorrect`."""
 
     caltype: ClassVar[str] = "processed_flat"
     calibration_field: ClassVar[str] = "flat"
 
-    suffix: str | None = Field("_flatCorrected", description="suffix of the file name")
     flat: FrameOrPath = Field(None, description="use this flat instead of the service's")
 
 
-class MakeLampFlatParams(CombineParams):
+class MakeLampFlatParams(CombineParams, suffix="_lampstack"):
     """Parameters of `Calibrate.makeLampFlat`."""
 
-    suffix: str | None = Field("_lampstack", description="suffix of the file name")
 
-
-class NormalizeFlatParams(Params):
+class NormalizeFlatParams(SuffixParams, suffix="_normalized"):
     """Parameters of `Calibrate.normalizeFlat`."""
 
-    suffix: str | None = Field("_normalized", description="suffix of the file name")
     scale: Literal["mean", "median"] = Field("median", description="statistic that becomes 1")
     separate_ext: bool = Field(False, description="normalise extensions separately; NIRI has one")
 
 
-class ThresholdFlatfieldParams(Params):
+class ThresholdFlatfieldParams(SuffixParams, suffix="_thresholdFlatfielded"):
     """Parameters of `Calibrate.thresholdFlatfield`."""
 
-    suffix: str | None = Field("_thresholdFlatfielded", description="suffix of the file name")
     upper: float = Field(10.0, ge=1, description="above: unilluminated")
     lower: float = Field(0.01, lt=1, description="below: unilluminated")
 
 
-class MakeBPMParams(Params):
+class MakeBPMParams(SuffixParams, suffix="_bpm"):
     """Parameters of `Calibrate.makeBPM`."""
 
-    suffix: str | None = Field("_bpm", description="suffix of the file name")
     dark_lo_thresh: float | None = Field(
         None, description="darker pixels of the short dark are bad, electron"
     )
@@ -131,7 +124,7 @@ class Calibrate(PrimitivesBase):
         return None
 
     @primitive
-    def makeLampFlat(self, frames: list[AstroData], params: MakeLampFlatParams) -> list[AstroData]:
+    def makeLampFlat(self, frames: Frames, params: MakeLampFlatParams) -> Frames:
         """Stack lamp-on and lamp-off flats and subtract the one stack from the other.
 
         The product carries headers and name of the first lamp-on frame. Without lamp-off frames the
@@ -144,12 +137,12 @@ class Calibrate(PrimitivesBase):
         """
         on = [frame for frame in frames if "LAMPON" in frame.tags]
         off = [frame for frame in frames if "LAMPOFF" in frame.tags]
-        strangers = [str(frame.filename) for frame in frames if not frame.tags & {"LAMPON", "LAMPOFF"}]
-        if strangers or not on:
+        neither = [str(frame.filename) for frame in frames if not frame.tags & {"LAMPON", "LAMPOFF"}]
+        if neither or not on:
             raise InputError(
                 "A lamp flat is made of lamp-on and lamp-off frames",
                 item="files",
-                found=f"{len(on)} lamp-on, {len(off)} lamp-off, neither: {', '.join(strangers) or 'none'}",
+                found=f"{len(on)} lamp-on, {len(off)} lamp-off, neither: {', '.join(neither) or 'none'}",
                 expected="at least one lamp-on frame, and nothing that is neither",
             )
         flat = stack(on, params, threads=self.workers)
@@ -182,7 +175,7 @@ class Calibrate(PrimitivesBase):
         ext.reset(limited.data, mask=limited.mask, variance=ext.variance)
 
     @primitive(stamp="BPMASK")
-    def makeBPM(self, frames: list[AstroData], params: MakeBPMParams) -> list[AstroData]:
+    def makeBPM(self, frames: Frames, params: MakeBPMParams) -> Frames:
         """Make a bad pixel mask from a normalised flat (main) and a stack of short darks (``darks``).
 
         The product has the headers of the flat, OBJECT = BPM, and int16 data of 0 and 1.
@@ -226,9 +219,7 @@ class Calibrate(PrimitivesBase):
                 raise book.missing(frame, params.caltype)
             log.warning("%s: no %s was found, the step is left out", frame.filename, params.caltype)
             return skipped(f"no {params.caltype} was found")
-        book.remember(frame, found)
-        path = found.frame.path
-        add_provenance(frame, str(path or found.name), file_md5(path), params.caltype)
+        book.remember(frame, found, params.caltype)
         return found
 
 

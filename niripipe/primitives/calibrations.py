@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from niripipe import astrodata
-from niripipe.astrodata import AstroData
+from niripipe.astrodata import AstroData, add_provenance, file_md5
 from niripipe.errors import CalibrationError, DataError
 
 if TYPE_CHECKING:
@@ -146,16 +146,18 @@ class CalibrationBook:
             )
         return self.service.explain(frame, caltype, self.mode).error()
 
-    def remember(self, frame: AstroData, calibration: FoundCalibration) -> None:
-        """Note for the run report that a frame was treated with a calibration."""
+    def remember(self, frame: AstroData, calibration: FoundCalibration, step: str) -> None:
+        """Note in the frame's provenance and for the run report that a step used a calibration."""
+        path = calibration.frame.path
+        add_provenance(frame, str(path or calibration.name), file_md5(path), step)
         with self._lock:
             name = frame.orig_filename or frame.filename or ""
             self.used[name, calibration.caltype] = calibration.name
-            if calibration.origin != "parameter" and calibration.frame.path is not None:
-                self.files.setdefault(calibration.caltype, set()).add(calibration.frame.path)
+            if calibration.origin != "parameter" and path is not None:
+                self.files.setdefault(calibration.caltype, set()).add(path)
 
     def release(self) -> None:
-        """Let go of all frames; what was used stays known."""
+        """Release all frames; the record of what was used stays."""
         with self._lock:
             self._found.clear()
             self._open.clear()

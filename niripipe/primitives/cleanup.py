@@ -8,17 +8,16 @@ from niripipe.algorithms import pattern
 from niripipe.astrodata import AstroData
 from niripipe.logutils import get_logger
 from niripipe.primitives.base import Outcome, PrimitivesBase, not_needed, primitive, skipped
-from niripipe.primitives.params import Field, Params
+from niripipe.primitives.params import Field, SuffixParams
 
 __all__ = ["Cleanup"]
 
 log = get_logger(__name__)
 
 
-class CleanReadoutParams(Params):
+class CleanReadoutParams(SuffixParams, suffix="_readoutCleaned"):
     """Parameters of `Cleanup.cleanReadout`."""
 
-    suffix: str | None = Field("_readoutCleaned", description="suffix of the file name")
     clean: Literal["skip", "default", "force"] = Field(
         "skip", description="default: clean quadrants with a strong pattern; force: all; skip: none"
     )
@@ -35,10 +34,9 @@ class CleanReadoutParams(Params):
     debug_canny_sigma: float = Field(3.0, ge=1, description="smoothing of the edge finder, rows")
 
 
-class CleanFFTReadoutParams(Params):
+class CleanFFTReadoutParams(SuffixParams, suffix="_readoutFFTCleaned"):
     """Parameters of `Cleanup.cleanFFTReadout`."""
 
-    suffix: str | None = Field("_readoutFFTCleaned", description="suffix of the file name")
     clean: Literal["skip", "default", "force"] = Field(
         "skip", description="default: clean rows with a strong pattern; force: all; skip: none"
     )
@@ -71,17 +69,11 @@ class Cleanup(PrimitivesBase):
             ext.read("mask"),
             ext.read("OBJMASK"),
             force=params.clean == "force",
-            pattern_x_size=params.pattern_x_size,
-            pattern_y_size=params.pattern_y_size,
-            hsigma=params.hsigma,
-            lsigma=params.lsigma,
-            pat_strength_thres=params.pat_strength_thres,
-            simple_thres=params.simple_thres,
-            level_bias_offset=params.level_bias_offset,
-            smoothing_extent=params.smoothing_extent,
-            intraquad_smooth=params.intraquad_smooth,
             subtract_background=params.debug_subtract_background,
             canny_sigma=params.debug_canny_sigma,
+            **params.model_dump(
+                exclude={"suffix", "clean", "debug_subtract_background", "debug_canny_sigma"}
+            ),
         )
         return _take(frame, result)
 
@@ -105,15 +97,7 @@ class Cleanup(PrimitivesBase):
             ext.read("mask"),
             ext.read("OBJMASK"),
             force=params.clean == "force",
-            win_size=params.win_size,
-            periodicity=params.periodicity,
-            sigma_fact=params.sigma_fact,
-            pat_thres=params.pat_thres,
-            lquad=params.lquad,
-            l2clean=params.l2clean,
-            l2thres=params.l2thres,
-            smoothing_extent=params.smoothing_extent,
-            pad_rows=params.pad_rows,
+            **params.model_dump(exclude={"suffix", "clean"}),
         )
         return _take(frame, result)
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import numpy as np
 
 from niripipe.algorithms import cosmic, detect
+from niripipe.algorithms.affine import corners_of
 from niripipe.algorithms.combine import combine
 from niripipe.algorithms.normalize import zero_offsets
 from niripipe.astrodata import DQ, AstroData
 from niripipe.errors import DataError
 from niripipe.logutils import get_logger
-from niripipe.primitives.base import Outcome, PrimitivesBase, not_needed, primitive
+from niripipe.primitives import objmask
+from niripipe.primitives.base import Frames, Outcome, PrimitivesBase, not_needed, primitive
 from niripipe.primitives.geometry import pixel_mapping
-from niripipe.primitives.params import Field, Params
+from niripipe.primitives.params import Field, SuffixParams
+from niripipe.primitives.stacking import planes_of_all
 
 __all__ = ["CosmicRays"]
 
@@ -22,10 +25,9 @@ _LARGEST_DISPLACEMENT = 0.5
 """Pixels by which frames may be displaced and still be compared pixel by pixel."""
 
 
-class FlagCosmicRaysParams(Params):
+class FlagCosmicRaysParams(SuffixParams, suffix="_CRMasked"):
     """Parameters of `CosmicRays.flagCosmicRays`."""
 
-    suffix: str | None = Field("_CRMasked", description="suffix of the file name")
     sigclip: float = Field(4.5, gt=0, description="threshold, sigma")
     sigfrac: float = Field(0.3, gt=0, description="share of the threshold for pixels next to a hit")
     objlim: float = Field(5.0, ge=0, description="least contrast against the fine structure of the image")
@@ -36,10 +38,9 @@ class FlagCosmicRaysParams(Params):
     clean: bool = Field(False, description="also replace the hits by the mean of good pixels around them")
 
 
-class FlagCosmicRaysByStackingParams(Params):
+class FlagCosmicRaysByStackingParams(SuffixParams, suffix="_CRMasked"):
     """Parameters of `CosmicRays.flagCosmicRaysByStacking`."""
 
-    suffix: str | None = Field("_CRMasked", description="suffix of the file name")
     hsigma: float = Field(7.0, ge=0, description="threshold above the median of all frames, sigma")
     dilation: float = Field(1.0, ge=0, description="radius by which hits are grown, pixels")
 
@@ -64,32 +65,23 @@ class CosmicRays(PrimitivesBase):
             read_noise=float(ext.read_noise() or 0.0),
             saturation=ext.saturation_level(),
             background=_subtracted_level(frame),
-            sigclip=params.sigclip,
-            sigfrac=params.sigfrac,
-            objlim=params.objlim,
-            niter=params.niter,
-            least_fwhm=params.least_fwhm,
-            clean=params.clean,
+            **params.model_dump(exclude={"suffix"}),
         )
         if found.data is not None:
             ext.data = found.data
-        mask = np.zeros(ext.shape, np.uint16) if ext.read("mask") is None else ext.mask
-        mask[found.hits] |= np.uint16(DQ.cosmic_ray)
-        ext.mask = mask
+        objmask.add_to_mask(frame, DQ.cosmic_ray, found.hits)
         _count(frame, int(np.count_nonzero(found.hits)))
         return None
 
     @primitive(stamp="FLAGCRST")
-    def flagCosmicRaysByStacking(
-        self, frames: list[AstroData], params: FlagCosmicRaysByStackingParams
-    ) -> list[AstroData]:
+    def flagCosmicRaysByStacking(self, frames: Frames, params: FlagCosmicRaysByStackingParams) -> Frames:
         """Flag (bit 8) what one frame shows and the median of all frames does not.
 
-        The frames have one pixel grid (`resampleToCommonFrame`) and, the level apart, one flux scale. Objects
-        are found in the median, where there are no cosmic rays, so that a hit is never taken for an object
-        and spared; in objects nothing is flagged, since seeing changes their cores. Of an even number of
-        frames the lower median is taken: the mean of the two middle ones would hold half of a hit of two
-        frames.
+        The frames have one pixel grid (`resampleToCommonFrame`) and one flux scale; their levels may
+        differ. Objects are found in the median, where there are no cosmic rays, so that a hit is never taken
+        for an object and spared; in objects nothing is flagged, since seeing changes their cores. Of an even
+        number of frames the lower median is taken: the mean of the two middle ones would hold half of a hit
+        of two frames.
 
         Raises
         ------
@@ -97,24 +89,21 @@ class CosmicRays(PrimitivesBase):
             The frames differ in shape, or their WCS show that they are not aligned.
         """
         if len(frames) < 2:
-            for frame in frames:
-                self.note(frame, not_needed("there is only one frame"))
-            return frames
+            return self.note_all(frames, not_needed("there is only one frame"))
         _require_aligned(frames)
-        exts = [frame[0] for frame in frames]
-        data, masks = [ext.read("data") for ext in exts], [ext.read("mask") for ext in exts]
-        variances = [ext.read("variance") for ext in exts]
+        data, masks = [[frame[0].plane(name) for frame in frames] for name in ("data", "mask")]
         median = combine(
             data,
-            variances if all(plane is not None for plane in variances) else None,
-            masks if all(plane is not None for plane in masks) else None,
+            planes_of_all(frames, "variance"),
+            planes_of_all(frames, "mask"),
             operation="lmedian",
             reject="none",
             zero=zero_offsets(data, masks, method="reference"),
             threads=self.workers,
         )
         objects = detect.detect_sources(median.data, median.mask, measure=False).objmask
-        for frame, ext in zip(frames, exts, strict=True):
+        for frame in frames:
+            ext = frame[0]
             before = ext.read("mask")
             mask = cosmic.flag_by_reference(
                 ext.read("data"),
@@ -144,7 +133,7 @@ def _subtracted_level(frame: AstroData) -> float:
     return float(frame[0].hdr.get("SKYLEVEL", 0.0)) if subtracted else 0.0
 
 
-def _require_aligned(frames: list[AstroData]) -> None:
+def _require_aligned(frames: Frames) -> None:
     first = frames[0]
     shape = first[0].shape
     for frame in frames[1:]:
@@ -159,9 +148,8 @@ def _require_aligned(frames: list[AstroData]) -> None:
         if first[0].sky_mapping is None or frame[0].sky_mapping is None:
             continue
         mapping = pixel_mapping(first, frame)
-        y, x = np.array([0, 0, shape[0] - 1, shape[0] - 1]), np.array([0, shape[1] - 1, 0, shape[1] - 1])
-        new_y, new_x = mapping(y, x)
-        displacement = float(np.hypot(new_y - y, new_x - x).max())
+        moved = corners_of(shape, mapping) - corners_of(shape)
+        displacement = float(np.hypot(moved[:, 0], moved[:, 1]).max())
         if displacement > _LARGEST_DISPLACEMENT:
             raise DataError(
                 "The frames are not aligned, so that every star would be a cosmic ray",

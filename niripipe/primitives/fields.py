@@ -12,11 +12,17 @@ from niripipe.algorithms import grouping
 from niripipe.astrodata import AstroData
 from niripipe.errors import DataError
 from niripipe.logutils import get_logger
-from niripipe.primitives.geometry import require_sky_mapping
+from niripipe.primitives.geometry import require_sky_mapping, sky_centre
 
 __all__ = ["exposures", "overlaps", "sky_record", "target"]
 
 log = get_logger(__name__)
+
+_CONFIGURATION = (
+    "read_mode", "well_depth_setting", "coadds", "camera", "filter_name", "focal_plane_mask", "pupil_mask",
+    "disperser",
+)  # fmt: skip
+"""Descriptors that a frame and its skies have in common."""
 
 
 def exposures(
@@ -88,14 +94,7 @@ def _configuration(frame: AstroData) -> tuple[Any, ...]:
     return (
         frame[0].shape,
         str(frame[0].detector_section()),
-        frame.read_mode(),
-        frame.well_depth_setting(),
-        frame.coadds(),
-        frame.camera(),
-        frame.filter_name(),
-        frame.focal_plane_mask(),
-        frame.pupil_mask(),
-        frame.disperser(),
+        *(getattr(frame, descriptor)() for descriptor in _CONFIGURATION),
     )
 
 
@@ -110,11 +109,7 @@ def overlaps(frames: Sequence[AstroData], fraction: float) -> NDArray[np.bool_]:
     """Return whether the middle of each frame lies in that part of the field of each other one."""
     shapes = np.array([frame[0].shape for frame in frames]).T
     mappings = [require_sky_mapping(frame) for frame in frames]
-    middles = [
-        mapping.all_pix2world((nx - 1) / 2, (ny - 1) / 2, 0)
-        for mapping, (ny, nx) in zip(mappings, shapes.T, strict=True)
-    ]
-    ra, dec = np.array(middles, float).T
+    ra, dec = np.array([sky_centre(frame) for frame in frames]).T
     found = np.empty((len(frames), len(frames)), bool)
     for k, mapping in enumerate(mappings):
         x, y = mapping.all_world2pix(ra, dec, 0)

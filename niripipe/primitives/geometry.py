@@ -14,7 +14,7 @@ from niripipe.errors import DataError
 if TYPE_CHECKING:
     from astropy.wcs import WCS
 
-__all__ = ["pixel_mapping", "require_sky_mapping", "require_wcs"]
+__all__ = ["pixel_mapping", "require_sky_mapping", "require_wcs", "sky_centre"]
 
 Floats = NDArray[np.floating[Any]]
 
@@ -48,6 +48,19 @@ def require_wcs(frame: AstroData) -> WCS:
     """
     require_sky_mapping(frame)
     return frame[0].wcs
+
+
+def sky_centre(frame: AstroData) -> tuple[float, float]:
+    """Return the sky position (ra, dec) of the middle of a frame, degrees.
+
+    Raises
+    ------
+    DataError
+        The frame has no WCS.
+    """
+    ny, nx = frame[0].shape
+    ra, dec = require_sky_mapping(frame).all_pix2world((nx - 1) / 2, (ny - 1) / 2, 0)
+    return float(ra), float(dec)
 
 
 def pixel_mapping(source: AstroData, target: AstroData) -> Affine:

@@ -13,7 +13,7 @@ from niripipe import astrodata
 from niripipe.astrodata import AstroData, utc_now
 from niripipe.errors import NiripipeError, ParameterError, StorageError
 from niripipe.logutils import get_logger
-from niripipe.primitives.base import PrimitivesBase, primitive
+from niripipe.primitives.base import Frames, PrimitivesBase, primitive, raw_name
 from niripipe.primitives.params import Field, Params
 
 __all__ = ["LIST_FILE", "Lists"]
@@ -67,10 +67,6 @@ class _Entry:
     file: str
     added: str
 
-    @property
-    def key(self) -> tuple[str, str, str]:
-        return self.purpose, self.group, self.original
-
 
 class Lists(PrimitivesBase):
     """Lists of frames that outlive a reduction, in the output folder.
@@ -81,7 +77,7 @@ class Lists(PrimitivesBase):
     """
 
     @primitive(renames=False)
-    def addToList(self, frames: list[AstroData], params: AddToListParams) -> list[AstroData]:
+    def addToList(self, frames: Frames, params: AddToListParams) -> Frames:
         """Write frames with the suffix ``_<purpose>`` and put them on the list of their group.
 
         A frame that is on the list already is replaced.
@@ -99,12 +95,12 @@ class Lists(PrimitivesBase):
             frame.update_filename(suffix=f"_{purpose}", strip=True)
             name = str(frame.filename)
             self.runner.save(frame, self.context.output_dir / name, overwrite=True)
-            entries.append(_Entry(purpose, frame.group_id(), _original(frame), name, utc_now()))
+            entries.append(_Entry(purpose, frame.group_id(), raw_name(frame), name, utc_now()))
         _append(self.context.output_dir / LIST_FILE, entries)
         return frames
 
     @primitive(renames=False)
-    def getList(self, frames: list[AstroData], params: GetListParams) -> list[AstroData]:
+    def getList(self, frames: Frames, params: GetListParams) -> Frames:
         """Return all frames on the lists of these frames' groups, in the order in which they were added.
 
         Frames at hand are kept as they are; the others are opened. A frame whose file has gone, cannot be
@@ -118,34 +114,27 @@ class Lists(PrimitivesBase):
         """
         purpose = _purpose(params.purpose)
         groups = {frame.group_id() for frame in frames}
-        at_hand = {_original(frame): frame for frame in frames}
-        entries = [e for e in self._entries() if e.purpose == purpose and e.group in groups]
-        collected = []
-        for entry in entries:
-            frame = at_hand.get(entry.original) or self._reopened(entry)
-            if frame is not None:
-                collected.append(frame)
+        at_hand = {raw_name(frame): frame for frame in frames}
+        entries = [e for e in _read(self.context.output_dir) if e.purpose == purpose and e.group in groups]
+        found = [at_hand.get(entry.original) or self._reopened(entry) for entry in entries]
+        collected = [frame for frame in found if frame is not None]
         # Frames that were never added have come last.
         listed = {entry.original for entry in entries}
-        collected += [frame for frame in frames if _original(frame) not in listed]
+        collected += [frame for frame in frames if raw_name(frame) not in listed]
         if params.max_frames is not None:
             collected = collected[-params.max_frames :]
-        own = {id(frame) for frame in frames}
-        earlier = sum(id(frame) not in own for frame in collected)
+        earlier = sum(frame not in frames for frame in collected)
         log.stdinfo("%s: %d frames, %d of them from earlier", purpose, len(collected), earlier)
         return collected
 
     @primitive(renames=False)
-    def showList(self, frames: list[AstroData], params: ShowListParams) -> list[AstroData]:
+    def showList(self, frames: Frames, params: ShowListParams) -> Frames:
         """Log the frames on the lists of these frames' groups; without frames, on all lists."""
         groups = {frame.group_id() for frame in frames}
-        for entry in self._entries():
+        for entry in _read(self.context.output_dir):
             if params.purpose in ("all", entry.purpose) and (not groups or entry.group in groups):
                 log.stdinfo("%s: %s (%s)", entry.purpose, entry.file, entry.group)
         return frames
-
-    def _entries(self) -> list[_Entry]:
-        return _read(self.context.output_dir / LIST_FILE)
 
     def _reopened(self, entry: _Entry) -> AstroData | None:
         """Open a listed frame under the name of its raw file; None when it is not that frame any more."""
@@ -154,7 +143,7 @@ class Lists(PrimitivesBase):
         except NiripipeError as error:
             log.warning("%s is on the list %s but cannot be used: %s", entry.file, entry.purpose, error)
             return None
-        if frame.group_id() != entry.group or _original(frame) != entry.original:
+        if frame.group_id() != entry.group or raw_name(frame) != entry.original:
             log.warning("%s is on the list %s but has become another frame", entry.file, entry.purpose)
             return None
         frame.orig_filename = entry.original
@@ -170,10 +159,6 @@ def _purpose(purpose: str | None) -> str:
     return name
 
 
-def _original(frame: AstroData) -> str:
-    return str(frame.phu.get("ORIGNAME") or frame.orig_filename or frame.filename)
-
-
 def _append(path: Path, entries: Iterable[_Entry]) -> None:
     text = "".join(json.dumps(asdict(entry), sort_keys=True) + "\n" for entry in entries)
     if not text:
@@ -186,8 +171,9 @@ def _append(path: Path, entries: Iterable[_Entry]) -> None:
         raise StorageError("The list cannot be written", file=path, found=error.strerror) from None
 
 
-def _read(path: Path) -> list[_Entry]:
+def _read(folder: Path) -> list[_Entry]:
     """Return what is on the lists, in the order of the first addition; damaged lines are passed over."""
+    path = folder / LIST_FILE
     try:
         lines = path.read_text(errors="replace").splitlines()
     except FileNotFoundError:
@@ -200,7 +186,7 @@ def _read(path: Path) -> list[_Entry]:
         if entry is None:
             log.warning("%s: line %d is damaged and passed over", path.name, number)
         else:
-            found[entry.key] = entry
+            found[entry.purpose, entry.group, entry.original] = entry
     return list(found.values())
 
 

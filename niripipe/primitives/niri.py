@@ -16,7 +16,6 @@ from niripipe.primitives.pixels import Pixels
 from niripipe.primitives.quality import Quality
 from niripipe.primitives.resample_to import ResampleTo
 from niripipe.primitives.sky import Sky
-from niripipe.primitives.sky_flat import SkyFlat
 from niripipe.primitives.sources import Sources
 from niripipe.primitives.stack import Stack
 from niripipe.primitives.standardize import Standardize
@@ -35,7 +34,6 @@ class NIRI(
     Stack,
     Sources,
     Sky,
-    SkyFlat,
     Cleanup,
     Align,
     ResampleTo,

@@ -15,17 +15,7 @@ from niripipe.instruments import AstroDataNiri, pointing
 from niripipe.primitives.geometry import require_sky_mapping
 from niripipe.primitives.objcat import inside, sources
 
-__all__ = [
-    "MAX_ROTATION",
-    "VERIFIED",
-    "Offsets",
-    "Seen",
-    "Trust",
-    "by_offsets",
-    "pointing_errors",
-    "seen",
-    "trust",
-]
+__all__ = ["MAX_ROTATION", "VERIFIED", "Offsets", "by_offsets", "pointing_errors", "seen", "trust"]
 
 VERIFIED = 0.2
 """Telescope offsets are believed when they are this good, pixels: what may be wrong with a shift."""

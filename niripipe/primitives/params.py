@@ -18,7 +18,6 @@ from niripipe.errors import ParameterError
 __all__ = [
     "PSEUDO_PARAMETERS",
     "CalibrationParams",
-    "DoCal",
     "Field",
     "FrameOrPath",
     "FrameOrPathOrDefault",
@@ -27,8 +26,11 @@ __all__ = [
     "Params",
     "Resolved",
     "Section",
+    "SuffixParams",
     "nearest",
+    "path_as_text",
     "resolve",
+    "split_names",
 ]
 
 PSEUDO_PARAMETERS = ("skip_primitive", "write_outputs")
@@ -42,11 +44,21 @@ class Params(BaseModel):
     """Base of all parameter models: immutable, refusing unknown names.
 
     Text values are converted to the field's type (``"3"`` to 3, ``"True"`` to True, ``"None"`` to None),
-    since parameters also arrive from text files.
+    since parameters also arrive from text files. A subclass may give inherited fields another default in its
+    first line: ``class StackDarksParams(CombineParams, reject_method="varclip")``.
     """
 
     # Models are many and a run uses few of them: each is built when it is first used.
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True, defer_build=True)
+
+    def __init_subclass__(cls, **defaults: Any) -> None:
+        super().__init_subclass__()
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **defaults: Any) -> None:
+        super().__pydantic_init_subclass__()
+        for name, value in defaults.items():
+            cls.model_fields[name].default = value
 
     @model_validator(mode="before")
     @classmethod
@@ -73,11 +85,23 @@ class Params(BaseModel):
         }
 
 
+class SuffixParams(Params):
+    """Parameters of a primitive that renames its frames."""
+
+    suffix: str | None = Field(None, description="suffix of the file name")
+
+
+def path_as_text(value: Any) -> Any:
+    """Return a path as text: in a parameter, an object of type `Path` names a frame of the instrument."""
+    return str(value) if isinstance(value, Path) else value
+
+
 def _path(value: Any) -> Any:
     return Path(value).expanduser() if isinstance(value, str) else value
 
 
-def _names(value: Any) -> Any:
+def split_names(value: Any) -> Any:
+    """Return the names in a comma-separated text; other values as they are."""
     if isinstance(value, str):
         return tuple(part.strip() for part in value.split(",") if part.strip())
     return value
@@ -107,16 +131,14 @@ FrameOrPathOrDefault = Annotated[
 ]
 """The same, or ``default`` for what the calibration service has."""
 
-NameList = Annotated[tuple[str, ...] | None, BeforeValidator(_names)]
+NameList = Annotated[tuple[str, ...] | None, BeforeValidator(split_names)]
 """Names as a sequence or as one comma-separated text."""
 
 Section = Annotated[str | None, BeforeValidator(_section)]
 """An image section ``x1:x2,y1:y2``, 1-based and inclusive."""
 
-DoCal = Literal["procmode", "force", "skip"]
 
-
-class CalibrationParams(Params):
+class CalibrationParams(SuffixParams):
     """Parameters of a primitive that applies a calibration.
 
     A subclass names the type of calibration (`caltype`) and its own parameter for one given by hand
@@ -126,7 +148,7 @@ class CalibrationParams(Params):
     caltype: ClassVar[str]
     calibration_field: ClassVar[str]
 
-    do_cal: DoCal = Field(
+    do_cal: Literal["procmode", "force", "skip"] = Field(
         "procmode",
         description="procmode: required in sq mode, optional in ql and qa; force: always required; "
         "skip: do not apply",

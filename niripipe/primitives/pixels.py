@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from os import PathLike
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,8 +14,8 @@ from niripipe.algorithms.bits import NOT_SIGNAL
 from niripipe.astrodata import AstroData
 from niripipe.errors import AlgorithmError, InputError, ParameterError
 from niripipe.logutils import get_logger
-from niripipe.primitives.base import Outcome, PrimitivesBase, not_needed, primitive, skipped
-from niripipe.primitives.params import Field, Params, Section
+from niripipe.primitives.base import Frames, Outcome, PrimitivesBase, not_needed, primitive, skipped
+from niripipe.primitives.params import Field, Section, SuffixParams, path_as_text
 from niripipe.primitives.stacking import section_slices
 
 __all__ = ["Pixels"]
@@ -33,14 +32,9 @@ def _statistic_or_number(value: Any) -> Any:
     return value
 
 
-def _text(value: Any) -> Any:
-    return str(value) if isinstance(value, PathLike) else value
-
-
-class ApplyDQPlaneParams(Params):
+class ApplyDQPlaneParams(SuffixParams, suffix="_dqPlaneApplied"):
     """Parameters of `Pixels.applyDQPlane`."""
 
-    suffix: str | None = Field("_dqPlaneApplied", description="suffix of the file name")
     replace_flags: int = Field(NOT_SIGNAL, ge=0, le=65535, description="bits whose pixels are replaced")
     replace_value: Annotated[Literal["median", "mean"] | float, BeforeValidator(_statistic_or_number)] = (
         Field("median", description="statistic of unflagged pixels, or a number")
@@ -52,25 +46,22 @@ class ApplyDQPlaneParams(Params):
     max_iters: int = Field(1, ge=1, description="rounds; pixels filled in one serve in the next")
 
 
-class FixPixelsParams(Params):
+class FixPixelsParams(SuffixParams, suffix="_pixelsFixed"):
     """Parameters of `Pixels.fixPixels`."""
 
-    suffix: str | None = Field("_pixelsFixed", description="suffix of the file name")
     regions: str | None = Field(
         None, description="what to interpolate across: 'x1:x2,y1:y2; ...', 1-based, inclusive"
     )
-    # Text, since a parameter that is a path names a frame.
-    regions_file: Annotated[str | None, BeforeValidator(_text)] = Field(
+    regions_file: Annotated[str | None, BeforeValidator(path_as_text)] = Field(
         None, description="text file with further regions, one a line"
     )
     axis: Literal[1, 2] | None = Field(None, description="1: along x; 2: along y; None: the narrower side")
     use_local_median: bool = Field(False, description="single pixels: the median of a ring of 3 to 5 pixels")
 
 
-class ScaleByIntensityParams(Params):
+class ScaleByIntensityParams(SuffixParams, suffix="_scaled"):
     """Parameters of `Pixels.scaleByIntensity`."""
 
-    suffix: str | None = Field("_scaled", description="suffix of the file name")
     section: Section = Field(None, description="section measured, x1:x2,y1:y2; None: the whole frame")
     scaling: Literal["mean", "median"] = Field("mean", description="statistic that becomes equal")
     separate_ext: bool = Field(False, description="scale extensions separately; NIRI has one")
@@ -102,9 +93,7 @@ class Pixels(PrimitivesBase):
             mask,
             flags=params.replace_flags,
             value=params.replace_value,
-            inner=params.inner,
-            outer=params.outer,
-            max_iters=params.max_iters,
+            **params.model_dump(include={"inner", "outer", "max_iters"}),
         )
         if result.replaced == 0 and result.left == 0:
             return not_needed("no pixel carries these flags")
@@ -155,7 +144,7 @@ class Pixels(PrimitivesBase):
         return None
 
     @primitive(stamp="SCALEINT")
-    def scaleByIntensity(self, frames: list[AstroData], params: ScaleByIntensityParams) -> list[AstroData]:
+    def scaleByIntensity(self, frames: Frames, params: ScaleByIntensityParams) -> Frames:
         """Multiply each frame so that its mean (or median) becomes that of the first.
 
         Flagged pixels do not count, nor those of objects where a frame has an object mask: a bright star
@@ -170,9 +159,7 @@ class Pixels(PrimitivesBase):
             A frame has no usable pixel there, or its level is not positive.
         """
         if len(frames) < 2:
-            for frame in frames:
-                self.note(frame, not_needed("there is only one frame"))
-            return frames
+            return self.note_all(frames, not_needed("there is only one frame"))
         levels = self.map(lambda frame: _intensity(frame, params), frames)
         self.note(frames[0], not_needed("this is the reference"))
         for frame, level in zip(frames[1:], levels[1:], strict=True):

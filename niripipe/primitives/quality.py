@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,44 +15,34 @@ from niripipe.astrodata.fits_write import atomic_file
 from niripipe.errors import AlgorithmError
 from niripipe.logutils import get_logger
 from niripipe.primitives.base import Outcome, PrimitivesBase, primitive, skipped
-from niripipe.primitives.params import Field, Params
+from niripipe.primitives.params import Field, SuffixParams
+from niripipe.primitives.stacking import MEASURED, remove_keywords
 
 __all__ = ["Quality"]
 
 log = get_logger(__name__)
 
-# What one measurement leaves in the headers; removed before the next, so that a stack, whose header is that
-# of its first frame, never carries a measurement of that frame.
-_IQ_KEYS = ("MEANFWHM", "MEANELLP", "FWHMSTD", "FWHMZEN", "IQNUM", "IQBAND", "STREHL", "STREHLSD", "STREHLN")
-_BG_KEYS = ("BGMAG", "BGMAGERR", "BGBAND")
-_CC_KEYS = ("MEANZP", "MEANZPSD", "MEANZPER", "ZPNUM", "PHOTZP", "CLOUDEXT", "CCBAND")
-
 _ELONGATED = 0.1
 """Mean ellipticity from which an image without adaptive optics is called elongated (DRAGONS)."""
 
 
-class MeasureIQParams(Params):
+class MeasureBGParams(SuffixParams, suffix="_bgMeasured"):
+    """Parameters of `Quality.measureBG`."""
+
+    separate_ext: bool = Field(False, description="report extensions separately; NIRI has one")
+
+
+class MeasureIQParams(MeasureBGParams, suffix="_iqMeasured"):
     """Parameters of `Quality.measureIQ`."""
 
-    suffix: str | None = Field("_iqMeasured", description="suffix of the file name")
-    separate_ext: bool = Field(False, description="report extensions separately; NIRI has one")
     display: bool = Field(
         False, description="write the stars used as a DS9 region file into the output folder"
     )
 
 
-class MeasureBGParams(Params):
-    """Parameters of `Quality.measureBG`."""
-
-    suffix: str | None = Field("_bgMeasured", description="suffix of the file name")
-    separate_ext: bool = Field(False, description="report extensions separately; NIRI has one")
-
-
-class MeasureCCParams(Params):
+class MeasureCCParams(MeasureBGParams, suffix="_ccMeasured"):
     """Parameters of `Quality.measureCC`."""
 
-    suffix: str | None = Field("_ccMeasured", description="suffix of the file name")
-    separate_ext: bool = Field(False, description="report extensions separately; NIRI has one")
     extinction: float = Field(
         0.0, ge=0, le=2, description="extinction of a clear night, magnitudes per airmass"
     )
@@ -77,7 +66,7 @@ class Quality(PrimitivesBase):
         DataError
             OBJCAT lacks a column.
         """
-        _forget(frame, _IQ_KEYS)
+        remove_keywords(frame, MEASURED["image quality"])
         ext, scale = frame[0], frame.pixel_scale()
         if "OBJCAT" not in ext.exposed:
             return skipped("there is no catalogue; run detectSources first")
@@ -108,7 +97,7 @@ class Quality(PrimitivesBase):
         Where the sky was subtracted the level is the one subtracted plus the remaining one, and SKYLEVEL in
         the extension, which holds the former, stays.
         """
-        _forget(frame, _BG_KEYS)
+        remove_keywords(frame, MEASURED["background"])
         if "CORRBG" in frame.phu:
             return skipped("the level was shifted by correctBackgroundToReference")
         try:
@@ -140,7 +129,7 @@ class Quality(PrimitivesBase):
         DataError
             OBJCAT lacks a column.
         """
-        _forget(frame, _CC_KEYS)
+        remove_keywords(frame, MEASURED["cloud cover"])
         ext = frame[0]
         if "OBJCAT" not in ext.exposed:
             return skipped("there is no catalogue; run detectSources first")
@@ -177,12 +166,6 @@ class Quality(PrimitivesBase):
         log.stdinfo("%s: %d stars marked in %s", frame.filename, found.n, path.name)
 
 
-def _forget(frame: AstroData, keys: Sequence[str]) -> None:
-    for key in keys:
-        frame.phu.remove(key, ignore_missing=True)
-        frame[0].hdr.remove(key, ignore_missing=True)
-
-
 def _record_image_quality(frame: AstroData, found: ImageQuality, scale: float, adaptive: bool) -> None:
     phu, name = frame.phu, frame.filename
     phu.set("MEANFWHM", round(found.fwhm, 4), "Mean FWHM of the stars (arcsec)")
@@ -206,9 +189,8 @@ def _record_image_quality(frame: AstroData, found: ImageQuality, scale: float, a
     if wavelength is not None and found.zenith_fwhm is not None and found.zenith_fwhm_std is not None:
         error = found.zenith_fwhm_std / math.sqrt(found.n)
         limits = IQ_LIMITS[conditions.nearest_band(wavelength)]
-        _record_band(
-            frame, "IQ", conditions.to_conditions(found.zenith_fwhm, error, limits), frame.requested_iq()
-        )
+        met = conditions.to_conditions(found.zenith_fwhm, error, limits)
+        _record_band(frame, "IQ", met, frame.requested_iq())
 
 
 def _adaptive_conditions(frame: AstroData) -> Conditions | None:
@@ -275,8 +257,7 @@ def _record_brightness(frame: AstroData, level: float, std: float) -> None:
         return
     frame.phu.set("BGMAG", round(sky.magnitude, 4), "Sky brightness (mag/arcsec^2)")
     frame.phu.set("BGMAGERR", round(sky.magnitude_error, 4), "From the scatter of the pixels (mag/arcsec^2)")
-    name = frame.filter_name(pretty=True)
-    found = conditions.sky_conditions(name, sky.magnitude, sky.magnitude_error)
+    found = conditions.sky_conditions(frame.filter_name(pretty=True), sky.magnitude, sky.magnitude_error)
     _record_band(frame, "BG", found, frame.requested_bg())
 
 
@@ -301,12 +282,9 @@ def _record_zero_point(frame: AstroData, found: CloudCover, dimming: float) -> N
     hdr.set("MEANZPSD", round(found.std, 5), "Scatter and mean error of the stars (mag)")
     hdr.set("ZPNUM", found.n, "Stars used for the zero point")
     hdr.set("PHOTZP", round(here, 5), f"Magnitude of 1 {unit} in this image")
+    name = frame.filename
     log.stdinfo(
-        "%s: zero point %.3f +/- %.3f mag from %d stars",
-        frame.filename,
-        found.zero_point,
-        found.error,
-        found.n,
+        "%s: zero point %.3f +/- %.3f mag from %d stars", name, found.zero_point, found.error, found.n
     )
     if found.cloud is None:
         log.stdinfo("%s: no nominal zero point for this filter and camera: no cloud", frame.filename)

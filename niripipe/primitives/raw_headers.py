@@ -10,7 +10,7 @@ from niripipe.astrodata import AstroData
 from niripipe.errors import DataError
 from niripipe.instruments import AstroDataNiri, pointing
 from niripipe.logutils import get_logger
-from niripipe.primitives.base import Outcome, Status, not_needed, skipped
+from niripipe.primitives.base import Outcome, done, not_needed, skipped
 
 __all__ = [
     "BadWCS",
@@ -137,13 +137,13 @@ def standardize_wcs(
     if frame.tags & _WITHOUT_WCS:
         return not_needed("calibrations need no WCS")
     niri = cast(AstroDataNiri, frame)
-    done = "" if bad_wcs == "ignore" else _take_header_wcs(niri, limit)
+    change = "" if bad_wcs == "ignore" else _take_header_wcs(niri, limit)
     follows = pointing.rotator_follows(niri)
     consistent = pointing.wcs_is_consistent(niri, limit) if follows else None
     ext = frame[0]
     if ext.sky_mapping is not None and consistent is not False and bad_wcs != "new":
-        if done:
-            return _fixed(frame, done)
+        if change:
+            return _fixed(frame, change)
         return not_needed(
             "the WCS agrees with the pointing, or there is nothing to compare it with"
             if follows
@@ -182,23 +182,23 @@ def _take_header_wcs(frame: AstroDataNiri, limit: float) -> str:
     if believed is None:
         ext.sky_mapping = None
         return ""
-    done = []
+    changes = []
     if believed.origin == "primary":
         why = ext.wcs_problem or "that in the extension cannot be true"
-        done.append(f"the copy of the WCS in the primary header was taken ({why})")
+        changes.append(f"the copy of the WCS in the primary header was taken ({why})")
     if any(believed.shift):
         x, y = believed.shift
-        done.append(f"CRPIX was moved by ({x:g}, {y:g}) pixels from the chip to the subarray")
-    if done:
+        changes.append(f"CRPIX was moved by ({x:g}, {y:g}) pixels from the chip to the subarray")
+    if changes:
         ext.sky_mapping = believed.wcs.to_plane()
-    return "; ".join(done)
+    return "; ".join(changes)
 
 
-def _fixed(frame: AstroData, done: str, keyword: str = "") -> Outcome:
+def _fixed(frame: AstroData, change: str, keyword: str = "") -> Outcome:
     """Record that the WCS is not the one of the raw header."""
     if not keyword:
-        parts = ("primary copy" if "primary" in done else "", "CRPIX of subarray" if "CRPIX" in done else "")
-        keyword = ", ".join(part for part in parts if part)
+        names = {"primary": "primary copy", "CRPIX": "CRPIX of subarray"}
+        keyword = ", ".join(name for word, name in names.items() if word in change)
     frame.phu.set("WCSFIX", keyword, "What was done to the WCS")
-    log.warning("%s: %s", frame.filename, done)
-    return Outcome(Status.DONE, done)
+    log.warning("%s: %s", frame.filename, change)
+    return done(change)

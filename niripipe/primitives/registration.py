@@ -15,6 +15,7 @@ from niripipe.algorithms.match import match_sources
 from niripipe.algorithms.register import Registration, Sources
 from niripipe.astrodata import FAIL, AstroData, with_affine
 from niripipe.errors import AlgorithmError
+from niripipe.primitives.base import Frames, opened_name
 from niripipe.primitives.geometry import pixel_mapping, require_sky_mapping
 from niripipe.primitives.objcat import inside, sources, update_world
 from niripipe.primitives.offsets import (
@@ -26,7 +27,7 @@ from niripipe.primitives.offsets import (
     seen,
     trust,
 )
-from niripipe.primitives.params import Field, Params
+from niripipe.primitives.params import Field, SuffixParams
 
 __all__ = ["AdjustWCSToReferenceParams", "Verdict", "align_frames"]
 
@@ -51,10 +52,9 @@ Map = Callable[[Callable[[Any], Any], Iterable[Any]], list[Any]]
 """Applies a function to items, possibly on several threads, and returns the results in order."""
 
 
-class AdjustWCSToReferenceParams(Params):
+class AdjustWCSToReferenceParams(SuffixParams, suffix="_wcsCorrected"):
     """Parameters of `Align.adjustWCSToReference`."""
 
-    suffix: str | None = Field("_wcsCorrected", description="suffix of the file name")
     method: Literal["sources", "correlation", "offsets"] = Field(
         "sources", description="what to align by first"
     )
@@ -114,9 +114,7 @@ class Verdict:
         return self.method in ("reference", "sources", "correlation")
 
 
-def align_frames(
-    frames: list[AstroData], params: AdjustWCSToReferenceParams, map_items: Map
-) -> list[Verdict]:
+def align_frames(frames: Frames, params: AdjustWCSToReferenceParams, map_items: Map) -> list[Verdict]:
     """Correct the WCS of frames relative to the first of them.
 
     Parameters
@@ -168,7 +166,7 @@ def _moved(wcs: Any, matrix: NDArray[np.float64], offset: NDArray[np.float64]) -
     return with_affine(wcs, matrix[::-1, ::-1], offset[::-1])
 
 
-def _anchor(frames: list[AstroData], first_wcs: Any) -> None:
+def _anchor(frames: Frames, first_wcs: Any) -> None:
     """Give the first frame its WCS back, and let the others follow."""
     moved = frames[0].copy()
     for frame in frames[1:]:
@@ -216,14 +214,14 @@ def _note(frame: AstroData, verdict: Verdict, reference: AstroData) -> None:
         phu.set("ALGNERR", round(float(verdict.error), 4), "Error of the shift per axis (pixels)")
     else:
         phu.remove("ALGNERR", ignore_missing=True)
-    phu.set("ALGNREF", str(reference.orig_filename or reference.filename), "Frame that it was aligned to")
+    phu.set("ALGNREF", opened_name(reference), "Frame that it was aligned to")
 
 
 # ---- the reference
 
 
 def _chosen(
-    frames: list[AstroData], params: AdjustWCSToReferenceParams, map_items: Map
+    frames: Frames, params: AdjustWCSToReferenceParams, map_items: Map
 ) -> tuple[AstroData, list[Registration | None]]:
     """Choose the reference, and register the other frames with it; None stands for the reference itself."""
     reference, results, most = frames[0], [], -1
@@ -242,7 +240,7 @@ def _chosen(
     return reference, results
 
 
-def _candidates(frames: list[AstroData], params: AdjustWCSToReferenceParams) -> list[AstroData]:
+def _candidates(frames: Frames, params: AdjustWCSToReferenceParams) -> Frames:
     """Return frames in the order in which they are tried as the reference."""
     if params.reference == "first" or (params.method == "correlation" and params.reference == "auto"):
         return frames[:1]
@@ -282,10 +280,7 @@ def _registered(
 
 
 def _or_correlated(
-    frame: AstroData,
-    first: Registration | None,
-    reference: AstroData,
-    params: AdjustWCSToReferenceParams,
+    frame: AstroData, first: Registration | None, reference: AstroData, params: AdjustWCSToReferenceParams
 ) -> Registration | None:
     """Correlate a frame that sources did not align; keep both reasons where that does not help."""
     if first is None or first.accepted:
@@ -297,11 +292,7 @@ def _or_correlated(
 
 
 def _matched(
-    frame: AstroData,
-    reference: AstroData,
-    params: AdjustWCSToReferenceParams,
-    reach: float,
-    min_sources: int,
+    frame: AstroData, reference: AstroData, params: AdjustWCSToReferenceParams, reach: float, min_sources: int
 ) -> Registration:
     to_frame = pixel_mapping(reference, frame)
     here, there = _sources(frame, params), _sources(reference, params)
@@ -341,11 +332,9 @@ def _confirmed(found: Registration, *frames: AstroData) -> Registration:
     for frame in frames:
         table = frame[0].columns("OBJCAT")
         brightest = table[int(np.argmax(np.asarray(table["FLUX_AUTO"], float)))]
-        distance = float(
-            np.hypot(
-                brightest["XWIN_IMAGE"] - brightest["X_IMAGE"], brightest["YWIN_IMAGE"] - brightest["Y_IMAGE"]
-            )
-        )
+        dx = brightest["XWIN_IMAGE"] - brightest["X_IMAGE"]
+        dy = brightest["YWIN_IMAGE"] - brightest["Y_IMAGE"]
+        distance = float(np.hypot(dx, dy))
         if distance > _UNEVEN:
             reason = f"not enough sources: the only pair, and one of it is uneven (by {distance:.2f} pixel)"
             return replace(found, accepted=False, reason=reason)

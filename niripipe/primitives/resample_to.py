@@ -4,35 +4,32 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BeforeValidator
 
-from niripipe.algorithms.affine import Affine, Grid, corners_of, output_grid
+from niripipe.algorithms.affine import Affine, Grid, corners_of, output_grid, part_of_grid
+from niripipe.algorithms.bits import NO_DATA
 from niripipe.algorithms.kernels import Kernel
 from niripipe.algorithms.project import project
 from niripipe.algorithms.resample import DQ_THRESHOLD, Resampled, resample
 from niripipe.astrodata import AstroData, SkyMapping, shifted
 from niripipe.errors import AlgorithmError, DataError, InputError, ParameterError
-from niripipe.primitives.base import PrimitivesBase, primitive
+from niripipe.primitives.base import Frames, PrimitivesBase, primitive
 from niripipe.primitives.geometry import require_wcs
-from niripipe.primitives.params import Field, Params
+from niripipe.primitives.params import Field, Params, SuffixParams, path_as_text
 
 if TYPE_CHECKING:
     from astropy.wcs import WCS
 
-__all__ = [
-    "InterpolationParams",
-    "ResampleTo",
-    "TargetParams",
-    "onto_target",
-    "planes_of",
-    "put_on_grid",
-    "read_target",
-]
+    _Target = tuple[WCS, tuple[int, int] | None]
+    """World coordinates of a grid of pixels, and its shape (ny, nx); None: as large as the frames need."""
+
+__all__ = ["InterpolationParams", "ResampleTo", "TargetParams", "onto_target", "put_on_grid"]
 
 Shifts = tuple[tuple[float, float], ...]
 Transform = Callable[[Any, Any], tuple[Any, Any]]
@@ -60,15 +57,10 @@ def _shifts(value: Any) -> Any:
         raise ValueError("a shift is a pair of numbers, dx and dy in pixels") from None
 
 
-def _target(value: Any) -> Any:
-    # As text: a parameter that is a path names a frame of the instrument.
-    return str(value) if isinstance(value, Path) else value
-
-
 class TargetParams(Params):
     """The parameter of a primitive that puts frames on given world coordinates."""
 
-    target_wcs: Annotated[Any, BeforeValidator(_target)] = Field(
+    target_wcs: Annotated[Any, BeforeValidator(path_as_text)] = Field(
         None, description="world coordinates to use instead: a FITS file, header, WCS or frame, or 'north'"
     )
 
@@ -85,7 +77,7 @@ class TargetParams(Params):
         return record
 
 
-class InterpolationParams(Params):
+class InterpolationParams(SuffixParams):
     """Parameters of a primitive that interpolates frames."""
 
     interpolant: Kernel = Field("poly3", description="interpolation kernel")
@@ -101,36 +93,20 @@ class InterpolationParams(Params):
         return {"kernel": self.interpolant, "clean": self.clean_data, "dq_threshold": threshold}
 
 
-class ShiftImagesParams(InterpolationParams):
+class ShiftImagesParams(InterpolationParams, suffix="_shift"):
     """Parameters of `ResampleTo.shiftImages`."""
 
-    suffix: str | None = Field("_shift", description="suffix of the file name")
     shifts: Annotated[Shifts | None, BeforeValidator(_shifts)] = Field(
         None, description="dx,dy in pixels, one for all frames or one each (dx1,dy1:dx2,dy2), or a file"
     )
     trim_data: bool = Field(False, description="keep the first frame's own pixels instead of the whole field")
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
-    """A grid of pixels on the sky.
-
-    Attributes
-    ----------
-    wcs : astropy.wcs.WCS
-    shape : tuple of int or None
-        (ny, nx); None: as large as the frames need.
-    """
-
-    wcs: WCS
-    shape: tuple[int, int] | None
-
-
 class ResampleTo(PrimitivesBase):
     """Shifts by hand."""
 
     @primitive(stamp="SHIFT")
-    def shiftImages(self, frames: list[AstroData], params: ShiftImagesParams) -> list[AstroData]:
+    def shiftImages(self, frames: Frames, params: ShiftImagesParams) -> Frames:
         """Move the content of each frame by (dx, dy) pixels, onto one grid that holds all frames.
 
         What was at pixel (x, y) is at (x + dx, y + dy) of the grid of the unshifted first frame. The world
@@ -153,56 +129,24 @@ class ResampleTo(PrimitivesBase):
             grid = output_grid(
                 corners_of(frame[0].shape, move) for frame, move in zip(frames, moves, strict=True)
             )
-        self.map(lambda job: _shift(*job, grid, params.options), list(zip(frames, moves, strict=True)))
+
+        def shift(job: tuple[AstroData, Affine]) -> None:
+            frame, move = job
+            dy, dx = move.offset - np.array(grid.origin)
+            old = frame[0].sky_mapping
+            wcs = None if old is None else shifted(old, -float(dx), -float(dy))
+            put_on_grid(frame, move.inverse(), grid, wcs, params.options)
+
+        self.map(shift, zip(frames, moves, strict=True))
         return frames
 
 
-def read_target(source: Any, frames: Sequence[AstroData]) -> Target:
-    """Return the grid that a user's target describes.
-
-    Parameters
-    ----------
-    source : path, FITS header, astropy.wcs.WCS, AstroData or "north"
-        Of a file, the first image with celestial coordinates. Its size (NAXIS1, NAXIS2, or the pixel shape of
-        a WCS) is the size of the output; without one the output is as large as the frames need. ``north``
-        asks for a tangential projection with North up and East left, at the scale of the first frame.
-    frames : sequence of AstroData
-        What is to be put on it.
-
-    Returns
-    -------
-    Target
-
-    Raises
-    ------
-    InputError
-        The target cannot be read, or has no celestial coordinates.
-    """
-    from astropy.io import fits
-    from astropy.wcs import WCS
-
-    if source == "north":
-        return _north_up(frames)
-    if isinstance(source, AstroData):
-        return Target(require_wcs(source), source[0].shape)
-    if isinstance(source, str | Path):
-        return _from_file(Path(source).expanduser())
-    if isinstance(source, fits.Header):
-        return _from_header(source, None)
-    if isinstance(source, WCS):
-        if not source.has_celestial:
-            raise _no_target("a WCS without celestial axes")
-        celestial = source.celestial
-        return Target(celestial, None if source.array_shape is None else _shape(source.array_shape))
-    raise _no_target(type(source).__name__)
-
-
 def onto_target(
-    frames: list[AstroData],
-    target: Target,
+    frames: Frames,
+    source: Any,
     options: dict[str, Any],
-    run: Callable[[Callable[[AstroData], None], list[AstroData]], Any],
-) -> list[AstroData]:
+    run: Callable[[Callable[[AstroData], None], Frames], Any],
+) -> Frames:
     """Put frames on a grid of pixels on the sky, whatever its projection, scale and reference system.
 
     Data are interpolated (averaged, where the new pixels are larger), variances propagated with the squares
@@ -214,7 +158,10 @@ def onto_target(
     ----------
     frames : list of AstroData
         Changed in place.
-    target : Target
+    source : path, FITS header, astropy.wcs.WCS, AstroData or "north"
+        Of a file, the first image with celestial coordinates. Its size (NAXIS1, NAXIS2, or the pixel shape of
+        a WCS) is the size of the output; without one the output is as large as the frames need. ``north``
+        asks for a tangential projection with North up and East left, at the scale of the first frame.
     options : dict
         `kernel`, `dq_threshold`, `clean` and `conserve` for `niripipe.algorithms.project.project`.
     run : callable
@@ -227,15 +174,17 @@ def onto_target(
 
     Raises
     ------
+    InputError
+        The target cannot be read, or has no celestial coordinates.
     DataError
         A frame has no WCS, or does not reach the target.
     """
-    wcs, shape = _fitted(target, frames)
+    wcs, shape = _fitted(*_read_target(source, frames), frames)
 
     def treat(frame: AstroData) -> None:
         own = require_wcs(frame)
         try:
-            result = project(*planes_of(frame), to_input=_transform(wcs, own), shape=shape, **options)
+            result = project(*_planes(frame), to_input=_transform(wcs, own), shape=shape, **options)
         except AlgorithmError as error:
             raise DataError(
                 "The frame does not reach the target",
@@ -244,18 +193,72 @@ def onto_target(
                 found=error.found,
                 expected="some overlap on the sky",
             ) from None
-        put_on_grid(frame, result, wcs, _transform(own, wcs))
+        _replace_planes(frame, result, wcs, _transform(own, wcs))
 
     run(treat, frames)
     return frames
 
 
-def planes_of(frame: AstroData) -> list[Any]:
+def put_on_grid(
+    frame: AstroData, to_frame: Affine, grid: Grid, wcs: SkyMapping | None, options: dict[str, Any]
+) -> None:
+    """Interpolate a frame onto a grid, with zeros and the flag for no data where it does not reach.
+
+    Parameters
+    ----------
+    frame : AstroData
+        Changed in place.
+    to_frame : Affine
+        Mapping of the positions of the reference to those of the frame.
+    grid : Grid
+        Pixels of the reference that are wanted.
+    wcs : SkyMapping or None
+        The coordinates of the grid; None keeps what the frame has.
+    options : dict
+        Keywords of `niripipe.algorithms.resample.resample`.
+    """
+    # A frame fills a part of the grid: elsewhere there is nothing to interpolate.
+    part = part_of_grid(grid, frame[0].shape, to_frame)
+    result = resample(
+        *_planes(frame),
+        matrix=to_frame.matrix,
+        offset=to_frame.offset,
+        shape=part.shape,
+        origin=part.origin,
+        **options,
+    )
+    to_reference = to_frame.inverse().then(Affine.shift(-grid.origin[0], -grid.origin[1]))
+    _replace_planes(frame, _on_whole_grid(result, part, grid), wcs, to_reference)
+
+
+def _on_whole_grid(result: Resampled, part: Grid, grid: Grid) -> Resampled:
+    y, x = part.origin[0] - grid.origin[0], part.origin[1] - grid.origin[1]
+    inside = slice(y, y + part.shape[0]), slice(x, x + part.shape[1])
+
+    def whole(plane: NDArray[Any] | None, empty: int = 0) -> Any:
+        if plane is None:
+            return None
+        made = np.full(grid.shape, empty, plane.dtype)
+        made[inside] = plane
+        return made
+
+    return replace(
+        result,
+        data=whole(result.data),
+        variance=whole(result.variance),
+        mask=whole(result.mask, NO_DATA),
+        objmask=whole(result.objmask),
+    )
+
+
+def _planes(frame: AstroData) -> list[Any]:
     """Return data, variance, mask and object mask of a frame, for reading only."""
     return [frame[0].read(name) for name in ("data", "variance", "mask", "OBJMASK")]
 
 
-def put_on_grid(frame: AstroData, result: Resampled, wcs: SkyMapping | WCS | None, to_new: Transform) -> None:
+def _replace_planes(
+    frame: AstroData, result: Resampled, wcs: SkyMapping | WCS | None, to_new: Transform
+) -> None:
     """Give a frame its new planes, coordinates, and the header cards that depend on them.
 
     Parameters
@@ -292,6 +295,27 @@ def put_on_grid(frame: AstroData, result: Resampled, wcs: SkyMapping | WCS | Non
         ext.hdr.remove(key, ignore_missing=True)
 
 
+def _read_target(source: Any, frames: Sequence[AstroData]) -> _Target:
+    """Return the grid that a user's target describes; see `onto_target`."""
+    from astropy.io import fits
+    from astropy.wcs import WCS
+
+    if source == "north":
+        return _north_up(frames)
+    if isinstance(source, AstroData):
+        return require_wcs(source), source[0].shape
+    if isinstance(source, str | Path):
+        return _from_file(Path(source).expanduser())
+    if isinstance(source, fits.Header):
+        return _from_header(source, None)
+    if isinstance(source, WCS):
+        if not source.has_celestial:
+            raise _no_target("a WCS without celestial axes")
+        shape = source.array_shape
+        return source.celestial, None if shape is None else _shape(shape)
+    raise _no_target(type(source).__name__)
+
+
 def _one_each(shifts: Shifts | None, number: int) -> Shifts:
     if shifts is None or len(shifts) not in (1, number):
         raise ParameterError(
@@ -301,22 +325,6 @@ def _one_each(shifts: Shifts | None, number: int) -> Shifts:
             expected=f"1 or {number} pairs dx,dy",
         )
     return shifts if len(shifts) == number else shifts * number
-
-
-def _shift(frame: AstroData, move: Affine, grid: Grid, options: dict[str, Any]) -> None:
-    back = move.inverse()
-    result = resample(
-        *planes_of(frame),
-        matrix=back.matrix,
-        offset=back.offset,
-        shape=grid.shape,
-        origin=grid.origin,
-        **options,
-    )
-    dy, dx = move.offset - np.array(grid.origin)
-    old = frame[0].sky_mapping
-    wcs = None if old is None else shifted(old, -float(dx), -float(dy))
-    put_on_grid(frame, result, wcs, lambda y, x: (y + dy, x + dx))
 
 
 def _transform(source: WCS, target: WCS) -> Transform:
@@ -330,14 +338,16 @@ def _transform(source: WCS, target: WCS) -> Transform:
     return mapping
 
 
-def _fitted(target: Target, frames: Sequence[AstroData]) -> tuple[WCS, tuple[int, int]]:
-    """Return the target with a size: its own, or that of all frames together."""
-    if target.shape is not None:
-        return target.wcs, target.shape
+def _fitted(
+    wcs: WCS, shape: tuple[int, int] | None, frames: Sequence[AstroData]
+) -> tuple[WCS, tuple[int, int]]:
+    """Return the target with a size: the given one, or that of all frames together."""
+    if shape is not None:
+        return wcs, shape
     corners = []
     for frame in frames:
         points = corners_of(frame[0].shape)
-        y, x = _transform(require_wcs(frame), target.wcs)(points[:, 0], points[:, 1])
+        y, x = _transform(require_wcs(frame), wcs)(points[:, 0], points[:, 1])
         corners.append(np.stack([y, x], axis=1))
     if not np.isfinite(np.concatenate(corners)).all():
         raise InputError("The frames lie outside of the target's projection", item="target_wcs")
@@ -350,20 +360,20 @@ def _fitted(target: Target, frames: Sequence[AstroData]) -> tuple[WCS, tuple[int
             expected=f"at most {_LARGEST} pixels along a side",
             remedy="Give a target with a size (NAXIS1, NAXIS2), or with larger pixels.",
         )
-    return shifted(target.wcs, grid.origin[1], grid.origin[0]), grid.shape
+    return shifted(wcs, grid.origin[1], grid.origin[0]), grid.shape
 
 
-def _north_up(frames: Sequence[AstroData]) -> Target:
+def _north_up(frames: Sequence[AstroData]) -> _Target:
     from astropy.units import arcsec
     from reproject.mosaicking import find_optimal_celestial_wcs
 
     fields = [(frame[0].shape, require_wcs(frame)) for frame in frames]
     scale = frames[0][0].pixel_scale()
     wcs, shape = find_optimal_celestial_wcs(fields, resolution=None if scale is None else scale * arcsec)
-    return Target(wcs, _shape(shape))
+    return wcs, _shape(shape)
 
 
-def _from_file(path: Path) -> Target:
+def _from_file(path: Path) -> _Target:
     from astropy.io import fits
 
     problem = "no image with celestial coordinates"
@@ -377,7 +387,7 @@ def _from_file(path: Path) -> Target:
     raise _no_target(problem, path)
 
 
-def _from_header(header: Any, path: Path | None) -> Target:
+def _from_header(header: Any, path: Path | None) -> _Target:
     from astropy.wcs import WCS
 
     try:
@@ -389,7 +399,7 @@ def _from_header(header: Any, path: Path | None) -> Target:
         raise _no_target("a header without celestial axes", path)
     size = header.get("NAXIS1", header.get("ZNAXIS1")), header.get("NAXIS2", header.get("ZNAXIS2"))
     known = all(isinstance(n, int) and n > 0 for n in size)
-    return Target(celestial, (int(size[1]), int(size[0])) if known else None)
+    return celestial, (int(size[1]), int(size[0])) if known else None
 
 
 def _shape(shape: Sequence[int]) -> tuple[int, int]:

@@ -16,8 +16,17 @@ from niripipe.astrodata.tables import as_rows
 from niripipe.errors import DataError, ParameterError
 from niripipe.logutils import get_logger
 from niripipe.primitives import fields
-from niripipe.primitives.base import Outcome, PrimitivesBase, Status, not_needed, primitive, skipped
-from niripipe.primitives.params import Field, NameList, Params
+from niripipe.primitives.base import (
+    Frames,
+    Outcome,
+    PrimitivesBase,
+    done,
+    not_needed,
+    opened_name,
+    primitive,
+    skipped,
+)
+from niripipe.primitives.params import Field, NameList, Params, SuffixParams, split_names
 from niripipe.primitives.skybuild import BuiltSky, SkyBuilder, SkyBuildParams, seconds_of
 from niripipe.primitives.skymatch import SkyLevel, level_of, match_sky
 
@@ -34,19 +43,16 @@ _STATE = ("ADUTOELE", "DARKCORR", "FLATCORR")
 
 
 def _frames(value: Any) -> Any:
-    if isinstance(value, str):
-        return tuple(part.strip() for part in value.split(",") if part.strip())
-    return (value,) if isinstance(value, (AstroData, Path)) else value
+    return (value,) if isinstance(value, AstroData | Path) else split_names(value)
 
 
 FrameList = Annotated[tuple[AstroData | Path | str, ...] | None, BeforeValidator(_frames)]
 """Frames by name, by file or in memory, as a sequence or (names) as one comma-separated text."""
 
 
-class SeparateSkyParams(Params):
+class SeparateSkyParams(SuffixParams, suffix="_skySeparated"):
     """Parameters of `Sky.separateSky`."""
 
-    suffix: str | None = Field("_skySeparated", description="suffix of the file name")
     ref_obj: NameList = Field(None, description="names of frames that show the object")
     ref_sky: NameList = Field(None, description="names of frames that show sky")
     frac_FOV: float = Field(
@@ -54,10 +60,9 @@ class SeparateSkyParams(Params):
     )
 
 
-class AssociateSkyParams(Params):
+class AssociateSkyParams(SuffixParams, suffix="_skyAssociated"):
     """Parameters of `Sky.associateSky`."""
 
-    suffix: str | None = Field("_skyAssociated", description="suffix of the file name")
     time: float = Field(600.0, ge=0, description="largest difference in time, s")
     distance: float = Field(3.0, ge=0, description="smallest separation on the sky, arcsec")
     min_skies: int | None = Field(3, ge=0, description="take at least so many, if need be beyond `time`")
@@ -68,16 +73,13 @@ class AssociateSkyParams(Params):
     )
 
 
-class MakeSkyParams(SeparateSkyParams, AssociateSkyParams):
+class MakeSkyParams(SeparateSkyParams, AssociateSkyParams, suffix="_skyMade"):
     """Parameters of `Sky.makeSky`."""
 
-    suffix: str | None = Field("_skyMade", description="suffix of the file name")
 
-
-class SubtractSkyParams(Params):
+class SubtractSkyParams(SuffixParams, suffix="_skySubtracted"):
     """Parameters of everything that subtracts a sky."""
 
-    suffix: str | None = Field("_skySubtracted", description="suffix of the file name")
     reset_sky: bool = Field(False, description="add the original level back")
     scale_sky: bool = Field(True, description="scale the sky to the level of the frame")
     offset_sky: bool = Field(False, description="shift the sky to the level of the frame")
@@ -100,10 +102,9 @@ class SubtractGivenSkyParams(SubtractSkyParams):
     sky: FrameList = Field(None, description="sky frame for all, or one for each frame: files or frames")
 
 
-class SkyCorrectParams(SkyBuildParams, SubtractSkyParams):
+class SkyCorrectParams(SkyBuildParams, SubtractSkyParams, suffix="_skyCorrected"):
     """Parameters of `Sky.skyCorrect`."""
 
-    suffix: str | None = Field("_skyCorrected", description="suffix of the file name")
     keep_skies: bool = Field(
         True, description="keep the sky stream; without, it is let go of as soon as the skies are made"
     )
@@ -115,16 +116,13 @@ class SkyCorrectParams(SkyBuildParams, SubtractSkyParams):
     )
 
 
-class SubtractSkyBackgroundParams(Params):
+class SubtractSkyBackgroundParams(SuffixParams, suffix="_skyBackgroundSubtracted"):
     """Parameters of `Sky.subtractSkyBackground`."""
 
-    suffix: str | None = Field("_skyBackgroundSubtracted", description="suffix of the file name")
 
-
-class CorrectBackgroundParams(Params):
+class CorrectBackgroundParams(SuffixParams, suffix="_backgroundCorrected"):
     """Parameters of `Sky.correctBackgroundToReference`."""
 
-    suffix: str | None = Field("_backgroundCorrected", description="suffix of the file name")
     separate_ext: bool = Field(True, description="treat extensions separately; NIRI has one")
     remove_background: bool = Field(False, description="bring the level to zero, not to the first frame's")
 
@@ -133,7 +131,7 @@ class Sky(PrimitivesBase):
     """Sky subtraction."""
 
     @primitive(stamp="SEPSKY")
-    def separateSky(self, frames: list[AstroData], params: SeparateSkyParams) -> list[AstroData]:
+    def separateSky(self, frames: Frames, params: SeparateSkyParams) -> Frames:
         """Tell object frames from sky frames; the latter become the stream ``sky``.
 
         A frame is an object or sky frame because the user or its header (OBJFRAME, SKYFRAME) says so, or
@@ -170,7 +168,7 @@ class Sky(PrimitivesBase):
         return objects
 
     @primitive(stamp="ASSOCSKY")
-    def associateSky(self, frames: list[AstroData], params: AssociateSkyParams) -> list[AstroData]:
+    def associateSky(self, frames: Frames, params: AssociateSkyParams) -> Frames:
         """Choose for each frame the sky frames to be combined; SKYTABLE holds their names.
 
         A sky has the same set-up, was taken within `time` and points at least `distance` elsewhere. A
@@ -188,47 +186,41 @@ class Sky(PrimitivesBase):
         """
         skies = self.streams.get("sky", frames)
         if params.sky is not None:
-            skies = self._skies_given(params.sky, list({id(f): f for f in [*skies, *frames]}.values()))
+            skies = self._skies_given(params.sky, list(dict.fromkeys([*skies, *frames])))
             _require_same_state(frames, skies)
             self._add_to_sky_stream(skies)
         if params.use_all:
-            skies = list({id(frame): frame for frame in [*frames, *skies]}.values())
+            skies = list(dict.fromkeys([*frames, *skies]))
         if not frames or not skies:
-            for frame in frames:
-                self.note(frame, skipped("there is no sky frame"))
-            return frames
+            return self.note_all(frames, skipped("there is no sky frame"))
         records = [fields.sky_record(sky) for sky in skies]
-        lonely = []
+        without_sky = []
         for frame in frames:
             choice = grouping.choose_skies(
                 fields.sky_record(frame),
                 records,
-                time=params.time,
-                distance=params.distance,
-                min_skies=params.min_skies,
-                max_skies=params.max_skies,
-                use_all=params.use_all,
+                **params.model_dump(include={"time", "distance", "min_skies", "max_skies", "use_all"}),
             )
             for warning in choice.warnings:
                 log.warning("%s", warning)
-            _name_skies(frame, [_root(skies[i]) for i in choice.skies])
+            _name_skies(frame, [opened_name(skies[i]) for i in choice.skies])
             if not choice.skies:
-                lonely.append(frame)
-                reasons = "; ".join(f"{_root(skies[i])}: {why}" for i, why in choice.rejected.items())
+                without_sky.append(frame)
+                reasons = "; ".join(f"{opened_name(skies[i])}: {why}" for i, why in choice.rejected.items())
                 log.warning("%s has no sky (%s)", frame.filename, reasons)
-        if lonely and len(lonely) < len(frames):
-            self.streams["no_skies"] = lonely
-            return [frame for frame in frames if all(frame is not other for other in lonely)]
+        if without_sky and len(without_sky) < len(frames):
+            self.streams["no_skies"] = without_sky
+            return [frame for frame in frames if frame not in without_sky]
         return frames
 
     @primitive
-    def makeSky(self, frames: list[AstroData], params: MakeSkyParams) -> list[AstroData]:
+    def makeSky(self, frames: Frames, params: MakeSkyParams) -> Frames:
         """Do what separateSky and associateSky do."""
         objects = self.separateSky(frames, **_subset(params, SeparateSkyParams))
         return self.associateSky(objects, **_subset(params, AssociateSkyParams))
 
     @primitive(stamp="SUBSKY")
-    def skyCorrect(self, frames: list[AstroData], params: SkyCorrectParams) -> list[AstroData]:
+    def skyCorrect(self, frames: Frames, params: SkyCorrectParams) -> Frames:
         """Combine for each frame the skies in its SKYTABLE, and subtract the result.
 
         The skies are brought to one level, without their objects (OBJMASK, grown by `dilation`) and without
@@ -245,8 +237,8 @@ class Sky(PrimitivesBase):
         The default combination, a median, shares its work between frames: it takes a time proportional to
         their number. Other combinations are computed anew for each frame.
         """
-        known = {_root(sky): sky for sky in self.streams.get("sky", frames)}
-        users: dict[tuple[str, ...], list[AstroData]] = {}
+        known = {opened_name(sky): sky for sky in self.streams.get("sky", frames)}
+        users: dict[tuple[str, ...], Frames] = {}
         for frame in frames:
             names = tuple(name for name in _sky_names(frame) if name in known)
             if names:
@@ -281,7 +273,7 @@ class Sky(PrimitivesBase):
         return frames
 
     @primitive(stamp="SUBSKY")
-    def subtractSky(self, frames: list[AstroData], params: SubtractGivenSkyParams) -> list[AstroData]:
+    def subtractSky(self, frames: Frames, params: SubtractGivenSkyParams) -> Frames:
         """Subtract a sky frame that exists already: one for all frames, or one for each.
 
         It is `sky`, or the one frame of the stream ``sky``. Scaling, shifting and what the headers say are as
@@ -326,9 +318,7 @@ class Sky(PrimitivesBase):
         return None
 
     @primitive(stamp="CORRBG")
-    def correctBackgroundToReference(
-        self, frames: list[AstroData], params: CorrectBackgroundParams
-    ) -> list[AstroData]:
+    def correctBackgroundToReference(self, frames: Frames, params: CorrectBackgroundParams) -> Frames:
         """Shift the level of each frame to that of the first, or to zero; SKYLEVEL keeps it."""
         reference: float | None = 0.0 if params.remove_background else None
         for frame in frames:
@@ -345,31 +335,29 @@ class Sky(PrimitivesBase):
         for frame, outcome in self.map(lambda job: _subtract(*job, params), jobs):
             self.note(frame, outcome)
 
-    def _add_to_sky_stream(self, skies: list[AstroData]) -> None:
+    def _add_to_sky_stream(self, skies: Frames) -> None:
         present = self.streams.setdefault("sky", [])
-        present += [sky for sky in skies if all(sky is not other for other in present)]
+        present += [sky for sky in skies if sky not in present]
 
-    def _skies_given(
-        self, given: Sequence[AstroData | Path | str], known: list[AstroData]
-    ) -> list[AstroData]:
+    def _skies_given(self, given: Sequence[AstroData | Path | str], known: Frames) -> Frames:
         """Return the frames that a user means: of those reduced, in memory, or in a file."""
-        found: list[AstroData] = []
+        found: Frames = []
         for one in given:
             if isinstance(one, AstroData):
-                same = [frame for frame in known if frame is one or _root(frame) == _root(one)]
-                found += same or [one]
+                found += [f for f in known if f is one or opened_name(f) == opened_name(one)] or [one]
                 continue
             name = Path(one).name.removesuffix(".fits")
-            same = [frame for frame in known if name in str(frame.filename) or name in _root(frame)]
+            same = [frame for frame in known if name in str(frame.filename) or name in opened_name(frame)]
             if not same and not Path(one).is_file():
+                names = ", ".join(opened_name(frame) for frame in known)
                 raise ParameterError(
                     "There is no such sky frame",
                     item="sky",
                     found=str(one),
-                    expected=f"a file, or one of {', '.join(_root(frame) for frame in known) or 'no frames'}",
+                    expected=f"a file, or one of {names or 'no frames'}",
                 )
             found += same or [self.context.calibrations.opened(Path(one))]
-        return list({id(frame): frame for frame in found}.values())
+        return list(dict.fromkeys(found))
 
     def _save_sky(self, user: AstroData, sky: BuiltSky) -> None:
         frame = user.copy()
@@ -400,18 +388,18 @@ def _subtract(frame: AstroData, sky: BuiltSky, params: SubtractSkyParams) -> tup
         log.warning("%s: %s", frame.filename, match.warning)
         detail += f"; {match.warning}"
     _set_sky_table(frame, sky, match.factor)
-    return frame, Outcome(Status.DONE, detail)
+    return frame, done(detail)
 
 
 def _shared(
-    users: dict[tuple[str, ...], list[AstroData]], times: dict[str, float], number: int
-) -> dict[tuple[str, ...], list[AstroData]]:
+    users: dict[tuple[str, ...], Frames], times: dict[str, float], number: int
+) -> dict[tuple[str, ...], Frames]:
     """Unite the skies of neighbouring frames, if a median of them hardly shows the light of one of them."""
     ordered = sorted(
         ((names, frame) for names, own in users.items() for frame in own),
         key=lambda pair: seconds_of(pair[1]),
     )
-    united: dict[tuple[str, ...], list[AstroData]] = {}
+    united: dict[tuple[str, ...], Frames] = {}
     for start in range(0, len(ordered), number):
         group = ordered[start : start + number]
         every = sorted({name for own, _ in group for name in own})
@@ -441,10 +429,6 @@ def _subtract_planes(
     ext.reset(data, mask=mask, variance=variance)
 
 
-def _root(frame: AstroData) -> str:
-    return str(frame.orig_filename or frame.filename)
-
-
 def _sky_names(frame: AstroData) -> list[str]:
     if "SKYTABLE" not in frame.tables:
         return []
@@ -454,7 +438,7 @@ def _sky_names(frame: AstroData) -> list[str]:
 def _name_skies(frame: AstroData, names: Sequence[str]) -> None:
     """Write the names of a frame's skies into SKYTABLE; without any there is none."""
     if names:
-        frame.SKYTABLE = as_rows({"IMAGE": [_root(frame)] * len(names), "SKYNAME": list(names)})
+        frame.SKYTABLE = as_rows({"IMAGE": [opened_name(frame)] * len(names), "SKYNAME": list(names)})
     elif "SKYTABLE" in frame.tables:
         del frame.SKYTABLE
 
@@ -464,7 +448,7 @@ def _set_sky_table(frame: AstroData, sky: BuiltSky, factor: float) -> None:
     start = seconds_of(frame)
     frame.SKYTABLE = as_rows(
         {
-            "IMAGE": [_root(frame)] * len(sky.names),
+            "IMAGE": [opened_name(frame)] * len(sky.names),
             "SKYNAME": list(sky.names),
             "SCALE": [factor * sky.scales[name] for name in sky.names],
             "DT": [sky.times[name] - start for name in sky.names],
@@ -472,7 +456,7 @@ def _set_sky_table(frame: AstroData, sky: BuiltSky, factor: float) -> None:
     )
 
 
-def _partners(name: str, sky: AstroData, users: dict[tuple[str, ...], list[AstroData]]) -> list[str]:
+def _partners(name: str, sky: AstroData, users: dict[tuple[str, ...], Frames]) -> list[str]:
     """Return the frames that show the sky of a sky: its own skies, else those it is combined with."""
     own = [other for other in _sky_names(sky) if other != name]
     return own or sorted({other for names in users if name in names for other in names} - {name})
@@ -480,7 +464,7 @@ def _partners(name: str, sky: AstroData, users: dict[tuple[str, ...], list[Astro
 
 def _as_built(sky: AstroData) -> BuiltSky:
     """Return a sky frame in the form of one that was just made."""
-    name, ext = _root(sky), sky[0]
+    name, ext = opened_name(sky), sky[0]
     return BuiltSky(
         (name,),
         ext.read("data"),

@@ -7,20 +7,20 @@ from typing import Literal
 import numpy as np
 
 from niripipe.algorithms import detect, morphology, resample
+from niripipe.algorithms.kernels import Kernel
 from niripipe.astrodata import DQ, AstroData
 from niripipe.errors import ParameterError
 from niripipe.primitives import objmask
-from niripipe.primitives.base import Outcome, PrimitivesBase, not_needed, primitive, skipped
+from niripipe.primitives.base import Frames, Outcome, PrimitivesBase, not_needed, primitive, skipped
 from niripipe.primitives.geometry import pixel_mapping
-from niripipe.primitives.params import Field, Params
+from niripipe.primitives.params import Field, SuffixParams
 
 __all__ = ["Sources"]
 
 
-class DetectSourcesParams(Params):
+class DetectSourcesParams(SuffixParams, suffix="_sourcesDetected"):
     """Parameters of `Sources.detectSources`."""
 
-    suffix: str | None = Field("_sourcesDetected", description="suffix of the file name")
     mask: bool = Field(True, description="leave unusable pixels out of detection and background")
     replace_flags: int = Field(249, ge=0, description="bits that make a pixel unusable")
     detect_minarea: int = Field(8, ge=1, description="pixels that a source must have above the threshold")
@@ -43,28 +43,22 @@ class DetectSourcesParams(Params):
     )
 
 
-class DilateObjectMaskParams(Params):
+class DilateObjectMaskParams(SuffixParams, suffix="_objmaskDilated"):
     """Parameters of `Sources.dilateObjectMask`."""
 
-    suffix: str | None = Field("_objmaskDilated", description="suffix of the file name")
     dilation: float = Field(1.0, ge=0, description="radius of the disc, pixels")
     repeat: bool = Field(False, description="dilate a mask that was dilated before")
 
 
-class AddObjectMaskToDQParams(Params):
+class AddObjectMaskToDQParams(SuffixParams, suffix="_objectMaskAdded"):
     """Parameters of `Sources.addObjectMaskToDQ`."""
 
-    suffix: str | None = Field("_objectMaskAdded", description="suffix of the file name")
 
-
-class TransferObjectMaskParams(Params):
+class TransferObjectMaskParams(SuffixParams, suffix="_objmaskTransferred"):
     """Parameters of `Sources.transferObjectMask`."""
 
-    suffix: str | None = Field("_objmaskTransferred", description="suffix of the file name")
     source: str | None = Field(None, description="stream of one frame whose object mask is taken")
-    interpolant: Literal["nearest", "linear", "poly3", "poly5", "spline3", "spline5"] = Field(
-        "poly3", description="interpolation kernel"
-    )
+    interpolant: Kernel = Field("poly3", description="interpolation kernel")
     dq_threshold: float = Field(0.01, ge=0, lt=1, description="part of a masked pixel that masks a new one")
     dilation: float = Field(1.5, ge=0, description="radius by which the mask is grown afterwards, pixels")
 
@@ -96,19 +90,12 @@ class Sources(PrimitivesBase):
         found = detect.detect_sources(
             ext.plane("data")[:],
             None if mask is None else mask[:],
-            detect_minarea=params.detect_minarea,
-            detect_thresh=params.detect_thresh,
-            analysis_thresh=params.analysis_thresh,
-            deblend_mincont=params.deblend_mincont,
-            phot_min_radius=params.phot_min_radius,
-            back_size=params.back_size,
-            back_filtersize=params.back_filtersize,
+            **params.model_dump(exclude={"suffix", "mask", "replace_flags", "catalogue"}),
             bad_bits=params.replace_flags,
             gain=float(ext.gain()),
             pix2world=None if sky is None else lambda x, y: sky.all_pix2world(x, y, 0),
             pixel_scale=ext.pixel_scale(),
             measure=params.catalogue,
-            enough=params.enough,
         )
         ext.OBJMASK = found.objmask
         if params.catalogue:
@@ -137,9 +124,7 @@ class Sources(PrimitivesBase):
         return None
 
     @primitive
-    def transferObjectMask(
-        self, frames: list[AstroData], params: TransferObjectMaskParams
-    ) -> list[AstroData]:
+    def transferObjectMask(self, frames: Frames, params: TransferObjectMaskParams) -> Frames:
         """Project the object mask of the one frame of another stream onto these frames.
 
         Raises

@@ -1,65 +1,61 @@
-"""Primitives that combine frames."""
+"""Primitives that combine frames: science frames, darks, flats, skies, and flats made of skies."""
 
 from __future__ import annotations
 
-from typing import Literal
+import numpy as np
 
 from niripipe.astrodata import DQ, AstroData
 from niripipe.errors import DataError
+from niripipe.logutils import get_logger
 from niripipe.primitives import objmask
-from niripipe.primitives.base import PrimitivesBase, primitive, skipped
+from niripipe.primitives.base import Frames, PrimitivesBase, primitive, skipped
 from niripipe.primitives.params import Field
-from niripipe.primitives.stacking import REJECTION_HELP, CombineParams, Rejection, ScaledCombineParams, stack
+from niripipe.primitives.stacking import CombineParams, ScaledCombineParams, stack
 
 __all__ = ["SkyCombineParams", "Stack"]
+
+log = get_logger(__name__)
 
 _EXPOSURE_TOLERANCE = 0.01
 """Darks whose exposure times differ by no more (s) are of one set-up; the archive's rule."""
 
 
-class StackFramesParams(ScaledCombineParams):
+class StackFramesParams(ScaledCombineParams, reject_method="noiseclip"):
     """Parameters of `Stack.stackFrames`."""
 
-    reject_method: Rejection = Field("noiseclip", description=REJECTION_HELP)
 
-
-class StackDarksParams(CombineParams):
+class StackDarksParams(CombineParams, reject_method="varclip"):
     """Parameters of `Stack.stackDarks`."""
 
-    reject_method: Rejection = Field("varclip", description=REJECTION_HELP)
 
-
-class StackFlatsParams(ScaledCombineParams):
+class StackFlatsParams(ScaledCombineParams, reject_method="minmax", nlow=1, nhigh=1):
     """Parameters of `Stack.stackFlats`."""
 
-    reject_method: Rejection = Field("minmax", description=REJECTION_HELP)
-    nlow: int = Field(1, ge=0, description="number of lowest inputs that minmax drops")
-    nhigh: int = Field(1, ge=0, description="number of highest inputs that minmax drops")
 
-
-class SkyCombineParams(ScaledCombineParams):
+class SkyCombineParams(ScaledCombineParams, operation="median", reject_method="minmax", nlow=1, nhigh=1):
     """Parameters of everything that combines sky frames."""
 
-    operation: Literal["mean", "wtmean", "median", "lmedian"] = Field("median", description="how to combine")
-    reject_method: Rejection = Field("minmax", description=REJECTION_HELP)
-    nlow: int = Field(1, ge=0, description="number of lowest inputs that minmax drops")
-    nhigh: int = Field(1, ge=0, description="number of highest inputs that minmax drops")
     scale: bool = Field(True, description="scale the skies to the first")
     mask_objects: bool = Field(True, description="leave out the objects of the skies")
     dilation: float = Field(2.0, ge=0, description="how far the objects' masks are grown, pixels")
 
 
-class StackSkyFramesParams(SkyCombineParams):
+class StackSkyFramesParams(SkyCombineParams, suffix="_skyStacked"):
     """Parameters of `Stack.stackSkyFrames`."""
 
-    suffix: str | None = Field("_skyStacked", description="suffix of the file name")
+
+class StackSkyFlatsParams(ScaledCombineParams, reject_method="minmax", nhigh=1):
+    """Parameters of `SkyFlat.stackSkyFlats`."""
+
+    scale: bool = Field(True, description="scale the frames to the level of the first")
+    mask_objects: bool = Field(True, description="leave out the objects of the frames (OBJMASK)")
 
 
 class Stack(PrimitivesBase):
     """Combination of frames into one."""
 
     @primitive(stamp="STACKFRM")
-    def stackFrames(self, frames: list[AstroData], params: StackFramesParams) -> list[AstroData]:
+    def stackFrames(self, frames: Frames, params: StackFramesParams) -> Frames:
         """Combine frames into one, leaving out outliers.
 
         The default rejection compares each pixel with the noise expected at the median level of all
@@ -82,7 +78,7 @@ class Stack(PrimitivesBase):
         return [result]
 
     @primitive(stamp="STACKFRM")
-    def stackDarks(self, frames: list[AstroData], params: StackDarksParams) -> list[AstroData]:
+    def stackDarks(self, frames: Frames, params: StackDarksParams) -> Frames:
         """Combine darks of one exposure time, without scaling.
 
         Raises
@@ -108,12 +104,12 @@ class Stack(PrimitivesBase):
         return [stack(frames, params, threads=self.workers)] if frames else []
 
     @primitive(stamp="STACKFRM")
-    def stackFlats(self, frames: list[AstroData], params: StackFlatsParams) -> list[AstroData]:
+    def stackFlats(self, frames: Frames, params: StackFlatsParams) -> Frames:
         """Combine flats, without offsets."""
         return [stack(frames, params, threads=self.workers)] if frames else []
 
     @primitive(stamp="STACKFRM")
-    def stackSkyFrames(self, frames: list[AstroData], params: StackSkyFramesParams) -> list[AstroData]:
+    def stackSkyFrames(self, frames: Frames, params: StackSkyFramesParams) -> Frames:
         """Combine sky frames, leaving out the objects in them."""
         if not frames:
             return []
@@ -124,6 +120,49 @@ class Stack(PrimitivesBase):
                 objmask.add_to_mask(sky, DQ.bad_pixel)
         return [stack(skies, params, threads=self.workers)]
 
+    @primitive(stamp="STACKFRM")
+    def stackSkyFlats(self, frames: Frames, params: StackSkyFlatsParams) -> Frames:
+        """Combine dithered frames into one, leaving out the objects in each.
+
+        Bad pixels and objects are not mixed up: the inputs' masks are not changed, a detector defect keeps
+        bit 1 in the product, and a pixel on which every frame shows an object gets bit 16 (no data), because
+        its response was not seen. SKYFLAT in the PHU says how the product was made, SKYFLATN in the extension
+        header how many pixels no frame shows free of objects. (DRAGONS marks objects as bad pixels in the
+        frames; they cannot be told from defects afterwards.)
+
+        Raises
+        ------
+        DataError
+            The shapes differ.
+        """
+        if not frames:
+            return []
+        inputs = [_with_objects(frame) for frame in frames] if params.mask_objects else frames
+        result = stack(inputs, params, threads=self.workers)
+        ext = result[0]
+        mask = ext.mask
+        if mask is not None:
+            hidden = mask & objmask.OBJECT_BIT != 0
+            mask &= ~objmask.OBJECT_BIT
+            mask[hidden] |= np.uint16(DQ.no_data)
+            ext.mask = mask
+            number = int(np.count_nonzero(hidden))
+            ext.hdr.set("SKYFLATN", number, "Pixels that no frame shows free of objects")
+            if number:
+                log.warning("%d pixels show an object in every frame and have no flat", number)
+        result.phu.set("SKYFLAT", params.mask_objects, "Flat of the sky; T: objects left out")
+        return [result]
+
 
 def _exposure(frame: AstroData) -> str:
     return f"{frame.exposure_time():g} s in {frame.coadds()} coadds"
+
+
+def _with_objects(frame: AstroData) -> AstroData:
+    """Return a copy of a frame whose mask shows its objects in the private bit."""
+    copy = frame.copy()
+    objects = frame[0].read("OBJMASK")
+    objmask.add_to_mask(
+        copy, objmask.OBJECT_BIT, np.zeros(frame[0].shape, bool) if objects is None else objects != 0
+    )
+    return copy

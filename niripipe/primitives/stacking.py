@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Final, Literal
 
 import numpy as np
 
@@ -14,14 +15,17 @@ from niripipe.astrodata import AstroData, clone_provenance
 from niripipe.astrodata.tables import as_rows, is_rows
 from niripipe.errors import DataError, ParameterError
 from niripipe.logutils import get_logger
-from niripipe.primitives.params import Field, Params, Section
+from niripipe.primitives.base import Frames, raw_name
+from niripipe.primitives.params import Field, Section, SuffixParams
 
 __all__ = [
-    "REJECTION_HELP",
+    "MEASURED",
     "CombineParams",
     "Rejection",
     "ScaledCombineParams",
     "combination_settings",
+    "planes_of_all",
+    "remove_keywords",
     "section_slices",
     "stack",
 ]
@@ -29,29 +33,34 @@ __all__ = [
 log = get_logger(__name__)
 
 Rejection = Literal["none", "minmax", "sigclip", "varclip", "noiseclip"]
-REJECTION_HELP = (
-    "minmax: drop the nlow lowest and nhigh highest; sigclip: clip at the scatter of the inputs; "
-    "varclip: clip at each input's own variance; noiseclip: clip at the variance expected at the median level"
-)
 
-
-MEASURED = (
-    "MEANFWHM", "MEANELLP", "FWHMSTD", "FWHMZEN", "IQNUM", "IQBAND", "STREHL", "STREHLSD", "STREHLN",
-    "SKYLEVEL", "BGMAG", "BGMAGERR", "BGBAND", "CLOUDEXT", "CCBAND", "MEANZP", "MEANZPER", "MEANZPSD",
-    "ZPNUM", "PHOTZP", "SKYNUM", "SKYMETH", "SKYSCALE", "SKYRESID", "ALGNMETH", "ALGNNUM", "ALGNRMS",
-    "ALGNERR", "ALGNREF",
+MEASURED: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+    {
+        "image quality": (
+            "MEANFWHM", "MEANELLP", "FWHMSTD", "FWHMZEN", "IQNUM", "IQBAND", "STREHL", "STREHLSD", "STREHLN",
+        ),
+        "background": ("BGMAG", "BGMAGERR", "BGBAND"),
+        "cloud cover": ("MEANZP", "MEANZPSD", "MEANZPER", "ZPNUM", "PHOTZP", "CLOUDEXT", "CCBAND"),
+        "sky": ("SKYLEVEL", "SKYNUM", "SKYMETH", "SKYSCALE", "SKYRESID"),
+        "alignment": ("ALGNMETH", "ALGNNUM", "ALGNRMS", "ALGNERR", "ALGNREF"),
+    }
 )  # fmt: skip
-"""Keywords of what was measured on a single frame."""
+"""Keywords of what was measured on a single frame. They are removed before the next measurement, and from a
+stack, whose header is that of its first frame."""
 
 
-class CombineParams(Params):
+class CombineParams(SuffixParams, suffix="_stack"):
     """Parameters of everything that combines frames without scaling them."""
 
-    suffix: str | None = Field("_stack", description="suffix of the file name")
     apply_dq: bool = Field(True, description="leave out flagged pixels where better ones exist")
     statsec: Section = Field(None, description="section for scale and zero, x1:x2,y1:y2")
     operation: Literal["mean", "wtmean", "median", "lmedian"] = Field("mean", description="how to combine")
-    reject_method: Rejection = Field("sigclip", description=REJECTION_HELP)
+    reject_method: Rejection = Field(
+        "sigclip",
+        description="minmax: drop the nlow lowest and nhigh highest; sigclip: clip at the scatter of the "
+        "inputs; varclip: clip at each input's own variance; noiseclip: clip at the variance expected at the "
+        "median level",
+    )
     hsigma: float | None = Field(
         None, ge=0, description="upper clipping limit, sigma; None: 4 for noiseclip, else 3"
     )
@@ -84,18 +93,14 @@ def combination_settings(params: CombineParams, rejection: Rejection) -> dict[st
     """
     default = 4.0 if rejection == "noiseclip" else 3.0
     return {
-        "operation": params.operation,
         "reject": rejection,
         "hsigma": default if params.hsigma is None else params.hsigma,
         "lsigma": default if params.lsigma is None else params.lsigma,
-        "mclip": params.mclip,
-        "max_iters": params.max_iters,
-        "nlow": params.nlow,
-        "nhigh": params.nhigh,
+        **params.model_dump(include={"operation", "mclip", "max_iters", "nlow", "nhigh"}),
     }
 
 
-def stack(frames: list[AstroData], params: CombineParams, *, threads: int) -> AstroData:
+def stack(frames: Frames, params: CombineParams, *, threads: int) -> AstroData:
     """Combine frames into one.
 
     Parameters
@@ -126,13 +131,19 @@ def stack(frames: list[AstroData], params: CombineParams, *, threads: int) -> As
     for name in ("OBJMASK", "OBJCAT", "REJMAP"):
         if name in result[0].exposed:
             delattr(result[0], name)
-    for keyword in MEASURED:
-        result.phu.remove(keyword, ignore_missing=True)
-        result[0].hdr.remove(keyword, ignore_missing=True)
+    for keywords in MEASURED.values():
+        remove_keywords(result, keywords)
     if len(frames) > 1:
         _combine_planes(frames, result, params, threads)
     _describe(frames, result)
     return result
+
+
+def remove_keywords(frame: AstroData, keywords: Iterable[str]) -> None:
+    """Remove keywords from both headers of a frame."""
+    for keyword in keywords:
+        frame.phu.remove(keyword, ignore_missing=True)
+        frame[0].hdr.remove(keyword, ignore_missing=True)
 
 
 def section_slices(section: str | None, shape: tuple[int, ...]) -> tuple[slice, slice]:
@@ -156,6 +167,12 @@ def section_slices(section: str | None, shape: tuple[int, ...]) -> tuple[slice, 
     return slice(y1 - 1, y2), slice(x1 - 1, x2)
 
 
+def planes_of_all(frames: Iterable[AstroData], name: str) -> list[Any] | None:
+    """Return a plane of every frame, or None if one of them has none."""
+    planes = [frame[0].plane(name) for frame in frames]
+    return None if any(plane is None for plane in planes) else planes
+
+
 def _check_shapes(frames: Sequence[AstroData]) -> None:
     shape = frames[0][0].shape
     for frame in frames[1:]:
@@ -168,24 +185,18 @@ def _check_shapes(frames: Sequence[AstroData]) -> None:
             )
 
 
-def _combine_planes(frames: list[AstroData], result: AstroData, params: CombineParams, threads: int) -> None:
-    exts = [frame[0] for frame in frames]
+def _combine_planes(frames: Frames, result: AstroData, params: CombineParams, threads: int) -> None:
     # The combination reads rows: a frame on disk stays there.
-    variance: list[Any] | None = [ext.plane("variance") for ext in exts]
-    if any(plane is None for plane in variance or []):
-        variance = None
-    mask: list[Any] | None = [ext.plane("mask") for ext in exts] if params.apply_dq else None
-    if mask is not None and any(plane is None for plane in mask):
-        if not all(plane is None for plane in mask):
-            log.warning("not all frames have a data-quality plane: none is used")
-        mask = None
-    data = [ext.plane("data") for ext in exts]
-    rejection = _rejection(params, variance is not None)
+    data = [frame[0].plane("data") for frame in frames]
+    variance = planes_of_all(frames, "variance")
+    mask = planes_of_all(frames, "mask") if params.apply_dq else None
+    if params.apply_dq and mask is None and any(frame[0].plane("mask") is not None for frame in frames):
+        log.warning("not all frames have a data-quality plane: none is used")
     combined = engine.combine(
         data,
         variance,
         mask,
-        **combination_settings(params, rejection),
+        **combination_settings(params, _rejection(params, variance is not None)),
         threads=threads,
         exposures=_exposures(frames),
         **_normalisation(data, mask, params),
@@ -199,7 +210,7 @@ def _combine_planes(frames: list[AstroData], result: AstroData, params: CombineP
         ext.REJMAP = (len(frames) - combined.count.astype(np.int16)).astype(np.int16)
 
 
-def _exposures(frames: list[AstroData]) -> list[float] | None:
+def _exposures(frames: Frames) -> list[float] | None:
     """Return the exposure times (s) of frames of a field, before any scaling; None for calibrations."""
     if not all("ALIGN" in frame.phu for frame in frames):
         return None
@@ -224,14 +235,14 @@ def _normalisation(data: list[Any], mask: list[Any] | None, params: CombineParam
     return {"zero": normalize.zero_offsets(data, mask, section=where)}
 
 
-def _describe(frames: list[AstroData], result: AstroData) -> None:
+def _describe(frames: Frames, result: AstroData) -> None:
     """Write what the result was made of."""
     phu, hdr = result.phu, result[0].hdr
     phu.set("NCOMBINE", len(frames), "Number of frames combined")
     for i, frame in enumerate(frames, start=1):
         # The standard has eight characters a keyword; more than 999 inputs are listed in PROVENANCE only.
         if i <= 999:
-            phu.set(f"IMCMB{i:03d}", str(frame.phu.get("ORIGNAME") or frame.filename), "Combined frame")
+            phu.set(f"IMCMB{i:03d}", raw_name(frame), "Combined frame")
         clone_provenance(frame, result)
     airmasses = _known(frame.airmass() for frame in frames)
     if airmasses:
@@ -260,7 +271,7 @@ def _known(values: Iterable[float | None]) -> list[float]:
     return [value for value in values if value is not None]
 
 
-def _join_sky_tables(frames: list[AstroData], result: AstroData) -> None:
+def _join_sky_tables(frames: Frames, result: AstroData) -> None:
     """Keep for every frame which skies were subtracted from it."""
     having = [frame for frame in frames if "SKYTABLE" in frame.tables]
     columns = [frame.columns("SKYTABLE") for frame in having]
@@ -272,11 +283,11 @@ def _join_sky_tables(frames: list[AstroData], result: AstroData) -> None:
         result.SKYTABLE = vstack([frame.SKYTABLE for frame in having], metadata_conflicts="silent")
 
 
-def _tabulate_alignment(frames: list[AstroData], result: AstroData) -> None:
+def _tabulate_alignment(frames: Frames, result: AstroData) -> None:
     """Keep for every frame how it was aligned."""
     rows = [
         (
-            str(frame.phu.get("ORIGNAME") or frame.filename),
+            raw_name(frame),
             str(frame.phu["ALGNMETH"]),
             int(frame.phu.get("ALGNNUM", 0)),
             float(frame.phu.get("ALGNRMS", math.nan)),

@@ -2,55 +2,52 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from niripipe.algorithms import dq, linearity, noise
-from niripipe.astrodata import DQ, AstroData, add_provenance, file_md5
+from niripipe.algorithms import bits, dq, linearity, noise
+from niripipe.astrodata import DQ, AstroData, Section, add_provenance, file_md5
 from niripipe.logutils import get_logger
-from niripipe.primitives.base import DONE, Outcome, PrimitivesBase, Status, not_needed, primitive, skipped
-from niripipe.primitives.calibrations import clipped
-from niripipe.primitives.latency import LatencyParams, add_latency
-from niripipe.primitives.params import Field, FrameOrPath, FrameOrPathOrDefault, Params
-from niripipe.primitives.raw_headers import (
-    BadWCS,
-    average_read_pairs,
-    require_niri_image,
-    standardize_headers,
-    standardize_wcs,
-    validate,
+from niripipe.primitives import objmask, raw_headers
+from niripipe.primitives.base import (
+    Frames,
+    Outcome,
+    PrimitivesBase,
+    Status,
+    done,
+    not_needed,
+    primitive,
+    skipped,
 )
+from niripipe.primitives.calibrations import clipped
+from niripipe.primitives.params import Field, FrameOrPath, FrameOrPathOrDefault, SuffixParams
 
 __all__ = ["Standardize"]
 
 log = get_logger(__name__)
 
 
-class ValidateDataParams(Params):
+class ValidateDataParams(SuffixParams, suffix="_dataValidated"):
     """Parameters of `Standardize.validateData`."""
 
-    suffix: str | None = Field("_dataValidated", description="suffix of the file name")
     require_wcs: bool = Field(True, description="refuse a frame whose WCS is unusable and cannot be rebuilt")
 
 
-class StandardizeStructureParams(Params):
+class StandardizeStructureParams(SuffixParams, suffix="_structureStandardized"):
     """Parameters of `Standardize.standardizeStructure`."""
 
-    suffix: str | None = Field("_structureStandardized", description="suffix of the file name")
 
-
-class StandardizeHeadersParams(Params):
+class StandardizeHeadersParams(SuffixParams, suffix="_headersStandardized"):
     """Parameters of `Standardize.standardizeHeaders`."""
 
-    suffix: str | None = Field("_headersStandardized", description="suffix of the file name")
 
-
-class StandardizeWCSParams(Params):
+class StandardizeWCSParams(SuffixParams, suffix="_wcsStandardized"):
     """Parameters of `Standardize.standardizeWCS`."""
 
-    suffix: str | None = Field("_wcsStandardized", description="suffix of the file name")
-    bad_wcs: BadWCS = Field(
+    bad_wcs: raw_headers.BadWCS = Field(
         "fix",
         description="exit: refuse a frame whose WCS contradicts its pointing; fix: rebuild its WCS from the "
         "pointing; new: rebuild every WCS; ignore: keep it",
@@ -60,16 +57,26 @@ class StandardizeWCSParams(Params):
     )
 
 
-class PrepareParams(ValidateDataParams, StandardizeWCSParams):
+class PrepareParams(ValidateDataParams, StandardizeWCSParams, suffix="_prepared"):
     """Parameters of `Standardize.prepare`."""
 
-    suffix: str | None = Field("_prepared", description="suffix of the file name")
+
+class LatencyParams(SuffixParams):
+    """What decides whether a pixel still glows."""
+
+    non_linear: bool = Field(False, description="flag latency also after non-linear pixels")
+    time: float = Field(120.0, ge=0, description="how long persistence lasts at most, s")
+    decay: float | None = Field(
+        None, gt=0, description="e-folding time of the afterglow, s; None: all of it lasts for `time`"
+    )
+    residual: float = Field(
+        0.01, gt=0, le=1, description="afterglow right after the exposure, part of saturation; with `decay`"
+    )
 
 
-class AddDQParams(LatencyParams):
+class AddDQParams(LatencyParams, suffix="_dqAdded"):
     """Parameters of `Standardize.addDQ`."""
 
-    suffix: str | None = Field("_dqAdded", description="suffix of the file name")
     static_bpm: FrameOrPathOrDefault = Field(
         "default", description="bad pixel mask; default: ask the calibration service; None: none"
     )
@@ -79,37 +86,29 @@ class AddDQParams(LatencyParams):
     illum_mask: FrameOrPath = Field(None, description="the illumination mask")
 
 
-class AddLatencyToDQParams(LatencyParams):
+class AddLatencyToDQParams(LatencyParams, suffix="_latencyAdded"):
     """Parameters of `Standardize.addLatencyToDQ`."""
 
-    suffix: str | None = Field("_latencyAdded", description="suffix of the file name")
 
-
-class AddIllumMaskToDQParams(Params):
+class AddIllumMaskToDQParams(SuffixParams, suffix="_illumMaskAdded"):
     """Parameters of `Standardize.addIllumMaskToDQ`."""
 
-    suffix: str | None = Field("_illumMaskAdded", description="suffix of the file name")
     illum_mask: FrameOrPath = Field(None, description="the illumination mask")
 
 
-class ADUToElectronsParams(Params):
+class ADUToElectronsParams(SuffixParams, suffix="_ADUToElectrons"):
     """Parameters of `Standardize.ADUToElectrons`."""
 
-    suffix: str | None = Field("_ADUToElectrons", description="suffix of the file name")
 
-
-class AddVARParams(Params):
+class AddVARParams(SuffixParams, suffix="_varAdded"):
     """Parameters of `Standardize.addVAR`."""
 
-    suffix: str | None = Field("_varAdded", description="suffix of the file name")
     read_noise: bool = Field(False, description="add the variance of the read noise")
     poisson_noise: bool = Field(False, description="add the variance of the photon noise")
 
 
-class NonlinearityCorrectParams(Params):
+class NonlinearityCorrectParams(SuffixParams, suffix="_nonlinearityCorrected"):
     """Parameters of `Standardize.nonlinearityCorrect`."""
-
-    suffix: str | None = Field("_nonlinearityCorrected", description="suffix of the file name")
 
 
 class Standardize(PrimitivesBase):
@@ -124,7 +123,7 @@ class Standardize(PrimitivesBase):
         DataError
             Not a NIRI frame, not exactly one image extension, or no usable WCS where one is required.
         """
-        validate(frame, require_wcs=params.require_wcs)
+        raw_headers.validate(frame, require_wcs=params.require_wcs)
 
     @primitive(stamp="SDZSTRUC")
     def standardizeStructure(self, frame: AstroData, params: StandardizeStructureParams) -> Outcome:
@@ -133,8 +132,8 @@ class Standardize(PrimitivesBase):
         Frames from before November 2001 hold the sum over the low-noise read pairs: they are divided by
         their number, and LNRSDIV in the primary header keeps it. Other frames have the standard structure.
         """
-        done = average_read_pairs(frame)
-        return Outcome(Status.DONE, done) if done else not_needed("the frame has the standard structure")
+        change = raw_headers.average_read_pairs(frame)
+        return done(change) if change else not_needed("the frame has the standard structure")
 
     @primitive(stamp="SDZHDRSI")
     def standardizeHeaders(self, frame: AstroData, params: StandardizeHeadersParams) -> None:
@@ -143,7 +142,7 @@ class Standardize(PrimitivesBase):
         PHU: ORIGNAME, PROCSOFT, PROCSVER, PROCMODE, FILTER, PIXSCALE, EXPTIME (total of the coadds).
         Extension: BUNIT, PIXSCALE, RDNOISE and GAIN (e-, e-/ADU), SATLEVEL and NONLINEA (ADU), RADESYS.
         """
-        standardize_headers(frame, self.context.software, self.context.mode)
+        raw_headers.standardize_headers(frame, self.context.software, self.context.mode)
 
     @primitive(stamp="SDZWCS")
     def standardizeWCS(self, frame: AstroData, params: StandardizeWCSParams) -> Outcome | None:
@@ -164,7 +163,9 @@ class Standardize(PrimitivesBase):
             A WCS that contradicts the pointing, with ``bad_wcs="exit"``; no WCS, and a header that does not
             allow one to be built.
         """
-        return standardize_wcs(frame, bad_wcs=params.bad_wcs, limit=params.debug_consistency_limit)
+        return raw_headers.standardize_wcs(
+            frame, bad_wcs=params.bad_wcs, limit=params.debug_consistency_limit
+        )
 
     @primitive(stamp="PREPARE")
     def prepare(self, frame: AstroData, params: PrepareParams) -> Outcome:
@@ -179,28 +180,28 @@ class Standardize(PrimitivesBase):
         DataError
             See `validateData` and `standardizeWCS`.
         """
-        require_niri_image(frame)
-        done = [average_read_pairs(frame)]
-        outcome = standardize_wcs(
+        raw_headers.require_niri_image(frame)
+        changes = [raw_headers.average_read_pairs(frame)]
+        outcome = raw_headers.standardize_wcs(
             frame,
             bad_wcs=params.bad_wcs,
             limit=params.debug_consistency_limit,
             require_wcs=params.require_wcs,
         )
         if outcome is not None and outcome.status is not Status.NOT_NEEDED:
-            done.append(outcome.reason)
-        validate(frame, require_wcs=params.require_wcs)
+            changes.append(outcome.reason)
+        raw_headers.validate(frame, require_wcs=params.require_wcs)
         conflict = frame.voltage_conflict()
         if conflict:
             log.warning("%s: %s", frame.filename, conflict)
-            done.append(conflict)
-        standardize_headers(frame, self.context.software, self.context.mode)
+            changes.append(conflict)
+        raw_headers.standardize_headers(frame, self.context.software, self.context.mode)
         if frame.path is not None:
             add_provenance(frame, frame.path, file_md5(frame.path), "prepare")
-        return Outcome(Status.DONE, "; ".join(text for text in done if text))
+        return done("; ".join(text for text in changes if text))
 
     @primitive(stamp="ADDDQ")
-    def addDQ(self, frames: list[AstroData], params: AddDQParams) -> list[AstroData]:
+    def addDQ(self, frames: Frames, params: AddDQParams) -> Frames:
         """Make the data-quality plane: bad pixels, non-linear and saturated ones, and persistence.
 
         Works on pixels in ADU, before any arithmetic. Bad pixel masks come from the calibration service
@@ -226,20 +227,20 @@ class Standardize(PrimitivesBase):
                 self.note(frame, skipped("the frame has a data-quality plane already"))
         self.map(lambda job: _add_dq(*job), to_do)
         if params.latency:
-            add_latency(frames, params)
+            _add_latency(frames, params)
         if params.add_illum_mask:
             for frame in frames:
                 self._add_illumination(frame, params.illum_mask)
         return frames
 
     @primitive
-    def addLatencyToDQ(self, frames: list[AstroData], params: AddLatencyToDQParams) -> list[AstroData]:
+    def addLatencyToDQ(self, frames: Frames, params: AddLatencyToDQParams) -> Frames:
         """Flag (bit 8) pixels that were saturated in a frame that ended less than `time` before."""
-        add_latency(frames, params)
+        _add_latency(frames, params)
         return frames
 
     @primitive(stamp="ADILLMSK")
-    def addIllumMaskToDQ(self, frame: AstroData, params: AddIllumMaskToDQParams) -> Outcome:
+    def addIllumMaskToDQ(self, frame: AstroData, params: AddIllumMaskToDQParams) -> Outcome | None:
         """Flag (bit 64) what an illumination mask covers."""
         return self._add_illumination(frame, params.illum_mask)
 
@@ -319,7 +320,7 @@ class Standardize(PrimitivesBase):
 
     # -- helpers -------------------------------------------------------------------------------------
 
-    def _bad_pixel_masks(self, frame: AstroData, params: AddDQParams) -> list[AstroData]:
+    def _bad_pixel_masks(self, frame: AstroData, params: AddDQParams) -> Frames:
         book = self.context.calibrations
         found = []
         static = None if params.static_bpm == "default" else params.static_bpm
@@ -327,32 +328,79 @@ class Standardize(PrimitivesBase):
             found.append(book.find(frame, "processed_bpm", static))
         if params.user_bpm is not None:
             found.append(book.find(frame, "processed_bpm", params.user_bpm))
-        masks: list[AstroData] = []
+        masks: Frames = []
         for calibration in found:
-            if calibration is not None and all(calibration.frame is not mask for mask in masks):
+            if calibration is not None and calibration.frame not in masks:
                 masks.append(calibration.frame)
-                book.remember(frame, calibration)
-                path = calibration.frame.path
-                add_provenance(frame, str(path or calibration.name), file_md5(path), "addDQ")
+                book.remember(frame, calibration, "addDQ")
         frame.phu.set("BPMIM", ",".join(str(m.filename) for m in masks) or "none", "Bad pixel masks applied")
         return masks
 
-    def _add_illumination(self, frame: AstroData, illum_mask: Any) -> Outcome:
+    def _add_illumination(self, frame: AstroData, illum_mask: Any) -> Outcome | None:
         if illum_mask is None:
             return not_needed("NIRI has no illumination mask, and none was given")
         covered = clipped(frame, self.context.calibrations.opened(illum_mask))[0].read("data") > 0
-        ext = frame[0]
-        mask = ext.read("mask")
-        mask = np.zeros(ext.shape, np.uint16) if mask is None else mask.copy()
-        mask[covered] |= np.uint16(DQ.unilluminated)
-        ext.mask = mask
-        return DONE
+        objmask.add_to_mask(frame, DQ.unilluminated, covered)
+        return None
 
 
-def _add_dq(frame: AstroData, bad_pixel_masks: list[AstroData]) -> None:
+def _add_dq(frame: AstroData, bad_pixel_masks: Frames) -> None:
     """Give a frame a mask of what its counts say and of its bad pixel masks."""
     ext = frame[0]
     mask = dq.flags(ext.read("data"), saturation=ext.saturation_level(), non_linear=ext.non_linear_level())
     for bpm in bad_pixel_masks:
         mask |= clipped(frame, bpm)[0].read("data").astype(np.uint16)
+    ext.mask = mask
+
+
+def _add_latency(frames: Frames, params: LatencyParams) -> None:
+    """Flag in each frame what was saturated in a frame that started less than `time` before.
+
+    The exposure right before counts from its end, so that long exposures have an afterglow too. With
+    `decay` the afterglow falls off from the end of the earlier exposure, ``residual exp(-t / decay)`` of
+    the saturation level, and only counts as long as it stands out of the noise of the frame.
+    """
+    dated = [(frame.ut_datetime(), frame) for frame in frames if frame[0].plane("mask") is not None]
+    dated = sorted((one for one in dated if one[0] is not None), key=lambda one: one[0])
+    # Only flags set before this loop are propagated, so persistence does not chain. Defects of the detector
+    # look saturated in every frame, and leave no afterglow.
+    wanted = bits.SATURATED | (bits.NON_LINEAR if params.non_linear else 0)
+    latent = [dq.where_flagged(frame[0].plane("mask"), wanted, ignore=bits.BAD) for _, frame in dated]
+    exposures = [frame.exposure_time() or 0.0 for _, frame in dated]
+    glowing = []
+    for i, (start, frame) in enumerate(dated):
+        earlier_ones = []
+        for j in reversed(range(i)):
+            earlier_start, earlier = dated[j]
+            since_start = (start - earlier_start).total_seconds()
+            since_end = max(since_start - exposures[j], 0.0)
+            if since_start >= params.time and j < i - 1:
+                break
+            gap = since_end if j == i - 1 else since_start
+            if gap < params.time and len(latent[j]) and _still_glows(frame, earlier, since_end, params):
+                earlier_ones.append((earlier[0].detector_section(), latent[j]))
+        if earlier_ones:
+            glowing.append((frame, earlier_ones))
+    for frame, earlier_ones in glowing:
+        _flag_latency(frame, earlier_ones)
+
+
+def _still_glows(frame: AstroData, earlier: AstroData, since: float, params: LatencyParams) -> bool:
+    """Return whether the afterglow of a saturated pixel exceeds the read noise of a frame."""
+    level = earlier[0].saturation_level()
+    if params.decay is None or level is None:
+        return True
+    glow = params.residual * float(level) * math.exp(-since / params.decay)
+    return glow > float(frame[0].read_noise()) / float(frame[0].gain())
+
+
+def _flag_latency(frame: AstroData, earlier: list[tuple[Section, NDArray[np.intp]]]) -> None:
+    """Set bit 8 at the detector pixels that were bright in earlier frames."""
+    ext = frame[0]
+    here, (ny, nx) = ext.detector_section(), ext.shape
+    mask = ext.read("mask").copy()
+    for there, pixels in earlier:
+        y, x = pixels[:, 0] + there.y1 - here.y1, pixels[:, 1] + there.x1 - here.x1
+        inside = (y >= 0) & (y < ny) & (x >= 0) & (x < nx)
+        mask[y[inside], x[inside]] |= np.uint16(DQ.cosmic_ray)
     ext.mask = mask

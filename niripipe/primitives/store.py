@@ -6,43 +6,37 @@ import re
 
 from niripipe.astrodata import AstroData
 from niripipe.errors import DataError
-from niripipe.primitives.base import PrimitivesBase, primitive
-from niripipe.primitives.params import Field, Params
+from niripipe.primitives.base import Frames, PrimitivesBase, primitive, raw_name
+from niripipe.primitives.params import Field, SuffixParams
 
 __all__ = ["Store"]
 
 
-class StoreDarkParams(Params):
+class StoreDarkParams(SuffixParams, suffix="_dark"):
     """Parameters of `Store.storeProcessedDark`."""
 
-    suffix: str | None = Field("_dark", description="suffix of the file name")
     force: bool = Field(False, description="mark the product as a dark whatever its inputs were")
 
 
-class StoreFlatParams(Params):
+class StoreFlatParams(SuffixParams, suffix="_flat"):
     """Parameters of `Store.storeProcessedFlat`."""
 
-    suffix: str | None = Field("_flat", description="suffix of the file name")
     force: bool = Field(False, description="mark the product as a flat whatever its inputs were")
 
 
-class StoreBPMParams(Params):
+class StoreBPMParams(SuffixParams, suffix="_bpm"):
     """Parameters of `Store.storeBPM`."""
 
-    suffix: str | None = Field("_bpm", description="suffix of the file name")
 
-
-class StoreScienceParams(Params):
+class StoreScienceParams(SuffixParams):
     """Parameters of `Store.storeProcessedScience`."""
-
-    suffix: str | None = Field(None, description="suffix of the file name")
 
 
 class Store(PrimitivesBase):
     """Products are written once, into the output folder; `CalibrationService.add_cal` registers them."""
 
     @primitive(stamp="PROCDARK", renames=False)
-    def storeProcessedDark(self, frames: list[AstroData], params: StoreDarkParams) -> list[AstroData]:
+    def storeProcessedDark(self, frames: Frames, params: StoreDarkParams) -> Frames:
         """Mark frames as processed darks (PROCDARK) and write them.
 
         Raises
@@ -50,12 +44,10 @@ class Store(PrimitivesBase):
         DataError
             The frame is not a dark.
         """
-        for frame in frames:
-            self._store(frame, "DARK", params.suffix, force=params.force)
-        return frames
+        return self._store(frames, "DARK", params.suffix, force=params.force)
 
     @primitive(stamp="PROCFLAT", renames=False)
-    def storeProcessedFlat(self, frames: list[AstroData], params: StoreFlatParams) -> list[AstroData]:
+    def storeProcessedFlat(self, frames: Frames, params: StoreFlatParams) -> Frames:
         """Mark frames as processed flats (PROCFLAT) and write them.
 
         Raises
@@ -63,12 +55,10 @@ class Store(PrimitivesBase):
         DataError
             The frame is not a flat.
         """
-        for frame in frames:
-            self._store(frame, "FLAT", params.suffix, force=params.force)
-        return frames
+        return self._store(frames, "FLAT", params.suffix, force=params.force)
 
     @primitive(stamp="PROCBPM", renames=False)
-    def storeBPM(self, frames: list[AstroData], params: StoreBPMParams) -> list[AstroData]:
+    def storeBPM(self, frames: Frames, params: StoreBPMParams) -> Frames:
         """Mark frames as bad pixel masks (PROCBPM) and write them.
 
         Raises
@@ -76,36 +66,36 @@ class Store(PrimitivesBase):
         DataError
             The frame is not a bad pixel mask.
         """
-        for frame in frames:
-            self._store(frame, "BPM", params.suffix, force=False)
-        return frames
+        return self._store(frames, "BPM", params.suffix)
 
     @primitive(stamp="PROCSCI", renames=False)
-    def storeProcessedScience(self, frames: list[AstroData], params: StoreScienceParams) -> list[AstroData]:
+    def storeProcessedScience(self, frames: Frames, params: StoreScienceParams) -> Frames:
         """Mark frames as processed science images (PROCSCI) and write them into the output folder."""
-        for frame in frames:
-            self._store(frame, None, params.suffix, force=False)
-        return frames
+        return self._store(frames, None, params.suffix)
 
-    def _store(self, frame: AstroData, kind: str | None, suffix: str | None, *, force: bool) -> None:
-        """Label and name one product, and have it written when it is stamped."""
-        if force and kind is not None:
-            _make_calibration(frame, kind)
-        if kind is not None and kind not in frame.tags:
-            raise DataError(
-                f"The product is not a {kind}",
-                file=frame.filename,
-                found=", ".join(sorted(frame.tags)),
-                remedy=f"Reduce {kind} frames, or pass force=True" if kind != "BPM" else "Run makeBPM first",
-            )
-        if suffix is not None:
-            mode = self.context.mode
-            marked = suffix if mode == "sq" or kind in (None, "BPM") else f"_{mode}{suffix}"
-            frame.update_filename(suffix=marked, strip=True)
-        if kind != "BPM":
-            _label(frame, self.context.mode, suffix)
-        path = self.context.output_dir / str(frame.filename)
-        self.runner.save(frame, path, overwrite=self.context.overwrite)
+    def _store(self, frames: Frames, kind: str | None, suffix: str | None, *, force: bool = False) -> Frames:
+        """Label and name products, and have them written when they are stamped."""
+        for frame in frames:
+            if kind is not None and force:
+                _make_calibration(frame, kind)
+            if kind is not None and kind not in frame.tags:
+                raise DataError(
+                    f"The product is not a {kind}",
+                    file=frame.filename,
+                    found=", ".join(sorted(frame.tags)),
+                    remedy="Run makeBPM first"
+                    if kind == "BPM"
+                    else f"Reduce {kind} frames, or pass force=True",
+                )
+            if suffix is not None:
+                mode = self.context.mode
+                marked = suffix if mode == "sq" or kind in (None, "BPM") else f"_{mode}{suffix}"
+                frame.update_filename(suffix=marked, strip=True)
+            if kind != "BPM":
+                _label(frame, self.context.mode, suffix)
+            path = self.context.output_dir / str(frame.filename)
+            self.runner.save(frame, path, overwrite=self.context.overwrite)
+        return frames
 
 
 def _label(frame: AstroData, mode: str, suffix: str | None) -> None:
@@ -128,7 +118,7 @@ def _make_calibration(frame: AstroData, kind: str) -> None:
         phu.set("GCALSHUT", "OPEN")
     date = frame.ut_date()
     day = f"{date:%Y%m%d}" if date is not None else "00000000"
-    number = re.search(r"S(\d{4})", str(frame.phu.get("ORIGNAME") or frame.filename))
+    number = re.search(r"S(\d{4})", raw_name(frame))
     phu.set("GEMPRGID", f"GN-CAL{day}")
     phu.set("OBSID", f"GN-CAL{day}-900")
     phu.set("DATALAB", f"GN-CAL{day}-900-{int(number.group(1)) if number else 0:03d}")

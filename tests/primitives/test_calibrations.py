@@ -77,7 +77,7 @@ def test_what_was_used_is_remembered_by_the_original_name(dark):
     book = CalibrationBook()
     frame = make.frame()
     frame.filename = "renamed.fits"
-    book.remember(frame, FoundCalibration(astrodata.open(dark), "processed_dark", "user"))
+    book.remember(frame, FoundCalibration(astrodata.open(dark), "processed_dark", "user"), "darkCorrect")
     assert book.used == {(make.name(1), "processed_dark"): "x_dark.fits"}
 
 
