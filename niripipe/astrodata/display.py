@@ -99,21 +99,16 @@ def _chunk(kind: bytes, content: bytes) -> bytes:
 
 
 def _planes(extension: Any) -> list[tuple[str, str, str, str]]:
-    shape = str(extension.shape)
-    rows = [("science", "image", shape, "float32")]
-    if extension.has_variance:
-        rows.append(("variance", "image", shape, "float32"))
-    if extension.has_mask:
-        rows.append(("mask", "image", shape, "uint16"))
+    rows: list[tuple[str, str, str, str]] = []
+    for label, name in (("science", "data"), ("variance", "variance"), ("mask", "mask")):
+        plane = extension.plane(name)
+        if plane is not None:
+            rows.append((label, "image", str(plane.shape), str(plane.dtype)))
     for name in sorted(extension.extras):
         held = extension._extras[name]
         if name in extension.tables:
-            rows.append((f".{name}", "table", *_table_shape(held)))
+            table = held.columns()
+            rows.append((f".{name}", "table", f"({len(table)}, {len(table.dtype.names)})", "n/a"))
         else:
             rows.append((f".{name}", "image", str(held.shape), str(held.dtype)))
     return rows
-
-
-def _table_shape(held: Any) -> tuple[str, str]:
-    table = held.columns()
-    return f"({len(table)}, {len(table.dtype.names)})", "n/a"

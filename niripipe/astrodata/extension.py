@@ -135,16 +135,6 @@ class Extension:
         """Bytes that the arrays of this extension occupy in memory now."""
         return sum(plane.nbytes for plane in self.arrays())
 
-    @property
-    def has_variance(self) -> bool:
-        """Whether there is a variance plane; nothing is read."""
-        return "variance" in self._planes
-
-    @property
-    def has_mask(self) -> bool:
-        """Whether there is a mask; nothing is read."""
-        return "mask" in self._planes
-
     def read(self, name: str) -> Any:
         """Return a plane or an extra for reading only, without copying.
 
