@@ -14,7 +14,7 @@ from niripipe.astrodata.attachments import Attachments
 from niripipe.astrodata.descriptors import astro_data_descriptor
 from niripipe.astrodata.extension import Extension
 from niripipe.astrodata.filenames import FileNames
-from niripipe.astrodata.foreign import as_extension
+from niripipe.astrodata.foreign import as_extension, to_ccddata
 from niripipe.astrodata.headers import HeaderManager, WatchedHeader, header_value, watched
 from niripipe.astrodata.operators import Operators
 from niripipe.astrodata.planes import ScratchFolder
@@ -354,8 +354,6 @@ class AstroData(Operators, Attachments, FileNames, Declared):
 
     def to_ccddata(self) -> Any:
         """Return this extension as `astropy.nddata.CCDData`, a list of them for a data set."""
-        from niripipe.astrodata.ccddata import to_ccddata
-
         return self._each(lambda extension: to_ccddata(extension, self.phu))
 
     def __repr__(self) -> str:

@@ -18,6 +18,12 @@ from niripipe.instruments.tables import LinearityCoefficients, niri_tables
 __all__ = ["AstroDataNiri"]
 
 _UNKNOWN = "Unknown"
+#: By ``OBSTYPE``.
+_CALIBRATION_TAGS = {
+    "DARK": TagSet({"DARK", "CAL"}, blocks={"SPECT", "IMAGE"}),
+    "ARC": TagSet({"ARC"}),
+    "FLAT": TagSet({"CAL", "FLAT"}),
+}
 _FILTER_KEYWORDS = ("FILTER1", "FILTER2", "FILTER3")
 #: Wheel positions that are not filters.
 _NOT_A_FILTER = ("open", "grism", "pupil")
@@ -48,18 +54,8 @@ class AstroDataNiri(AstroDataGemini):
         return TagSet({"NIRI"})
 
     @astro_data_tag
-    def _tag_dark(self) -> TagSet | None:
-        if get_text(self.phu, "OBSTYPE") != "DARK":
-            return None
-        return TagSet({"DARK", "CAL"}, blocks={"SPECT", "IMAGE"})
-
-    @astro_data_tag
-    def _tag_arc(self) -> TagSet | None:
-        return TagSet({"ARC"}) if get_text(self.phu, "OBSTYPE") == "ARC" else None
-
-    @astro_data_tag
-    def _tag_flat(self) -> TagSet | None:
-        return TagSet({"CAL", "FLAT"}) if get_text(self.phu, "OBSTYPE") == "FLAT" else None
+    def _tag_calibration(self) -> TagSet | None:
+        return _CALIBRATION_TAGS.get(get_text(self.phu, "OBSTYPE") or "")
 
     @astro_data_tag
     def _tag_image(self) -> TagSet | None:
@@ -158,7 +154,7 @@ class AstroDataNiri(AstroDataGemini):
     @astro_data_descriptor
     def disperser(self, stripID: bool = False, pretty: bool = False) -> str | None:
         """Return the grism, ``"MIRROR"`` if there is none, None if ``FILTER3`` is missing."""
-        name = self._third_wheel(stripID or pretty)
+        name = self._component("FILTER3", stripID or pretty)
         return name if name is None or self._has_grism() else "MIRROR"
 
     @astro_data_descriptor
@@ -168,7 +164,7 @@ class AstroDataNiri(AstroDataGemini):
         ``Pupil38`` counts like ``pupil38``. (DRAGONS answers MIRROR for the capital letter, which all frames
         since 2009 have.)
         """
-        name = self._third_wheel(stripID or pretty)
+        name = self._component("FILTER3", stripID or pretty)
         return name if name is None or name.lower().startswith("pup") else "MIRROR"
 
     @astro_data_descriptor
@@ -416,10 +412,6 @@ class AstroDataNiri(AstroDataGemini):
             section = self.detector_section(pretty=True)
             return section if isinstance(section, list) else [section]
         return getattr(self, name)()
-
-    def _third_wheel(self, strip: bool) -> str | None:
-        name = get_text(self.phu, "FILTER3")
-        return remove_component_id(name) if strip else name
 
     def _has_grism(self) -> bool:
         return "grism" in (get_text(self.phu, "FILTER3") or "").lower()

@@ -147,7 +147,7 @@ class RecipeRunner:
             self._skip(primitive, inputs, resolved, str(streams))
             owner.streams[streams.target] = inputs
             return inputs
-        self._watch(owner, inputs)
+        self.store.watch(inputs, itertools.chain.from_iterable(owner.streams.values()))
         outputs = self._execute(owner, primitive, inputs, resolved, str(streams))
         owner.streams[streams.target] = outputs
         if resolved.write_outputs:
@@ -266,18 +266,24 @@ class RecipeRunner:
         once = primitive.stamp if not primitive.repeatable else None
 
         def treat(frame: AstroData) -> Outcome | NiripipeError:
+            """Return the outcome, or the error of a frame that may be dropped."""
             nonlocal passed
             try:
                 if once and once in frame.phu:
                     return skipped("already done")
                 return primitive.function(owner, frame, resolved.params) or DONE
+            except (DataError, AlgorithmError) as error:
+                if not self.droppable:
+                    raise
+                _name_the_raw_file(error, [frame])
+                return error
             finally:
                 with lock:
                     passed += 1
                     self.progress.update(primitive.name, passed, len(frames))
 
         kept = []
-        results = self.map(self._attempt(treat), frames)
+        results = self.map(treat, frames)
         for frame, result in zip(frames, results, strict=True):
             if isinstance(result, Outcome):
                 self.note(frame, result)
@@ -288,20 +294,6 @@ class RecipeRunner:
         if errors and not kept:
             raise errors[0]
         return kept
-
-    def _attempt(self, function: Callable[[AstroData], R]) -> Callable[[AstroData], R | NiripipeError]:
-        """Return a function that returns the error when a frame that may be dropped defeats it."""
-
-        def attempt(frame: AstroData) -> R | NiripipeError:
-            try:
-                return function(frame)
-            except (DataError, AlgorithmError) as error:
-                if not self.droppable:
-                    raise
-                _name_the_raw_file(error, [frame])
-                return error
-
-        return attempt
 
     def _skip(self, primitive: Primitive, frames: list[AstroData], resolved: Resolved, stream: str) -> None:
         outcome = skipped("skip_primitive was set")
@@ -322,9 +314,6 @@ class RecipeRunner:
             return function(item)
         finally:
             self.store.end(item)
-
-    def _watch(self, owner: PrimitivesBase, inputs: list[AstroData]) -> None:
-        self.store.watch(inputs, itertools.chain.from_iterable(owner.streams.values()))
 
     def _as_worker(self, function: Callable[[T], R]) -> Callable[[T], R]:
         """Mark the thread as busy, so that work inside does not wait for the pool it occupies."""
