@@ -274,7 +274,7 @@ class AstroDataNiri(AstroDataGemini):
         In prepared data the keyword ``SATLEVEL`` if all extensions have it. Otherwise the full well times the
         number of coadds divided by the gain, truncated; None for an unknown well.
         """
-        return self._prepared("SATLEVEL", _whole) or [self._saturation(header) for header in self._headers()]
+        return self._saturation_levels()
 
     @astro_data_descriptor
     @returns_list
@@ -285,10 +285,8 @@ class AstroDataNiri(AstroDataGemini):
         level, truncated; None for an unknown well.
         """
         limit = niri_tables().detector.linear_limit
-        levels = self._prepared("SATLEVEL", _whole) or [
-            self._saturation(header) for header in self._headers()
-        ]
-        return self._prepared("NONLINEA", _whole) or [None if s is None else int(limit * s) for s in levels]
+        computed = [None if level is None else int(limit * level) for level in self._saturation_levels()]
+        return self._prepared("NONLINEA", _whole) or computed
 
     @astro_data_descriptor
     @returns_list
@@ -442,9 +440,11 @@ class AstroDataNiri(AstroDataGemini):
     def _gain(self, header: Header) -> float:
         return niri_tables().detector.gain if in_adu(header) else 1.0
 
-    def _saturation(self, header: Header) -> int | None:
+    def _saturation_levels(self) -> list[int | None]:
         well = niri_tables().well_named(self.well_depth_setting())
-        return None if well is None else int(well.full_well * self.coadds() / self._gain(header))
+        full = None if well is None else well.full_well * self.coadds()
+        computed = [None if full is None else int(full / self._gain(header)) for header in self._headers()]
+        return self._prepared("SATLEVEL", _whole) or computed
 
     def _prepared(self, keyword: str, convert: Callable[[float], Any] = float) -> list[Any] | None:
         """Return the values of an extension keyword in prepared data; None unless all extensions have it."""
