@@ -24,7 +24,6 @@ from niripipe.errors import InputError, StorageError
 
 if TYPE_CHECKING:
     from niripipe.astrodata.declared import Declared
-    from niripipe.astrodata.fits_read import Contents
 else:
     Declared = object
 
@@ -82,19 +81,14 @@ class AstroData(Operators, Attachments, FileNames, Declared):
     """
 
     def __init__(self, phu: Any = None, extensions: Sequence[Any] = ()) -> None:
-        self._parts = Parts(watched(phu))
-        self._indices = None
-        self._single = False
+        self._parts, self._indices, self._single = Parts(watched(phu)), None, False
         for extension in extensions:
             self.append(extension)
 
     @classmethod
-    def _from_contents(cls, contents: Contents, path: str | None) -> Self:
+    def _from_parts(cls, parts: Parts, path: str | None) -> Self:
         """Make a data set of what a reader found; nothing is copied."""
-        ad = cls.__new__(cls)
-        ad._parts = parts = Parts(contents.phu)
-        ad._indices, ad._single = None, False
-        parts.extensions, parts.tables, parts.records = contents.extensions, contents.tables, contents.records
+        ad = cls._over(parts)
         if path is not None:
             ad.path = path
             parts.read_from = path
@@ -129,7 +123,7 @@ class AstroData(Operators, Attachments, FileNames, Declared):
         parts = self._parts
         state = (type(self), parts.phu.state, len(parts.extensions))
         if parts.tag_cache is None or parts.tag_cache[0] != state:
-            whole = self if self._indices is None else self._slice(None, single=False)
+            whole = self if self._indices is None else self._over(parts)
             cls: Any = type(self)
             found = tags.resolve(getattr(whole, name)() for name in tags.tag_methods(cls))
             parts.tag_cache = state, frozenset(found)
@@ -374,14 +368,12 @@ class AstroData(Operators, Attachments, FileNames, Declared):
 
     def _like(self, extensions: list[Extension]) -> Self:
         """Return a whole data set with the header, tables and name of this one and other extensions."""
-        ad = type(self).__new__(type(self))
         old = self._parts
-        ad._parts = new = Parts(old.phu.copy())
-        ad._indices, ad._single = None, False
+        new = Parts(old.phu.copy())
         new.extensions = extensions
         for extension in extensions:
             extension._phu = new.phu
         new.tables = {name: held.copy() for name, held in old.tables.items()}
         new.records = old.records.copy()
         new.path, new.orig_filename, new.read_from = old.path, old.orig_filename, old.read_from
-        return ad
+        return self._over(new)

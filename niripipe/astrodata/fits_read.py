@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,28 +16,19 @@ from niripipe.astrodata.extension import Extension
 from niripipe.astrodata.fits_source import FitsSource, HduRecord
 from niripipe.astrodata.headers import WatchedHeader, drop_structure
 from niripipe.astrodata.planes import Plane, row_blocks
-from niripipe.astrodata.provenance import RECORD_TABLES, Records
+from niripipe.astrodata.provenance import RECORD_TABLES
+from niripipe.astrodata.slices import Parts
 from niripipe.astrodata.tables import HeldTable
 from niripipe.errors import DataError
 
-__all__ = ["Contents", "read_file", "read_hdus"]
+__all__ = ["read_file", "read_hdus"]
 
 _GLOBAL_TABLES = frozenset({"REFCAT", "MDF", *RECORD_TABLES})
 _ROLES = {"VAR": "variance", "DQ": "mask"}
 _PLANES = ("science", "variance", "mask")
 
 
-@dataclass
-class Contents:
-    """What a file holds, sorted into the parts of a data set."""
-
-    phu: WatchedHeader
-    extensions: list[Extension] = field(default_factory=list)
-    tables: dict[str, HeldTable] = field(default_factory=dict)
-    records: Records = field(default_factory=Records)
-
-
-def read_file(path: Path) -> Contents:
+def read_file(path: Path) -> Parts:
     """Read headers and structure of a FITS file; pixels and tables follow on first use.
 
     Parameters
@@ -51,10 +42,10 @@ def read_file(path: Path) -> Contents:
         See `FitsSource`; `DataError` also when the HDUs cannot be assigned to science planes.
     """
     source = FitsSource(path)
-    return _Assembly(source.records, _FileContent(source), str(path)).contents
+    return _Assembly(source.records, _FileContent(source), str(path)).parts
 
 
-def read_hdus(hdus: Sequence[Any]) -> Contents:
+def read_hdus(hdus: Sequence[Any]) -> Parts:
     """Copy an astropy HDU list, the primary HDU first; nothing is shared with it."""
     records = []
     for index, hdu in enumerate(hdus):
@@ -62,7 +53,7 @@ def read_hdus(hdus: Sequence[Any]) -> Contents:
         shape = tuple(hdu.shape) if is_image and hdu.data is not None else ()
         header = WatchedHeader(hdu.header, copy=True)
         records.append(HduRecord(index, header, "image" if is_image else "table", shape, 0, 0, 0))
-    return _Assembly(records, _HduContent(hdus), None).contents
+    return _Assembly(records, _HduContent(hdus), None).parts
 
 
 class _FileContent:
@@ -105,26 +96,26 @@ class _Assembly:
 
     Attributes
     ----------
-    contents : Contents
+    parts : Parts
         The result.
     """
 
     def __init__(self, hdus: list[HduRecord], content: _FileContent | _HduContent, path: str | None) -> None:
         self.content, self.path = content, path
-        self.contents = Contents(phu=hdus[0].header)
+        self.parts = Parts(hdus[0].header)
         images = [hdu for hdu in hdus if hdu.kind == "image" and hdu.shape]
         science = _science(images, path)
         self.by_version = {version: self._extension(hdu, version) for hdu, version in science}
-        self.contents.extensions.extend(self.by_version.values())
+        self.parts.extensions.extend(self.by_version.values())
         used = {hdu.index for hdu, _ in science}
         for hdu in images:
             if hdu.index not in used:
                 self._attach_image(hdu)
         self._attach_tables([hdu for hdu in hdus if hdu.kind == "table"])
         if 0 in used:
-            drop_structure(self.contents.phu)
+            drop_structure(self.parts.phu)
             for key in ("EXTNAME", "EXTVER"):
-                self.contents.phu.remove(key, ignore_missing=True)
+                self.parts.phu.remove(key, ignore_missing=True)
 
     def _extension(self, hdu: HduRecord, version: int) -> Extension:
         if len(hdu.shape) != 2:
@@ -144,12 +135,12 @@ class _Assembly:
             header.set("EXTNAME", "SCI", "Name of the extension")
         if header.get("EXTVER") != version:
             header.set("EXTVER", version, "Number of the extension")
-        return Extension._adopt(self.content.plane(hdu, "science"), header, self.contents.phu)
+        return Extension._adopt(self.content.plane(hdu, "science"), header, self.parts.phu)
 
     def _attach_image(self, hdu: HduRecord) -> None:
         extension = self.by_version.get(hdu.version) if hdu.version else None
         if extension is None and hdu.version is None and len(self.by_version) == 1:
-            extension = self.contents.extensions[0]
+            extension = self.parts.extensions[0]
         if extension is None:
             self._refuse_orphan(hdu)
             return
@@ -188,9 +179,9 @@ class _Assembly:
                 name = f"TABLE{unnamed}"
             extension = self.by_version.get(hdu.version) if hdu.version else None
             if name in RECORD_TABLES:
-                self.contents.records.add_loader(name, self.content.rows(hdu))
+                self.parts.records.add_loader(name, self.content.rows(hdu))
             elif extension is None or name in _GLOBAL_TABLES:
-                self.contents.tables.setdefault(name, self.content.table(hdu))
+                self.parts.tables.setdefault(name, self.content.table(hdu))
             elif name != "WCS":  # the text form of a gWCS; the FITS keywords beside it are what is used
                 extension._attach_table(name, self.content.table(hdu))
 

@@ -25,7 +25,7 @@ from niripipe.reduction.memory import (
 )
 from niripipe.reduction.plan import Plan, make_plan
 from niripipe.reduction.progress import Progress, as_progress
-from niripipe.reduction.report import RunReport, RunSettings
+from niripipe.reduction.report import RunReport
 from niripipe.reduction.runner import RecipeRunner
 
 if TYPE_CHECKING:
@@ -68,9 +68,8 @@ class Reduce:
     overwrite : bool, optional
         Whether products may replace older files of the same name.
     threads : int, optional
-        How many threads, or on Linux copies of the process, share the work. By default as many as there are
-        processors, at most four, and as fit into the memory: two, unless `max_memory` has room for more.
-        Results do not depend on it. With 1 no copy is made.
+        How many threads share the work. By default as many as there are processors, at most four. Results
+        do not depend on it.
     progress : bool or Progress, optional
         Show how far each step is.
     max_memory : int or str, optional
@@ -185,14 +184,16 @@ class Reduce:
             log.warning("%s", warning)
         plan.check()
         self._make_folder(context.output_dir)
-        report = RunReport(plan.recipe, self.mode, context.software, plan.files, dropped=inputs.dropped)
-        report.settings = RunSettings(
-            files=tuple(expand(self.files)),
-            recipe=self.recipename,
-            mode=self.mode,
+        report = RunReport(
+            plan.recipe,
+            self.mode,
+            context.software,
+            plan.files,
+            dropped=inputs.dropped,
+            sources=tuple(expand(self.files)),
+            recipe_given=self.recipename,
             parameters=_flat(self.uparms),
             suffix=self.suffix,
-            output_dir=context.output_dir,
         )
         self.report = report
         log.status("RECIPE: %s", plan.recipe)

@@ -15,7 +15,7 @@ from niripipe.errors import InputError
 from niripipe.primitives.base import Outcome, Status
 from niripipe.primitives.params import Origin
 
-__all__ = ["DroppedFrame", "RunReport", "RunSettings", "Step"]
+__all__ = ["DroppedFrame", "RunReport", "Step"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,30 +35,6 @@ class DroppedFrame:
     name: str
     step: str
     reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class RunSettings:
-    """What a run was given.
-
-    Attributes
-    ----------
-    files : tuple
-        Paths, and frames in memory.
-    recipe : str or callable
-    mode : str
-    parameters : dict
-        The user's, keys ``primitive:parameter``.
-    suffix : str or None
-    output_dir : pathlib.Path
-    """
-
-    files: tuple[Any, ...]
-    recipe: Any
-    mode: str
-    parameters: dict[str, Any]
-    suffix: str | None
-    output_dir: Path
 
 
 @dataclass(slots=True)
@@ -122,8 +98,14 @@ class RunReport:
         Files written.
     seconds : float
         Wall time of the run.
-    settings : RunSettings or None
-        What the run was given, for `script`.
+    sources : tuple
+        The paths, and frames in memory, that the run was given.
+    recipe_given : str or callable
+        The recipe that the user asked for.
+    parameters : dict
+        The user's, keys ``primitive:parameter``.
+    suffix : str or None
+        The user's suffix of the products.
     """
 
     recipe: str
@@ -136,7 +118,10 @@ class RunReport:
     calibration_files: dict[str, set[str]] = field(default_factory=dict)
     outputs: list[str] = field(default_factory=list)
     seconds: float = 0.0
-    settings: RunSettings | None = None
+    sources: tuple[Any, ...] = ()
+    recipe_given: Any = None
+    parameters: dict[str, Any] = field(default_factory=dict)
+    suffix: str | None = None
 
     def script(self) -> str:
         """Return a Python script that makes the same products again, bit for bit.
@@ -149,11 +134,10 @@ class RunReport:
         InputError
             The run had frames, calibrations or a recipe that exist in memory only, or has not finished.
         """
-        settings = self.settings
-        if settings is None:
+        if not self.sources:
             raise InputError("There is no run to make a script of", item="report")
-        files = [_path(source, "files") for source in settings.files]
-        parameters = {name: _literal(name, value) for name, value in settings.parameters.items()}
+        files = [_path(source, "files") for source in self.sources]
+        parameters = {name: _literal(name, value) for name, value in self.parameters.items()}
         calibrations = {kind: sorted(paths) for kind, paths in sorted(self.calibration_files.items())}
         checked = [*files, *(path for paths in calibrations.values() for path in paths)]
         checked += [
@@ -173,11 +157,11 @@ class RunReport:
             *_calibrations_as_code(calibrations),
             "reduction = Reduce(",
             "    files,",
-            f"    recipe={_recipe(settings.recipe)!r},",
-            f"    mode={settings.mode!r},",
+            f"    recipe={_recipe(self.recipe_given)!r},",
+            f"    mode={self.mode!r},",
             f"    parameters={_layout(parameters)},",
             "    calibrations=calibrations,",
-            f"    suffix={settings.suffix!r},",
+            f"    suffix={self.suffix!r},",
             ")",
             "reduction.runr()",
             "print(reduction.output_filenames)",
