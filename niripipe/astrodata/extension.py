@@ -48,8 +48,8 @@ class Extension:
 
     Notes
     -----
-    Arrays that already have the right dtype are taken over without a copy: whoever gives an array away
-    should not write into it any more. Negative variances, which no noise has, are set to 0 with a logged
+    Arrays that already have the right dtype are taken over without a copy: the caller
+    should not write into them any more. Negative variances, which no noise has, are set to 0 with a logged
     warning; NaN stays and means unknown.
     """
 

@@ -134,7 +134,7 @@ def product_name(
     name : str
         Present file name.
     original : str, optional
-        Name of the original file, which tells apart root and suffix when `strip` is set.
+        Name of the original file, which shows where the root ends when `strip` is set.
     prefix, suffix : str, optional
         What to put in front of and behind the stem.
     strip : bool

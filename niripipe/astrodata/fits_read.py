@@ -182,7 +182,7 @@ class _Assembly:
                 self.parts.records.add_loader(name, self.content.rows(hdu))
             elif extension is None or name in _GLOBAL_TABLES:
                 self.parts.tables.setdefault(name, self.content.table(hdu))
-            elif name != "WCS":  # the text form of a gWCS; the FITS keywords beside it are what is used
+            elif name != "WCS":  # the text form of a gWCS; the FITS keywords are used instead
                 extension._attach_table(name, self.content.table(hdu))
 
 

@@ -151,7 +151,7 @@ def _extension(extension: Extension, version: int, path: Path) -> Iterator[Any]:
     science = extension.header_for_writing()
     data = extension.read("data")
     if extension._phu is not None and any(keyword in extension._phu for keyword in _MASK_KEYWORDS):
-        # The pixels of a bad pixel mask are bits, and whoever reads them expects whole numbers.
+        # The pixels of a bad pixel mask are bits, and readers expect whole numbers.
         data = data.astype(np.int16)
     yield _image(data, "SCI", version, science.copy(), path)
     for name in ("variance", "mask"):

@@ -74,8 +74,8 @@ class Reduce:
         Show how far each step is.
     max_memory : int or str, optional
         How much memory the process may use, in bytes or as text such as ``"500 MB"``; None for no limit.
-        ``"auto"``, the default, allows 400 MB more than it uses at the start, or what is needed when the
-        scratch folder has no room. Frames beyond it wait in a private scratch folder, which is gone
+        ``"auto"``, the default, allows 600 MB more than it uses at the start, or what is needed when the
+        scratch folder is full. Frames beyond it are kept in a private scratch folder, which is deleted
         afterwards. Results do not depend on it.
     scratch_dir : path, optional
         Where the scratch folder is made; the system's folder for temporary files by default.
@@ -208,13 +208,13 @@ class Reduce:
         )
         with store, runner:
             p = primitives({"main": list(inputs.frames)}, context, runner)
-            # The streams hold the frames from here on, so that a recipe can let go of them.
+            # Only the streams hold the frames now, so that a recipe can free them.
             inputs.frames.clear()
             try:
                 recipe(p)
                 self._write(p, runner)
             finally:
-                # Frames are large: what is not a product is let go of now, not when cycles are collected.
+                # Frames are large: what is not a product is freed now, not when cycles are collected.
                 p.streams.clear()
                 context.calibrations.release()
                 runner.written.clear()

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -105,8 +106,12 @@ class RecipeRunner:
         self._to_save: list[tuple[AstroData, Path, bool]] = []
         self._notes: list[dict[int, Outcome]] = []
         self._threads = threads
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="niripipe") if threads > 1 else None
-        self._in_worker = threading.local()
+        self._this_thread = threading.local()
+        self._pool = None
+        if threads > 1:
+            self._pool = ThreadPoolExecutor(
+                threads, "niripipe", initializer=setattr, initargs=(self._this_thread, "in_pool", True)
+            )
 
     def __enter__(self) -> Self:
         return self
@@ -159,13 +164,18 @@ class RecipeRunner:
     @property
     def workers(self) -> int:
         """How many threads an algorithm may use now: one inside a thread of the pool."""
-        return 1 if getattr(self._in_worker, "busy", False) else self._threads
+        return 1 if self._in_pool else self._threads
+
+    @property
+    def _in_pool(self) -> bool:
+        """Whether this thread is one of the pool, which must not give work to the pool and wait for it."""
+        return getattr(self._this_thread, "in_pool", False)
 
     def map(self, function: Callable[[T], R], items: Sequence[T]) -> list[R]:
         """Apply a function to independent items, on threads, and return the results in order."""
-        if self._pool is None or len(items) < 2 or getattr(self._in_worker, "busy", False):
+        if self._pool is None or len(items) < 2 or self._in_pool:
             return [self._within_memory(function, item) for item in items]
-        return list(self._pool.map(self._as_worker(function), items))
+        return list(self._pool.map(partial(self._within_memory, function), items))
 
     def note(self, frame: AstroData, outcome: Outcome) -> None:
         """Keep the outcome of the running primitive for one frame; DONE is assumed without."""
@@ -252,8 +262,8 @@ class RecipeRunner:
         return outputs
 
     def _save_all(self) -> None:
-        waiting, self._to_save = self._to_save, []
-        for frame, path, overwrite in waiting:
+        to_save, self._to_save = self._to_save, []
+        for frame, path, overwrite in to_save:
             self.write(frame, path, overwrite=overwrite)
 
     def _each(
@@ -308,28 +318,13 @@ class RecipeRunner:
         log.status("PRIMITIVE: %s skipped", primitive.name)
 
     def _within_memory(self, function: Callable[[T], R], item: T) -> R:
-        """Apply a function to an item that stays in memory meanwhile, and make room afterwards."""
-        self.store.begin(item)
-        try:
+        """Apply a function to an item that stays in memory meanwhile."""
+        with self.store.using(item):
             return function(item)
-        finally:
-            self.store.end(item)
-
-    def _as_worker(self, function: Callable[[T], R]) -> Callable[[T], R]:
-        """Mark the thread as busy, so that work inside does not wait for the pool it occupies."""
-
-        def work(item: T) -> R:
-            self._in_worker.busy = True
-            try:
-                return self._within_memory(function, item)
-            finally:
-                self._in_worker.busy = False
-
-        return work
 
 
 def _name_the_raw_file(error: NiripipeError, frames: list[AstroData]) -> None:
-    """Let an error name the file that the user gave, not what the frame is called half-way through."""
+    """Let an error name the file that the user gave, not what the frame is called by now."""
     for frame in frames:
         if error.file is not None and error.file == frame.filename:
             error.file = frame.orig_filename or error.file
