@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import html
 import pprint
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from niripipe.astrodata import AstroData, file_md5
+from niripipe.astrodata.display import html_list, html_table
 from niripipe.errors import InputError
 from niripipe.primitives.base import Outcome, Status
 from niripipe.primitives.params import Origin
@@ -187,32 +187,24 @@ class RunReport:
             f"{self.recipe} ({self.mode}), {len(self.inputs)} input files, {self.seconds:.2f} s, "
             f"{self.software}",
             *(f"  {s.primitive:<24s}{s.stream:<16s}{s.seconds:7.3f} s  {s.summary()}" for s in self.steps),
-            *(f"  dropped {d.name} in {d.step}: {d.reason}" for d in self.dropped),
-            *(f"  {caltype}: {name}" for caltype, name in self._calibration_lines()),
-            *(f"  wrote {name}" for name in self.outputs),
+            *(f"  {note}" for note in self._notes()),
         ]
         return "\n".join(lines)
 
-    def _calibration_lines(self) -> Iterable[tuple[str, str]]:
-        return sorted({(caltype, name) for (_, caltype), name in self.calibrations.items()})
+    def _notes(self) -> list[str]:
+        used = sorted({(caltype, name) for (_, caltype), name in self.calibrations.items()})
+        return [
+            *(f"dropped {frame.name} in {frame.step}: {frame.reason}" for frame in self.dropped),
+            *(f"{caltype}: {name}" for caltype, name in used),
+            *(f"wrote {name}" for name in self.outputs),
+        ]
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><td>{html.escape(s.primitive)}</td><td>{html.escape(s.stream)}</td>"
-            f"<td>{s.seconds:.3f}</td><td>{html.escape(s.summary())}</td></tr>"
-            for s in self.steps
-        )
-        notes = "".join(
-            f"<li>dropped {html.escape(d.name)} in {html.escape(d.step)}: {html.escape(d.reason)}</li>"
-            for d in self.dropped
-        )
-        notes += "".join(f"<li>{html.escape(t)}: {html.escape(n)}</li>" for t, n in self._calibration_lines())
-        notes += "".join(f"<li>wrote {html.escape(name)}</li>" for name in self.outputs)
+        rows = [(s.primitive, s.stream, f"{s.seconds:.3f}", s.summary()) for s in self.steps]
         return (
             f"<p><b>{html.escape(self.recipe)}</b> ({html.escape(self.mode)}), "
             f"{len(self.inputs)} input files, {self.seconds:.2f} s</p>"
-            f"<table><tr><th>primitive</th><th>stream</th><th>s</th><th>frames</th></tr>{rows}</table>"
-            f"<ul>{notes}</ul>"
+            f"{html_table(('primitive', 'stream', 's', 'frames'), rows)}{html_list(self._notes())}"
         )
 
 
