@@ -9,16 +9,13 @@ imports, or, for importing and for the tutorial as a whole, the process from its
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import math
 import os
 import platform
-import re
 import statistics
 import subprocess
 import sys
-import time
 import tomllib
 from dataclasses import asdict, dataclass
 from datetime import date
@@ -112,13 +109,14 @@ def make_night(folder: Path, settings: dict[str, int]) -> Path:
 
 
 def measure(row: Row, night: Path, repeat: int, dragons: dict[str, dict[str, float]]) -> Figure:
-    """Run a row several times, after one run whose memory is watched and whose time does not count."""
+    """Run a row several times, after one run that does not count; memory is the largest of all runs."""
     command = [sys.executable, str(HERE / "rows.py"), row.row, str(night), *filter(None, [row.limit])]
-    megabytes = watched(command)
-    seconds = []
-    for _ in range(repeat):
+    runs = []
+    for _ in range(repeat + 1):
         done = subprocess.run(command, check=True, capture_output=True, text=True)
-        seconds.append(json.loads(done.stdout.splitlines()[-1])["process" if row.whole else "work"])
+        runs.append(json.loads(done.stdout.splitlines()[-1]))
+    seconds = [run["process" if row.whole else "work"] for run in runs[1:]]
+    megabytes = max(run["megabytes"] for run in runs)
     peer = dragons.get(row.name, {})
     return Figure(
         name=row.name,
@@ -130,45 +128,6 @@ def measure(row: Row, night: Path, repeat: int, dragons: dict[str, dict[str, flo
         dragons_seconds=peer.get("seconds"),
         dragons_megabytes=peer.get("megabytes"),
     )
-
-
-def watched(command: list[str]) -> float:
-    """Run a row and return its peak memory, MB: of the process, or of it with its helpers if that is more.
-
-    Where copies of a process share a page each counts its part of it (PSS), looked at every 10 milliseconds.
-    """
-    peak = 0
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        while process.poll() is None:
-            peak = max(peak, sum(_part_of_memory(one) for one in _family(process.pid)))
-            time.sleep(0.01)
-        assert process.stdout is not None
-        text = process.stdout.read()
-    if process.returncode:
-        raise subprocess.CalledProcessError(process.returncode, command)
-    return max(peak / 1024, json.loads(text.splitlines()[-1])["megabytes"])
-
-
-def _family(process: int) -> list[int]:
-    """Return a process and all that it has started."""
-    found = [process]
-    # Any of them may end meanwhile.
-    with contextlib.suppress(OSError):
-        for task in Path(f"/proc/{process}/task").iterdir():
-            with contextlib.suppress(OSError):
-                for child in (task / "children").read_text().split():
-                    found += _family(int(child))
-    return found
-
-
-def _part_of_memory(process: int) -> int:
-    """Return the memory of a process, kB, in which shared pages count in part."""
-    try:
-        text = Path(f"/proc/{process}/smaps_rollup").read_text()
-    except OSError:
-        return 0
-    found = re.search(r"^Pss:\s+(\d+) kB", text, re.MULTILINE)
-    return int(found[1]) if found else 0
 
 
 def exponent(figures: list[Figure], family: str, value: str) -> float | None:

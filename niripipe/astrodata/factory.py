@@ -107,6 +107,8 @@ def create(phu: Any, extensions: Sequence[Any] | None = None) -> AstroData:
     hdus = [item for item in items if hasattr(item, "header")]
     parts = read_hdus([fits.PrimaryHDU(), *hdus]) if hdus else Parts(header)
     parts.phu = header
+    for extension in parts.extensions:
+        extension._phu = header
     ad = _build(parts, None)
     for item in items:
         if not hasattr(item, "header"):

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from niripipe.algorithms import extended, normalize
 from niripipe.algorithms.combine import (
-    SubsetMedian,
+    Combined,
     combine,
     median_variance_factors,
     subset_medians,
@@ -170,7 +170,6 @@ class SkyBuilder:
             [[index[name] for name in subset] for subset in subsets],
             scale=[self.scales[name] for name in self.names],
             zero=[self.offsets[name] for name in self.names],
-            numbers=line is not None,
             threads=self.threads,
         )
         names = iter(subsets)
@@ -180,10 +179,10 @@ class SkyBuilder:
                 some = [results.pop(0) for _ in results[: 2 * self.threads]]
                 yield [self._median_sky(next(names), made, line) for made in some]
 
-    def _median_sky(self, names: tuple[str, ...], made: SubsetMedian, line: NoiseLine | None) -> BuiltSky:
+    def _median_sky(self, names: tuple[str, ...], made: Combined, line: NoiseLine | None) -> BuiltSky:
         variance = made.variance
-        if line is not None and made.number is not None:
-            variance = self._variance_at(made.data, made.number, line, names)
+        if line is not None:
+            variance = self._variance_at(made.data, made.count, line, names)
         return self._sky(names, made.data, variance, made.mask)
 
     def _combined(self, subsets: Sequence[tuple[str, ...]]) -> Iterator[list[BuiltSky]]:
@@ -224,7 +223,7 @@ class SkyBuilder:
         )
 
     def _variance_at(
-        self, median: Float32, number: NDArray[np.unsignedinteger], line: NoiseLine, names: Sequence[str]
+        self, median: Float32, number: NDArray[np.integer], line: NoiseLine, names: Sequence[str]
     ) -> Float32:
         """Return the variance of a median of skies: that of one sky at this level, by the number of inputs.
 

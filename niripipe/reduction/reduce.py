@@ -68,15 +68,16 @@ class Reduce:
     overwrite : bool, optional
         Whether products may replace older files of the same name.
     threads : int, optional
-        How many threads share the work. By default as many as there are processors, at most four. Results
-        do not depend on it.
+        How many threads share the work; by default as many as there are processors, at most four. Results do
+        not depend on it.
     progress : bool or Progress, optional
         Show how far each step is.
     max_memory : int or str, optional
         How much memory the process may use, in bytes or as text such as ``"500 MB"``; None for no limit.
-        ``"auto"``, the default, allows 600 MB more than it uses at the start, or what is needed when the
-        scratch folder is full. Frames beyond it are kept in a private scratch folder, which is deleted
-        afterwards. Results do not depend on it.
+        ``"auto"``, the default, allows a fixed amount more than it uses at the start
+        (`niripipe.reduction.memory.automatic_limit`), or what is needed if the scratch folder has no space.
+        Frames that exceed it are moved to a private scratch folder, which is deleted when the reduction ends.
+        Results do not depend on it.
     scratch_dir : path, optional
         Where the scratch folder is made; the system's folder for temporary files by default.
 

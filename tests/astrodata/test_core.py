@@ -416,3 +416,10 @@ def test_completion_offers_what_users_need(make_ad: Make) -> None:
     assert {"data", "variance", "mask", "hdr", "wcs", "OBJCAT", "write", "read", "plane"} <= set(names)
     assert not [name for name in names if name.startswith("_")]
     assert not {"move_to_disk", "extensions", "sky_mapping"} & set(names)
+
+
+def test_a_created_data_set_takes_the_wcs_of_the_primary_header_where_the_extension_has_none() -> None:
+    primary = fits.Header({"OBJECT": "x", **WCS_CARDS})
+    ad = astrodata.create(primary, [fits.ImageHDU(np.zeros(SHAPE, np.float32))])
+    assert ad[0].wcs_origin == "primary"
+    assert ad[0].wcs is not None

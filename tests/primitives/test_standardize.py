@@ -468,22 +468,6 @@ def test_the_non_linearity_is_corrected_by_the_observatorys_polynomial_in_both_o
     assert "LINCORR" in b.main[0].phu
 
 
-@pytest.mark.parametrize("poisson", [True, False])
-def test_the_variance_after_the_linearity_correction_need_not_be_computed_at_once(poisson):
-    made = []
-    for look in (False, True):
-        b = make.prepared([make.frame(np.linspace(50, 9000, 256 * 256).reshape(256, 256), shape=(256, 256))])
-        b.p.ADUToElectrons()
-        b.p.addVAR(read_noise=True, poisson_noise=poisson)
-        if look:
-            assert b.main[0][0].variance.shape == (256, 256)
-        b.p.nonlinearityCorrect()
-        waits = b.main[0][0].variance_function() is not None
-        assert waits == (poisson and not look)
-        made.append(b.main[0][0].read("variance"))
-    np.testing.assert_allclose(*made, rtol=1e-5)
-
-
 def test_the_levels_follow_the_linearity_correction():
     b = make.prepared([make.frame(shape=(256, 256))])
     before = b.main[0][0].hdr["NONLINEA"]

@@ -42,7 +42,6 @@ def open_descriptors() -> dict[str, str]:
     return found
 
 
-@pytest.mark.usefixtures("wherever")
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="the system does not tell what is open")
 def test_neither_descriptors_nor_threads_add_up_over_many_reductions(
     darks: list[Path], tmp_path: Path

@@ -208,7 +208,6 @@ def _products(night, folder: Path, **settings) -> list[np.ndarray]:
     return [stack.data, stack.variance, stack.mask, stack.COVERAGE, flat.outputs[0][0].data]
 
 
-@pytest.mark.usefixtures("wherever")
 def test_products_are_equal_bit_for_bit_whatever_the_limit_and_the_threads(night, tmp_path, monkeypatch):
     monkeypatch.setattr(memory, "_LEAST", 0)
     scratch = tmp_path / "scratch"

@@ -266,7 +266,6 @@ def test_one_bad_science_frame_is_dropped_and_named():
     assert "this frame is no good" in dropped.reason
 
 
-@pytest.mark.usefixtures("wherever")
 @pytest.mark.parametrize("threads", [1, 2])
 def test_when_no_frame_is_left_the_error_is_raised_with_the_primitives_name(threads):
     b = demo(droppable=True, threads=threads)

@@ -28,14 +28,13 @@ from .noiseclip import NoiseModel
 from .pixels import Combined
 from .reduce import median_variance_factor, median_variance_factors
 from .settings import Operation, Rejection
-from .subsets import SubsetMedian, subset_medians
+from .subsets import subset_medians
 
 __all__ = [
     "Combined",
     "NoiseModel",
     "Operation",
     "Rejection",
-    "SubsetMedian",
     "combine",
     "median_variance_factor",
     "median_variance_factors",

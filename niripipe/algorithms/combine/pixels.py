@@ -31,7 +31,7 @@ class Combined:
     Attributes
     ----------
     data, variance : ndarray of float32
-        Planes ``(ny, nx)``.
+        Planes ``(ny, nx)``. Only `subset_medians` of inputs without variances have no variance.
     mask : ndarray of uint16 or None
         Bitwise OR of the masks of the inputs used; None if no input had a mask.
     count : ndarray of uint8 (or uint16 above 255 inputs)
@@ -41,7 +41,7 @@ class Combined:
     """
 
     data: Float32
-    variance: Float32
+    variance: Float32 | None
     mask: Mask | None
     count: NDArray[np.integer[Any]]
     exposure: NDArray[np.floating[Any]] | None = None
@@ -61,7 +61,7 @@ class Combined:
         """Return flat views of some rows."""
         return Combined(
             self.data[rows].reshape(-1),
-            self.variance[rows].reshape(-1),
+            None if self.variance is None else self.variance[rows].reshape(-1),
             None if self.mask is None else self.mask[rows].reshape(-1),
             self.count[rows].reshape(-1),
             None if self.exposure is None else self.exposure[rows].reshape(-1),
@@ -70,7 +70,8 @@ class Combined:
     def put(self, where: NDArray[np.intp], pixels: Combined) -> None:
         """Set pixels of flat planes at some indices."""
         self.data[where] = pixels.data
-        self.variance[where] = pixels.variance
+        if self.variance is not None:
+            self.variance[where] = pixels.variance
         self.count[where] = pixels.count
         if self.mask is not None and pixels.mask is not None:
             self.mask[where] = pixels.mask
@@ -105,6 +106,7 @@ def combine_pixels(
         Exposure of each input ``(n,)``.
     """
     data, variance, mask = planes.data, planes.variance, planes.mask
+    assert out.variance is not None
     order = None
     if settings.operation == "median" or settings.reject in ("sigclip", "varclip"):
         order = order_rows(data)
@@ -195,6 +197,7 @@ def mean_of_used(planes: Planes, used: Bool, out: Combined, exposures: NDArray[n
     """
     data, variance, mask = planes.data, planes.variance, planes.mask
     assert variance is not None
+    assert out.variance is not None
     count = count_true(used)
     nothing = np.flatnonzero(count == 0)
     flags = 0 if mask is None else np.bitwise_or.reduce(mask[:, nothing], axis=0) | bits.NO_DATA

@@ -1,9 +1,8 @@
 """Medians of many overlapping subsets of the same planes, sharing the work between them.
 
-The sky of a frame is the median of the other frames around it, so that neighbouring frames have nearly the
-same sky inputs. Sorting them anew for each frame makes the work on a night proportional to the square of its
-length. Here neighbouring subsets form a group; its union is sorted once, and the few inputs that a subset
-lacks are taken out of the sorted values.
+The sky of a frame is the median of the frames around it, so that neighbouring frames have nearly the same
+sky inputs. Neighbouring subsets form a group; its union is sorted once, and the few inputs that a subset
+lacks are taken out of the sorted values. The work grows with the length of a night, not with its square.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -21,13 +21,13 @@ from niripipe.algorithms.sorting import select_rows
 from niripipe.algorithms.sources import RowSource
 from niripipe.errors import ParameterError
 
-from .inputs import Inputs, Numbers, Planes
-from .pixels import combine_special, counter
+from .inputs import Inputs, Numbers
+from .pixels import Combined, combine_special, counter
 from .reduce import median_variance_factor
 from .select import UNUSABLE, select_usable, with_infinities
 from .settings import Settings
 
-__all__ = ["SubsetMedian", "subset_medians"]
+__all__ = ["subset_medians"]
 
 Float32 = NDArray[np.float32]
 Bool = NDArray[np.bool_]
@@ -41,30 +41,7 @@ _BLOCK_VALUES = 1 << 21
 _SORTED = 1 << 15
 """Pixels sorted at a time: more leave the cache, and with fewer threads wait for each other."""
 _LENGTH_PER_ABSENT = 6
-"""A subset of this many inputs may lack one input of its group, a longer one more in proportion: larger
-groups would save sorting, but cost more for taking inputs out."""
-
-
-@dataclass(frozen=True, slots=True)
-class SubsetMedian:
-    """The median of one subset.
-
-    Attributes
-    ----------
-    data : ndarray of float32
-        Plane ``(ny, nx)``.
-    variance : ndarray of float32 or None
-        Its variance; None without input variances.
-    number : ndarray of uint8 (or uint16 above 255 inputs) or None
-        Of how many inputs each value is the median, if asked for.
-    mask : ndarray of uint16 or None
-        Where no clean input was used, the bits of the least bad ones, which were; None without input masks.
-    """
-
-    data: Float32
-    variance: Float32 | None
-    number: Count | None
-    mask: NDArray[np.uint16] | None
+"""A subset of so many inputs may lack one of its group, a longer one more in proportion."""
 
 
 def subset_medians(
@@ -75,58 +52,46 @@ def subset_medians(
     *,
     scale: Numbers | None = None,
     zero: Numbers | None = None,
-    numbers: bool = False,
     threads: int = 1,
     rows_per_block: int | None = None,
-) -> Iterator[list[SubsetMedian]]:
+) -> Iterator[list[Combined]]:
     """Combine many subsets of the same planes by their medians.
 
     Parameters
     ----------
-    data, variance, mask, scale, zero
-        As for `~niripipe.algorithms.combine.combine`. Sources are asked for their rows more than once.
+    data, variance, mask, scale, zero, threads, rows_per_block
+        As for `~niripipe.algorithms.combine.combine`. Sources are read more than once.
     subsets : sequence of sequence of int
-        Indices into the planes, without repetition. Put subsets with many inputs in common next to each
-        other.
-    numbers : bool
-        Return the number of inputs used in each pixel. Where all inputs have the same noise it says all
-        that the variance of a median depends on, see `median_variance_factor`, and is found faster.
-    threads : int
-        Number of threads; the result does not depend on it.
-    rows_per_block : int, optional
-        Rows of a block; as many as a fixed working memory allows by default.
+        Indices into the planes. Put subsets with many inputs in common next to each other.
 
     Yields
     ------
-    list of SubsetMedian
-        As many as are made at a time, for the subsets in order. Take them out of the list to let go of them.
+    list of Combined
+        A batch of results, in order. The variance is None without input variances; the mask has the bits of
+        the least bad inputs where none is clean.
 
     Raises
     ------
-    ParameterError
-        If a subset is empty, names a plane twice or one that does not exist, or a sequence has another
-        length than `data`.
-    DataError
-        If there are no planes or shapes differ.
+    ParameterError, DataError
+        If a subset is empty or names planes twice or wrongly; lengths or shapes differ; there are no planes.
 
     Notes
     -----
-    The data are those of ``combine(operation="median", reject="none")`` bit for bit, and with
-    ``reject="minmax", nlow=k, nhigh=k`` too, which does not move a median; variances agree to the rounding of
-    sums in another order. The bits "non-linear" and "saturated" of clean inputs are not passed on.
+    The data are those of ``combine(operation="median", reject="none")`` bit for bit. The bits "non-linear"
+    and "saturated" of clean inputs do not reach the mask.
     """
     check_threads(threads)
     inputs = Inputs.checked(data, variance, mask, scale, zero)
     wanted = [_checked(subset, len(data)) for subset in subsets]
     ny, nx = inputs.shape
-    result_bytes = (4 + 4 * (variance is not None) + numbers + 2 * (inputs.mask is not None)) * ny * nx
+    result_bytes = (5 + 4 * (variance is not None) + 2 * (inputs.mask is not None)) * ny * nx
     held = int(np.clip(_HELD_BYTES // max(result_bytes, 1), 2, _HELD))
     turns = math.ceil(len(wanted) / held)
     for turn in range(turns):
         part = wanted[turn * len(wanted) // turns : (turn + 1) * len(wanted) // turns]
         members = sorted(set().union(*part))
         local = {member: k for k, member in enumerate(members)}
-        batch = _Batch(inputs.select(members), [tuple(local[k] for k in subset) for subset in part], numbers)
+        batch = _Batch(inputs.select(members), [tuple(local[k] for k in subset) for subset in part])
         rows = rows_per_block or max(_BLOCK_VALUES // (len(members) * max(nx, 1)), 2)
         map_blocks(batch.run, ny, rows_per_block=rows, threads=threads)
         results = batch.results
@@ -136,41 +101,33 @@ def subset_medians(
 
 def _checked(subset: Sequence[int], n: int) -> Subset:
     members = tuple(int(k) for k in subset)
-    if not members or len(set(members)) != len(members) or min(members) < 0 or max(members) >= n:
-        raise ParameterError(
-            "A subset names each of its planes once",
-            item="subsets",
-            found=list(subset),
-            expected=f"at least one of 0 to {n - 1}",
-        )
-    return members
+    if members and len(set(members)) == len(members) and min(members) >= 0 and max(members) < n:
+        return members
+    raise ParameterError(
+        "A subset names each of its planes once",
+        item="subsets",
+        found=list(subset),
+        expected=f"at least one of 0 to {n - 1}",
+    )
 
 
-@dataclass(frozen=True, slots=True)
-class _Group:
-    """Neighbouring subsets, by their numbers, and all their members."""
-
-    numbers: list[int]
-    union: frozenset[int]
-
-
-def _grouped(subsets: list[Subset]) -> list[_Group]:
-    """Group consecutive subsets of which none lacks many members of the union."""
-    groups: list[_Group] = []
-    for k, subset in enumerate(subsets):
-        if groups:
-            numbers, union = [*groups[-1].numbers, k], groups[-1].union.union(subset)
-            smallest = min(len(subsets[number]) for number in numbers)
-            if len(union) - smallest <= max(smallest // _LENGTH_PER_ABSENT, 1):
-                groups[-1] = _Group(numbers, union)
-                continue
-        groups.append(_Group([k], frozenset(subset)))
+def _grouped(subsets: list[Subset]) -> list[list[int]]:
+    """Group consecutive subsets, by number, so that none lacks many members of the union."""
+    groups: list[list[int]] = []
+    for k in range(len(subsets)):
+        group = [*groups[-1], k] if groups else [k]
+        smallest = min(len(subsets[number]) for number in group)
+        lacking = len(frozenset().union(*(subsets[number] for number in group))) - smallest
+        if groups and lacking <= max(smallest // _LENGTH_PER_ABSENT, 1):
+            groups[-1] = group
+        else:
+            groups.append([k])
     return groups
 
 
 @dataclass(frozen=True, slots=True)
 class _Block:
-    """All inputs in some pixels: planes ``(n, pixels)``; variances are 0 where an input is unusable."""
+    """All inputs in some pixels ``(n, pixels)``; variances are 0 where an input is unusable."""
 
     data: Float32
     variance: Float32 | None
@@ -185,7 +142,7 @@ class _Block:
 class _Batch:
     """A few neighbouring subsets, whose results are made at the same time."""
 
-    def __init__(self, inputs: Inputs, subsets: list[Subset], numbers: bool) -> None:
+    def __init__(self, inputs: Inputs, subsets: list[Subset]) -> None:
         self.inputs = inputs
         self.subsets = subsets
         self.groups = _grouped(subsets)
@@ -194,11 +151,11 @@ class _Batch:
         factors = [0.0] + [median_variance_factor(k) / k**2 for k in range(1, n + 1)]
         self.factors = np.array(factors, np.float32)
         self.results = [
-            SubsetMedian(
+            Combined(
                 np.empty(shape, np.float32),
                 None if inputs.variance is None else np.empty(shape, np.float32),
-                np.empty(shape, counter(n)) if numbers else None,
                 None if inputs.mask is None else np.zeros(shape, np.uint16),
+                np.empty(shape, counter(n)),
             )
             for _ in subsets
         ]
@@ -207,25 +164,30 @@ class _Batch:
         """Find the medians in some rows."""
         with np.errstate(all="ignore"):
             planes = self.inputs.read(rows).flat()
-            # Where no input is clean the least bad ones are used, as in a combination of all of them.
+            # Where no input is clean the least bad ones are used.
             usable = select_usable(planes.mask, planes.finite())
             # Negative zeros become positive: values that are equal have to have the same bits.
             planes.data[:] += np.float32(0)
             variance = planes.variance
             known = None if variance is None else np.where(usable, variance, np.float32(0))
             block = _Block(planes.data, known, ~usable)
-            results = [_flat_rows(result, rows) for result in self.results]
+            results = [result.flat_rows(rows) for result in self.results]
             for pixels in row_blocks(usable.shape[1], _SORTED):
                 for group in self.groups:
-                    self._run_group(block.cut(pixels), group, [_flat_rows(r, pixels) for r in results])
+                    self._run_group(
+                        block.cut(pixels), group, [result.flat_rows(pixels) for result in results]
+                    )
             if planes.mask is not None:
                 self._set_flags(planes.mask, usable, results)
             for subset, result in zip(self.subsets, results, strict=True):
                 where = np.flatnonzero(~np.logical_or.reduce([usable[k] for k in subset]))
                 if where.size:
-                    _use_least_bad(planes, subset, where, result)
+                    # The least bad inputs of this subset are worse than those of the others.
+                    chosen = itemgetter(np.ix_(np.array(subset), where))
+                    settings = Settings(n_inputs=len(subset), operation="median")
+                    result.put(where, combine_special(planes.each(chosen), None, settings))
 
-    def _set_flags(self, mask: NDArray[np.uint16], usable: Bool, results: list[SubsetMedian]) -> None:
+    def _set_flags(self, mask: NDArray[np.uint16], usable: Bool, results: list[Combined]) -> None:
         """Pass the flags of the inputs used to the results where no input is clean."""
         where = np.flatnonzero(~np.logical_or.reduce(usable & (mask & UNUSABLE == 0)))
         flags = mask.take(where, axis=1) * usable.take(where, axis=1)
@@ -233,21 +195,19 @@ class _Batch:
             if result.mask is not None:
                 result.mask[where] = np.bitwise_or.reduce([flags[k] for k in subset])
 
-    def _run_group(self, block: _Block, group: _Group, results: list[SubsetMedian]) -> None:
-        size = len(group.union)
-        lengths = [len(self.subsets[k]) for k in group.numbers]
-        last = max(_low_rank(n) + 1 + size - n for n in lengths)
-        union = _Sorted.of(block, sorted(group.union), _low_rank(min(lengths)), min(last, size - 1))
-        for k in group.numbers:
+    def _run_group(self, block: _Block, group: list[int], results: list[Combined]) -> None:
+        members = frozenset().union(*(self.subsets[k] for k in group))
+        lengths = [len(self.subsets[k]) for k in group]
+        last = max(_low_rank(n) + 1 + len(members) - n for n in lengths)
+        union = _Sorted.of(block, sorted(members), _low_rank(min(lengths)), min(last, len(members) - 1))
+        for k in group:
             n, result = len(self.subsets[k]), results[k]
-            absent = sorted(group.union.difference(self.subsets[k]))
+            absent = sorted(members.difference(self.subsets[k]))
             found = union.without(block, absent, _low_rank(n))
             result.data[:] = found.median(n)
-            number = np.subtract(n, found.masked, dtype=found.masked.dtype)
+            result.count[:] = number = np.subtract(n, found.masked, dtype=found.masked.dtype)
             if result.variance is not None and found.total is not None:
                 np.multiply(found.total, self.factors.take(number), out=result.variance)
-            if result.number is not None:
-                result.number[:] = number
 
 
 def _low_rank(n: int) -> int:
@@ -257,22 +217,13 @@ def _low_rank(n: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Sorted:
-    """The middle of the sorted values of some inputs, those that cannot be used being infinities.
+    """The middle of the sorted values of some inputs; unusable ones are infinities.
 
     In each pixel the first infinity is positive, the next one negative and so on. The median of the usable
     values then stays at a rank that only depends on whether the number of infinities is even.
 
-    Attributes
-    ----------
-    rows : ndarray of float32
-        ``(ranks, pixels)``: ranks `first`, ``first + 1`` ...
-    first : int
-    infinity : ndarray of float32
-        The infinity that would come next ``(pixels,)``.
-    masked : ndarray of uint8 or uint16
-        Number of infinities ``(pixels,)``.
-    total : ndarray of float32, or None
-        Sum of the variances of the usable inputs; None without variances.
+    `rows` ``(ranks, pixels)`` are the ranks `first`, ``first + 1`` ...; `infinity` is the one that would come
+    next, `masked` the number of infinities, `total` the sum of the variances of the usable inputs.
     """
 
     rows: Float32
@@ -328,9 +279,8 @@ class _Sorted:
 def _next_rank(rank: Float32, following: Float32, gone: Float32) -> Float32:
     """Return the following rank where a value taken out is not above a rank, else that rank.
 
-    The value is one of the sorted ones: limited to the range between the two ranks it is one of them, and
-    the other one is wanted. Exclusive-or finds that much faster than `numpy.where`, which suffers from
-    unpredictable branches.
+    The value, limited to the range of the two ranks, is one of them, and the other one is wanted.
+    Exclusive-or finds it faster than `numpy.where`, which suffers from unpredictable branches.
     """
     result = np.maximum(gone, rank)
     np.minimum(result, following, out=result)
@@ -341,35 +291,8 @@ def _next_rank(rank: Float32, following: Float32, gone: Float32) -> Float32:
 
 
 def _blend(choice: NDArray[np.int32], first: Float32, second: Float32) -> Float32:
-    """Return the first value where all bits of `choice` are set, the second where none is.
-
-    As fast as `_next_rank`, for the same reason.
-    """
+    """Return the first value where all bits of `choice` are set, the second where none is."""
     pattern = np.bitwise_xor(first.view(np.int32), second.view(np.int32))
     pattern &= choice
     pattern ^= second.view(np.int32)
     return pattern.view(np.float32)
-
-
-def _use_least_bad(planes: Planes, subset: Subset, where: NDArray[np.intp], result: SubsetMedian) -> None:
-    """Combine the least bad inputs at the pixels `where`, in which a subset has no usable one."""
-    pixels = np.ix_(np.array(subset), where)
-    settings = Settings(n_inputs=len(subset), operation="median")
-    found = combine_special(planes.each(lambda plane: plane[pixels]), None, settings)
-    result.data[where] = found.data
-    if result.variance is not None:
-        result.variance[where] = found.variance
-    if result.number is not None:
-        result.number[where] = found.count
-    if result.mask is not None and found.mask is not None:
-        result.mask[where] = found.mask
-
-
-def _flat_rows(result: SubsetMedian, rows: slice) -> SubsetMedian:
-    """Return flat views of some rows."""
-    return SubsetMedian(
-        result.data[rows].reshape(-1),
-        None if result.variance is None else result.variance[rows].reshape(-1),
-        None if result.number is None else result.number[rows].reshape(-1),
-        None if result.mask is None else result.mask[rows].reshape(-1),
-    )

@@ -19,9 +19,8 @@ from niripipe.algorithms.pattern.quadrants import (
     Floats,
     Integers,
     Quadrant,
-    Tiles,
     prepared,
-    source_boxes,
+    without_sources,
 )
 from niripipe.algorithms.pattern.zones import find_zones, unit_strength
 from niripipe.errors import DataError, ParameterError
@@ -32,11 +31,9 @@ Complex = NDArray[np.complexfloating[Any, Any]]
 
 # Sources are looked for in boxes of whole periods of about 16 columns, 4 rows high.
 _BOX_HEIGHT, _BOX_WIDTH = 4, 16
-# Rows whose power is averaged in the decision whether a pattern is there: noise alone then scatters by
-# 1/sqrt(5) only.
+# Rows whose power is averaged in the decision: noise alone then scatters by 1/sqrt(5) only.
 _ROWS_TOGETHER = 5
-# Smoothing and least range in the search for edges, and reach of the levelling inside a quadrant: those of
-# `clean_readout`.
+# As in `clean_readout`: smoothing and least range in the search for edges, reach of the levelling.
 _EDGE_SIGMA, _EDGE_RANGE, _REACH = 3.0, 0.6, 50
 # The mean power of a zone at the pattern's frequencies must exceed that beside them by this many standard
 # errors. With about 500 zones that could be tried in a frame, fewer than one frame of noise in a thousand has
@@ -56,18 +53,14 @@ class _Rows:
 
     Attributes
     ----------
-    local : ndarray of float32, shape (rows, columns)
-        Pixels, less their mean over two periods; 0 where not usable.
-    usable : ndarray of bool
-        Pixels to use.
+    local, usable : ndarray of float32 and of bool, shape (rows, columns)
+        Pixels, less their mean over two periods, 0 where not usable; and which pixels to use.
     pattern : ndarray of complex64, shape (rows, bins)
         Amplitudes of the pattern, transform normalised as by `numpy.fft`.
     bins : ndarray of int
         Frequencies of the pattern and its harmonics.
-    strength : ndarray of float64, shape (rows,)
-        Standard deviation of the pattern of each row.
-    floor : ndarray of float64, shape (rows,)
-        The strength that noise alone would give.
+    strength, floor : ndarray of float64, shape (rows,)
+        Standard deviation of the pattern of each row, and the one that noise alone would give.
     share : ndarray of float64, shape (rows,)
         Share of usable pixels.
     excess : ndarray of float64, shape (rows,)
@@ -168,9 +161,7 @@ def clean_fft_readout(
     # The rows to clean of each quadrant, in readout order, and its record.
     chosen, quadrants = [], []
     for rows, corner in zip(spectra, corners, strict=True):
-        on = np.ones(len(rows.local), bool)
-        if not force:
-            on = _zones(rows, combined[corner.missing :], pat_thres)
+        on = np.ones(len(rows.local), bool) if force else _zones(rows, combined[corner.missing :], pat_thres)
         on, quadrant = _decide(rows, on, corner.name)
         chosen.append(on)
         quadrants.append(quadrant)
@@ -189,7 +180,7 @@ def _transform(
 ) -> _Rows:
     from scipy.fft import fft
 
-    usable = _without_sources(frame, good, corner)
+    usable = without_sources(frame, good, corner, _BOX_HEIGHT, _BOX_WIDTH)
     local = _local(corner.view(frame), usable, periodicity)
     width = local.shape[1]
     bins = _harmonics(width, periodicity)
@@ -217,15 +208,6 @@ def _transform(
         (np.divide(power, noise, out=np.ones_like(power), where=noise > 0) - 1).mean(axis=1),
         _triggered(power * share[:, None] ** 2 / _DIFFERENCE, beside, sigma_fact),
     )
-
-
-def _without_sources(frame: Float32, good: Flags, corner: Corner) -> Flags:
-    """Usable pixels of a quadrant in readout order, boxes with a source left out."""
-    tiles = Tiles.cut(corner, frame, good, _BOX_HEIGHT, _BOX_WIDTH)
-    boxes = np.repeat(np.repeat(source_boxes(tiles).T, _BOX_HEIGHT, axis=0), _BOX_WIDTH, axis=1)
-    view = corner.view(good)
-    first = corner.missing % _BOX_HEIGHT
-    return view & ~boxes[first : first + len(view), : view.shape[1]]
 
 
 def _harmonics(length: int, periodicity: float) -> NDArray[np.intp]:
@@ -311,8 +293,7 @@ def _triggered(at: Float64, beside: Float64, sigma_fact: float) -> Flags:
         mean = (near * keep).sum(axis=2, keepdims=True) / number
         std = np.sqrt((np.square(near - mean) * keep).sum(axis=2, keepdims=True) / number)
         keep &= np.abs(near - mean) <= 2 * std
-    over = amplitude > (mean + sigma_fact * std)[:, :, 0]
-    return np.asarray(over.any(axis=1))
+    return np.asarray((amplitude > (mean + sigma_fact * std)[:, :, 0]).any(axis=1))
 
 
 def _standardized(quadrants: list[_Rows], corners: tuple[Corner, ...]) -> Float64:
@@ -334,8 +315,7 @@ def _zones(rows: _Rows, combined: Float64, pat_thres: float) -> Flags:
     unit = _unit(rows)
     if unit <= 0:
         return on
-    # The inverse variance of a strength goes with the usable share; rows with few usable pixels go with those
-    # beside them.
+    # Rows with few usable pixels get no weight, and go with those beside them.
     found = find_zones(
         (rows.strength - rows.floor) / unit,
         np.where(rows.share >= _LEAST_SHARE, rows.share, 0.0),
@@ -405,8 +385,7 @@ def _noise(local: Float32, usable: Flags, pattern: Float32) -> tuple[float, floa
 
 def _add_single_rows(quadrants: list[_Rows], chosen: list[Flags], threshold: float) -> None:
     """Add to the rows to clean, in place, single rows of cleaned quadrants that stand out from the others."""
-    # The cube root of a power is close to normally distributed (Wilson & Hilferty 1931), so a limit in
-    # standard deviations means what it says.
+    # The cube root of a power is close to normally distributed (Wilson & Hilferty 1931).
     ratios = [
         np.cbrt(np.divide(q.strength, q.floor, out=np.zeros_like(q.floor), where=q.floor > 0) ** 2)
         for q in quadrants

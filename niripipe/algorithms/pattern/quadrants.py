@@ -26,6 +26,7 @@ __all__ = [
     "prepared",
     "ranked_median",
     "source_boxes",
+    "without_sources",
 ]
 
 Floats = NDArray[np.floating[Any]]
@@ -252,6 +253,15 @@ def source_boxes(tiles: Tiles) -> Flags:
     excess = excess - np.nan_to_num(masked_median(excess.T, valid.T))[:, None]
     sigma = robust_sigma(excess[valid])
     return valid & (np.abs(excess) > _SOURCE_SIGMA * sigma) if sigma > 0 else np.zeros_like(valid)
+
+
+def without_sources(frame: Float32, good: Flags, corner: Corner, height: int, width: int) -> Flags:
+    """Return the good pixels of a quadrant, in readout order, without boxes that hold a source."""
+    tiles = Tiles.cut(corner, frame, good, height, width)
+    boxes = np.repeat(np.repeat(source_boxes(tiles).T, height, axis=0), width, axis=1)
+    view = corner.view(good)
+    first = corner.missing % height
+    return np.asarray(view & ~boxes[first : first + len(view), : view.shape[1]])
 
 
 def masked_median(values: Float32, good: Flags) -> Float32:
