@@ -363,17 +363,3 @@ class AstroData(Operators, Attachments, FileNames, Declared):
 
     def _repr_html_(self) -> str:
         return display.as_html(self)
-
-    # ---- helpers
-
-    def _like(self, extensions: list[Extension]) -> Self:
-        """Return a whole data set with the header, tables and name of this one and other extensions."""
-        old = self._parts
-        new = Parts(old.phu.copy())
-        new.extensions = extensions
-        for extension in extensions:
-            extension._phu = new.phu
-        new.tables = {name: held.copy() for name, held in old.tables.items()}
-        new.records = old.records.copy()
-        new.path, new.orig_filename, new.read_from = old.path, old.orig_filename, old.read_from
-        return self._over(new)

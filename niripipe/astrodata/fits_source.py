@@ -140,9 +140,7 @@ class FitsSource:
             self._size, self._mtime = status.st_size, status.st_mtime_ns
             start = file.read(_FIRST_READ)
             if not start:
-                raise DataError(
-                    "the file is empty", file=self.path, found="0 bytes", remedy="Fetch the file again."
-                )
+                raise _damaged(self.path, "the file is empty", found="0 bytes")
             self.compression = next((name for name, mark in _MARKS.items() if start.startswith(mark)), None)
             if self.compression is None:
                 self.records = _Walk(self.path, file, start, self._size).records()
@@ -242,11 +240,10 @@ class FitsSource:
         except NiripipeError:
             raise
         except (EOFError, OSError, zlib.error, ValueError) as error:
-            raise DataError(
+            raise _damaged(
+                self.path,
                 f"the {self.compression} content cannot be decompressed: the file is damaged or truncated",
-                file=self.path,
                 found=f"{self._size} bytes; {error}",
-                remedy="Fetch the file again.",
             ) from error
 
     def _decompressed(self) -> bytes:
@@ -323,12 +320,8 @@ class _Walk:
                 return block[:end]
             more = self._read(position + len(block), _FIRST_READ) if len(block) < _LONGEST_HEADER else b""
             if not more:
-                raise DataError(
-                    "the file ends, or is damaged, inside a header",
-                    file=self.path,
-                    found=f"no END card in {len(block)} bytes from byte {position} on",
-                    remedy="Fetch the file again.",
-                )
+                found = f"no END card in {len(block)} bytes from byte {position} on"
+                raise _damaged(self.path, "the file ends, or is damaged, inside a header", found=found)
             block += more
 
     def _read(self, position: int, length: int) -> bytes:
@@ -402,26 +395,28 @@ def _integer(path: Path, index: int, header: WatchedHeader, key: str, default: i
     return value
 
 
+def _damaged(path: Path, problem: str, **details: Any) -> DataError:
+    return DataError(problem, file=path, remedy="Fetch the file again.", **details)
+
+
 def _bad_card(path: Path, index: int, key: str, found: object, expected: str) -> DataError:
-    return DataError(
+    return _damaged(
+        path,
         "a header does not describe its data",
-        file=path,
         item=f"{key} of HDU {index}",
         found="no usable card" if found is None else found,
         expected=expected,
-        remedy="Fetch the file again.",
     )
 
 
 def _truncated(path: Path, record: HduRecord, available: int) -> DataError:
-    return DataError(
+    return _damaged(
+        path,
         "the file is truncated: a header promises more data than there are",
-        file=path,
         item=f"HDU {record.index} {record.name}".rstrip(),
         found=f"{available} bytes",
         expected=f"at least {record.offset + record.nbytes} bytes for shape {record.shape}, "
         f"BITPIX {record.bitpix}",
-        remedy="Fetch the file again.",
     )
 
 

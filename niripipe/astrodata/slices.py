@@ -123,6 +123,18 @@ class Slices:
         ad._parts, ad._indices, ad._single = parts, indices, single
         return ad
 
+    def _like(self, extensions: list[Extension]) -> Self:
+        """Return a whole data set with the header, tables and name of this one and other extensions."""
+        old = self._parts
+        new = Parts(old.phu.copy())
+        new.extensions = extensions
+        for extension in extensions:
+            extension._phu = new.phu
+        new.tables = {name: held.copy() for name, held in old.tables.items()}
+        new.records = old.records.copy()
+        new.path, new.orig_filename, new.read_from = old.path, old.orig_filename, old.read_from
+        return self._over(new)
+
     def _position(self, index: Any) -> int:
         if isinstance(index, bool) or not isinstance(index, int | np.integer):
             raise ValueError(f"an index has to be an integer, a slice or a tuple of integers, not {index!r}")

@@ -223,26 +223,22 @@ def _calibrations_as_code(calibrations: dict[str, list[str]]) -> list[str]:
     ]
 
 
+def _in_memory(what: str, item: str, found: object, remedy: str) -> InputError:
+    problem = f"{what} that exists in memory only cannot be named in a script"
+    return InputError(problem, item=item, found=found, remedy=remedy)
+
+
 def _path(source: Any, item: str) -> str:
     if isinstance(source, AstroData):
-        raise InputError(
-            "A frame that exists in memory only cannot be named in a script",
-            item=item,
-            found=source.filename,
-            remedy="Write it to a file and reduce that.",
-        )
+        raise _in_memory("A frame", item, source.filename, "Write it to a file and reduce that.")
     return str(Path(source).expanduser().absolute())
 
 
 def _recipe(recipe: Any) -> str:
     if isinstance(recipe, str):
         return recipe
-    raise InputError(
-        "A recipe that exists in memory only cannot be named in a script",
-        item="recipe",
-        found=getattr(recipe, "__name__", repr(recipe)),
-        remedy="Put it into a file and name it as 'path/file.function'.",
-    )
+    found = getattr(recipe, "__name__", repr(recipe))
+    raise _in_memory("A recipe", "recipe", found, "Put it into a file and name it as 'path/file.function'.")
 
 
 def _literal(name: str, value: Any) -> Any:
@@ -253,12 +249,7 @@ def _literal(name: str, value: Any) -> Any:
         return str(Path(value).absolute())
     if value is None or isinstance(value, bool | int | float | str | list | tuple):
         return value
-    raise InputError(
-        "A parameter that exists in memory only cannot be named in a script",
-        item=name,
-        found=type(value).__name__,
-        remedy="Write it to a file and name that.",
-    )
+    raise _in_memory("A parameter", name, type(value).__name__, "Write it to a file and name that.")
 
 
 def _layout(value: Any) -> str:
