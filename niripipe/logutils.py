@@ -145,8 +145,9 @@ def config(
     extra = _as_handlers(additional_handlers)
     with _lock:
         new = {_identity(handler) for handler in ours}
-        kept = [h for h in _installed if _identity(h) not in new and h not in extra] if keep_handlers else []
-        _install([*kept, *ours, *extra], own=ours)
+        kept = {h: own for h, own in _installed.items() if _identity(h) not in new} if keep_handlers else {}
+        given = {handler: _installed.get(handler, False) for handler in extra}
+        _install(kept | dict.fromkeys(ours, True) | given)
         _logger.setLevel(_lowest_level())
         _logger.propagate = propagate
 
@@ -154,7 +155,7 @@ def config(
 def reset() -> None:
     """Undo `config`: niripipe is silent again, and hands its messages on to the root logger."""
     with _lock:
-        _install([], own=[])
+        _install({})
         _logger.setLevel(logging.NOTSET)
         _logger.propagate = True
 
@@ -333,21 +334,21 @@ def _lowest_level() -> int:
     return min((h.level for h in _installed if h.level != logging.NOTSET), default=STDINFO)
 
 
-def _install(handlers: list[logging.Handler], *, own: list[logging.Handler]) -> None:
+def _install(handlers: dict[logging.Handler, bool]) -> None:
     """Replace what an earlier call has set up; only handlers made here are closed."""
-    for handler in [h for h in _installed if h not in handlers]:
+    for handler in _installed.keys() - handlers.keys():
         _logger.removeHandler(handler)
-        if handler in _own:
+        if _installed[handler]:
             handler.close()
     for handler in handlers:
         _logger.addHandler(handler)  # adds nothing twice
-    _own[:] = [h for h in handlers if h in own or h in _own]
-    _installed[:] = handlers
+    _installed.clear()
+    _installed.update(handlers)
 
 
 _logger = logging.getLogger("niripipe")
 _logger.addHandler(logging.NullHandler())
 _depth: ContextVar[int] = ContextVar("niripipe_log_depth", default=0)
 _lock = threading.RLock()
-_installed: list[logging.Handler] = []
-_own: list[logging.Handler] = []
+_installed: dict[logging.Handler, bool] = {}
+"""The handlers of `config`, and whether they were made here."""

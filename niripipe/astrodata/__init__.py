@@ -5,13 +5,13 @@ mean, register themselves with `register_class` and mark their methods with `ast
 `astro_data_descriptor` and `returns_list`.
 """
 
-from niripipe.astrodata.ccddata import from_ccddata, to_ccddata
 from niripipe.astrodata.core import AstroData
 from niripipe.astrodata.descriptors import astro_data_descriptor, returns_list
 from niripipe.astrodata.dq import DQ, FAIL, NOT_SIGNAL
 from niripipe.astrodata.extension import Extension
 from niripipe.astrodata.factory import create, open, register_class
 from niripipe.astrodata.fits_source import MissingFileError
+from niripipe.astrodata.foreign import from_ccddata, to_ccddata
 from niripipe.astrodata.headers import HeaderManager, header_value
 from niripipe.astrodata.planes import Plane, ScratchFolder
 from niripipe.astrodata.provenance import (

@@ -153,10 +153,8 @@ class Attachments(Slices):
             There is no table of that name.
         """
         held = self._parts.tables.get(name)
-        if isinstance(held, HeldTable):
-            return held.columns()
-        return self._only("columns").columns(name)
+        return (self._only("columns").table(name) if held is None else held).columns()
 
     def set_columns(self, name: str, columns: Mapping[str, Any]) -> None:
-        """Replace columns of a table of a single extension, or add them, see `Extension.set_columns`."""
-        self._only("set_columns").set_columns(name, columns)
+        """Replace columns of a table of a single extension, or add them."""
+        self._only("set_columns").table(name).set_columns(columns)

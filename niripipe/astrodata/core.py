@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, ClassVar, Self
+from typing import IO, TYPE_CHECKING, Any, Self
 
 from niripipe.astrodata import descriptors, display, tags
 from niripipe.astrodata.attachments import Attachments
 from niripipe.astrodata.descriptors import astro_data_descriptor
 from niripipe.astrodata.extension import Extension
 from niripipe.astrodata.filenames import FileNames
-from niripipe.astrodata.foreign import as_extension
+from niripipe.astrodata.foreign import as_extension, to_ccddata
 from niripipe.astrodata.headers import HeaderManager, WatchedHeader, header_value, watched
 from niripipe.astrodata.operators import Operators
 from niripipe.astrodata.planes import ScratchFolder
@@ -23,7 +24,6 @@ from niripipe.errors import InputError, StorageError
 
 if TYPE_CHECKING:
     from niripipe.astrodata.declared import Declared
-    from niripipe.astrodata.fits_read import Contents
 else:
     Declared = object
 
@@ -38,6 +38,18 @@ _FOR_THE_LIBRARY = frozenset(
     }
 )  # fmt: skip
 """Names that completion does not offer: primitives need them, scripts do not."""
+
+
+def _of_extensions(name: str, doc: str) -> Any:
+    """Return a property that is that of the extension on a single slice, and a list of them otherwise."""
+
+    def get(ad: AstroData) -> Any:
+        return ad._each(attrgetter(name))
+
+    def put(ad: AstroData, value: Any) -> None:
+        setattr(ad._only(name), name, value)
+
+    return property(get, put, doc=doc)
 
 
 class AstroData(Operators, Attachments, FileNames, Declared):
@@ -68,26 +80,15 @@ class AstroData(Operators, Attachments, FileNames, Declared):
     Copies are cheap: pixels are shared until one of the copies writes.
     """
 
-    _keywords: ClassVar[dict[str, str]] = {
-        "instrument": "INSTRUME",
-        "object": "OBJECT",
-        "telescope": "TELESCOP",
-    }
-
     def __init__(self, phu: Any = None, extensions: Sequence[Any] = ()) -> None:
-        self._parts = Parts(watched(phu))
-        self._indices = None
-        self._single = False
+        self._parts, self._indices, self._single = Parts(watched(phu)), None, False
         for extension in extensions:
             self.append(extension)
 
     @classmethod
-    def _from_contents(cls, contents: Contents, path: str | None) -> Self:
+    def _from_parts(cls, parts: Parts, path: str | None) -> Self:
         """Make a data set of what a reader found; nothing is copied."""
-        ad = cls.__new__(cls)
-        ad._parts = parts = Parts(contents.phu)
-        ad._indices, ad._single = None, False
-        parts.extensions, parts.tables, parts.records = contents.extensions, contents.tables, contents.records
+        ad = cls._over(parts)
         if path is not None:
             ad.path = path
             parts.read_from = path
@@ -122,7 +123,7 @@ class AstroData(Operators, Attachments, FileNames, Declared):
         parts = self._parts
         state = (type(self), parts.phu.state, len(parts.extensions))
         if parts.tag_cache is None or parts.tag_cache[0] != state:
-            whole = self if self._indices is None else self._slice(None, single=False)
+            whole = self if self._indices is None else self._over(parts)
             cls: Any = type(self)
             found = tags.resolve(getattr(whole, name)() for name in tags.tag_methods(cls))
             parts.tag_cache = state, frozenset(found)
@@ -137,96 +138,41 @@ class AstroData(Operators, Attachments, FileNames, Declared):
     @astro_data_descriptor
     def instrument(self, generic: bool = False) -> str | None:
         """Name of the instrument (INSTRUME)."""
-        return self._phu_text("instrument")
+        return self._phu_text("INSTRUME")
 
     @astro_data_descriptor
     def object(self) -> str | None:
         """Name of the target (OBJECT)."""
-        return self._phu_text("object")
+        return self._phu_text("OBJECT")
 
     @astro_data_descriptor
     def telescope(self) -> str | None:
         """Name of the telescope (TELESCOP)."""
-        return self._phu_text("telescope")
+        return self._phu_text("TELESCOP")
 
-    def _keyword_for(self, concept: str) -> str:
-        """Return the header keyword for a concept, the most derived class first."""
-        for cls in type(self).__mro__:
-            keyword = cls.__dict__.get("_keywords", {}).get(concept)
-            if keyword is not None:
-                return str(keyword)
-        raise AttributeError(f"no keyword is known for {concept!r}")
-
-    def _phu_text(self, concept: str) -> str | None:
-        value = header_value(self.phu, self._keyword_for(concept))
+    def _phu_text(self, keyword: str) -> str | None:
+        value = header_value(self.phu, keyword)
         return None if value is None else str(value)
 
     # ---- planes
 
-    @property
-    def data(self) -> Any:
-        """Pixels, float32, shape ``(ny, nx)``; safe to write into."""
-        return self._each(lambda extension: extension.data)
-
-    @data.setter
-    def data(self, array: Any) -> None:
-        self._only("data").data = array
-
-    @property
-    def variance(self) -> Any:
-        """Variance, float32, or None; safe to write into."""
-        return self._each(lambda extension: extension.variance)
-
-    @variance.setter
-    def variance(self, array: Any) -> None:
-        self._only("variance").variance = array
-
-    @property
-    def mask(self) -> Any:
-        """Data quality bits, uint16, or None; safe to write into."""
-        return self._each(lambda extension: extension.mask)
-
-    @mask.setter
-    def mask(self, array: Any) -> None:
-        self._only("mask").mask = array
-
-    @property
-    def wcs(self) -> Any:
-        """World coordinates, `astropy.wcs.WCS` or None."""
-        return self._each(lambda extension: extension.wcs)
-
-    @wcs.setter
-    def wcs(self, wcs: Any) -> None:
-        self._only("wcs").wcs = wcs
-
-    @property
-    def sky_mapping(self) -> Any:
-        """World coordinates, `TangentPlane`, `astropy.wcs.WCS` or None; cheaper than `wcs`."""
-        return self._each(lambda extension: extension.sky_mapping)
-
-    @sky_mapping.setter
-    def sky_mapping(self, mapping: Any) -> None:
-        self._only("sky_mapping").sky_mapping = mapping
-
-    @property
-    def linear_wcs(self) -> Any:
-        """The numbers of the linear part of `wcs`, `LinearTerms` or None; cheaper than `wcs`."""
-        return self._each(lambda extension: extension.linear_wcs)
-
-    @property
-    def wcs_origin(self) -> Any:
-        """Where the WCS came from: ``extension``, ``primary``, ``set`` or ``none``."""
-        return self._each(lambda extension: extension.wcs_origin)
-
-    @property
-    def wcs_problem(self) -> Any:
-        """Why the extension's own header was not used for the WCS; empty if it was."""
-        return self._each(lambda extension: extension.wcs_problem)
-
-    @property
-    def shape(self) -> Any:
-        """Shape of the pixels; nothing is read."""
-        return self._each(lambda extension: extension.shape)
+    data = _of_extensions("data", "Pixels, float32, shape ``(ny, nx)``; safe to write into.")
+    variance = _of_extensions("variance", "Variance, float32, or None; safe to write into.")
+    mask = _of_extensions("mask", "Data quality bits, uint16, or None; safe to write into.")
+    wcs = _of_extensions("wcs", "World coordinates, `astropy.wcs.WCS` or None.")
+    sky_mapping = _of_extensions(
+        "sky_mapping", "World coordinates, `TangentPlane`, `astropy.wcs.WCS` or None; cheaper than `wcs`."
+    )
+    linear_wcs = _of_extensions(
+        "linear_wcs", "The numbers of the linear part of `wcs`, `LinearTerms` or None; cheaper than `wcs`."
+    )
+    wcs_origin = _of_extensions(
+        "wcs_origin", "Where the WCS came from: ``extension``, ``primary``, ``set`` or ``none``."
+    )
+    wcs_problem = _of_extensions(
+        "wcs_problem", "Why the extension's own header was not used for the WCS; empty if it was."
+    )
+    shape = _of_extensions("shape", "Shape of the pixels; nothing is read.")
 
     @property
     def nbytes(self) -> int:
@@ -240,10 +186,6 @@ class AstroData(Operators, Attachments, FileNames, Declared):
     def plane(self, name: str) -> Any:
         """Return a plane or an attached array wherever it is, see `Extension.plane`."""
         return self._each(lambda extension: extension.plane(name))
-
-    def plane_header(self, name: str) -> Any:
-        """Return the header of one plane or extra, see `Extension.plane_header`."""
-        return self._each(lambda extension: extension.plane_header(name))
 
     def move_to_disk(self, folder: ScratchFolder) -> int:
         """Move all pixels from memory to disk until they are used; see `Extension.move_to_disk`."""
@@ -406,8 +348,6 @@ class AstroData(Operators, Attachments, FileNames, Declared):
 
     def to_ccddata(self) -> Any:
         """Return this extension as `astropy.nddata.CCDData`, a list of them for a data set."""
-        from niripipe.astrodata.ccddata import to_ccddata
-
         return self._each(lambda extension: to_ccddata(extension, self.phu))
 
     def __repr__(self) -> str:
@@ -423,19 +363,3 @@ class AstroData(Operators, Attachments, FileNames, Declared):
 
     def _repr_html_(self) -> str:
         return display.as_html(self)
-
-    # ---- helpers
-
-    def _like(self, extensions: list[Extension]) -> Self:
-        """Return a whole data set with the header, tables and name of this one and other extensions."""
-        ad = type(self).__new__(type(self))
-        old = self._parts
-        ad._parts = new = Parts(old.phu.copy())
-        ad._indices, ad._single = None, False
-        new.extensions = extensions
-        for extension in extensions:
-            extension._phu = new.phu
-        new.tables = {name: held.copy() for name, held in old.tables.items()}
-        new.records = old.records.copy()
-        new.path, new.orig_filename, new.read_from = old.path, old.orig_filename, old.read_from
-        return ad

@@ -181,7 +181,7 @@ class Declared:
         """Return the port of the instrument support structure (``INPORT``; 1 is the bottom)."""
 
     def position_angle(self) -> float | Any:
-        """Return the position angle of +y, in degrees East of North (``PA``)."""
+        """Return the position angle of +y, in degrees East of North (``PA``; None if missing; DRAGONS raises KeyError)."""  # noqa: E501
 
     def program_id(self) -> str | Any:
         """Return the science program (``GEMPRGID``)."""

@@ -7,6 +7,7 @@ import html
 import struct
 import textwrap
 import zlib
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from niripipe.astrodata.core import AstroData
 
-__all__ = ["as_html", "as_png", "as_text", "thumbnail"]
+__all__ = ["as_html", "as_png", "as_text", "html_list", "html_table", "thumbnail"]
 
 _THUMBNAIL = 160
 _PERCENTILES = (1.0, 99.5)
@@ -41,24 +42,29 @@ def as_text(ad: AstroData) -> str:
 
 def as_html(ad: AstroData) -> str:
     """Return the notebook view: thumbnail of the first extension, tags, planes. Pixels are read."""
-    rows = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in (str(position), *plane)) + "</tr>"
-        for position, extension in enumerate(ad.extensions)
-        for plane in _planes(extension)
-    )
     image = ""
     if ad.extensions:
         png = base64.b64encode(as_png(thumbnail(ad.extensions[0].read("data")))).decode("ascii")
         image = f'<img alt="thumbnail" src="data:image/png;base64,{png}"/>'
-    tables = "".join(
-        f"<li>{html.escape(n)}: {html.escape(s)}</li>" for n, s in sorted(ad.table_sizes().items())
-    )
+    rows = [(str(i), *plane) for i, extension in enumerate(ad.extensions) for plane in _planes(extension)]
+    tables = [f"{name}: {size}" for name, size in sorted(ad.table_sizes().items())]
     return (
         f"<div><b>{html.escape(ad.filename or '(in memory)')}</b>"
         f"<div>{html.escape(', '.join(sorted(ad.tags)) or 'no tags')}</div>{image}"
-        "<table><tr><th>#</th><th>plane</th><th>kind</th><th>shape</th><th>type</th></tr>"
-        f"{rows}</table>{f'<ul>{tables}</ul>' if tables else ''}</div>"
+        f"{html_table(('#', 'plane', 'kind', 'shape', 'type'), rows)}"
+        f"{html_list(tables) if tables else ''}</div>"
     )
+
+
+def html_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table of texts in HTML."""
+    body = "".join(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
+    return f"<table><tr>{''.join(f'<th>{name}</th>' for name in head)}</tr>{body}</table>"
+
+
+def html_list(items: Iterable[str]) -> str:
+    """Return a list of texts in HTML."""
+    return f"<ul>{''.join(f'<li>{html.escape(item)}</li>' for item in items)}</ul>"
 
 
 def thumbnail(data: NDArray[Any], size: int = _THUMBNAIL) -> NDArray[np.uint8]:
@@ -99,21 +105,16 @@ def _chunk(kind: bytes, content: bytes) -> bytes:
 
 
 def _planes(extension: Any) -> list[tuple[str, str, str, str]]:
-    shape = str(extension.shape)
-    rows = [("science", "image", shape, "float32")]
-    if extension.has_variance:
-        rows.append(("variance", "image", shape, "float32"))
-    if extension.has_mask:
-        rows.append(("mask", "image", shape, "uint16"))
+    rows: list[tuple[str, str, str, str]] = []
+    for label, name in (("science", "data"), ("variance", "variance"), ("mask", "mask")):
+        plane = extension.plane(name)
+        if plane is not None:
+            rows.append((label, "image", str(plane.shape), str(plane.dtype)))
     for name in sorted(extension.extras):
         held = extension._extras[name]
         if name in extension.tables:
-            rows.append((f".{name}", "table", *_table_shape(held)))
+            table = held.columns()
+            rows.append((f".{name}", "table", f"({len(table)}, {len(table.dtype.names)})", "n/a"))
         else:
             rows.append((f".{name}", "image", str(held.shape), str(held.dtype)))
     return rows
-
-
-def _table_shape(held: Any) -> tuple[str, str]:
-    table = held.columns()
-    return f"({len(table)}, {len(table.dtype.names)})", "n/a"

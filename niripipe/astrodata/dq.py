@@ -39,7 +39,7 @@ class DQ(IntFlag):
     """All sixteen bits."""
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **settings: Any) -> Any:
-        # An exact int takes the type of the array beside it; numpy would take a flag for int64.
+        # An exact int takes the type of the other operand; numpy would take a flag for int64.
         plain = (int(value) if isinstance(value, DQ) else value for value in inputs)
         return getattr(ufunc, method)(*plain, **settings)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -48,8 +48,8 @@ class Extension:
 
     Notes
     -----
-    Arrays that already have the right dtype are taken over without a copy: whoever gives an array away
-    should not write into it any more. Negative variances, which no noise has, are set to 0 with a logged
+    Arrays that already have the right dtype are taken over without a copy: the caller
+    should not write into them any more. Negative variances, which no noise has, are set to 0 with a logged
     warning; NaN stays and means unknown.
     """
 
@@ -134,16 +134,6 @@ class Extension:
     def nbytes(self) -> int:
         """Bytes that the arrays of this extension occupy in memory now."""
         return sum(plane.nbytes for plane in self.arrays())
-
-    @property
-    def has_variance(self) -> bool:
-        """Whether there is a variance plane; nothing is read."""
-        return "variance" in self._planes
-
-    @property
-    def has_mask(self) -> bool:
-        """Whether there is a mask; nothing is read."""
-        return "mask" in self._planes
 
     def read(self, name: str) -> Any:
         """Return a plane or an extra for reading only, without copying.
@@ -250,25 +240,18 @@ class Extension:
             )
         return self._extras[name].hand_out()
 
-    def columns(self, name: str) -> Any:
-        """Return the columns of an attached table for reading only, see `HeldTable.columns`.
+    def table(self, name: str) -> HeldTable:
+        """Return the handle on an attached table.
 
         Raises
         ------
         AttributeError
             There is no table of that name.
         """
-        return self._held_table(name).columns()
-
-    def set_columns(self, name: str, columns: Mapping[str, Any]) -> None:
-        """Replace columns of an attached table, or add them.
-
-        Raises
-        ------
-        AttributeError
-            There is no table of that name.
-        """
-        self._held_table(name).set_columns(columns)
+        held = self._extras.get(name)
+        if not isinstance(held, HeldTable):
+            raise AttributeError(f"this extension has no table {name!r}")
+        return held
 
     def set_extra(self, name: str, value: Any) -> None:
         """Attach an array, or a table, which may be given as a structured array.
@@ -444,12 +427,6 @@ class Extension:
 
     def _held(self, name: str) -> Held[Any] | None:
         return self._planes.get(name) or self._extras.get(name)
-
-    def _held_table(self, name: str) -> HeldTable:
-        held = self._extras.get(name)
-        if not isinstance(held, HeldTable):
-            raise AttributeError(f"this extension has no table {name!r}")
-        return held
 
     def _wcs_state(self) -> WcsState:
         """Return the state of the WCS, which has been read from the header if nobody set it."""

@@ -12,8 +12,9 @@ from typing import Any, TypeVar
 from astropy.io import fits
 
 from niripipe.astrodata.core import AstroData
-from niripipe.astrodata.fits_read import Contents, read_file, read_hdus
+from niripipe.astrodata.fits_read import read_file, read_hdus
 from niripipe.astrodata.headers import header_value, watched
+from niripipe.astrodata.slices import Parts
 from niripipe.errors import DataError, InputError
 
 __all__ = ["PROVIDERS", "create", "open", "register_class"]
@@ -73,9 +74,9 @@ def open(source: Any) -> AstroData:
         path = os.fspath(source)
         return _build(read_file(Path(path)), path)
     if isinstance(source, Sequence) and source and hasattr(source[0], "header"):
-        contents = read_hdus(source)
-        original = header_value(contents.phu, "ORIGNAME")
-        return _build(contents, str(original) if original else None)
+        parts = read_hdus(source)
+        original = header_value(parts.phu, "ORIGNAME")
+        return _build(parts, str(original) if original else None)
     raise InputError(
         "this cannot be opened", found=type(source).__name__, expected="a path or a list of HDUs"
     )
@@ -104,19 +105,19 @@ def create(phu: Any, extensions: Sequence[Any] | None = None) -> AstroData:
     header = watched(phu)
     items = list(extensions or ())
     hdus = [item for item in items if hasattr(item, "header")]
-    contents = read_hdus([fits.PrimaryHDU(), *hdus]) if hdus else Contents(header)
-    contents.phu = header
-    for extension in contents.extensions:
+    parts = read_hdus([fits.PrimaryHDU(), *hdus]) if hdus else Parts(header)
+    parts.phu = header
+    for extension in parts.extensions:
         extension._phu = header
-    ad = _build(contents, None)
+    ad = _build(parts, None)
     for item in items:
         if not hasattr(item, "header"):
             ad.append(item)
     return ad
 
 
-def _build(contents: Contents, path: str | None) -> AstroData:
-    return _class_for(contents.phu, path)._from_contents(contents, path)
+def _build(parts: Parts, path: str | None) -> AstroData:
+    return _class_for(parts.phu, path)._from_parts(parts, path)
 
 
 def _class_for(phu: Any, path: str | None) -> type[AstroData]:

@@ -1,16 +1,18 @@
-"""Names of a data set: its path, and what it was called at first."""
+"""Names of a data set: its path, what it was called at first, and the names of products."""
 
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from functools import lru_cache
+from pathlib import Path, PurePath
 
-from niripipe.astrodata import naming
 from niripipe.astrodata.headers import header_value
 from niripipe.astrodata.slices import Slices
 from niripipe.errors import InputError
 
-__all__ = ["FileNames"]
+__all__ = ["FileNames", "product_name"]
+
+_COMPRESSED = (".gz", ".bz2", ".fz")
 
 
 class FileNames(Slices):
@@ -26,12 +28,12 @@ class FileNames(Slices):
         self._refuse_slice("path")
         self._parts.path = None if path is None else os.fspath(path)
         if self._parts.orig_filename is None and path is not None:
-            self._parts.orig_filename = naming.base_name(os.fspath(path))
+            self._parts.orig_filename = _base_name(os.fspath(path))
 
     @property
     def filename(self) -> str | None:
         """File name without folder. Setting it keeps the folder of `path`."""
-        return None if self.path is None else naming.base_name(self.path)
+        return None if self.path is None else _base_name(self.path)
 
     @filename.setter
     def filename(self, name: str | os.PathLike[str]) -> None:
@@ -61,7 +63,7 @@ class FileNames(Slices):
         prefix, suffix : str, optional
             What to put in front of and behind the stem; an empty string removes what is there if `strip`.
         strip : bool
-            Replace the present prefix and suffix instead of adding to them, see `naming.product_name`.
+            Replace the present prefix and suffix instead of adding to them, see `product_name`.
 
         Raises
         ------
@@ -80,6 +82,91 @@ class FileNames(Slices):
         if not original:
             original = self.orig_filename
             self._parts.phu.set("ORIGNAME", original, "Original file name before processing")
-        self.filename = naming.product_name(
+        self.filename = product_name(
             str(self.filename), str(original), prefix=prefix, suffix=suffix, strip=strip
         )
+
+
+@lru_cache(maxsize=4096)
+def _base_name(path: str) -> str:
+    """Return a file name without the folder in front of it."""
+    return PurePath(path).name
+
+
+@lru_cache(maxsize=4096)
+def _split_name(name: str) -> tuple[str, str]:
+    """Split a file name into stem and extension, without compression.
+
+    Parameters
+    ----------
+    name : str
+        A file name; a folder in front of it is dropped.
+
+    Returns
+    -------
+    stem, extension : str
+        ``N1.fits.bz2`` gives ``("N1", ".fits")``: products are written uncompressed unless their name
+        asks for compression.
+
+    Examples
+    --------
+    >>> _split_name("N1_a.fits.gz")
+    ('N1_a', '.fits')
+    """
+    path = PurePath(name)
+    if path.suffix.lower() in _COMPRESSED:
+        path = path.with_suffix("")
+    return path.stem, path.suffix
+
+
+def product_name(
+    name: str,
+    original: str | None = None,
+    *,
+    prefix: str | None = None,
+    suffix: str | None = None,
+    strip: bool = False,
+) -> str:
+    """Return the name of a product made from a file.
+
+    Parameters
+    ----------
+    name : str
+        Present file name.
+    original : str, optional
+        Name of the original file, which shows where the root ends when `strip` is set.
+    prefix, suffix : str, optional
+        What to put in front of and behind the stem.
+    strip : bool
+        Replace the present prefix and suffix instead of adding to them. Only the part from the last
+        underscore on counts as suffix, and each is replaced only if a new one is given; an empty string
+        removes it.
+
+    Returns
+    -------
+    str
+        The new name; a compression extension is dropped.
+
+    Examples
+    --------
+    >>> product_name("qN1_a_c.fits", "N1.fits", prefix="p", suffix="_b", strip=True)
+    'pN1_a_b.fits'
+    """
+    stem, extension = _split_name(name)
+    before, after = "", ""
+    if strip:
+        before, stem, after = _parts(stem, _split_name(original)[0] if original else "")
+    new_prefix = before if prefix is None else prefix
+    new_suffix = after if suffix is None else suffix
+    return f"{new_prefix}{stem}{new_suffix}{extension}"
+
+
+def _parts(stem: str, root: str) -> tuple[str, str, str]:
+    """Split a stem into prefix, root and replaceable suffix."""
+    start = stem.find(root) if root else -1
+    before = stem[:start] if start >= 0 else ""
+    rest_from = start + len(root) if start >= 0 else 0
+    cut = stem.rfind("_", rest_from)
+    if cut < 0:
+        return before, stem[len(before) :], ""
+    return before, stem[len(before) : cut], stem[cut:]

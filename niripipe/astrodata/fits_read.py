@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,28 +16,19 @@ from niripipe.astrodata.extension import Extension
 from niripipe.astrodata.fits_source import FitsSource, HduRecord
 from niripipe.astrodata.headers import WatchedHeader, drop_structure
 from niripipe.astrodata.planes import Plane, row_blocks
-from niripipe.astrodata.provenance import RECORD_TABLES, Records
+from niripipe.astrodata.provenance import RECORD_TABLES
+from niripipe.astrodata.slices import Parts
 from niripipe.astrodata.tables import HeldTable
 from niripipe.errors import DataError
 
-__all__ = ["Contents", "read_file", "read_hdus"]
+__all__ = ["read_file", "read_hdus"]
 
 _GLOBAL_TABLES = frozenset({"REFCAT", "MDF", *RECORD_TABLES})
-_ROWS = 64
+_ROLES = {"VAR": "variance", "DQ": "mask"}
 _PLANES = ("science", "variance", "mask")
 
 
-@dataclass
-class Contents:
-    """What a file holds, sorted into the parts of a data set."""
-
-    phu: WatchedHeader
-    extensions: list[Extension] = field(default_factory=list)
-    tables: dict[str, HeldTable] = field(default_factory=dict)
-    records: Records = field(default_factory=Records)
-
-
-def read_file(path: Path) -> Contents:
+def read_file(path: Path) -> Parts:
     """Read headers and structure of a FITS file; pixels and tables follow on first use.
 
     Parameters
@@ -51,116 +42,173 @@ def read_file(path: Path) -> Contents:
         See `FitsSource`; `DataError` also when the HDUs cannot be assigned to science planes.
     """
     source = FitsSource(path)
-    items = [_Item.of_file(source, record) for record in source.records]
-    return _assemble(items, str(path))
+    return _Assembly(source.records, _FileContent(source), str(path)).parts
 
 
-def read_hdus(hdus: Sequence[Any], path: str | None = None) -> Contents:
-    """Copy an astropy HDU list; nothing is shared with it.
-
-    Parameters
-    ----------
-    hdus : sequence of HDUs
-        The primary HDU and the extensions.
-    path : str, optional
-        File name for error messages.
-    """
-    return _assemble([_Item.of_hdu(i, hdu) for i, hdu in enumerate(hdus)], path)
-
-
-@dataclass
-class _Item:
-    """One HDU with the ways to get at its content."""
-
-    index: int
-    header: WatchedHeader
-    kind: str
-    name: str
-    version: int | None
-    shape: tuple[int, ...]
-    has_data: bool
-    plane: Callable[[str], Plane]
-    table: Callable[[], Any]
-    rows: Callable[[], Any]
-
-    @classmethod
-    def of_file(cls, source: FitsSource, record: HduRecord) -> _Item:
-        return cls(
-            record.index,
-            record.header,
-            record.kind,
-            record.name,
-            record.version,
-            record.shape,
-            bool(record.shape),
-            lambda role: Plane(
-                loader=_PixelLoader(source, record, role),
-                shape=record.shape,
-                dtype=_dtype_of(role, record),
-            ),
-            _TableLoader(source, record.index),
-            _RowLoader(source, record.index),
-        )
-
-    @classmethod
-    def of_hdu(cls, index: int, hdu: Any) -> _Item:
+def read_hdus(hdus: Sequence[Any]) -> Parts:
+    """Copy an astropy HDU list, the primary HDU first; nothing is shared with it."""
+    records = []
+    for index, hdu in enumerate(hdus):
+        is_image = hdu.is_image
+        shape = tuple(hdu.shape) if is_image and hdu.data is not None else ()
         header = WatchedHeader(hdu.header, copy=True)
-        kind = "image" if hdu.is_image else "table"
-        shape = tuple(hdu.shape) if kind == "image" else ()
-        record = HduRecord(index, header, kind, shape, 0, 0, 0)
-        return cls(
-            index,
-            header,
-            kind,
-            record.name,
-            record.version,
-            shape,
-            hdu.data is not None,
-            lambda role: Plane(_for_role(_native_copy(hdu.data), role, None, index)),
-            partial(_same, _table_of(hdu) if kind == "table" else None),
-            partial(_same, np.array(hdu.data) if kind == "table" else None),
+        records.append(HduRecord(index, header, "image" if is_image else "table", shape, 0, 0, 0))
+    return _Assembly(records, _HduContent(hdus), None).parts
+
+
+class _FileContent:
+    """Planes and tables of a file, which are read on first use."""
+
+    def __init__(self, source: FitsSource) -> None:
+        self.source = source
+
+    def plane(self, hdu: HduRecord, role: str) -> Plane:
+        loader = _PixelLoader(self.source, hdu, role)
+        return Plane(loader=loader, shape=hdu.shape, dtype=_dtype_of(role, hdu))
+
+    def table(self, hdu: HduRecord) -> HeldTable:
+        return HeldTable(loader=partial(_read_table, self.source, hdu.index))
+
+    def rows(self, hdu: HduRecord) -> Callable[[], Any]:
+        return partial(_read_rows, self.source, hdu.index)
+
+
+class _HduContent:
+    """Planes and tables of an astropy HDU list, which are copied."""
+
+    def __init__(self, hdus: Sequence[Any]) -> None:
+        self.hdus = hdus
+
+    def plane(self, hdu: HduRecord, role: str) -> Plane:
+        stored = np.asarray(self.hdus[hdu.index].data)
+        pixels = stored.astype(stored.dtype.newbyteorder("="), order="C", copy=True)
+        return Plane(_for_role(pixels, role, None, hdu.index))
+
+    def table(self, hdu: HduRecord) -> HeldTable:
+        return HeldTable(_table_of(self.hdus[hdu.index]))
+
+    def rows(self, hdu: HduRecord) -> Callable[[], Any]:
+        return np.array(self.hdus[hdu.index].data).copy
+
+
+class _Assembly:
+    """Sorts HDUs into the parts of a data set.
+
+    Attributes
+    ----------
+    parts : Parts
+        The result.
+    """
+
+    def __init__(self, hdus: list[HduRecord], content: _FileContent | _HduContent, path: str | None) -> None:
+        self.content, self.path = content, path
+        self.parts = Parts(hdus[0].header)
+        images = [hdu for hdu in hdus if hdu.kind == "image" and hdu.shape]
+        science = _science(images, path)
+        self.by_version = {version: self._extension(hdu, version) for hdu, version in science}
+        self.parts.extensions.extend(self.by_version.values())
+        used = {hdu.index for hdu, _ in science}
+        for hdu in images:
+            if hdu.index not in used:
+                self._attach_image(hdu)
+        self._attach_tables([hdu for hdu in hdus if hdu.kind == "table"])
+        if 0 in used:
+            drop_structure(self.parts.phu)
+            for key in ("EXTNAME", "EXTVER"):
+                self.parts.phu.remove(key, ignore_missing=True)
+
+    def _extension(self, hdu: HduRecord, version: int) -> Extension:
+        if len(hdu.shape) != 2:
+            raise DataError(
+                "a science plane is not a two-dimensional image",
+                file=self.path,
+                item=f"HDU {hdu.index} {hdu.name}".rstrip(),
+                found=f"shape {hdu.shape}",
+                expected="(ny, nx)",
+            )
+        header = hdu.header
+        if hdu.index == 0:
+            header = header.copy()
+            for key in ("SIMPLE", "EXTEND"):
+                header.remove(key, ignore_missing=True)
+        if header.get("EXTNAME") != "SCI":
+            header.set("EXTNAME", "SCI", "Name of the extension")
+        if header.get("EXTVER") != version:
+            header.set("EXTVER", version, "Number of the extension")
+        return Extension._adopt(self.content.plane(hdu, "science"), header, self.parts.phu)
+
+    def _attach_image(self, hdu: HduRecord) -> None:
+        extension = self.by_version.get(hdu.version) if hdu.version else None
+        if extension is None and hdu.version is None and len(self.by_version) == 1:
+            extension = self.parts.extensions[0]
+        if extension is None:
+            self._refuse_orphan(hdu)
+            return
+        item = f"{hdu.name},{extension.hdr['EXTVER']}"
+        role = _ROLES.get(hdu.name, hdu.name)
+        if hdu.name in _ROLES and hdu.shape != extension.shape:
+            raise DataError(
+                "two planes of an extension differ in shape",
+                file=self.path,
+                item=item,
+                found=hdu.shape,
+                expected=extension.shape,
+            )
+        if not extension._attach_plane(role, self.content.plane(hdu, role), hdu.header):
+            raise DataError("an extension has two planes of the same name", file=self.path, item=item)
+
+    def _refuse_orphan(self, hdu: HduRecord) -> None:
+        name = f"{hdu.name},{hdu.version}"
+        if hdu.name in _ROLES:
+            raise DataError(
+                "a variance or mask plane belongs to no science plane",
+                file=self.path,
+                item=name,
+                expected=f"an EXTVER among {sorted(self.by_version)}",
+            )
+        logging.getLogger(__name__).warning(
+            "%s: image %s belongs to no science plane and is left out", self.path, name
         )
 
+    def _attach_tables(self, tables: list[HduRecord]) -> None:
+        unnamed = 0
+        for hdu in tables:
+            name = hdu.name
+            if not name:
+                unnamed += 1
+                name = f"TABLE{unnamed}"
+            extension = self.by_version.get(hdu.version) if hdu.version else None
+            if name in RECORD_TABLES:
+                self.parts.records.add_loader(name, self.content.rows(hdu))
+            elif extension is None or name in _GLOBAL_TABLES:
+                self.parts.tables.setdefault(name, self.content.table(hdu))
+            elif name != "WCS":  # the text form of a gWCS; the FITS keywords are used instead
+                extension._attach_table(name, self.content.table(hdu))
 
-def _assemble(items: list[_Item], path: str | None) -> Contents:
-    contents = Contents(phu=items[0].header)
-    images = [item for item in items if item.kind == "image" and item.has_data]
-    science = _science(images, path)
-    for item, version in science:
-        contents.extensions.append(_extension(item, version, contents.phu, path))
-    _attach_images(contents, science, images, path)
-    _attach_tables(contents, science, [item for item in items if item.kind == "table"])
-    if science and science[0][0].index == 0:
-        drop_structure(contents.phu)
-        for key in ("EXTNAME", "EXTVER"):
-            contents.phu.remove(key, ignore_missing=True)
-    return contents
 
-
-def _science(images: list[_Item], path: str | None) -> list[tuple[_Item, int]]:
+def _science(images: list[HduRecord], path: str | None) -> list[tuple[HduRecord, int]]:
     """Return the science planes with their version numbers."""
-    science = [item for item in images if item.name in ("", "SCI")]
+    science = [hdu for hdu in images if hdu.name in ("", "SCI")]
     if not science and len(images) == 1:
         science = images  # a lone image is what the file is about, whatever it is called
     if not science and images:
         raise DataError(
             "the file has several image extensions but no science plane",
             file=path,
-            found=", ".join(item.name for item in images),
+            found=", ".join(hdu.name for hdu in images),
             expected="an extension named SCI",
         )
     if len(science) == 1:
-        others = [item.version for item in images if item is not science[0] and item.version]
-        return [(science[0], science[0].version or (min(others) if others else 1))]
-    taken = {item.version for item in images if item.version and item.name}
-    highest = max(taken, default=0)
-    numbered: list[tuple[_Item, int]] = []
-    for item in science:
-        version = item.version if item.name else None
+        others = [hdu.version for hdu in images if hdu is not science[0] and hdu.version]
+        return [(science[0], science[0].version or min(others, default=1))]
+    highest = max((hdu.version for hdu in images if hdu.version and hdu.name), default=0)
+    numbered: list[tuple[HduRecord, int]] = []
+    for hdu in science:
+        version = hdu.version if hdu.name else None
         if version is None:
             highest += 1
             version = highest
-        numbered.append((item, version))
+        numbered.append((hdu, version))
     if len({version for _, version in numbered}) < len(numbered):
         raise DataError(
             "two science planes have the same number",
@@ -170,97 +218,6 @@ def _science(images: list[_Item], path: str | None) -> list[tuple[_Item, int]]:
             expected="a number of its own for each SCI extension",
         )
     return numbered
-
-
-def _extension(item: _Item, version: int, phu: WatchedHeader, path: str | None) -> Extension:
-    if len(item.shape) != 2:
-        raise DataError(
-            "a science plane is not a two-dimensional image",
-            file=path,
-            item=f"HDU {item.index} {item.name}".rstrip(),
-            found=f"shape {item.shape}",
-            expected="(ny, nx)",
-        )
-    header = item.header
-    if item.index == 0:
-        header = header.copy()
-        for key in ("SIMPLE", "EXTEND"):
-            header.remove(key, ignore_missing=True)
-    if header.get("EXTNAME") != "SCI":
-        header.set("EXTNAME", "SCI", "Name of the extension")
-    if header.get("EXTVER") != version:
-        header.set("EXTVER", version, "Number of the extension")
-    return Extension._adopt(item.plane("science"), header, phu)
-
-
-def _attach_images(
-    contents: Contents, science: list[tuple[_Item, int]], images: list[_Item], path: str | None
-) -> None:
-    used = {item.index for item, _ in science}
-    by_version = dict(zip([version for _, version in science], contents.extensions, strict=True))
-    for item in images:
-        if item.index in used:
-            continue
-        extension = by_version.get(item.version) if item.version else None
-        if extension is None and item.version is None and len(contents.extensions) == 1:
-            extension = contents.extensions[0]
-        if extension is None:
-            _refuse_orphan(item, sorted(by_version), path)
-        else:
-            _attach(extension, item, path)
-
-
-def _attach(extension: Extension, item: _Item, path: str | None) -> None:
-    role = {"VAR": "variance", "DQ": "mask"}.get(item.name)
-    if role and item.shape != extension.shape:
-        raise DataError(
-            "two planes of an extension differ in shape",
-            file=path,
-            item=f"{item.name},{extension.hdr['EXTVER']}",
-            found=item.shape,
-            expected=extension.shape,
-        )
-    if not extension._attach_plane(role or item.name, item.plane(role or item.name), item.header):
-        raise DataError(
-            "an extension has two planes of the same name",
-            file=path,
-            item=f"{item.name},{extension.hdr['EXTVER']}",
-        )
-
-
-def _refuse_orphan(item: _Item, versions: list[int], path: str | None) -> None:
-    name = f"{item.name},{item.version}"
-    if item.name in ("VAR", "DQ"):
-        raise DataError(
-            "a variance or mask plane belongs to no science plane",
-            file=path,
-            item=name,
-            expected=f"an EXTVER among {versions}",
-        )
-    logging.getLogger(__name__).warning(
-        "%s: image %s belongs to no science plane and is left out", path, name
-    )
-
-
-def _attach_tables(contents: Contents, science: list[tuple[_Item, int]], tables: list[_Item]) -> None:
-    by_version = dict(zip([version for _, version in science], contents.extensions, strict=True))
-    unnamed = 0
-    for item in tables:
-        name = item.name
-        if not name:
-            unnamed += 1
-            name = f"TABLE{unnamed}"
-        if name in RECORD_TABLES:
-            contents.records.add_loader(name, item.rows)
-            continue
-        extension = by_version.get(item.version) if item.version else None
-        if name == "WCS" and extension is not None:
-            continue  # the text form of a gWCS; the FITS keywords beside it are what is used
-        holder = HeldTable(loader=item.table)
-        if extension is not None and name not in _GLOBAL_TABLES:
-            extension._attach_table(name, holder)
-        else:
-            contents.tables.setdefault(name, holder)
 
 
 @dataclass(frozen=True)
@@ -295,29 +252,14 @@ class _PixelLoader:
         return _for_role(pixels, self.role, self.source.path, record.index)
 
 
-@dataclass(frozen=True)
-class _TableLoader:
-    source: FitsSource
-    index: int
-
-    def __call__(self) -> Any:
-        with self.source.as_hdulist() as hdus:
-            return _table_of(hdus[self.index])
+def _read_table(source: FitsSource, index: int) -> Any:
+    with source.as_hdulist() as hdus:
+        return _table_of(hdus[index])
 
 
-@dataclass(frozen=True)
-class _RowLoader:
-    source: FitsSource
-    index: int
-
-    def __call__(self) -> Any:
-        with self.source.as_hdulist() as hdus:
-            return hdus[self.index].data
-
-
-def _same(value: Any) -> Any:
-    """Return a value that was read already, where others have to be loaded."""
-    return value
+def _read_rows(source: FitsSource, index: int) -> Any:
+    with source.as_hdulist() as hdus:
+        return hdus[index].data
 
 
 def _table_of(hdu: Any) -> Any:
@@ -326,11 +268,6 @@ def _table_of(hdu: Any) -> Any:
     return Table.read(
         hdu, format="fits", unit_parse_strict="silent", character_as_bytes=False, mask_invalid=False
     )
-
-
-def _native_copy(data: Any) -> NDArray[Any]:
-    array = np.asarray(data)
-    return array.astype(array.dtype.newbyteorder("="), order="C", copy=True)
 
 
 def _dtype_of(role: str, record: HduRecord) -> Any:
@@ -348,7 +285,7 @@ def _dtype_of(role: str, record: HduRecord) -> Any:
 
 
 def _native(pixels: NDArray[Any]) -> NDArray[Any]:
-    """Put the bytes of an array of one's own into the order of the machine, in place."""
+    """Put the bytes of an array into the order of the machine, in place."""
     if pixels.dtype.isnative:
         return pixels
     return pixels.byteswap(inplace=True).view(pixels.dtype.newbyteorder("="))
@@ -368,13 +305,12 @@ def _scale(pixels: NDArray[Any], bscale: float, bzero: float, blank: Any, *, to_
     if (bscale, bzero) == (1.0, 0.0) and (blank is None or not to_float):
         return pixels
     result = np.empty(pixels.shape, np.float32)
-    for start in range(0, len(pixels), _ROWS):
-        rows = pixels[start : start + _ROWS]
-        block = rows * np.float64(bscale)
+    for rows in row_blocks(len(pixels)):
+        block = pixels[rows] * np.float64(bscale)
         block += bzero
         if blank is not None:
-            block[rows == blank] = np.nan
-        result[start : start + _ROWS] = block
+            block[pixels[rows] == blank] = np.nan
+        result[rows] = block
     return result
 
 

@@ -7,12 +7,14 @@ makes about the size of its data has to be compared with the file before anythin
 from __future__ import annotations
 
 import bz2
+import contextlib
 import gzip
 import io
 import math
 import os
 import threading
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, cast
@@ -33,7 +35,8 @@ _MOST_AXES = 8
 _BITPIX = {8: "u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
 # Bytes outside the printable ASCII range are not allowed in headers; old files have them in comments.
 _PRINTABLE = bytes(c if 32 <= c < 127 else ord("?") for c in range(256))
-_BROKEN_STREAM = (EOFError, OSError, zlib.error, ValueError)
+_MARKS = {"gzip": b"\x1f\x8b", "bzip2": b"BZh"}
+"""What compressed files start with."""
 
 
 class MissingFileError(InputError, FileNotFoundError):
@@ -101,7 +104,6 @@ class HduRecord:
         return np.dtype(_BITPIX[self.bitpix])
 
 
-@dataclass
 class FitsSource:
     """A FITS file, as it was when it was opened.
 
@@ -109,6 +111,13 @@ class FitsSource:
     ----------
     path : path-like
         The file; ``.gz`` and ``.bz2`` are recognised by content.
+
+    Attributes
+    ----------
+    compression : str or None
+        ``gzip``, ``bzip2``, or None.
+    records : list of HduRecord
+        Its HDUs.
 
     Raises
     ------
@@ -122,31 +131,22 @@ class FitsSource:
         It is empty, not FITS, truncated, or its headers contradict themselves.
     """
 
-    path: Path
-    compression: str | None = field(init=False, default=None)
-    records: list[HduRecord] = field(init=False, default_factory=list)
-    _size: int = field(init=False, default=0)
-    _mtime: int = field(init=False, default=0)
-    _content: bytes | None = field(init=False, default=None, repr=False)
-    _pending: int = field(init=False, default=0, repr=False)
-    _lock: Any = field(init=False, default_factory=threading.Lock, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        self.path = Path(self.path)
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._content: bytes | None = None
+        self._lock = threading.Lock()
         with self._open() as file:
             status = os.fstat(file.fileno())
             self._size, self._mtime = status.st_size, status.st_mtime_ns
             start = file.read(_FIRST_READ)
             if not start:
-                raise DataError(
-                    "the file is empty", file=self.path, found="0 bytes", remedy="Fetch the file again."
-                )
-            self.compression = _compression(start)
+                raise _damaged(self.path, "the file is empty", found="0 bytes")
+            self.compression = next((name for name, mark in _MARKS.items() if start.startswith(mark)), None)
             if self.compression is None:
                 self.records = _Walk(self.path, file, start, self._size).records()
             else:
-                with _decompressor(self.compression, file) as stream:
-                    self.records = self._walk_compressed(stream)
+                with self._decompressing(file) as stream:
+                    self.records = _Walk(self.path, stream, stream.read(_FIRST_READ), None).records()
         self._pending = sum(1 for record in self.records if record.nbytes)
         if any(record.tiled for record in self.records):
             self._describe_tiled()
@@ -186,11 +186,8 @@ class FitsSource:
         count = math.prod(shape)
         offset = record.offset + first * math.prod(record.shape[1:]) * dtype.itemsize
         if self.compression is None:
-            flat = np.empty(count, dtype)
             with self._open_unchanged() as file:
-                file.seek(offset)
-                got = _fill(file, flat)
-            flat = flat[: got // dtype.itemsize]
+                flat = np.fromfile(file, dtype, count, offset=offset)
         else:
             content = self._decompressed()
             available = max(0, len(content) - offset) // dtype.itemsize
@@ -221,10 +218,7 @@ class FitsSource:
             raise StorageError("the file cannot be opened", file=self.path, found=error.strerror) from error
 
     def _open_unchanged(self) -> IO[bytes]:
-        try:
-            file: IO[bytes] = io.FileIO(self.path)
-        except OSError:
-            file = self._open()  # says what is wrong
+        file = self._open()
         status = os.fstat(file.fileno())
         if (status.st_size, status.st_mtime_ns) != (self._size, self._mtime):
             file.close()
@@ -237,26 +231,28 @@ class FitsSource:
             )
         return file
 
-    def _walk_compressed(self, stream: IO[bytes]) -> list[HduRecord]:
+    @contextlib.contextmanager
+    def _decompressing(self, file: IO[bytes]) -> Iterator[IO[bytes]]:
+        file.seek(0)
         try:
-            walk = _Walk(self.path, stream, stream.read(_FIRST_READ), None)
-            return walk.records()
+            with gzip.open(file) if self.compression == "gzip" else bz2.open(file) as stream:
+                yield cast("IO[bytes]", stream)
         except NiripipeError:
             raise
-        except _BROKEN_STREAM as error:
-            raise self._cannot_decompress(error) from error
+        except (EOFError, OSError, zlib.error, ValueError) as error:
+            raise _damaged(
+                self.path,
+                f"the {self.compression} content cannot be decompressed: the file is damaged or truncated",
+                found=f"{self._size} bytes; {error}",
+            ) from error
 
     def _decompressed(self) -> bytes:
         """Return the whole content; it is kept until every HDU with data has been served once."""
         with self._lock:
             content = self._content
             if content is None:
-                with self._open_unchanged() as file:
-                    try:
-                        with _decompressor(str(self.compression), file) as stream:
-                            content = stream.read()
-                    except _BROKEN_STREAM as error:
-                        raise self._cannot_decompress(error) from error
+                with self._open_unchanged() as file, self._decompressing(file) as stream:
+                    content = stream.read()
                 self._pending = max(1, self._pending)
                 self._check_nothing_behind(content)
             self._pending -= 1
@@ -274,14 +270,6 @@ class FitsSource:
                 expected="one image extension, when it has no name",
                 remedy="Decompress the file and open the result.",
             )
-
-    def _cannot_decompress(self, error: BaseException) -> DataError:
-        return DataError(
-            f"the {self.compression} content cannot be decompressed: the file is damaged or truncated",
-            file=self.path,
-            found=f"{self._size} bytes; {error}",
-            remedy="Fetch the file again.",
-        )
 
     def _describe_tiled(self) -> None:
         """Replace the table headers of tile-compressed images by the headers of the images."""
@@ -332,12 +320,8 @@ class _Walk:
                 return block[:end]
             more = self._read(position + len(block), _FIRST_READ) if len(block) < _LONGEST_HEADER else b""
             if not more:
-                raise DataError(
-                    "the file ends, or is damaged, inside a header",
-                    file=self.path,
-                    found=f"no END card in {len(block)} bytes from byte {position} on",
-                    remedy="Fetch the file again.",
-                )
+                found = f"no END card in {len(block)} bytes from byte {position} on"
+                raise _damaged(self.path, "the file ends, or is damaged, inside a header", found=found)
             block += more
 
     def _read(self, position: int, length: int) -> bytes:
@@ -411,39 +395,29 @@ def _integer(path: Path, index: int, header: WatchedHeader, key: str, default: i
     return value
 
 
+def _damaged(path: Path, problem: str, **details: Any) -> DataError:
+    return DataError(problem, file=path, remedy="Fetch the file again.", **details)
+
+
 def _bad_card(path: Path, index: int, key: str, found: object, expected: str) -> DataError:
-    return DataError(
+    return _damaged(
+        path,
         "a header does not describe its data",
-        file=path,
         item=f"{key} of HDU {index}",
         found="no usable card" if found is None else found,
         expected=expected,
-        remedy="Fetch the file again.",
     )
 
 
 def _truncated(path: Path, record: HduRecord, available: int) -> DataError:
-    return DataError(
+    return _damaged(
+        path,
         "the file is truncated: a header promises more data than there are",
-        file=path,
         item=f"HDU {record.index} {record.name}".rstrip(),
         found=f"{available} bytes",
         expected=f"at least {record.offset + record.nbytes} bytes for shape {record.shape}, "
         f"BITPIX {record.bitpix}",
-        remedy="Fetch the file again.",
     )
-
-
-def _fill(file: IO[bytes], array: NDArray[Any]) -> int:
-    """Read into an array from where a file stands; return how many bytes there were."""
-    wanted = array.view(np.uint8).data
-    done = 0
-    while done < len(wanted):
-        got = file.readinto(wanted[done:])  # type: ignore[attr-defined]
-        if not got:
-            break
-        done += got
-    return done
 
 
 def _end_card(block: bytes) -> int:
@@ -460,16 +434,3 @@ def _padded(length: int) -> int:
 def _number(header: Any, key: str, default: float) -> float:
     value = header_value(header, key, default)
     return float(value) if isinstance(value, int | float) else default
-
-
-def _compression(start: bytes) -> str | None:
-    if start.startswith(b"\x1f\x8b"):
-        return "gzip"
-    return "bzip2" if start.startswith(b"BZh") else None
-
-
-def _decompressor(compression: str, file: IO[bytes]) -> IO[bytes]:
-    file.seek(0)
-    if compression == "gzip":
-        return cast("IO[bytes]", gzip.GzipFile(fileobj=file, mode="rb"))
-    return cast("IO[bytes]", bz2.BZ2File(file))

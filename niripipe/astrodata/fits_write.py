@@ -6,7 +6,9 @@ sorted by name.
 
 from __future__ import annotations
 
+import bz2
 import contextlib
+import gzip
 import io
 import itertools
 import os
@@ -22,7 +24,7 @@ from numpy.typing import NDArray
 from niripipe.astrodata.headers import WatchedHeader, drop_structure, is_structural
 from niripipe.astrodata.planes import Plane
 from niripipe.astrodata.tables import HeldTable, as_rows, is_rows
-from niripipe.astrodata.wcs import _is_wcs_card, _warnings_lock
+from niripipe.astrodata.wcs import is_wcs_card, warnings_lock
 from niripipe.errors import DataError, StorageError
 
 if TYPE_CHECKING:
@@ -149,7 +151,7 @@ def _extension(extension: Extension, version: int, path: Path) -> Iterator[Any]:
     science = extension.header_for_writing()
     data = extension.read("data")
     if extension._phu is not None and any(keyword in extension._phu for keyword in _MASK_KEYWORDS):
-        # The pixels of a bad pixel mask are bits, and whoever reads them expects whole numbers.
+        # The pixels of a bad pixel mask are bits, and readers expect whole numbers.
         data = data.astype(np.int16)
     yield _image(data, "SCI", version, science.copy(), path)
     for name in ("variance", "mask"):
@@ -171,7 +173,7 @@ def _plane_header(extension: Extension, name: str, science: Any, *, with_wcs: bo
     header = WatchedHeader.from_text("") if own is None else own.copy()
     if with_wcs:
         for key in science.keywords():
-            if _is_wcs_card(key) or key in ("RADESYS", "EQUINOX"):
+            if is_wcs_card(key) or key in ("RADESYS", "EQUINOX"):
                 header.set(key, science[key], science.comment(key))
     if name == "variance" and "BUNIT" in science:
         header.set("BUNIT", f"{science['BUNIT']}2", "Unit of the variance")
@@ -193,7 +195,7 @@ def _add_cards(hdu: Any, header: WatchedHeader, path: Path) -> None:
     for key in _NAMED:
         header.remove(key, ignore_missing=True, remove_all=True)
     try:
-        with _warnings_lock, warnings.catch_warnings():
+        with warnings_lock, warnings.catch_warnings():
             # cards of old files that are not quite standard are put right here; comments may be cut
             warnings.simplefilter("ignore")
             text = header.tostring(endcard=False, padding=False)
@@ -237,7 +239,7 @@ def _any_table(content: Any) -> Any:
 
     table = Table(content, copy=False)
     table.meta = {key: value for key, value in table.meta.items() if _is_card(key.upper(), value)}
-    with _warnings_lock, warnings.catch_warnings():
+    with warnings_lock, warnings.catch_warnings():
         # units that FITS has no name for are written as they are spelt
         warnings.simplefilter("ignore")
         return fits.table_to_hdu(table)
@@ -257,13 +259,9 @@ def _is_card(key: str, value: Any) -> bool:
 @contextlib.contextmanager
 def _compressing(path: Path, file: IO[bytes]) -> Iterator[IO[bytes]]:
     if path.suffix == ".gz":
-        import gzip
-
         with gzip.GzipFile(fileobj=file, mode="wb", mtime=0, compresslevel=4) as stream:
             yield cast("IO[bytes]", stream)
     elif path.suffix == ".bz2":
-        import bz2
-
         with bz2.BZ2File(file, "wb") as stream:
             yield cast("IO[bytes]", stream)
     else:

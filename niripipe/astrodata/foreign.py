@@ -1,17 +1,20 @@
-"""Extensions made of arrays, HDUs, CCDData and parts of other data sets."""
+"""Extensions made of arrays, HDUs, CCDData and parts of other data sets; CCDData made of extensions."""
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
 from niripipe.astrodata.extension import Extension
-from niripipe.astrodata.headers import watched
+from niripipe.astrodata.headers import WatchedHeader, watched
 from niripipe.astrodata.slices import Slices
 from niripipe.errors import InputError
 
-__all__ = ["as_extension"]
+__all__ = ["as_extension", "from_ccddata", "to_ccddata"]
+
+# Units of BUNIT as observatories spell them; anything else is tried as it stands.
+_UNITS = {"ADU": "adu", "ELECTRON": "electron", "ELECTRONS": "electron", "E-": "electron", "COUNTS": "adu"}
 
 
 def as_extension(obj: Any, header: Any) -> Extension:
@@ -29,8 +32,6 @@ def as_extension(obj: Any, header: Any) -> Extension:
     elif isinstance(obj, Extension):
         extension = obj.copy()
     elif hasattr(obj, "uncertainty") and hasattr(obj, "meta"):
-        from niripipe.astrodata.ccddata import from_ccddata
-
         extension = from_ccddata(obj)
     elif hasattr(obj, "header"):
         extension = _from_hdu(obj)
@@ -43,22 +44,96 @@ def as_extension(obj: Any, header: Any) -> Extension:
     return extension
 
 
+def to_ccddata(extension: Any, phu: Any = None) -> Any:
+    """Return an extension as `astropy.nddata.CCDData`.
+
+    Parameters
+    ----------
+    extension : Extension or single slice
+        What to convert.
+    phu : header, optional
+        Primary header; its cards come before those of the extension in the header of the result.
+
+    Returns
+    -------
+    astropy.nddata.CCDData
+        With its own arrays: data in the unit that BUNIT names (dimensionless where there is none or it is not
+        known), `VarianceUncertainty`, a boolean mask of all pixels with any bit set, the bits
+        themselves as flags, and the WCS.
+    """
+    from astropy import units
+    from astropy.nddata import CCDData, VarianceUncertainty
+
+    if not isinstance(extension, Extension):
+        phu = extension.phu if phu is None else phu
+        extension = extension.extensions[0]
+    header = WatchedHeader() if phu is None else phu.copy()
+    header.update(extension.hdr)
+    text = str(header.get("BUNIT", "")).strip()
+    try:
+        unit = units.Unit(_UNITS.get(text.upper(), text))
+    except ValueError:
+        unit = units.dimensionless_unscaled
+    variance, mask = extension.read("variance"), extension.read("mask")
+    result = CCDData(
+        extension.read("data").copy(),
+        unit=unit,
+        uncertainty=None if variance is None else VarianceUncertainty(variance.copy()),
+        mask=None if mask is None else mask != 0,
+        wcs=None if extension.wcs is None else extension.wcs.deepcopy(),
+        meta=header,
+    )
+    if mask is not None:
+        result.flags = mask.copy()
+    return result
+
+
+def from_ccddata(ccd: Any) -> Extension:
+    """Return an extension made from `astropy.nddata.CCDData` (or `NDData`); arrays are copied.
+
+    Parameters
+    ----------
+    ccd : astropy.nddata.CCDData
+        Its uncertainty becomes variance, whatever its kind; its flags become the mask, or its boolean
+        mask the bit for bad pixels.
+
+    Raises
+    ------
+    InputError
+        The uncertainty cannot be turned into a variance, or the data are not an image.
+    """
+    from astropy.nddata import VarianceUncertainty
+
+    variance = None
+    if ccd.uncertainty is not None:
+        try:
+            variance = np.array(ccd.uncertainty.represent_as(VarianceUncertainty).array, np.float32)
+        except (TypeError, AttributeError) as error:
+            raise InputError("the uncertainty is not a variance", found=str(error)) from error
+    flags = getattr(ccd, "flags", None)
+    bits = flags if flags is not None else ccd.mask
+    header = ccd.meta if hasattr(ccd.meta, "cards") else None
+    extension = Extension(
+        np.array(ccd.data, np.float32),
+        variance,
+        None if bits is None else np.array(bits, np.uint16),
+        wcs=ccd.wcs,
+        hdr=header,
+    )
+    unit = getattr(ccd, "unit", None)
+    if unit is not None and str(unit):
+        extension.hdr["BUNIT"] = str(unit)
+    return extension
+
+
 def _from_hdu(hdu: Any) -> Extension:
     from astropy.io import fits
 
-    if (
-        isinstance(hdu, fits.PrimaryHDU)
-        or not hdu.is_image
-        or hdu.data is None
-        or hdu.name not in ("", "SCI")
-    ):
-        _refuse_hdu(hdu)
+    is_science = hdu.is_image and hdu.data is not None and hdu.name in ("", "SCI")
+    if isinstance(hdu, fits.PrimaryHDU) or not is_science:
+        raise InputError(
+            "this HDU cannot be appended",
+            found=f"{type(hdu).__name__} {hdu.name!r}",
+            expected="an image extension without name or named SCI",
+        )
     return Extension(np.array(hdu.data, np.float32), hdr=hdu)
-
-
-def _refuse_hdu(hdu: Any) -> NoReturn:
-    raise InputError(
-        "this HDU cannot be appended",
-        found=f"{type(hdu).__name__} {hdu.name!r}",
-        expected="an image extension without name or named SCI",
-    )

@@ -116,7 +116,3 @@ class Operators(Slices):
             return list(operand.extensions)
         value = operand if isinstance(operand, Extension) else arithmetic.as_operand(operand)
         return None if value is None else [value] * len(self)
-
-    def _like(self, extensions: list[Extension]) -> Self:
-        """Return a whole data set with the header, tables and name of this one and other extensions."""
-        raise NotImplementedError

@@ -1,7 +1,7 @@
 """Pixel planes and tables: in memory or still in a file, shared between data sets until one of them writes.
 
 A `Held` is one owner's handle on a value. Copies of a handle share the value, and a file is read at most
-once for all of them; whoever wants to write gets a copy first. A value that was handed out for writing is
+once for all of them; who wants to write gets a copy first. A value that was handed out for writing is
 copied at once when its handle is copied, because the receiver may still write into it.
 """
 
@@ -221,7 +221,7 @@ class Plane(Held[NDArray[Any]]):
         Returns
         -------
         int
-            Bytes freed, as far as nobody else holds the array.
+            Bytes freed, unless the array is held elsewhere.
 
         Raises
         ------

@@ -1,7 +1,7 @@
 """What was done to a data set, and from what it was made.
 
 Records are kept as Python objects and become the binary tables ``HISTORY`` and ``PROVENANCE``
-when somebody asks for a table or the data set is written.
+when a table is asked for or the data set is written.
 """
 
 from __future__ import annotations

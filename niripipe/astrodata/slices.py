@@ -53,10 +53,10 @@ class Slices:
             raise TypeError("a single extension cannot be sliced")
         own = self.indices
         if isinstance(index, slice):
-            return self._slice(tuple(own[index]), single=False)
+            return self._over(self._parts, tuple(own[index]))
         if isinstance(index, tuple | list) and index:
-            return self._slice(tuple(own[self._position(i)] for i in index), single=False)
-        return self._slice((own[self._position(index)],), single=True)
+            return self._over(self._parts, tuple(own[self._position(i)] for i in index))
+        return self._over(self._parts, (own[self._position(index)],), single=True)
 
     def __delitem__(self, index: int) -> None:
         if self.is_sliced:
@@ -116,12 +116,24 @@ class Slices:
             return get(self._extension)
         return [get(extension) for extension in self.extensions]
 
-    def _slice(self, indices: tuple[int, ...] | None, *, single: bool) -> Self:
-        ad = type(self).__new__(type(self))
-        ad._parts = self._parts
-        ad._single = single
-        ad._indices = indices
+    @classmethod
+    def _over(cls, parts: Parts, indices: tuple[int, ...] | None = None, *, single: bool = False) -> Self:
+        """Return a data set of these parts, or a slice of it; nothing is copied."""
+        ad = cls.__new__(cls)
+        ad._parts, ad._indices, ad._single = parts, indices, single
         return ad
+
+    def _like(self, extensions: list[Extension]) -> Self:
+        """Return a whole data set with the header, tables and name of this one and other extensions."""
+        old = self._parts
+        new = Parts(old.phu.copy())
+        new.extensions = extensions
+        for extension in extensions:
+            extension._phu = new.phu
+        new.tables = {name: held.copy() for name, held in old.tables.items()}
+        new.records = old.records.copy()
+        new.path, new.orig_filename, new.read_from = old.path, old.orig_filename, old.read_from
+        return self._over(new)
 
     def _position(self, index: Any) -> int:
         if isinstance(index, bool) or not isinstance(index, int | np.integer):

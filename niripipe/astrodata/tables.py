@@ -1,4 +1,4 @@
-"""Tables as structured arrays, which become astropy tables when somebody asks for them.
+"""Tables as structured arrays, which become astropy tables on request.
 
 The import of `astropy.table` takes longer than anything that a reduction does with its tables.
 """

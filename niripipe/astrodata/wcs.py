@@ -12,7 +12,7 @@ import math
 import re
 import threading
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
@@ -29,12 +29,14 @@ __all__ = [
     "LinearTerms",
     "SkyMapping",
     "from_header",
+    "is_wcs_card",
     "linear_terms",
     "pixel_scale",
     "shifted",
     "terms_of",
     "to_astropy",
     "to_cards",
+    "warnings_lock",
     "with_affine",
     "write_to_header",
 ]
@@ -58,20 +60,14 @@ _OLD_CARDS = re.compile(r"(PC|CD)\d_\d|PC\d{6}|CDELT\d|CROTA\d|LONPOLE|LATPOLE|W
 _KEYS = ("CTYPE1", "CTYPE2", "CRVAL1", "CRVAL2", "CRPIX1", "CRPIX2")
 
 # Warning filters belong to the whole process: changing them for a moment must not overlap itself.
-_warnings_lock = threading.Lock()
+warnings_lock = threading.Lock()
 
 
-@dataclass(frozen=True, slots=True)
-class WcsReading:
+class WcsReading(NamedTuple):
     """What a header says: a mapping to the sky, or why there is none."""
 
     mapping: SkyMapping | None
     problem: str = ""
-
-    @property
-    def wcs(self) -> WCS | None:
-        """The mapping as an `astropy.wcs.WCS`."""
-        return None if self.mapping is None else to_astropy(self.mapping)
 
 
 class LinearTerms(NamedTuple):
@@ -285,7 +281,7 @@ def write_to_header(wcs: SkyMapping | None, header: Any) -> None:
     """
     cards = [] if wcs is None else to_cards(wcs)
     keep = {key for key, _, _ in cards}
-    for key in [k for k in header.keywords() if _is_wcs_card(k) and k not in keep]:
+    for key in [k for k in header.keywords() if is_wcs_card(k) and k not in keep]:
         header.remove(key, ignore_missing=True, remove_all=True)
     for key, value, comment in cards:
         if key in header:
@@ -310,7 +306,8 @@ def _description(wcs: SkyMapping) -> tuple[tuple[str, str], LinearTerms, str, fl
     return (str(w.ctype[0]), str(w.ctype[1])), terms, str(w.radesys), float(w.equinox)
 
 
-def _is_wcs_card(key: str) -> bool:
+def is_wcs_card(key: str) -> bool:
+    """Return whether a keyword belongs to a WCS."""
     return bool(_OLD_CARDS.fullmatch(key)) or key in _KEYS or key in ("CUNIT1", "CUNIT2")
 
 
@@ -424,7 +421,7 @@ def _full(header: Any) -> WcsReading:
     """Let astropy parse a header with distortions."""
     from astropy.wcs import WCS
 
-    with _warnings_lock, warnings.catch_warnings():
+    with warnings_lock, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             return WcsReading(WCS(header, naxis=2))

@@ -373,14 +373,12 @@ class AstroDataGemini(GeminiTags):
         angle = get_float(self.phu, "CRPA")
         return angle if angle is not None and abs(angle) <= 360.0 else None
 
-    @astro_data_descriptor
-    def position_angle(self) -> float | None:
-        """Return the position angle of +y, in degrees East of North (``PA``).
-
-        None if missing. (DRAGONS raises KeyError.)
-        """
-        return get_float(self.phu, "PA")
-
+    position_angle = _from_keyword(
+        "PA",
+        parse_float,
+        "the position angle of +y, in degrees East of North",
+        "None if missing; DRAGONS raises KeyError",
+    )
     telescope_x_offset = _from_keyword("XOFFSET", parse_float, "the offset in the telescope's x, in arcsec")
     telescope_y_offset = _from_keyword("YOFFSET", parse_float, "the offset in the telescope's y, in arcsec")
 

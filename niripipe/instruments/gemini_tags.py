@@ -27,6 +27,7 @@ _NOT_OF_A_MASK = frozenset(
         "ACQUISITION",
     }
 )  # fmt: skip
+_OVERSCAN_TAGS = {"TRIMOVER": "OVERSCAN_TRIMMED", "SUBOVER": "OVERSCAN_SUBTRACTED"}
 
 
 def is_flat_lamp(lamp: str | None) -> bool:
@@ -89,7 +90,7 @@ class GeminiTags(AstroData):
         mode = get_text(self.phu, "OBSMODE")
         if mode is None:
             return None
-        return TagSet({mode.upper()} if mode.upper() == "IMAGE" else {mode.upper(), "SPECT"})
+        return TagSet({"IMAGE"} if mode.upper() == "IMAGE" else {mode.upper(), "SPECT"})
 
     @astro_data_tag
     def _tag_sidereal(self) -> TagSet | None:
@@ -133,13 +134,8 @@ class GeminiTags(AstroData):
         return TagSet({"PREPARED" if self._is_prepared else "UNPREPARED"})
 
     @astro_data_tag
-    def _tag_overscan(self) -> TagSet | None:
-        added = {
-            tag
-            for part, tag in (("TRIMOVER", "OVERSCAN_TRIMMED"), ("SUBOVER", "OVERSCAN_SUBTRACTED"))
-            if self._has_part(part)
-        }
-        return TagSet(added) if added else None
+    def _tag_overscan(self) -> TagSet:
+        return TagSet({tag for part, tag in _OVERSCAN_TAGS.items() if self._has_part(part)})
 
     @astro_data_tag
     def _tag_processed(self) -> TagSet | None:

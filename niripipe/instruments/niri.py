@@ -18,6 +18,12 @@ from niripipe.instruments.tables import LinearityCoefficients, niri_tables
 __all__ = ["AstroDataNiri"]
 
 _UNKNOWN = "Unknown"
+#: By ``OBSTYPE``.
+_CALIBRATION_TAGS = {
+    "DARK": TagSet({"DARK", "CAL"}, blocks={"SPECT", "IMAGE"}),
+    "ARC": TagSet({"ARC"}),
+    "FLAT": TagSet({"CAL", "FLAT"}),
+}
 _FILTER_KEYWORDS = ("FILTER1", "FILTER2", "FILTER3")
 #: Wheel positions that are not filters.
 _NOT_A_FILTER = ("open", "grism", "pupil")
@@ -48,18 +54,8 @@ class AstroDataNiri(AstroDataGemini):
         return TagSet({"NIRI"})
 
     @astro_data_tag
-    def _tag_dark(self) -> TagSet | None:
-        if get_text(self.phu, "OBSTYPE") != "DARK":
-            return None
-        return TagSet({"DARK", "CAL"}, blocks={"SPECT", "IMAGE"})
-
-    @astro_data_tag
-    def _tag_arc(self) -> TagSet | None:
-        return TagSet({"ARC"}) if get_text(self.phu, "OBSTYPE") == "ARC" else None
-
-    @astro_data_tag
-    def _tag_flat(self) -> TagSet | None:
-        return TagSet({"CAL", "FLAT"}) if get_text(self.phu, "OBSTYPE") == "FLAT" else None
+    def _tag_calibration(self) -> TagSet | None:
+        return _CALIBRATION_TAGS.get(get_text(self.phu, "OBSTYPE") or "")
 
     @astro_data_tag
     def _tag_image(self) -> TagSet | None:
@@ -158,7 +154,7 @@ class AstroDataNiri(AstroDataGemini):
     @astro_data_descriptor
     def disperser(self, stripID: bool = False, pretty: bool = False) -> str | None:
         """Return the grism, ``"MIRROR"`` if there is none, None if ``FILTER3`` is missing."""
-        name = self._third_wheel(stripID or pretty)
+        name = self._component("FILTER3", stripID or pretty)
         return name if name is None or self._has_grism() else "MIRROR"
 
     @astro_data_descriptor
@@ -168,7 +164,7 @@ class AstroDataNiri(AstroDataGemini):
         ``Pupil38`` counts like ``pupil38``. (DRAGONS answers MIRROR for the capital letter, which all frames
         since 2009 have.)
         """
-        name = self._third_wheel(stripID or pretty)
+        name = self._component("FILTER3", stripID or pretty)
         return name if name is None or name.lower().startswith("pup") else "MIRROR"
 
     @astro_data_descriptor
@@ -278,7 +274,7 @@ class AstroDataNiri(AstroDataGemini):
         In prepared data the keyword ``SATLEVEL`` if all extensions have it. Otherwise the full well times the
         number of coadds divided by the gain, truncated; None for an unknown well.
         """
-        return self._prepared("SATLEVEL", _whole) or [self._saturation(header) for header in self._headers()]
+        return self._saturation_levels()
 
     @astro_data_descriptor
     @returns_list
@@ -289,10 +285,8 @@ class AstroDataNiri(AstroDataGemini):
         level, truncated; None for an unknown well.
         """
         limit = niri_tables().detector.linear_limit
-        levels = self._prepared("SATLEVEL", _whole) or [
-            self._saturation(header) for header in self._headers()
-        ]
-        return self._prepared("NONLINEA", _whole) or [None if s is None else int(limit * s) for s in levels]
+        computed = [None if level is None else int(limit * level) for level in self._saturation_levels()]
+        return self._prepared("NONLINEA", _whole) or computed
 
     @astro_data_descriptor
     @returns_list
@@ -417,10 +411,6 @@ class AstroDataNiri(AstroDataGemini):
             return section if isinstance(section, list) else [section]
         return getattr(self, name)()
 
-    def _third_wheel(self, strip: bool) -> str | None:
-        name = get_text(self.phu, "FILTER3")
-        return remove_component_id(name) if strip else name
-
     def _has_grism(self) -> bool:
         return "grism" in (get_text(self.phu, "FILTER3") or "").lower()
 
@@ -450,9 +440,11 @@ class AstroDataNiri(AstroDataGemini):
     def _gain(self, header: Header) -> float:
         return niri_tables().detector.gain if in_adu(header) else 1.0
 
-    def _saturation(self, header: Header) -> int | None:
+    def _saturation_levels(self) -> list[int | None]:
         well = niri_tables().well_named(self.well_depth_setting())
-        return None if well is None else int(well.full_well * self.coadds() / self._gain(header))
+        full = None if well is None else well.full_well * self.coadds()
+        computed = [None if full is None else int(full / self._gain(header)) for header in self._headers()]
+        return self._prepared("SATLEVEL", _whole) or computed
 
     def _prepared(self, keyword: str, convert: Callable[[float], Any] = float) -> list[Any] | None:
         """Return the values of an extension keyword in prepared data; None unless all extensions have it."""

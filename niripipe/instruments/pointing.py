@@ -37,7 +37,7 @@ __all__ = [
     "rotator_follows",
     "sky_offset",
     "to_icrs",
-    "usable_header_wcs",
+    "usable_copies",
     "wcs_from_pointing",
     "wcs_is_consistent",
 ]
@@ -234,10 +234,8 @@ def header_wcs(header: Header) -> LinearTerms | None:
     return wcs if wcs.scale > 0.0 else None
 
 
-def usable_header_wcs(
-    phu: Header, header: Header | None, camera: str | None
-) -> tuple[LinearTerms, str] | None:
-    """Choose the copy of the WCS that can be believed.
+def usable_copies(phu: Header, header: Header | None, camera: str | None) -> list[tuple[LinearTerms, str]]:
+    """Return the copies of the WCS that can be believed, that of the extension first.
 
     Parameters
     ----------
@@ -250,14 +248,11 @@ def usable_header_wcs(
 
     Returns
     -------
-    tuple of (LinearTerms, str) or None
-        The WCS and where it is from: ``"extension"``, else ``"primary"``. None if neither is plausible.
+    list of tuple of (LinearTerms, str)
+        Each WCS and where it is from, ``"extension"`` or ``"primary"``.
     """
-    for where, candidate in (("extension", header), ("primary", phu)):
-        wcs = header_wcs(candidate) if candidate is not None else None
-        if wcs is not None and is_plausible(wcs, camera):
-            return wcs, where
-    return None
+    read = [(header_wcs(h), where) for h, where in ((header, "extension"), (phu, "primary")) if h is not None]
+    return [(wcs, where) for wcs, where in read if wcs is not None and is_plausible(wcs, camera)]
 
 
 def raw_wcs(ad: AstroDataNiri, limit_arcsec: float | None = None) -> HeaderWcs | None:
@@ -276,17 +271,15 @@ def raw_wcs(ad: AstroDataNiri, limit_arcsec: float | None = None) -> HeaderWcs |
     HeaderWcs or None
         None if neither copy can be true for the camera.
     """
-    header = _first_header(ad)
-    found = usable_header_wcs(ad.phu, header, ad.camera())
-    if found is None:
+    copies = usable_copies(ad.phu, _first_header(ad), ad.camera())
+    if not copies:
         return None
-    wcs, origin = found
+    wcs, origin = copies[0]
     expected = expected_position(ad)
-    if origin == "extension" and limit_arcsec is not None and expected is not None:
-        spare = usable_header_wcs(ad.phu, None, ad.camera())
-        away = [angular_separation(*copy.crval, *expected) for copy in (wcs, spare[0] if spare else wcs)]
-        if spare is not None and away[0] > limit_arcsec >= away[1]:
-            wcs, origin = spare
+    if len(copies) > 1 and limit_arcsec is not None and expected is not None:
+        away, spare_away = (angular_separation(*copy.crval, *expected) for copy, _ in copies)
+        if away > limit_arcsec >= spare_away:
+            wcs, origin = copies[1]
     shift = ad.subarray_reference_shift()
     moved = wcs._replace(crpix=(wcs.crpix[0] - shift[0], wcs.crpix[1] - shift[1]))
     return HeaderWcs(moved, origin, shift)

@@ -1,7 +1,7 @@
 """The numbers of NIRI, read once from `niri.toml` into frozen objects.
 
 Nothing outside this module opens the table file; nothing outside the table file states a number about the
-instrument. Units and sources stand beside the numbers there.
+instrument. Units and sources are given there with the numbers.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ class Pointing:
 
 @dataclass(frozen=True, slots=True)
 class Epochs:
-    """UT dates from which old peculiarities of raw frames are gone."""
+    """UT dates from which old peculiarities of raw frames no longer occur."""
 
     read_pairs_averaged_since: date
     subarray_crpix_since: date

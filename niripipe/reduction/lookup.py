@@ -213,7 +213,7 @@ def _user_recipe(name: str) -> Recipe | None:
 
 
 class _FreshLoader(SourceFileLoader):
-    """Loads a file as it is now, and leaves nothing beside it."""
+    """Loads a file as it is now, and writes no cache."""
 
     def get_code(self, fullname: str) -> CodeType:
         path = self.get_filename(fullname)

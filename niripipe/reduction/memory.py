@@ -8,7 +8,8 @@ import shutil
 import tempfile
 import threading
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
@@ -28,7 +29,7 @@ _AUTOMATIC = 600 * 10**6
 """Bytes that a reduction may use, beyond those in use when it starts, unless the user sets a limit."""
 
 _WORKING = 120 * 10**6
-"""Bytes kept free for what algorithms need beside the frames: skies in the making, blocks of rows of all
+"""Bytes kept free for what algorithms need in addition to the frames: unfinished skies, blocks of rows of all
 frames. It does not grow with the number of frames."""
 
 _LEAST = 48 * 2**20
@@ -38,7 +39,7 @@ _CHECKS = 32
 """How often in a pass over all frames bytes in memory are counted, which takes 5 microseconds a frame."""
 
 _ELSEWHERE = 100 * 10**6
-"""What a process is taken to use beside the frames where the system does not say."""
+"""What a process is taken to use in addition to the frames where the system does not say."""
 
 
 def parse_size(value: int | float | str | None) -> int | None:
@@ -146,23 +147,23 @@ class FrameStore:
         with self._lock:
             self._frames.update({id(frame): frame for frame in frames})
 
-    def begin(self, item: object) -> None:
-        """Note that a frame, alone or in a tuple, is being worked on: it stays in memory."""
+    @contextmanager
+    def using(self, item: object) -> Iterator[None]:
+        """Keep a frame, alone or in a tuple, in memory while it is worked on, and settle if due."""
+        frames = {id(frame): frame for frame in _frames_in(item)}
         with self._lock:
-            for frame in _frames_in(item):
-                self._busy.add(id(frame))
-                self._frames[id(frame)] = frame
-
-    def end(self, item: object) -> None:
-        """Note that the work on a frame is done, and make room."""
-        with self._lock:
-            keys = [id(frame) for frame in _frames_in(item)]
-            self._busy.difference_update(keys)
-            self._treated += keys
-            self._ended += 1
-            due = self._ended >= len(self._frames) / _CHECKS
-        if due:
-            self.settle()
+            self._busy.update(frames)
+            self._frames.update(frames)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._busy.difference_update(frames)
+                self._treated += frames
+                self._ended += 1
+                due = self._ended >= len(self._frames) / _CHECKS
+            if due:
+                self.settle()
 
     def settle(self) -> None:
         """Move frames to disk until the rest fits."""
@@ -196,7 +197,7 @@ class FrameStore:
             return sum(frame.move_to_disk(self._folder()) for frame in frames)
 
     def _movable(self) -> list[AstroData]:
-        """Return the frames that nobody works on, in the order in which they are moved."""
+        """Return the frames that are not in use, in the order in which they are moved."""
         treated = list(dict.fromkeys(reversed(self._treated)))
         left = [key for key in self._frames if key not in treated]
         others = [key for key in left if key not in self._inputs]

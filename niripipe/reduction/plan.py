@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from niripipe.astrodata import AstroData
+from niripipe.astrodata.display import html_list, html_table
 from niripipe.cal_service import choice_warning
 from niripipe.errors import CalibrationError, NiripipeError, ParameterError
 from niripipe.primitives.base import Context, Outcome, Primitive, PrimitivesBase
@@ -102,16 +103,10 @@ class Plan:
         return [*notes, *(f"warning: {w}" for w in self.warnings), *(f"fault: {f}" for f in self.faults)]
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><td>{html.escape(s.primitive)}</td><td>{html.escape(s.stream)}</td>"
-            f"<td>{html.escape(_changed(s.resolved))}</td></tr>"
-            for s in self.steps
-        )
-        items = "".join(f"<li>{html.escape(note)}</li>" for note in self._notes())
+        rows = [(step.primitive, step.stream, _changed(step.resolved)) for step in self.steps]
         return (
             f"<p><b>{html.escape(self.recipe)}</b> ({html.escape(self.mode)}) on {len(self.files)} files</p>"
-            f"<table><tr><th>primitive</th><th>stream</th><th>not default</th></tr>{rows}</table>"
-            f"<ul>{items}</ul>"
+            f"{html_table(('primitive', 'stream', 'not default'), rows)}{html_list(self._notes())}"
         )
 
 

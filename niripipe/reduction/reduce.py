@@ -25,7 +25,7 @@ from niripipe.reduction.memory import (
 )
 from niripipe.reduction.plan import Plan, make_plan
 from niripipe.reduction.progress import Progress, as_progress
-from niripipe.reduction.report import RunReport, RunSettings
+from niripipe.reduction.report import RunReport
 from niripipe.reduction.runner import RecipeRunner
 
 if TYPE_CHECKING:
@@ -185,14 +185,16 @@ class Reduce:
             log.warning("%s", warning)
         plan.check()
         self._make_folder(context.output_dir)
-        report = RunReport(plan.recipe, self.mode, context.software, plan.files, dropped=inputs.dropped)
-        report.settings = RunSettings(
-            files=tuple(expand(self.files)),
-            recipe=self.recipename,
-            mode=self.mode,
+        report = RunReport(
+            plan.recipe,
+            self.mode,
+            context.software,
+            plan.files,
+            dropped=inputs.dropped,
+            sources=tuple(expand(self.files)),
+            recipe_given=self.recipename,
             parameters=_flat(self.uparms),
             suffix=self.suffix,
-            output_dir=context.output_dir,
         )
         self.report = report
         log.status("RECIPE: %s", plan.recipe)
@@ -207,13 +209,13 @@ class Reduce:
         )
         with store, runner:
             p = primitives({"main": list(inputs.frames)}, context, runner)
-            # The streams hold the frames from here on, so that a recipe can let go of them.
+            # Only the streams hold the frames now, so that a recipe can free them.
             inputs.frames.clear()
             try:
                 recipe(p)
                 self._write(p, runner)
             finally:
-                # Frames are large: what is not a product is let go of now, not when cycles are collected.
+                # Frames are large: what is not a product is freed now, not when cycles are collected.
                 p.streams.clear()
                 context.calibrations.release()
                 runner.written.clear()

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable
+import pprint
 from dataclasses import dataclass, field
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from niripipe.astrodata import AstroData, file_md5
+from niripipe.astrodata.display import html_list, html_table
+from niripipe.errors import InputError
 from niripipe.primitives.base import Outcome, Status
 from niripipe.primitives.params import Origin
 
-__all__ = ["DroppedFrame", "RunReport", "RunSettings", "Step"]
+__all__ = ["DroppedFrame", "RunReport", "Step"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,30 +35,6 @@ class DroppedFrame:
     name: str
     step: str
     reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class RunSettings:
-    """What a run was given.
-
-    Attributes
-    ----------
-    files : tuple
-        Paths, and frames in memory.
-    recipe : str or callable
-    mode : str
-    parameters : dict
-        The user's, keys ``primitive:parameter``.
-    suffix : str or None
-    output_dir : pathlib.Path
-    """
-
-    files: tuple[Any, ...]
-    recipe: Any
-    mode: str
-    parameters: dict[str, Any]
-    suffix: str | None
-    output_dir: Path
 
 
 @dataclass(slots=True)
@@ -118,8 +98,14 @@ class RunReport:
         Files written.
     seconds : float
         Wall time of the run.
-    settings : RunSettings or None
-        What the run was given, for `script`.
+    sources : tuple
+        The paths, and frames in memory, that the run was given.
+    recipe_given : str or callable
+        The recipe that the user asked for.
+    parameters : dict
+        The user's, keys ``primitive:parameter``.
+    suffix : str or None
+        The user's suffix of the products.
     """
 
     recipe: str
@@ -132,19 +118,56 @@ class RunReport:
     calibration_files: dict[str, set[str]] = field(default_factory=dict)
     outputs: list[str] = field(default_factory=list)
     seconds: float = 0.0
-    settings: RunSettings | None = None
+    sources: tuple[Any, ...] = ()
+    recipe_given: Any = None
+    parameters: dict[str, Any] = field(default_factory=dict)
+    suffix: str | None = None
 
     def script(self) -> str:
         """Return a Python script that makes the same products again, bit for bit.
 
+        The script names all files by absolute path, checks that they are what they were, gives the
+        calibrations by hand, and writes into the current folder.
+
         Raises
         ------
         InputError
-            The run had frames, calibrations or a recipe that exist in memory only.
+            The run had frames, calibrations or a recipe that exist in memory only, or has not finished.
         """
-        from niripipe.reduction.script import as_script
-
-        return as_script(self)
+        if not self.sources:
+            raise InputError("There is no run to make a script of", item="report")
+        files = [_path(source, "files") for source in self.sources]
+        parameters = {name: _literal(name, value) for name, value in self.parameters.items()}
+        calibrations = {kind: sorted(paths) for kind, paths in sorted(self.calibration_files.items())}
+        checked = [*files, *(path for paths in calibrations.values() for path in paths)]
+        checked += [
+            value for value in parameters.values() if isinstance(value, str) and Path(value).is_file()
+        ]
+        lines = [
+            f'"""{self.recipe} ({self.mode}) on {len(files)} files, as {self.software} did it."""',
+            "",
+            "from niripipe import CalibrationService, Reduce",
+            "from niripipe.astrodata import file_md5",
+            "",
+            f"checksums = {_layout({path: file_md5(path) for path in checked})}",
+            "changed = [path for path, md5 in checksums.items() if file_md5(path) != md5]",
+            'assert not changed, f"these files are not what they were: {changed}"',
+            "",
+            f"files = {_layout(files)}",
+            *_calibrations_as_code(calibrations),
+            "reduction = Reduce(",
+            "    files,",
+            f"    recipe={_recipe(self.recipe_given)!r},",
+            f"    mode={self.mode!r},",
+            f"    parameters={_layout(parameters)},",
+            "    calibrations=calibrations,",
+            f"    suffix={self.suffix!r},",
+            ")",
+            "reduction.runr()",
+            "print(reduction.output_filenames)",
+            "",
+        ]
+        return "\n".join(lines)
 
     def step(self, primitive: str) -> Step:
         """Return the last call of a primitive.
@@ -164,30 +187,70 @@ class RunReport:
             f"{self.recipe} ({self.mode}), {len(self.inputs)} input files, {self.seconds:.2f} s, "
             f"{self.software}",
             *(f"  {s.primitive:<24s}{s.stream:<16s}{s.seconds:7.3f} s  {s.summary()}" for s in self.steps),
-            *(f"  dropped {d.name} in {d.step}: {d.reason}" for d in self.dropped),
-            *(f"  {caltype}: {name}" for caltype, name in self._calibration_lines()),
-            *(f"  wrote {name}" for name in self.outputs),
+            *(f"  {note}" for note in self._notes()),
         ]
         return "\n".join(lines)
 
-    def _calibration_lines(self) -> Iterable[tuple[str, str]]:
-        return sorted({(caltype, name) for (_, caltype), name in self.calibrations.items()})
+    def _notes(self) -> list[str]:
+        used = sorted({(caltype, name) for (_, caltype), name in self.calibrations.items()})
+        return [
+            *(f"dropped {frame.name} in {frame.step}: {frame.reason}" for frame in self.dropped),
+            *(f"{caltype}: {name}" for caltype, name in used),
+            *(f"wrote {name}" for name in self.outputs),
+        ]
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><td>{html.escape(s.primitive)}</td><td>{html.escape(s.stream)}</td>"
-            f"<td>{s.seconds:.3f}</td><td>{html.escape(s.summary())}</td></tr>"
-            for s in self.steps
-        )
-        notes = "".join(
-            f"<li>dropped {html.escape(d.name)} in {html.escape(d.step)}: {html.escape(d.reason)}</li>"
-            for d in self.dropped
-        )
-        notes += "".join(f"<li>{html.escape(t)}: {html.escape(n)}</li>" for t, n in self._calibration_lines())
-        notes += "".join(f"<li>wrote {html.escape(name)}</li>" for name in self.outputs)
+        rows = [(s.primitive, s.stream, f"{s.seconds:.3f}", s.summary()) for s in self.steps]
         return (
             f"<p><b>{html.escape(self.recipe)}</b> ({html.escape(self.mode)}), "
             f"{len(self.inputs)} input files, {self.seconds:.2f} s</p>"
-            f"<table><tr><th>primitive</th><th>stream</th><th>s</th><th>frames</th></tr>{rows}</table>"
-            f"<ul>{notes}</ul>"
+            f"{html_table(('primitive', 'stream', 's', 'frames'), rows)}{html_list(self._notes())}"
         )
+
+
+def _calibrations_as_code(calibrations: dict[str, list[str]]) -> list[str]:
+    """Return the lines that define the calibrations: by type, or in a store where there are several."""
+    if all(len(paths) == 1 for paths in calibrations.values()):
+        by_type = {kind: paths[0] for kind, paths in calibrations.items()}
+        return [f"calibrations = {_layout(by_type)}"]
+    every = [path for paths in calibrations.values() for path in paths]
+    return [
+        "calibrations = CalibrationService()",
+        'calibrations.config("reproduced.db")',
+        "calibrations.init(wipe=True)",
+        f"for path in {_layout(every)}:",
+        "    calibrations.add_cal(path)",
+    ]
+
+
+def _in_memory(what: str, item: str, found: object, remedy: str) -> InputError:
+    problem = f"{what} that exists in memory only cannot be named in a script"
+    return InputError(problem, item=item, found=found, remedy=remedy)
+
+
+def _path(source: Any, item: str) -> str:
+    if isinstance(source, AstroData):
+        raise _in_memory("A frame", item, source.filename, "Write it to a file and reduce that.")
+    return str(Path(source).expanduser().absolute())
+
+
+def _recipe(recipe: Any) -> str:
+    if isinstance(recipe, str):
+        return recipe
+    found = getattr(recipe, "__name__", repr(recipe))
+    raise _in_memory("A recipe", "recipe", found, "Put it into a file and name it as 'path/file.function'.")
+
+
+def _literal(name: str, value: Any) -> Any:
+    """Return a parameter's value in a form that a script can hold; files by absolute path."""
+    if isinstance(value, (AstroData, PathLike)):
+        return _path(value, name)
+    if isinstance(value, str) and value and Path(value).is_file():
+        return str(Path(value).absolute())
+    if value is None or isinstance(value, bool | int | float | str | list | tuple):
+        return value
+    raise _in_memory("A parameter", name, type(value).__name__, "Write it to a file and name that.")
+
+
+def _layout(value: Any) -> str:
+    return pprint.pformat(value, width=100, sort_dicts=False)

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -105,8 +106,12 @@ class RecipeRunner:
         self._to_save: list[tuple[AstroData, Path, bool]] = []
         self._notes: list[dict[int, Outcome]] = []
         self._threads = threads
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="niripipe") if threads > 1 else None
-        self._in_worker = threading.local()
+        self._this_thread = threading.local()
+        self._pool = None
+        if threads > 1:
+            self._pool = ThreadPoolExecutor(
+                threads, "niripipe", initializer=setattr, initargs=(self._this_thread, "in_pool", True)
+            )
 
     def __enter__(self) -> Self:
         return self
@@ -147,7 +152,7 @@ class RecipeRunner:
             self._skip(primitive, inputs, resolved, str(streams))
             owner.streams[streams.target] = inputs
             return inputs
-        self._watch(owner, inputs)
+        self.store.watch(inputs, itertools.chain.from_iterable(owner.streams.values()))
         outputs = self._execute(owner, primitive, inputs, resolved, str(streams))
         owner.streams[streams.target] = outputs
         if resolved.write_outputs:
@@ -159,13 +164,18 @@ class RecipeRunner:
     @property
     def workers(self) -> int:
         """How many threads an algorithm may use now: one inside a thread of the pool."""
-        return 1 if getattr(self._in_worker, "busy", False) else self._threads
+        return 1 if self._in_pool else self._threads
+
+    @property
+    def _in_pool(self) -> bool:
+        """Whether this thread is one of the pool, which must not give work to the pool and wait for it."""
+        return getattr(self._this_thread, "in_pool", False)
 
     def map(self, function: Callable[[T], R], items: Sequence[T]) -> list[R]:
         """Apply a function to independent items, on threads, and return the results in order."""
-        if self._pool is None or len(items) < 2 or getattr(self._in_worker, "busy", False):
+        if self._pool is None or len(items) < 2 or self._in_pool:
             return [self._within_memory(function, item) for item in items]
-        return list(self._pool.map(self._as_worker(function), items))
+        return list(self._pool.map(partial(self._within_memory, function), items))
 
     def note(self, frame: AstroData, outcome: Outcome) -> None:
         """Keep the outcome of the running primitive for one frame; DONE is assumed without."""
@@ -252,8 +262,8 @@ class RecipeRunner:
         return outputs
 
     def _save_all(self) -> None:
-        waiting, self._to_save = self._to_save, []
-        for frame, path, overwrite in waiting:
+        to_save, self._to_save = self._to_save, []
+        for frame, path, overwrite in to_save:
             self.write(frame, path, overwrite=overwrite)
 
     def _each(
@@ -266,18 +276,24 @@ class RecipeRunner:
         once = primitive.stamp if not primitive.repeatable else None
 
         def treat(frame: AstroData) -> Outcome | NiripipeError:
+            """Return the outcome, or the error of a frame that may be dropped."""
             nonlocal passed
             try:
                 if once and once in frame.phu:
                     return skipped("already done")
                 return primitive.function(owner, frame, resolved.params) or DONE
+            except (DataError, AlgorithmError) as error:
+                if not self.droppable:
+                    raise
+                _name_the_raw_file(error, [frame])
+                return error
             finally:
                 with lock:
                     passed += 1
                     self.progress.update(primitive.name, passed, len(frames))
 
         kept = []
-        results = self.map(self._attempt(treat), frames)
+        results = self.map(treat, frames)
         for frame, result in zip(frames, results, strict=True):
             if isinstance(result, Outcome):
                 self.note(frame, result)
@@ -288,20 +304,6 @@ class RecipeRunner:
         if errors and not kept:
             raise errors[0]
         return kept
-
-    def _attempt(self, function: Callable[[AstroData], R]) -> Callable[[AstroData], R | NiripipeError]:
-        """Return a function that returns the error when a frame that may be dropped defeats it."""
-
-        def attempt(frame: AstroData) -> R | NiripipeError:
-            try:
-                return function(frame)
-            except (DataError, AlgorithmError) as error:
-                if not self.droppable:
-                    raise
-                _name_the_raw_file(error, [frame])
-                return error
-
-        return attempt
 
     def _skip(self, primitive: Primitive, frames: list[AstroData], resolved: Resolved, stream: str) -> None:
         outcome = skipped("skip_primitive was set")
@@ -316,31 +318,13 @@ class RecipeRunner:
         log.status("PRIMITIVE: %s skipped", primitive.name)
 
     def _within_memory(self, function: Callable[[T], R], item: T) -> R:
-        """Apply a function to an item that stays in memory meanwhile, and make room afterwards."""
-        self.store.begin(item)
-        try:
+        """Apply a function to an item that stays in memory meanwhile."""
+        with self.store.using(item):
             return function(item)
-        finally:
-            self.store.end(item)
-
-    def _watch(self, owner: PrimitivesBase, inputs: list[AstroData]) -> None:
-        self.store.watch(inputs, itertools.chain.from_iterable(owner.streams.values()))
-
-    def _as_worker(self, function: Callable[[T], R]) -> Callable[[T], R]:
-        """Mark the thread as busy, so that work inside does not wait for the pool it occupies."""
-
-        def work(item: T) -> R:
-            self._in_worker.busy = True
-            try:
-                return self._within_memory(function, item)
-            finally:
-                self._in_worker.busy = False
-
-        return work
 
 
 def _name_the_raw_file(error: NiripipeError, frames: list[AstroData]) -> None:
-    """Let an error name the file that the user gave, not what the frame is called half-way through."""
+    """Let an error name the file that the user gave, not what the frame is called by now."""
     for frame in frames:
         if error.file is not None and error.file == frame.filename:
             error.file = frame.orig_filename or error.file

@@ -104,15 +104,15 @@ def test_wcs_cards_stay_as_they_are_until_the_wcs_changes(raw_file: Path, tmp_pa
 
 def test_plane_headers_are_kept(product_file: Path, tmp_path: Path) -> None:
     ad = astrodata.open(product_file)
-    ad[0].plane_header("mask")["MYKEY"] = 3
-    ad[0].plane_header("OBJMASK")["MYKEY"] = 4
+    ad[0].extensions[0].plane_header("mask")["MYKEY"] = 3
+    ad[0].extensions[0].plane_header("OBJMASK")["MYKEY"] = 4
     ad.copy().write(tmp_path / "a.fits")
     again = astrodata.open(tmp_path / "a.fits")[0]
-    assert again.plane_header("mask")["MYKEY"] == 3
-    assert again.plane_header("OBJMASK")["MYKEY"] == 4
-    assert "MYKEY" not in again.plane_header("variance")
+    assert again.extensions[0].plane_header("mask")["MYKEY"] == 3
+    assert again.extensions[0].plane_header("OBJMASK")["MYKEY"] == 4
+    assert "MYKEY" not in again.extensions[0].plane_header("variance")
     with pytest.raises(AttributeError):
-        again.plane_header("OTHER")
+        again.extensions[0].plane_header("OTHER")
 
 
 def test_extension_numbers_are_kept_in_copies_and_new_ones_follow(make_ad: Make, tmp_path: Path) -> None:

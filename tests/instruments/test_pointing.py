@@ -129,12 +129,11 @@ def test_the_good_copy_is_chosen() -> None:
         (bad, good, "extension"),
         (good, bad, "primary"),
     ):
-        found = pointing.usable_header_wcs(phu, extension, "f6")
-        assert found is not None
+        found = pointing.usable_copies(phu, extension, "f6")[0]
         assert found[1] == where
         assert found[0].scale == pytest.approx(0.1166, abs=1e-4)
-    assert pointing.usable_header_wcs(bad, bad, "f6") is None
-    assert pointing.usable_header_wcs(bad, None, "f6") is None
+    assert pointing.usable_copies(bad, bad, "f6") == []
+    assert pointing.usable_copies(bad, None, "f6") == []
 
 
 @given(st.floats(0.0, 359.0), st.floats(-85.0, 85.0), ANGLES, st.booleans())

@@ -74,15 +74,14 @@ def test_the_frame_with_text_for_a_voltage(shared: Path) -> None:
 
 def test_the_frame_with_a_broken_extension_wcs_uses_the_primary_copy(shared: Path) -> None:
     ad = real(shared, "N20030325S0098")
-    found = pointing.usable_header_wcs(ad.phu, ad[0].hdr, ad.camera())
-    assert found is not None
-    assert found[1] == "primary"
+    found = pointing.usable_copies(ad.phu, ad[0].hdr, ad.camera())
+    assert [where for _, where in found] == ["primary"]
     assert pointing.wcs_is_consistent(ad) is True
 
 
 def test_the_frame_with_no_usable_wcs_gets_one_from_its_pointing(shared: Path) -> None:
     ad = real(shared, "N20030912S0301")
-    assert pointing.usable_header_wcs(ad.phu, ad[0].hdr, ad.camera()) is None
+    assert pointing.usable_copies(ad.phu, ad[0].hdr, ad.camera()) == []
     assert pointing.wcs_is_consistent(ad) is False
     assert (ad.ra(), ad.dec()) == (277.474125, 1.22497222)
     assert tuple(pointing.wcs_from_pointing(ad).crpix) == (512.5, 512.5)

@@ -74,10 +74,9 @@ def test_the_same_frames_stay_in_memory_from_step_to_step(tmp_path):
         for _ in range(3):
             store.watch(frames)
             for frame in frames:
-                store.begin(frame)
-                moved += frame.nbytes == 0
-                frame.add(1)
-                store.end(frame)
+                with store.using(frame):
+                    moved += frame.nbytes == 0
+                    frame.add(1)
         assert _in_memory(frames)[:3] == [True] * 3
     # Two or three of the six in each step; all six of them if the oldest went first.
     assert moved <= 3 * 3
@@ -87,11 +86,11 @@ def test_a_frame_at_work_stays(tmp_path):
     frames = [_frame(i) for i in range(3)]
     with _store(tmp_path, 0) as store:
         store.watch(frames)
-        store.begin(frames[1])
-        for frame in frames:
-            frame[0].read("data")
-        store.settle()
-        assert _in_memory(frames) == [False, True, False]
+        with store.using(frames[1]):
+            for frame in frames:
+                frame[0].read("data")
+            store.settle()
+            assert _in_memory(frames) == [False, True, False]
 
 
 def test_frames_in_no_stream_count_too_as_long_as_they_exist(tmp_path):
@@ -173,8 +172,8 @@ def test_without_a_limit_nothing_moves(tmp_path):
     frame = _frame(1)
     with FrameStore(None, tmp_path) as store:
         store.watch([frame])
-        store.begin(frame)
-        store.end(frame)
+        with store.using(frame):
+            pass
         assert frame.nbytes > 0
     assert list(tmp_path.iterdir()) == []
 
