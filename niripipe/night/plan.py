@@ -31,7 +31,8 @@ from niripipe.primitives.params import nearest
 from niripipe.reduction import Mode, Plan
 
 if TYPE_CHECKING:
-    from niripipe.night.cluster import ClusterClient
+    from distributed import Client
+
     from niripipe.reduction import Progress
 
 __all__ = ["NightPlan"]
@@ -153,7 +154,7 @@ class NightPlan:
         parameters: Mapping[str, Mapping[str, Any]] | None = None,
         progress: bool | Progress | None = None,
         threads: int | None = None,
-        executor: Executor | ClusterClient | None = None,
+        executor: Executor | Client | None = None,
         overwrite: bool = True,
     ) -> NightResult:
         """Reduce everything, in the right order.
@@ -199,13 +200,12 @@ class NightPlan:
 
         Notes
         -----
-        On a client of dask.distributed the plan is run as one graph. When a worker is lost, its reduction is
-        done again on another, as often as dask's setting ``distributed.scheduler.allowed-failures`` allows
-        (3 by default), and then recorded as failed; where several were lost, each is tried once more alone
-        before that. A broken pool of processes cannot be mended:
-        what was not done is recorded as failed, and a new run with a new pool is up to the caller. Either
-        way products are complete or not there, and the unfinished files of lost processes are removed at the
-        end of the run.
+        When a worker of dask.distributed is lost, its reduction is done again on another, as often as dask's
+        setting ``distributed.scheduler.allowed-failures`` allows (3 by default), and then recorded as failed;
+        where several were lost, each is tried once more alone before that. A broken pool of processes cannot
+        be repaired: what was not done is recorded as failed, and a new run with a new pool is up to the
+        caller. Either way products are complete or not there, and the unfinished files of lost processes are
+        removed at the end of the run.
         """
         from niripipe.night.run import run_plan
 
