@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from niripipe.cal_service import CalibrationService
 from niripipe.errors import InputError
@@ -18,9 +18,6 @@ from niripipe.night.settings import NightSettings
 from niripipe.night.sorter import Sorter
 from niripipe.reduction import Mode
 from niripipe.reduction.inputs import expand
-
-if TYPE_CHECKING:
-    from niripipe.reduction import Mode
 
 __all__ = ["organise"]
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Executor, Future, wait
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from niripipe.cal_service import CalibrationService
 from niripipe.errors import InputError, NiripipeError, ParameterError, StorageError
@@ -41,7 +41,7 @@ def run_plan(
 ) -> NightResult:
     """Run a plan; see `NightPlan.run`, which is how to call it."""
     started = time.perf_counter()
-    pool = None if executor is None else _as_executor(executor)
+    _check_executor(executor)
     _check_order(plan.jobs)
     folder = output_dir.expanduser().absolute()
     try:
@@ -56,15 +56,15 @@ def run_plan(
         service.init()
     shown = as_progress(progress)
     terms = Terms(str(folder), threads, overwrite)
-    record = _Record(service, len(plan), NO_PROGRESS if pool is None else shown)
+    record = _Record(service, len(plan), NO_PROGRESS if executor is None else shown)
     try:
-        if pool is None:
+        if executor is None:
             _run_here(plan.jobs, terms, record, shown)
         else:
             kept = frozenset() if overwrite else frozenset(path.name for path in folder.iterdir())
             with attempts(folder) as notes:
                 terms = replace(terms, threads=threads or 1, kept=kept, notes=str(notes))
-                _OnExecutor(pool, plan.jobs, terms, record).run()
+                _OnExecutor(executor, plan.jobs, terms, record).run()
     finally:
         shown.close()
     results = tuple(record.results[job.name] for job in plan.jobs)
@@ -196,29 +196,25 @@ class _Numbered:
         pass
 
 
-def _as_executor(executor: object) -> Executor:
-    """Return an executor, or that of a client of dask.distributed, which is not imported here."""
+def _check_executor(executor: object) -> None:
+    """Refuse what is neither an executor nor a usable client; dask.distributed is not imported for it."""
     client = getattr(sys.modules.get("distributed"), "Client", None)
     if client is not None and isinstance(executor, client):
-        fault = "asynchronous" if executor.asynchronous else executor.status
-        if fault != "running":
+        state = "asynchronous" if executor.asynchronous else executor.status
+        if state != "running":
             raise ParameterError(
                 "The client cannot be used",
                 item="executor",
-                found=fault,
+                found=state,
                 expected="a client that is connected and not asynchronous",
             )
-        # Not pure: a job that is tried again would get the outcome of its first attempt.
-        pool: Executor = executor.get_executor(pure=False)
-        return pool
-    if not isinstance(executor, Executor):
+    elif not isinstance(executor, (Executor, type(None))):
         raise ParameterError(
             "The executor cannot be used",
             item="executor",
             found=type(executor).__name__,
             expected="a concurrent.futures.Executor or a distributed.Client",
         )
-    return executor
 
 
 class _OnExecutor:
@@ -228,8 +224,10 @@ class _OnExecutor:
     ``distributed.scheduler.allowed-failures`` allows; and once more alone, if others were lost as well.
     """
 
-    def __init__(self, executor: Executor, jobs: Sequence[Job], terms: Terms, record: _Record) -> None:
-        self._executor = executor
+    def __init__(self, executor: Any, jobs: Sequence[Job], terms: Terms, record: _Record) -> None:
+        self._client = None if isinstance(executor, Executor) else executor
+        # Not pure: a job that is tried again would get the outcome of its first attempt.
+        self._executor = executor if self._client is None else self._client.get_executor(pure=False)
         self._terms = terms
         self._record = record
         self._waiting = dict(enumerate(jobs, 1))
@@ -255,9 +253,12 @@ class _OnExecutor:
         calibrations = self._record.calibrations(job)
         if calibrations is None:
             return
+        if self._client is not None and self._client.status != "running":
+            self._fail(job, CancelledError(f"the client is {self._client.status}"))
+            return
         log.status("REDUCTION: %s", job.name)
         try:
-            future = self._executor.submit(do_job, job, number, self._terms, calibrations)
+            future: Future[JobResult] = self._executor.submit(do_job, job, number, self._terms, calibrations)
         except BrokenExecutor as error:
             self._fail(job, error)
         else:
@@ -305,7 +306,7 @@ def _in_words(job: Job, error: Exception) -> Exception:
             "fewer workers if need be; what was made so far can be used again.",
         )
     if isinstance(error, CancelledError):
-        found = "its state is cancelled"
+        found = str(error) or "its state is cancelled"
         remedy = "The cluster has gone, or was told to stop. Run the plan again when it is back."
     elif type(error).__name__ == "KilledWorker":
         found = f"all workers that tried were lost ({getattr(error, 'allowed_failures', 0) + 1})"

@@ -69,10 +69,9 @@ class FrameSet:
         )
         return max(gap, 0.0) / _DAY
 
-    def alone(self, what: str, least: int) -> list[LeftOut]:
-        """Return the frames as left out because they are too few."""
-        reason = f"only {len(self)} {what} of its set-up ({self.setup}); {least} are needed"
-        return [LeftOut(frame.path, reason) for frame in self.frames]
+    def left_out(self, reason: str) -> list[LeftOut]:
+        """Return the frames as left out."""
+        return [LeftOut(path, reason) for path in self.paths]
 
 
 def disagreements(

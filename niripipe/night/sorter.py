@@ -91,7 +91,8 @@ class Sorter:
         for off in lamp_off:
             if id(off) not in used:
                 fault = _least(why.get(id(off), []))
-                self._leave_out(off, f"lamp-off flats without lamp-on flats to go with ({fault})")
+                reason = f"lamp-off flats without lamp-on flats to go with ({fault})"
+                self.left_out += off.left_out(reason)
         return drafts
 
     def _masks(self, flats: Sequence[Draft], short: Sequence[FrameSet]) -> list[Draft]:
@@ -129,15 +130,13 @@ class Sorter:
         if not is_short and not self._settings.only_needed:
             draft.reasons.append("no frame of this night needs it; it is made for other nights")
             return True
+        reason = "no frame of this night needs it"
+        if is_short:
+            reason = "short darks, which serve for bad pixel masks; no mask here uses them"
         in_masks = {path for mask in masks for path in mask.files}
         for part in (draft.frames, *draft.extra):
             if not in_masks.issuperset(part.paths):
-                self._leave_out(
-                    part,
-                    "short darks, which serve for bad pixel masks; no mask here uses them"
-                    if is_short
-                    else "no frame of this night needs it",
-                )
+                self.left_out += part.left_out(reason)
         return False
 
     # -- left out
@@ -146,11 +145,9 @@ class Sorter:
         least = self._settings.min_frames if least is None else least
         for frames in found:
             if len(frames) < least:
-                self.left_out += frames.alone(what, least)
+                reason = f"only {len(frames)} {what} of its set-up ({frames.setup}); {least} are needed"
+                self.left_out += frames.left_out(reason)
         return [frames for frames in found if len(frames) >= least]
-
-    def _leave_out(self, frames: FrameSet, reason: str) -> None:
-        self.left_out += [LeftOut(path, reason) for path in frames.paths]
 
 
 def _least(faults: Iterable[str]) -> str:
