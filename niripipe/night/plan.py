@@ -26,6 +26,7 @@ from niripipe.night.jobs import (
     set_by_user,
 )
 from niripipe.night.result import NightResult, named
+from niripipe.night.run import run_jobs
 from niripipe.night.settings import NightSettings
 from niripipe.primitives.params import nearest
 from niripipe.reduction import Mode, Plan
@@ -207,18 +208,9 @@ class NightPlan:
         caller. Either way products are complete or not there, and the unfinished files of lost processes are
         removed at the end of the run.
         """
-        from niripipe.night.run import run_plan
-
-        plan = self if parameters is None else self.with_parameters(parameters)
-        return run_plan(
-            plan,
-            Path(output_dir),
-            service=self.calibrations if calibrations is None else calibrations,
-            progress=progress,
-            threads=threads,
-            executor=executor,
-            overwrite=overwrite,
-        )
+        jobs = self.jobs if parameters is None else self.with_parameters(parameters).jobs
+        service = self.calibrations if calibrations is None else calibrations
+        return run_jobs(jobs, Path(output_dir), service, progress, threads, executor, overwrite)
 
     def table(self) -> Table:
         """Return the reductions in order, one a row.

@@ -13,36 +13,33 @@ from typing import TYPE_CHECKING, Any
 from niripipe.cal_service import CalibrationService
 from niripipe.errors import InputError, NiripipeError, ParameterError, StorageError
 from niripipe.logutils import get_logger
-from niripipe.night.attempts import attempts
 from niripipe.night.jobs import CALTYPES, Job
-from niripipe.night.plan import NightPlan
 from niripipe.night.result import JobResult, JobStatus, NightResult
-from niripipe.night.tasks import Terms, do_job, failure
+from niripipe.night.tasks import Terms, attempts, do_job, failure
 from niripipe.reduction import Progress
 from niripipe.reduction.progress import NO_PROGRESS, as_progress
 
 if TYPE_CHECKING:
     from distributed import Client
 
-__all__ = ["run_plan"]
+__all__ = ["run_jobs"]
 
 log = get_logger(__name__)
 
 
-def run_plan(
-    plan: NightPlan,
+def run_jobs(
+    jobs: Sequence[Job],
     output_dir: Path,
-    *,
-    service: CalibrationService | None = None,
-    progress: bool | Progress | None = None,
-    threads: int | None = None,
-    executor: Executor | Client | None = None,
-    overwrite: bool = True,
+    service: CalibrationService | None,
+    progress: bool | Progress | None,
+    threads: int | None,
+    executor: Executor | Client | None,
+    overwrite: bool,
 ) -> NightResult:
-    """Run a plan; see `NightPlan.run`, which is how to call it."""
+    """Run the jobs of a plan; the parameters are those of `NightPlan.run`."""
     started = time.perf_counter()
     _check_executor(executor)
-    _check_order(plan.jobs)
+    _check_order(jobs)
     folder = output_dir.expanduser().absolute()
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -56,18 +53,18 @@ def run_plan(
         service.init()
     shown = as_progress(progress)
     terms = Terms(str(folder), threads, overwrite)
-    record = _Record(service, len(plan), NO_PROGRESS if executor is None else shown)
+    record = _Record(service, len(jobs), NO_PROGRESS if executor is None else shown)
     try:
         if executor is None:
-            _run_here(plan.jobs, terms, record, shown)
+            _run_here(jobs, terms, record, shown)
         else:
             kept = frozenset() if overwrite else frozenset(path.name for path in folder.iterdir())
             with attempts(folder) as notes:
                 terms = replace(terms, threads=threads or 1, kept=kept, notes=str(notes))
-                _OnExecutor(executor, plan.jobs, terms, record).run()
+                _OnExecutor(executor, jobs, terms, record).run()
     finally:
         shown.close()
-    results = tuple(record.results[job.name] for job in plan.jobs)
+    results = tuple(record.results[job.name] for job in jobs)
     return NightResult(folder, results, service, time.perf_counter() - started)
 
 
