@@ -247,11 +247,7 @@ _SQLITE_TROUBLE = {
 
 # -- PostgreSQL
 
-_DEFAULTS = {
-    "application_name": "niripipe",
-    "client_encoding": "utf8",
-    "connect_timeout": "10",
-}
+_DEFAULTS = {"application_name": "niripipe", "client_encoding": "utf8", "connect_timeout": "10"}
 """Options of libpq, unless the URL has them: who asks, in which encoding, and seconds until giving up."""
 
 _OUR_TABLES = (

@@ -267,7 +267,8 @@ def assess(
     days = None
     if frame.ut_datetime is not None and calibration.ut_datetime is not None:
         days = (calibration.ut_datetime - frame.ut_datetime).total_seconds() / _DAY
-    return Assessment(calibration, tuple(_judge(rule, frame, calibration) for rule in rules), days)
+    verdicts = (Verdict(rule, frame, calibration, _is_met(rule, frame, calibration)) for rule in rules)
+    return Assessment(calibration, tuple(verdicts), days)
 
 
 def applicable_types(frame: CalibrationFacts) -> tuple[str, ...]:
@@ -318,12 +319,8 @@ def _read_rules() -> Mapping[str, AssociationRules]:
 ASSOCIATION_RULES: Mapping[str, AssociationRules] = _read_rules()
 
 
-def _judge(rule: Rule, frame: CalibrationFacts, calibration: CalibrationFacts) -> Verdict:
+def _is_met(rule: Rule, frame: CalibrationFacts, calibration: CalibrationFacts) -> bool:
     ours, theirs = getattr(frame, rule.descriptor), getattr(calibration, rule.descriptor)
-    return Verdict(rule, frame, calibration, _is_met(rule, ours, theirs))
-
-
-def _is_met(rule: Rule, ours: Any, theirs: Any) -> bool:
     match rule.comparison:
         case "lamp_on":
             return _lamp_is_on(theirs)

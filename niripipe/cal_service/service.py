@@ -268,11 +268,7 @@ class CalibrationService:
     # ------------------------------------------------------------------ finding
 
     def get_calibrations(
-        self,
-        frames: Frame | Sequence[Frame],
-        caltype: str,
-        procmode: str | None = None,
-        howmany: int = 1,
+        self, frames: Frame | Sequence[Frame], caltype: str, procmode: str | None = None, howmany: int = 1
     ) -> CalReturn:
         """Find the calibrations that fit frames.
 

@@ -23,17 +23,7 @@ from niripipe.errors import DataError, InputError, NiripipeError
 from niripipe.inspection import Table
 from niripipe.primitives.params import nearest
 
-__all__ = [
-    "ArchiveSource",
-    "DataSet",
-    "FileGroup",
-    "Package",
-    "Role",
-    "bpm_names",
-    "get",
-    "names",
-    "read",
-]
+__all__ = ["ArchiveSource", "DataSet", "FileGroup", "Package", "Role", "bpm_names", "get", "names", "read"]
 
 Role = Literal["target", "sky", "standard", "dark", "short_dark", "lamp_on", "lamp_off", "bpm"]
 """What frames are for: science on target and on sky, standard star, darks for the science frames, short

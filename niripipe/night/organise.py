@@ -171,7 +171,9 @@ class _Sorter:
         """Return the reductions in the order in which they are to be run."""
         on_sky = self._on_sky("standard") + self._on_sky("science")
         flats = self._flats()
-        darks = self._enough(sets.dark_sets(self._of_kind.get("dark", []), self._settings.gap), "dark")
+        darks = self._enough(
+            sets.group(self._of_kind.get("dark", []), sets.same_exposure, self._settings.gap), "dark"
+        )
         short = [d for d in darks if (d.facts.exposure_time or 0.0) <= self._settings.short_dark]
         masks = self._masks(flats, short)
         flats = [flat for flat in flats if self._is_made(flat, on_sky, masks)]
@@ -200,8 +202,10 @@ class _Sorter:
 
     def _flats(self) -> list[Draft]:
         gap = self._settings.gap
-        lamp_on = self._enough(sets.flat_sets(self._of_kind.get("lamp_on", []), gap), "lamp-on flat")
-        lamp_off = sets.flat_sets(self._of_kind.get("lamp_off", []), gap)
+        lamp_on = self._enough(
+            sets.group(self._of_kind.get("lamp_on", []), sets.same_flat, gap), "lamp-on flat"
+        )
+        lamp_off = sets.group(self._of_kind.get("lamp_off", []), sets.same_flat, gap)
         drafts = []
         why: dict[int, list[str]] = {}
         for on in lamp_on:
@@ -239,11 +243,7 @@ class _Sorter:
         return list(best.values())
 
     def _is_made(
-        self,
-        draft: Draft,
-        on_sky: Sequence[Draft],
-        masks: Sequence[Draft],
-        short: Sequence[FrameSet] = (),
+        self, draft: Draft, on_sky: Sequence[Draft], masks: Sequence[Draft], short: Sequence[FrameSet] = ()
     ) -> bool:
         """Return whether a dark or flat is made; say why, or why it is left out."""
         facts, caltype = product_facts(draft, self._mode), CALTYPES[draft.kind]

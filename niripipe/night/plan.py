@@ -17,14 +17,7 @@ from niripipe.errors import InputError, NiripipeError, ParameterError
 from niripipe.inspection import Table
 from niripipe.inspection.recipes import planned
 from niripipe.night.frames import LeftOut, root_name
-from niripipe.night.jobs import (
-    KINDS,
-    Job,
-    PlannedCalibration,
-    chosen_parameters,
-    product_name,
-    set_by_user,
-)
+from niripipe.night.jobs import KINDS, Job, PlannedCalibration, chosen_parameters, product_name, set_by_user
 from niripipe.night.result import NightResult, named
 from niripipe.night.run import run_jobs
 from niripipe.night.settings import NightSettings
