@@ -11,7 +11,6 @@ The database library is loaded when a store is first used.
 from __future__ import annotations
 
 from niripipe.cal_service.config import StoreLocation, find_store
-from niripipe.cal_service.dragons import LocalDB, set_local_database
 from niripipe.cal_service.explain import Candidate, Explanation
 from niripipe.cal_service.facts import CalibrationFacts, facts_of
 from niripipe.cal_service.records import CalibrationRecord, CalReturn, FileData, FileList
@@ -28,7 +27,13 @@ from niripipe.cal_service.rules import (
     rules_for,
 )
 from niripipe.cal_service.service import CalibrationService
-from niripipe.cal_service.session import clear_calservice, get_calservice, set_calservice
+from niripipe.cal_service.session import (
+    LocalDB,
+    clear_calservice,
+    get_calservice,
+    set_calservice,
+    set_local_database,
+)
 from niripipe.cal_service.user import broken_rules, choice_warning, user_calibrations
 
 __all__ = [

@@ -100,9 +100,8 @@ class Explanation:
         count = len(self.candidates)
         fitting = sum(candidate.usable for candidate in self.candidates)
         if count:
-            return (
-                f"{self.caltype} for {name}{where}: {_number(count, 'candidate')}, {fitting or 'none'} usable"
-            )
+            candidates = f"{count} candidate{'s' * (count != 1)}"
+            return f"{self.caltype} for {name}{where}: {candidates}, {fitting or 'none'} usable"
         there = ", ".join(f"{count} {caltype}" for caltype, count in sorted(self.others.items()))
         return f"{self.caltype} for {name}{where}: no candidates (the store holds {there or 'nothing'})"
 
@@ -229,11 +228,7 @@ def _text_block(candidates: Sequence[Candidate], chosen: str | None) -> str:
 
 def _html_row(line: _Line) -> str:
     rule, wanted, cells = line
-    starts = {
-        True: '<td style="color:#1a7f37">✓ ',
-        False: '<td style="color:#cf222e">✗ ',
-        None: "<td>",
-    }
+    starts = {True: '<td style="color:#1a7f37">✓ ', False: '<td style="color:#cf222e">✗ ', None: "<td>"}
     row = "".join(f"{starts[passed]}{escape(text)}</td>" for text, passed in cells)
     return f"<tr><th>{escape(rule)}</th><td>{escape(wanted)}</td>{row}</tr>"
 
@@ -250,7 +245,3 @@ def _age(days: float | None) -> str:
     if abs(days) < 1:
         return f"{days * 24:+.1f} h"
     return f"{days:+.1f} d"
-
-
-def _number(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

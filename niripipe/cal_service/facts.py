@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from os import PathLike
@@ -98,7 +97,13 @@ class CalibrationFacts:
             The text is not what `to_json` writes.
         """
         try:
-            return cls(**_from_plain(json.loads(text)))
+            values = json.loads(text)
+            values["tags"] = frozenset(values["tags"])
+            if values["ut_datetime"] is not None:
+                values["ut_datetime"] = datetime.fromisoformat(values["ut_datetime"])
+            for name in ("data_section", "detector_section"):
+                values[name] = None if values[name] is None else tuple(values[name])
+            return cls(**values)
         except (TypeError, ValueError, KeyError) as err:
             raise damaged_entry(text) from err
 
@@ -184,14 +189,3 @@ def _descriptor(ad: AstroData, name: str) -> Any:
     if not isinstance(value, list):
         return value
     return value[0] if value and all(other == value[0] for other in value) else None
-
-
-def _from_plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    result = dict(values)
-    result["tags"] = frozenset(result["tags"])
-    if result["ut_datetime"] is not None:
-        result["ut_datetime"] = datetime.fromisoformat(result["ut_datetime"])
-    for name in ("data_section", "detector_section"):
-        if result[name] is not None:
-            result[name] = tuple(result[name])
-    return result

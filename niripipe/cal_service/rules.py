@@ -88,23 +88,13 @@ class AssociationRules:
         For example ``processed_dark``.
     rules : tuple of Rule
         All must be met.
-    required_tags, forbidden_tags : frozenset of str
-        What a raw frame must and must not be to be considered at all (raw types only).
     stale_after : float or None
         Age in days beyond which an accepted calibration deserves a warning.
     """
 
     caltype: str
     rules: tuple[Rule, ...]
-    required_tags: frozenset[str] = frozenset()
-    forbidden_tags: frozenset[str] = frozenset()
     stale_after: float | None = None
-
-    def considers(self, facts: CalibrationFacts) -> bool:
-        """Return whether a file is of this type, whatever its settings."""
-        if self.caltype in PROCESSED_TYPES:
-            return calibration_type(facts.tags) == self.caltype
-        return self.required_tags <= facts.tags and not self.forbidden_tags & facts.tags
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,7 +267,8 @@ def assess(
     days = None
     if frame.ut_datetime is not None and calibration.ut_datetime is not None:
         days = (calibration.ut_datetime - frame.ut_datetime).total_seconds() / _DAY
-    return Assessment(calibration, tuple(_judge(rule, frame, calibration) for rule in rules), days)
+    verdicts = (Verdict(rule, frame, calibration, _is_met(rule, frame, calibration)) for rule in rules)
+    return Assessment(calibration, tuple(verdicts), days)
 
 
 def applicable_types(frame: CalibrationFacts) -> tuple[str, ...]:
@@ -317,8 +308,6 @@ def _read_rules() -> Mapping[str, AssociationRules]:
                     Rule(**rule, slack=_SLACK.get(rule["descriptor"], 0.0))
                     for rule in raw[entry.get("same_rules_as", caltype)]["rules"]
                 ),
-                frozenset(entry.get("required_tags", ())),
-                frozenset(entry.get("forbidden_tags", ())),
                 entry.get("stale_after"),
             )
             for caltype, entry in raw.items()
@@ -330,12 +319,8 @@ def _read_rules() -> Mapping[str, AssociationRules]:
 ASSOCIATION_RULES: Mapping[str, AssociationRules] = _read_rules()
 
 
-def _judge(rule: Rule, frame: CalibrationFacts, calibration: CalibrationFacts) -> Verdict:
+def _is_met(rule: Rule, frame: CalibrationFacts, calibration: CalibrationFacts) -> bool:
     ours, theirs = getattr(frame, rule.descriptor), getattr(calibration, rule.descriptor)
-    return Verdict(rule, frame, calibration, _is_met(rule, ours, theirs))
-
-
-def _is_met(rule: Rule, ours: Any, theirs: Any) -> bool:
     match rule.comparison:
         case "lamp_on":
             return _lamp_is_on(theirs)

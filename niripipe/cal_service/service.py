@@ -8,10 +8,9 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from niripipe.astrodata import AstroData
-from niripipe.cal_service import session
 from niripipe.cal_service.config import StoreLocation, find_store
 from niripipe.cal_service.explain import Candidate, Explanation
 from niripipe.cal_service.facts import CalibrationFacts, Frame, as_facts
@@ -59,6 +58,9 @@ class CalibrationService:
     >>> print(caldb.explain("N20160102S0270.fits", "processed_dark"))  # doctest: +SKIP
     """
 
+    latest: ClassVar[CalibrationService | None] = None
+    """The service that was configured last in this process."""
+
     def __init__(self) -> None:
         self._location: StoreLocation | None = None
         self._told: set[str] = set()
@@ -94,7 +96,7 @@ class CalibrationService:
         is left alone and ``niripipe_cal_manager.db`` beside it is used.
 
         A store in a PostgreSQL database serves several computers, which must see the files under the same
-        paths. It may share the database with others; see `niripipe.cal_service.postgresql`. Its password is
+        paths. It may share the database with others; see `niripipe.cal_service.backends`. Its password is
         never shown or logged, and is better kept in ``~/.pgpass`` than in the URL. Connecting is left to the
         first use.
 
@@ -110,7 +112,7 @@ class CalibrationService:
             location = beside_foreign(location)
         self._location = location
         self._told = set()
-        session.remember(self)
+        CalibrationService.latest = self
         log.stdinfo("Calibration store: %s (%s)", location.shown, location.source)
         if verbose:
             log.stdinfo("%r", self.list_files())
@@ -266,11 +268,7 @@ class CalibrationService:
     # ------------------------------------------------------------------ finding
 
     def get_calibrations(
-        self,
-        frames: Frame | Sequence[Frame],
-        caltype: str,
-        procmode: str | None = None,
-        howmany: int = 1,
+        self, frames: Frame | Sequence[Frame], caltype: str, procmode: str | None = None, howmany: int = 1
     ) -> CalReturn:
         """Find the calibrations that fit frames.
 

@@ -1,15 +1,14 @@
-"""The current service of the process, for reductions that are given none."""
+"""The current service of the process, for reductions that are given none, and the names of DRAGONS 4."""
 
 from __future__ import annotations
 
 from os import PathLike
-from threading import Lock
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from niripipe.cal_service.service import CalibrationService
+from niripipe.cal_service.service import CalibrationService
 
-__all__ = ["clear_calservice", "get_calservice", "set_calservice"]
+__all__ = ["LocalDB", "clear_calservice", "get_calservice", "set_calservice", "set_local_database"]
+
+_current: CalibrationService | None = None
 
 
 def set_calservice(
@@ -29,39 +28,54 @@ def set_calservice(
     config_file : path-like, optional
         Read the place of the store from this file instead.
     """
-    from niripipe.cal_service.service import CalibrationService
-
+    global _current
     if not isinstance(service, CalibrationService):
-        chosen = _session.latest if service is None and config_file is None else None
+        chosen = CalibrationService.latest if service is None and config_file is None else None
         if chosen is None:
             chosen = CalibrationService()
             chosen.config(db_dir=service, config_file=config_file)
         service = chosen
-    with _lock:
-        _session.current = service
+    _current = service
 
 
 def get_calservice() -> CalibrationService | None:
     """Return the current service, or None if there is none."""
-    return _session.current
+    return _current
 
 
 def clear_calservice() -> None:
     """Forget the current service, and which was configured last."""
-    with _lock:
-        _session.current = _session.latest = None
+    global _current
+    _current = CalibrationService.latest = None
 
 
-def remember(service: CalibrationService) -> None:
-    """Note that a service was configured; it does not become current by that."""
-    with _lock:
-        _session.latest = service
+class LocalDB(CalibrationService):
+    """A service with its store named at once, under the name that DRAGONS 4 uses.
+
+    Parameters
+    ----------
+    dbfile : path-like
+        As ``db_dir`` of `CalibrationService.config`.
+    force_init : bool
+        Create the store if it does not exist.
+    """
+
+    def __init__(self, dbfile: str | PathLike[str], *, force_init: bool = False) -> None:
+        super().__init__()
+        self.config(db_dir=dbfile)
+        if force_init:
+            self.init()
 
 
-class _Session:
-    current: CalibrationService | None = None
-    latest: CalibrationService | None = None
+def set_local_database(config_file: str | PathLike[str] | None = None) -> CalibrationService:
+    """Return a service configured from the usual places and make it current, as in DRAGONS 4.
 
-
-_session = _Session()
-_lock = Lock()
+    Parameters
+    ----------
+    config_file : path-like, optional
+        Read the place of the store from this file.
+    """
+    service = CalibrationService()
+    service.config(config_file=config_file)
+    set_calservice(service)
+    return service

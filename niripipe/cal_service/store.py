@@ -16,12 +16,10 @@ from textwrap import shorten
 from typing import Literal
 
 from niripipe.cal_service import tables
-from niripipe.cal_service.backend import Backend, Connection, Trouble
-from niripipe.cal_service.config import StoreLocation, store_file
-from niripipe.cal_service.postgresql import PostgresServer
+from niripipe.cal_service.backends import Backend, PostgresServer, SqliteFile, Trouble
+from niripipe.cal_service.config import StoreLocation, is_url, shown, store_file
 from niripipe.cal_service.records import CalibrationRecord
-from niripipe.cal_service.sqlite import SqliteFile
-from niripipe.cal_service.urls import is_url, shown
+from niripipe.cal_service.tables import Connection
 from niripipe.errors import StorageError
 from niripipe.logutils import get_logger
 
@@ -69,16 +67,6 @@ class Store:
             return "absent"
         with self._transaction() as connection:
             return self._state(connection)
-
-    def create(self) -> None:
-        """Create the tables if they do not exist yet.
-
-        Raises
-        ------
-        StorageError
-            Something else is there, or it cannot be written.
-        """
-        self.add([])
 
     def wipe(self, records: Sequence[CalibrationRecord] = ()) -> list[CalibrationRecord]:
         """Forget everything and register these calibrations instead; create the store if need be.

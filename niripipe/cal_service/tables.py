@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from niripipe.cal_service.facts import CalibrationFacts, damaged_entry
 from niripipe.cal_service.records import CalibrationRecord
-
-if TYPE_CHECKING:
-    from niripipe.cal_service.backend import Connection
 
 __all__ = [
     "ABOUT",
     "LAYOUT",
     "SCHEMA_VERSION",
+    "Connection",
+    "Dialect",
     "Layout",
     "add",
     "clear",
@@ -82,6 +82,57 @@ _INSERT = (
     f"INSERT INTO {_CALIBRATIONS} (path, name, caltype, md5, size, mtime_ns, registered, facts)"
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 )
+
+
+class Dialect(NamedTuple):
+    """How a kind of database writes what is not written the same in all.
+
+    Attributes
+    ----------
+    value : str
+        What stands in a statement for a value.
+    number : str
+        Type of a key that the database counts up, never using a number twice.
+    time : str
+        Type of a date and time without time zone.
+    """
+
+    value: str
+    number: str
+    time: str
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """A connection in a transaction; statements are written with ``?`` for values, whatever the database.
+
+    Parameters
+    ----------
+    driver : object
+        Connection of the driver, as in PEP 249; it also has `execute`, as `sqlite3` and psycopg do.
+    dialect : Dialect
+        Of the database.
+    """
+
+    driver: Any
+    dialect: Dialect
+
+    def rows(self, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Run a query and return what it finds."""
+        found: list[tuple[Any, ...]] = self.driver.execute(self._translated(statement), values).fetchall()
+        return found
+
+    def execute(self, statement: str, values: Sequence[Any] = ()) -> None:
+        """Run a statement that finds nothing."""
+        self.driver.execute(self._translated(statement), values)
+
+    def execute_many(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
+        """Run a statement with the values of each row."""
+        if rows:
+            self.driver.cursor().executemany(self._translated(statement), rows)
+
+    def _translated(self, statement: str) -> str:
+        return statement.replace("?", self.dialect.value)
 
 
 def version(connection: Connection) -> str | None:

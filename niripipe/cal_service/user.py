@@ -11,13 +11,7 @@ from niripipe import astrodata
 from niripipe.astrodata import AstroData
 from niripipe.cal_service.facts import CalibrationFacts, as_facts
 from niripipe.cal_service.records import absolute
-from niripipe.cal_service.rules import (
-    Verdict,
-    assess,
-    calibration_type,
-    rules_for,
-    stored_type,
-)
+from niripipe.cal_service.rules import Verdict, assess, calibration_type, rules_for, stored_type
 from niripipe.errors import CalibrationError, InputError, ParameterError
 
 __all__ = ["broken_rules", "choice_warning", "user_calibrations"]

@@ -16,10 +16,10 @@ from typing import Annotated, Any, Unpack
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, NonNegativeInt, ValidationError
 
-from niripipe.datasets import display
 from niripipe.datasets.connection import Connection, TransferOptions, get_json
 from niripipe.datasets.frames import FileName
 from niripipe.errors import InputError, StorageError
+from niripipe.inspection import Table
 from niripipe.logutils import get_logger
 
 __all__ = ["ARCHIVE_URL", "ArchiveFile", "ArchiveFiles", "file_url", "find", "look_up"]
@@ -29,6 +29,8 @@ ARCHIVE_URL = "https://archive.gemini.edu"
 
 # Calibration masks and reduced frames are not engineering data, so one selection serves for both.
 _SELECTION = ("canonical", "notengineering", "NotFail")
+
+_SHOWN = 200  # files in a table
 
 _Md5 = Annotated[str, Field(pattern=r"^[0-9a-fA-F]{32}$")]
 
@@ -124,11 +126,38 @@ class ArchiveFiles(list[ArchiveFile]):
         super().__init__(files)
         self.truncated = truncated
 
+    def _table(self) -> Table:
+        """Return a table of at most 200 rows and a note that counts the files."""
+        count = f"{len(self)} files"
+        if len(self) > _SHOWN:
+            count += f", {len(self) - _SHOWN} of them not shown"
+        if self.truncated:
+            count += "; the archive may hold more: narrow the search"
+        columns = ("name", "UT", "type", "class", "object", "filter", "exposure (s)", "program", "")
+        rows = [dict(zip(columns, _shown(file), strict=True)) for file in self[:_SHOWN]]
+        return Table(columns, rows, notes=[count])
+
     def __repr__(self) -> str:
-        return str(display.file_table(self))
+        return str(self._table())
 
     def _repr_html_(self) -> str:
-        return display.file_table(self)._repr_html_()
+        return self._table()._repr_html_()
+
+
+def _shown(file: ArchiveFile) -> list[str]:
+    """Return what a row shows of a file; unknown values are empty."""
+    values = (
+        file.name,
+        None if file.ut_datetime is None else file.ut_datetime.isoformat(" ", "seconds"),
+        file.observation_type,
+        file.observation_class,
+        file.object,
+        file.filter_name,
+        None if file.exposure_time is None else f"{file.exposure_time:.3f}",
+        file.program_id,
+        "proprietary" if file.is_proprietary() else None,
+    )
+    return ["" if value is None else value for value in values]
 
 
 def find(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import html
+import textwrap
 import tomllib
 from collections.abc import Mapping
 from datetime import date
@@ -15,23 +17,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from niripipe.datasets import display
 from niripipe.datasets.frames import FileName, expand
 from niripipe.datasets.integrity import parse_checksum
 from niripipe.errors import DataError, InputError, NiripipeError
+from niripipe.inspection import Table
 from niripipe.primitives.params import nearest
 
-__all__ = [
-    "ArchiveSource",
-    "DataSet",
-    "FileGroup",
-    "Package",
-    "Role",
-    "bpm_names",
-    "get",
-    "names",
-    "read",
-]
+__all__ = ["ArchiveSource", "DataSet", "FileGroup", "Package", "Role", "bpm_names", "get", "names", "read"]
 
 Role = Literal["target", "sky", "standard", "dark", "short_dark", "lamp_on", "lamp_off", "bpm"]
 """What frames are for: science on target and on sky, standard star, darks for the science frames, short
@@ -192,14 +184,34 @@ class DataSet(_Record):
                 )
         return [name for group in self.files if not roles or group.role in roles for name in group.frames]
 
-    def __repr__(self) -> str:
-        return display.data_set_as_text(self)
+    def _table(self) -> Table:
+        """Return the groups as a table, with the sources as notes."""
+        rows = []
+        for group in self.files:
+            first, last = (name.removesuffix(".fits") for name in (group.frames[0], group.frames[-1]))
+            span = group.frames[0] if first == last else f"{first} ... {last}"
+            row = {"role": group.role, "files": len(group.frames)}
+            rows.append(row | {"frames": span, "description": group.description})
+        archive = self.archive
+        search = [archive.instrument, *archive.programs, *(day.isoformat() for day in archive.dates)]
+        sources = {
+            "archive": ", ".join(search),
+            "package": "" if self.package is None else self.package.url,
+            "reference": " ".join(self.reference.split()),
+        }
+        notes = [f"{title}: {value}" for title, value in sources.items() if value]
+        return Table(("role", "files", "frames", "description"), rows, notes=notes)
 
-    def __str__(self) -> str:
-        return display.data_set_as_text(self)
+    def __repr__(self) -> str:
+        lines = [f"{self.name}: {self.title}"]
+        lines += textwrap.wrap(" ".join(self.description.split()), 88)
+        return "\n".join([*lines, "", str(self._table())])
+
+    __str__ = __repr__
 
     def _repr_html_(self) -> str:
-        return display.data_set_as_html(self)
+        name, title, description = map(html.escape, (self.name, self.title, self.description))
+        return f"<div><b>{name}</b>: {title}<p>{description}</p>{self._table()._repr_html_()}</div>"
 
 
 def names() -> list[str]:

@@ -12,6 +12,7 @@ import tarfile
 import threading
 import zlib
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, cast
 
@@ -25,6 +26,7 @@ __all__ = [
     "content_of",
     "open_contents",
     "recognise",
+    "storage_faults",
 ]
 
 Content = Literal["fits", "tar", "bz2", "gz", "other"]
@@ -157,6 +159,16 @@ def open_contents(path: Path) -> BinaryIO:
     return path.open("rb")
 
 
+@contextlib.contextmanager
+def storage_faults(problem: str, file: Path, remedy: str | None = None) -> Iterator[None]:
+    """Turn the faults of the disk, and of decompression, into `StorageError`."""
+    try:
+        yield
+    except (OSError, EOFError, zlib.error) as err:
+        found = getattr(err, "strerror", None) or str(err)
+        raise StorageError(problem, file=file, found=found, remedy=remedy) from err
+
+
 class Sums:
     """The record of downloads in a folder: ``SHA256SUMS``, as the ``sha256sum`` program writes it.
 
@@ -190,19 +202,13 @@ class Sums:
             if line in lines:
                 return
             others = [other for other in lines if _entry(other)[0] != path.name]
-            try:
+            with storage_faults("the record of checksums cannot be written", self.path):
                 if len(others) < len(lines):
                     self._replace("".join([*others, line]))
                     return
                 unfinished = bool(lines) and not lines[-1].endswith("\n")
                 with self.path.open("a", encoding="utf-8", newline="\n") as stream:
                     stream.write(f"\n{line}" if unfinished else line)
-            except OSError as err:
-                raise StorageError(
-                    "the record of checksums cannot be written",
-                    file=self.path,
-                    found=err.strerror or str(err),
-                ) from err
 
     def _lines(self) -> list[str]:
         with _reading(self.path):
@@ -226,11 +232,5 @@ def _entry(line: str) -> tuple[str, str]:
     return ("", "") if match is None else (match[2], f"sha256:{match[1]}")
 
 
-@contextlib.contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, EOFError, zlib.error) as err:
-        raise StorageError(
-            "the file cannot be read", file=path, found=getattr(err, "strerror", None) or str(err)
-        ) from err
+def _reading(path: Path) -> AbstractContextManager[None]:
+    return storage_faults("the file cannot be read", path)

@@ -8,7 +8,10 @@ request (RFC 9110, sections 13.1.5 and 14.2).
 
 from __future__ import annotations
 
+import contextlib
+import json
 import re
+import secrets
 import threading
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -27,8 +30,7 @@ from niripipe.datasets.connection import (
     opened,
     repeated,
 )
-from niripipe.datasets.integrity import HEAD_BYTES, Content, recognise
-from niripipe.datasets.partial import Part, writing
+from niripipe.datasets.integrity import HEAD_BYTES, Content, checksum_of, recognise, storage_faults
 from niripipe.errors import StorageError
 from niripipe.logutils import get_logger
 
@@ -90,7 +92,7 @@ def fetch(
         Nothing is left behind.
     """
     check_url(url)
-    part = Part(folder, name, url)
+    part = _Part(folder, name, url)
     receiver = _Receiver(url, connection, part, contents, sizes, notify, stop)
     try:
         content = repeated(receiver.receive, url, connection, stop)
@@ -112,13 +114,94 @@ def fetch(
     return part.path, content
 
 
+class _Part:
+    """What has arrived of a file, under a private name in the folder.
+
+    A new one continues the file that an earlier transfer has left, if there is one and it is as it was left.
+
+    Parameters
+    ----------
+    folder : Path
+    name : str
+        What the file will be called.
+    url : str
+        Where it comes from; what was left of another address is not continued.
+
+    Attributes
+    ----------
+    path : Path
+        A name that no other transfer uses.
+    size : int
+        Bytes so far.
+    validator : str or None
+        The ETag or date that identifies the version being sent; None if the rest cannot be asked for.
+    total : int or None
+        Bytes of the whole file.
+    resumed : bool
+        The bytes come from more than one request.
+    """
+
+    size: int
+    validator: str | None
+    total: int | None
+    resumed: bool
+
+    def __init__(self, folder: Path, name: str, url: str) -> None:
+        self.path = folder / f".{name}.{secrets.token_hex(6)}.part"
+        self._kept = folder / f".{name}.part"
+        self._note = folder / f".{name}.part.json"
+        self._url = url
+        self.reset()
+        with contextlib.suppress(OSError):
+            # Renaming is atomic: of several transfers one succeeds, the others begin afresh.
+            self._kept.rename(self.path)
+            self._adopt()
+
+    def reset(self) -> None:
+        """Remove what has arrived."""
+        with contextlib.suppress(OSError):
+            self.path.unlink(missing_ok=True)
+        self.validator = self.total = None
+        self.size, self.resumed = 0, False
+
+    def leave(self) -> None:
+        """Keep the bytes for a later transfer if they can be resumed; remove them if not."""
+        with contextlib.suppress(OSError, StorageError):
+            if self.validator is not None and self.size >= HEAD_BYTES:
+                note = {
+                    "url": self._url,
+                    "validator": self.validator,
+                    "total": self.total,
+                    "checksum": checksum_of(self.path),
+                }
+                private = self.path.with_suffix(".json")
+                private.write_text(json.dumps(note), encoding="utf-8")
+                private.replace(self._note)
+                self.path.replace(self._kept)
+        self.reset()
+
+    def _adopt(self) -> None:
+        """Continue what an earlier transfer has left, or remove it if it is not as it was left."""
+        try:
+            note = json.loads(self._note.read_text(encoding="utf-8"))
+            # The note may belong to another partial file of that name; the checksum tells.
+            good = (note["url"], note["checksum"]) == (self._url, checksum_of(self.path))
+            self.validator, self.total = str(note["validator"]), note["total"]
+            self.size = self.path.stat().st_size
+        except (OSError, ValueError, KeyError, TypeError, StorageError):
+            good = False
+        self._note.unlink(missing_ok=True)
+        if not good:
+            self.reset()
+
+
 @dataclass(slots=True)
 class _Receiver:
     """One transfer: what is asked for and what is acceptable."""
 
     url: str
     connection: Connection
-    part: Part
+    part: _Part
     contents: Collection[Content]
     sizes: Collection[int]
     notify: Callable[[int, int | None], None] | None
@@ -183,7 +266,9 @@ class _Receiver:
         part = self.part
         limit = max(self.sizes, default=self.connection.max_bytes) if total is None else total
         head = b""
-        with writing(part.path), part.path.open("ab") as stream:
+        remedy = "Name an existing folder that you may write to, on a disk with room"
+        faults = storage_faults("the download cannot be written", part.path.parent, remedy)
+        with faults, part.path.open("ab") as stream:
             for block in blocks(response, self.connection):
                 if self.stop is not None and self.stop.is_set():
                     raise Cancelled("the transfer was given up", item=self.url)

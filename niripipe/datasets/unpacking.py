@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from niripipe.datasets.frames import COMPRESSIONS
-from niripipe.datasets.integrity import HEAD_BYTES, content_of, open_contents, recognise
-from niripipe.errors import DataError, InputError, NiripipeError, StorageError
+from niripipe.datasets.integrity import HEAD_BYTES, content_of, open_contents, recognise, storage_faults
+from niripipe.errors import DataError, InputError, NiripipeError
 
 __all__ = ["unpack"]
 
@@ -156,7 +156,9 @@ class _Plan:
         while not existing.exists():
             existing = existing.parent
         left = self.max_bytes
-        with _disk(self.folder), tempfile.TemporaryDirectory(prefix=".unpack-", dir=existing) as scratch:
+        remedy = "Name a folder that you may write to, on a disk with room"
+        faults = storage_faults("the file cannot be written", self.folder, remedy)
+        with faults, tempfile.TemporaryDirectory(prefix=".unpack-", dir=existing) as scratch:
             files = [Path(scratch, str(number)) for number in range(len(destinations))]
             for file, opened in zip(files, streams, strict=True):
                 with opened as stream, file.open("wb") as out:
@@ -259,17 +261,4 @@ def _explained(source: Path) -> Iterator[None]:
             file=source,
             found=str(err) or type(err).__name__,
             remedy="Download it again",
-        ) from err
-
-
-@contextlib.contextmanager
-def _disk(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as err:
-        raise StorageError(
-            "the file cannot be written",
-            file=path,
-            found=err.strerror or str(err),
-            remedy="Name a folder that you may write to, on a disk with room",
         ) from err

@@ -11,8 +11,7 @@ dictionaries for scripts.
 from __future__ import annotations
 
 from niripipe.inspection.frames import frame_files, showd, typewalk
-from niripipe.inspection.parameters import showpars
-from niripipe.inspection.recipes import list_primitives, showprimitives, showrecipes
+from niripipe.inspection.recipes import list_primitives, showpars, showprimitives, showrecipes
 from niripipe.inspection.table import Table
 
 __all__ = [

@@ -1,12 +1,16 @@
-"""Which recipes and primitives there are, and which primitives a recipe calls."""
+"""Which recipes and primitives there are, which primitives a recipe calls, and with which parameters."""
 
 from __future__ import annotations
 
 import inspect
+import types
+import typing
 from collections.abc import Callable, Mapping
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
+
+from pydantic.fields import FieldInfo
 
 from niripipe import __version__
 from niripipe.astrodata import AstroData
@@ -14,25 +18,34 @@ from niripipe.errors import CalibrationError, InputError, ParameterError
 from niripipe.inspection.frames import opened
 from niripipe.inspection.table import Table
 from niripipe.primitives import CLASSES, PrimitivesBase
-from niripipe.primitives.base import Context
+from niripipe.primitives.base import Context, Primitive
 from niripipe.primitives.calibrations import CalibrationBook
-from niripipe.primitives.params import Origin, Resolved, nearest
+from niripipe.primitives.params import Origin, Resolved, nearest, resolve
 from niripipe.reduction.lookup import (
     DEFAULT_RECIPE,
     MODES,
+    Mode,
     find_primitives,
     find_recipe,
     recipe_libraries,
 )
 from niripipe.reduction.plan import Plan, make_plan
 
-if TYPE_CHECKING:
-    from niripipe.reduction import Mode
-
-__all__ = ["list_primitives", "planned", "showprimitives", "showrecipes"]
+__all__ = ["list_primitives", "planned", "planning_context", "showpars", "showprimitives", "showrecipes"]
 
 Recipe = Callable[[Any], None]
 FrameSource = AstroData | str | PathLike[str]
+
+_KINDS = {
+    bool: "True or False",
+    int: "whole number",
+    float: "number",
+    str: "text",
+    Path: "path",
+    AstroData: "frame",
+    type(None): "None",
+}
+_LIMITS = (("ge", ">= "), ("gt", "> "), ("le", "<= "), ("lt", "< "))
 
 
 def showrecipes(frame: FrameSource | None = None, mode: Mode | None = None) -> Table:
@@ -143,6 +156,73 @@ def showprimitives(
     )
 
 
+def showpars(
+    frame: FrameSource,
+    primitive: str,
+    *,
+    mode: Mode = "sq",
+    all: bool = False,
+    recipe: str | Recipe = DEFAULT_RECIPE,
+    parameters: Mapping[str, Any] | None = None,
+) -> Table:
+    """Show the parameters of a primitive as a recipe would call it for a frame.
+
+    Parameters
+    ----------
+    frame : AstroData or path
+        The data, which choose recipe and instrument defaults.
+    primitive : str
+        Name of the primitive.
+    mode : {"sq", "ql", "qa"}
+        Mode of the reduction.
+    all : bool
+        Show the parameters for debugging too.
+    recipe : str or callable
+        The recipe; by default the default one of the data.
+    parameters : mapping, optional
+        The user's parameters, with keys ``primitive:parameter`` or ``parameter``.
+
+    Returns
+    -------
+    Table
+        Columns ``parameter``, ``value``, ``default``, ``from`` (``default``, ``instrument default``,
+        ``recipe`` or ``user``), ``allowed`` and ``meaning``. Where the recipe calls the primitive several
+        times with different values, a column ``call`` says which call and stream a row is about. The
+        values are those that the primitive gets, ready for scripts.
+
+    Raises
+    ------
+    InputError
+        No such primitive (near names are given) or recipe; a frame of another instrument.
+    ParameterError
+        One of `parameters` is unknown or refused.
+    """
+    data = opened(frame)
+    owner = find_primitives(data.tags)
+    known = owner.primitives().get(primitive)
+    if known is None:
+        raise InputError(
+            "There is no such primitive",
+            item="primitive",
+            found=primitive,
+            remedy=nearest(primitive, owner.primitives()) or "inspection.list_primitives() shows them all.",
+        )
+    plan, _ = planned(data, recipe, mode, parameters)
+    calls = [(step.stream, step.resolved) for step in plan.steps if step.primitive == primitive]
+    note = []
+    if not calls:
+        instrument = owner.instrument_defaults.get(primitive, {})
+        user = dict(parameters or {})
+        calls = [("", resolve(primitive, known.model, user=user, call={}, instrument=instrument))]
+        note = [f"The recipe {plan.recipe} does not call {primitive}."]
+    rows = _rows(known, calls, hidden=not all)
+    columns = ["parameter", "value", "default", "from", "allowed", "meaning"]
+    if any(row["call"] for row in rows):
+        columns.insert(1, "call")
+    title = f"{primitive} in {plan.recipe} ({mode}) for {data.filename}"
+    return Table(columns, rows, title=title, notes=note, right=())
+
+
 def list_primitives() -> Table:
     """Show all primitives.
 
@@ -187,20 +267,25 @@ def planned(
     else:
         primitives = find_primitives(frame.tags)
         function = find_recipe(recipe, frame.tags, mode, primitives)
-    context = Context(
+    context = planning_context(mode, parameters or {})
+    plan = make_plan(function, primitives, [] if frame is None else [frame.copy()], context)
+    plan.faults = [fault for fault in plan.faults if not isinstance(fault, CalibrationError)]
+    if any(isinstance(fault, ParameterError) for fault in plan.faults):
+        plan.check()
+    return plan, primitives
+
+
+def planning_context(mode: str, parameters: Mapping[str, Any]) -> Context:
+    """Return the context of primitives that only look at headers and write nothing."""
+    return Context(
         mode=mode,
-        parameters=dict(parameters or {}),
+        parameters=dict(parameters),
         calibrations=CalibrationBook(mode=mode),
         output_dir=Path.cwd(),
         overwrite=False,
         threads=1,
         software=f"niripipe {__version__}",
     )
-    plan = make_plan(function, primitives, [] if frame is None else [frame.copy()], context)
-    plan.faults = [fault for fault in plan.faults if not isinstance(fault, CalibrationError)]
-    if any(isinstance(fault, ParameterError) for fault in plan.faults):
-        plan.check()
-    return plan, primitives
 
 
 def _library_recipe(recipe: str | Recipe, mode: str, primitives: type[PrimitivesBase]) -> Recipe:
@@ -242,3 +327,51 @@ def _changed(resolved: Resolved) -> str:
 
 def _purpose(documented: Any) -> str:
     return (inspect.getdoc(documented) or "").split("\n\n")[0].replace("\n", " ").replace("``", "")
+
+
+def _rows(primitive: Primitive, calls: list[tuple[str, Resolved]], *, hidden: bool) -> list[dict[str, Any]]:
+    rows = []
+    for name, info in primitive.model.fields().items():
+        if hidden and name.startswith("debug"):
+            continue
+        attribute = next(a for a, i in primitive.model.model_fields.items() if (i.alias or a) == name)
+        found = [(getattr(resolved.params, attribute), resolved.origins[name]) for _, resolved in calls]
+        differ = any(value != found[0] for value in found)
+        for number, (value, origin) in enumerate(found if differ else found[:1]):
+            rows.append(
+                {
+                    "parameter": name,
+                    "call": f"{number + 1} of {len(calls)}: {calls[number][0]}" if differ else "",
+                    "value": value,
+                    "default": info.get_default(call_default_factory=True, validated_data={}),
+                    "from": str(origin),
+                    "allowed": _allowed(info),
+                    "meaning": info.description or "",
+                }
+            )
+    return rows
+
+
+def _allowed(info: FieldInfo) -> str:
+    """Return in words what a field accepts: its kinds, its choices, its range."""
+    limits = [
+        f"{sign}{getattr(rule, attribute)}"
+        for rule in info.metadata
+        for attribute, sign in _LIMITS
+        if getattr(rule, attribute, None) is not None
+    ]
+    text = " or ".join(dict.fromkeys(_kinds(info.annotation)))
+    return f"{text}, {' and '.join(limits)}" if limits else text
+
+
+def _kinds(annotation: Any) -> list[str]:
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Literal:
+        return [repr(choice) for choice in arguments]
+    if origin is typing.Annotated:
+        return _kinds(arguments[0])
+    if origin in (typing.Union, types.UnionType):
+        return [kind for part in arguments for kind in _kinds(part)]
+    if origin in (tuple, list):
+        return [f"list of {' or '.join(_kinds(arguments[0]))}"] if arguments else ["list"]
+    return [_KINDS.get(annotation, getattr(annotation, "__name__", str(annotation)))]

@@ -19,7 +19,6 @@ from niripipe.night.organise import organise
 from niripipe.night.plan import NightPlan
 from niripipe.night.result import JobResult, JobStatus, NightResult
 from niripipe.night.settings import NightSettings
-from niripipe.night.tasks import Task, TaskResult, run_task
 
 __all__ = [
     "Job",
@@ -31,8 +30,5 @@ __all__ = [
     "NightResult",
     "NightSettings",
     "PlannedCalibration",
-    "Task",
-    "TaskResult",
     "organise",
-    "run_task",
 ]

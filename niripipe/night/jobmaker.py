@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from niripipe import astrodata
 from niripipe.cal_service import (
     CalibrationFacts,
     CalibrationService,
@@ -15,6 +16,7 @@ from niripipe.cal_service import (
     rules_for,
 )
 from niripipe.errors import NiripipeError
+from niripipe.inspection.recipes import planning_context
 from niripipe.night.frames import LeftOut
 from niripipe.night.jobs import (
     CALTYPES,
@@ -28,8 +30,10 @@ from niripipe.night.jobs import (
 )
 from niripipe.night.sets import FrameSet
 from niripipe.night.settings import NightSettings
-from niripipe.night.skies import offset_skies
+from niripipe.primitives import NIRI
 from niripipe.reduction import Mode
+from niripipe.reduction.report import RunReport
+from niripipe.reduction.runner import RecipeRunner, resolve_call
 
 __all__ = ["AvailableCalibrations", "JobMaker"]
 
@@ -98,14 +102,15 @@ class JobMaker:
             choices[caltype] = choice
             self.explanations[draft.name, caltype] = choice.explanation
             draft.warnings += choice.warnings
+        mask = choices.get("processed_bpm")
+        if mask is not None and mask.calibration is None:
+            draft.warnings.append(f"no bad pixel mask is applied: {_why_none(mask)}")
         own: dict[str, Any] = {}
         skies: tuple[str, ...] = ()
         if draft.kind in ("standard", "science"):
             if self._lacking(draft, choices, own):
                 return None
             skies = self._skies(draft, own)
-        elif "processed_bpm" in choices and choices["processed_bpm"].calibration is None:
-            draft.warnings.append(_no_mask(choices["processed_bpm"]))
         chosen = chosen_parameters(self._parameters, draft)
         draft.reasons += set_by_user(chosen)
         return Job(
@@ -124,8 +129,6 @@ class JobMaker:
 
     def _lacking(self, draft: Draft, choices: Mapping[str, Choice], own: dict[str, Any]) -> bool:
         """Switch off the steps that have no calibration; return whether the set is left out for it."""
-        if choices["processed_bpm"].calibration is None:
-            draft.warnings.append(_no_mask(choices["processed_bpm"]))
         for caltype, step, rule in (
             ("processed_dark", "darkCorrect", self._settings.without_dark),
             ("processed_flat", "flatCorrect", self._settings.without_flat),
@@ -136,9 +139,7 @@ class JobMaker:
             why = _why_none(choice)
             routine = caltype == "processed_dark" and draft.kind == "standard"
             if rule == "leave out" and not routine:
-                self.left_out += [
-                    LeftOut(path, f"{draft.name} cannot be reduced: {why}") for path in draft.frames.paths
-                ]
+                self.left_out += draft.frames.left_out(f"{draft.name} cannot be reduced: {why}")
                 for key in [key for key in self.explanations if key[0] == draft.name]:
                     del self.explanations[key]
                 return True
@@ -154,7 +155,7 @@ class JobMaker:
         """Return the sky frames beside the target; where there are any, the sky is not scaled."""
         count = len(draft.frames)
         try:
-            found = offset_skies(draft.frames.paths, self._mode, chosen_parameters(self._parameters, draft))
+            found = _offset_skies(draft.frames.paths, self._mode, chosen_parameters(self._parameters, draft))
         except NiripipeError as error:
             draft.warnings.append(f"it is not known whether there are sky frames beside the target: {error}")
             return ()
@@ -167,6 +168,42 @@ class JobMaker:
         else:
             draft.reasons.append(f"the sky is scaled to each frame: all {count} frames show the same field")
         return found
+
+
+def _offset_skies(files: Sequence[str], mode: Mode, parameters: Mapping[str, Any]) -> tuple[str, ...]:
+    """Separate object and sky frames by their headers, with the primitive that does it in the reduction.
+
+    Parameters
+    ----------
+    files : sequence of str
+        Raw frames of one field and set-up.
+    mode : str
+        Mode of the reduction.
+    parameters : mapping
+        The user's parameters: those of ``separateSky`` count.
+
+    Returns
+    -------
+    tuple of str
+        Those files that show sky beside the target.
+
+    Raises
+    ------
+    NiripipeError
+        The pointing of a frame cannot be determined.
+    """
+    frames = [astrodata.open(path) for path in files]
+    context = planning_context(mode, parameters)
+    with RecipeRunner(RunReport("plan", mode, context.software, []), threads=1, droppable=False) as runner:
+        p = NIRI({"main": frames}, context, runner)
+        repair, separate = (NIRI.primitives()[name] for name in ("standardizeWCS", "separateSky"))
+        for frame in frames:
+            # Broken coordinates are repaired as in the reduction; neither step reads pixels.
+            repair.function(p, frame, resolve_call(p, repair, {}).params)
+        objects = separate.function(p, frames, resolve_call(p, separate, {}).params)
+        on_target = {id(frame) for frame in objects}
+        skies = {id(sky) for sky in p.streams["sky"]} - on_target
+        return tuple(path for path, frame in zip(files, frames, strict=True) if id(frame) in skies)
 
 
 def _caltypes(draft: Draft) -> list[str]:
@@ -190,10 +227,6 @@ def _why_none(choice: Choice) -> str:
         return f"there is no {explanation.caltype} in {explanation.store}"
     nearest = explanation.candidates[0]
     return f"no {explanation.caltype} fits (nearest {nearest.name}: {'; '.join(nearest.faults)})"
-
-
-def _no_mask(choice: Choice) -> str:
-    return f"no bad pixel mask is applied: {_why_none(choice)}"
 
 
 class AvailableCalibrations:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -40,13 +40,6 @@ RECIPES: dict[Kind, str] = {
     "science": "reduce",
 }
 CALTYPES: dict[Kind, str] = {"dark": "processed_dark", "bpm": "processed_bpm", "flat": "processed_flat"}
-_SUFFIXES: dict[Kind, str] = {
-    "dark": "_dark",
-    "bpm": "_bpm",
-    "flat": "_flat",
-    "standard": "_image",
-    "science": "_image",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +162,8 @@ def set_by_user(chosen: Mapping[str, Any]) -> list[str]:
 def product_name(path: str, kind: Kind, mode: Mode) -> str:
     """Return the file name of the product that is named after a frame."""
     marked = f"_{mode}" if mode != "sq" and kind in ("dark", "flat") else ""
-    return f"{root_name(Path(path).name)}{marked}{_SUFFIXES[kind]}.fits"
+    suffix = kind if kind in CALTYPES else "image"
+    return f"{root_name(Path(path).name)}{marked}_{suffix}.fits"
 
 
 def product_facts(draft: Draft, mode: Mode) -> CalibrationFacts:
@@ -196,11 +190,12 @@ def name_all(drafts: Sequence[Draft]) -> None:
         draft.name = ", ".join(words)
 
 
-def _clashes(parts: Sequence[Sequence[str]]) -> Iterator[list[int]]:
+def _clashes(parts: Sequence[Sequence[str]]) -> list[list[int]]:
+    """Return the indices of the drafts that have the same name so far."""
     members: dict[tuple[str, ...], list[int]] = {}
     for k, words in enumerate(parts):
         members.setdefault(tuple(words), []).append(k)
-    yield from [found for found in members.values() if len(found) > 1]
+    return [found for found in members.values() if len(found) > 1]
 
 
 def _base_name(draft: Draft) -> str:

@@ -17,21 +17,16 @@ from niripipe.errors import InputError, NiripipeError, ParameterError
 from niripipe.inspection import Table
 from niripipe.inspection.recipes import planned
 from niripipe.night.frames import LeftOut, root_name
-from niripipe.night.jobs import (
-    KINDS,
-    Job,
-    PlannedCalibration,
-    chosen_parameters,
-    product_name,
-    set_by_user,
-)
+from niripipe.night.jobs import KINDS, Job, PlannedCalibration, chosen_parameters, product_name, set_by_user
 from niripipe.night.result import NightResult, named
+from niripipe.night.run import run_jobs
 from niripipe.night.settings import NightSettings
 from niripipe.primitives.params import nearest
 from niripipe.reduction import Mode, Plan
 
 if TYPE_CHECKING:
-    from niripipe.night.cluster import ClusterClient
+    from distributed import Client
+
     from niripipe.reduction import Progress
 
 __all__ = ["NightPlan"]
@@ -153,7 +148,7 @@ class NightPlan:
         parameters: Mapping[str, Mapping[str, Any]] | None = None,
         progress: bool | Progress | None = None,
         threads: int | None = None,
-        executor: Executor | ClusterClient | None = None,
+        executor: Executor | Client | None = None,
         overwrite: bool = True,
     ) -> NightResult:
         """Reduce everything, in the right order.
@@ -199,26 +194,16 @@ class NightPlan:
 
         Notes
         -----
-        On a client of dask.distributed the plan is run as one graph. When a worker is lost, its reduction is
-        done again on another, as often as dask's setting ``distributed.scheduler.allowed-failures`` allows
-        (3 by default), and then recorded as failed; where several were lost, each is tried once more alone
-        before that. A broken pool of processes cannot be mended:
-        what was not done is recorded as failed, and a new run with a new pool is up to the caller. Either
-        way products are complete or not there, and the unfinished files of lost processes are removed at the
-        end of the run.
+        When a worker of dask.distributed is lost, its reduction is done again on another, as often as dask's
+        setting ``distributed.scheduler.allowed-failures`` allows (3 by default), and then recorded as failed;
+        where several were lost, each is tried once more alone before that. A broken pool of processes cannot
+        be repaired: what was not done is recorded as failed, and a new run with a new pool is up to the
+        caller. Either way products are complete or not there, and the unfinished files of lost processes are
+        removed at the end of the run.
         """
-        from niripipe.night.run import run_plan
-
-        plan = self if parameters is None else self.with_parameters(parameters)
-        return run_plan(
-            plan,
-            Path(output_dir),
-            service=self.calibrations if calibrations is None else calibrations,
-            progress=progress,
-            threads=threads,
-            executor=executor,
-            overwrite=overwrite,
-        )
+        jobs = self.jobs if parameters is None else self.with_parameters(parameters).jobs
+        service = self.calibrations if calibrations is None else calibrations
+        return run_jobs(jobs, Path(output_dir), service, progress, threads, executor, overwrite)
 
     def table(self) -> Table:
         """Return the reductions in order, one a row.

@@ -1,52 +1,45 @@
-"""Running the plan of a night: in this process, on an executor, or as a graph on a cluster."""
+"""Running the plan of a night: in this process, on an executor, or on a cluster."""
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Sequence
-from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Executor, Future, wait
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from niripipe.cal_service import CalibrationService
 from niripipe.errors import InputError, NiripipeError, ParameterError, StorageError
 from niripipe.logutils import get_logger
-from niripipe.night.attempts import attempts
-from niripipe.night.cluster import ClusterClient, as_client, run_on_client
 from niripipe.night.jobs import CALTYPES, Job
-from niripipe.night.plan import NightPlan
 from niripipe.night.result import JobResult, JobStatus, NightResult
-from niripipe.night.tasks import Terms, do_job, failure, skipped, slim, what_happened
+from niripipe.night.tasks import Terms, attempts, do_job, failure
 from niripipe.reduction import Progress
 from niripipe.reduction.progress import NO_PROGRESS, as_progress
 
-__all__ = ["Record", "run_plan"]
+if TYPE_CHECKING:
+    from distributed import Client
+
+__all__ = ["run_jobs"]
 
 log = get_logger(__name__)
 
 
-def run_plan(
-    plan: NightPlan,
+def run_jobs(
+    jobs: Sequence[Job],
     output_dir: Path,
-    *,
-    service: CalibrationService | None = None,
-    progress: bool | Progress | None = None,
-    threads: int | None = None,
-    executor: Executor | ClusterClient | None = None,
-    overwrite: bool = True,
+    service: CalibrationService | None,
+    progress: bool | Progress | None,
+    threads: int | None,
+    executor: Executor | Client | None,
+    overwrite: bool,
 ) -> NightResult:
-    """Run a plan; see `NightPlan.run`, which is how to call it."""
+    """Run the jobs of a plan; the parameters are those of `NightPlan.run`."""
     started = time.perf_counter()
-    client = as_client(executor)
-    if client is None and not isinstance(executor, (Executor, type(None))):
-        raise ParameterError(
-            "The executor cannot be used",
-            item="executor",
-            found=type(executor).__name__,
-            expected="a concurrent.futures.Executor or a distributed.Client",
-        )
-    _check_order(plan.jobs)
+    _check_executor(executor)
+    _check_order(jobs)
     folder = output_dir.expanduser().absolute()
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -60,26 +53,22 @@ def run_plan(
         service.init()
     shown = as_progress(progress)
     terms = Terms(str(folder), threads, overwrite)
+    record = _Record(service, len(jobs), NO_PROGRESS if executor is None else shown)
     try:
         if executor is None:
-            record = Record(service, len(plan))
-            _run_here(plan.jobs, terms, record, shown)
+            _run_here(jobs, terms, record, shown)
         else:
-            record = Record(service, len(plan), shown)
             kept = frozenset() if overwrite else frozenset(path.name for path in folder.iterdir())
             with attempts(folder) as notes:
                 terms = replace(terms, threads=threads or 1, kept=kept, notes=str(notes))
-                if client is not None:
-                    run_on_client(client, plan.jobs, terms, record)
-                elif isinstance(executor, Executor):
-                    _run_on_executor(executor, plan.jobs, terms, record)
+                _OnExecutor(executor, jobs, terms, record).run()
     finally:
         shown.close()
-    results = tuple(record.results[job.name] for job in plan.jobs)
+    results = tuple(record.results[job.name] for job in jobs)
     return NightResult(folder, results, service, time.perf_counter() - started)
 
 
-class Record:
+class _Record:
     """What has become of the reductions so far; alone talks to the calibration store.
 
     Parameters
@@ -88,7 +77,7 @@ class Record:
         Where the processed calibrations are registered.
     total : int
         How many reductions there are.
-    progress : Progress, optional
+    progress : Progress
         Is told of each that has ended.
 
     Attributes
@@ -97,28 +86,51 @@ class Record:
         By name.
     """
 
-    def __init__(self, service: CalibrationService, total: int, progress: Progress = NO_PROGRESS) -> None:
+    def __init__(self, service: CalibrationService, total: int, progress: Progress) -> None:
         self.results: dict[str, JobResult] = {}
         self._service = service
         self._total = total
         self._progress = progress
 
-    def add(self, result: JobResult) -> None:
+    def add(self, job: Job, result: JobResult) -> None:
         """Note a result, and register the product if it is a calibration."""
         if result.status is JobStatus.DONE:
-            result = replace(result, notes=(*result.notes, *self._register(result)))
+            notes = [f"done without {caltype}: {why}" for caltype, why in self._missing(job, required=False)]
+            result = replace(result, notes=(*notes, *self._register(result)))
         else:
-            log.warning("%s %s", result.name, what_happened(result))
-        self.results[result.name] = result
+            log.warning("%s %s", job.name, _what_happened(result))
+        self.results[job.name] = result
         self._progress.update("reductions", len(self.results), self._total)
 
-    def made_for(self, job: Job) -> list[JobResult]:
-        """Return what became of the reductions that a job depends on, as it is sent to a worker."""
-        return [slim(self.results[name]) for name in job.depends_on]
+    def calibrations(self, job: Job) -> dict[str, str] | None:
+        """Return the calibrations of a job by type, or note that it is skipped for lack of one.
 
-    def ready(self, job: Job) -> bool:
+        All that the job depends on must have ended.
+        """
+        for caltype, why in self._missing(job, required=True):
+            reason = f"{caltype} is missing: {why}"
+            self.add(job, JobResult(job.name, job.kind, JobStatus.SKIPPED, reason))
+            return None
+        found = {}
+        for calibration in job.calibrations:
+            if calibration.job is None:
+                found[calibration.caltype] = str(calibration.path)
+            elif outputs := self.results[calibration.job].outputs:
+                found[calibration.caltype] = outputs[0]
+        return found
+
+    def is_ready(self, job: Job) -> bool:
         """Return whether all have ended that a job depends on."""
         return all(name in self.results for name in job.depends_on)
+
+    def _missing(self, job: Job, *, required: bool) -> list[tuple[str, str]]:
+        """Return the types of the calibrations that were planned but not made, and why."""
+        makers = [
+            (calibration.caltype, self.results[calibration.job])
+            for calibration in job.calibrations
+            if calibration.job is not None and calibration.required is required
+        ]
+        return [(caltype, f"{m.name} {_what_happened(m)}") for caltype, m in makers if not m.outputs]
 
     def _register(self, result: JobResult) -> list[str]:
         """Add a processed calibration to the store; a store that refuses it does not undo the reduction."""
@@ -132,8 +144,13 @@ class Record:
         return notes
 
 
+def _what_happened(result: JobResult) -> str:
+    """Return in words what became of a reduction that was not done."""
+    return "was skipped" if result.status is JobStatus.SKIPPED else f"failed: {result.reason}"
+
+
 def _check_order(jobs: Sequence[Job]) -> None:
-    """Refuse a plan that cannot be run: one that somebody took a reduction out of that others need."""
+    """Refuse a plan from which somebody removed a reduction that others need."""
     before: set[str] = set()
     for job in jobs:
         missing = [name for name in job.depends_on if name not in before]
@@ -147,73 +164,19 @@ def _check_order(jobs: Sequence[Job]) -> None:
         before.add(job.name)
 
 
-def _run_here(jobs: Sequence[Job], terms: Terms, record: Record, progress: Progress) -> None:
+def _run_here(jobs: Sequence[Job], terms: Terms, record: _Record, progress: Progress) -> None:
     """Do one job after the other in this thread."""
     for number, job in enumerate(jobs, 1):
+        calibrations = record.calibrations(job)
+        if calibrations is None:
+            continue
         log.status("REDUCTION: %s", job.name)
-        shown = _Numbered(progress, number, len(jobs))
         try:
-            result = do_job(job, number, terms, *record.made_for(job), progress=shown)
+            result = do_job(job, number, terms, calibrations, _Numbered(progress, number, len(jobs)))
         except Exception as error:
-            # Also an error that is not about the data must not take the night with it.
+            # An error that is not about the data must not stop the night either.
             result = failure(job, error)
-        record.add(result)
-
-
-def _run_on_executor(executor: Executor, jobs: Sequence[Job], terms: Terms, record: Record) -> None:
-    """Hand out jobs when what they depend on is there."""
-    waiting = dict(enumerate(jobs, 1))
-    running: dict[Future[JobResult], Job] = {}
-    try:
-        while waiting or running:
-            for number, job in [(n, job) for n, job in waiting.items() if record.ready(job)]:
-                del waiting[number]
-                made = record.made_for(job)
-                result = skipped(job, {other.name: other for other in made})
-                if result is None:
-                    log.status("REDUCTION: %s", job.name)
-                    result = _submitted(executor, running, job, number, terms, *made)
-                if result is not None:
-                    record.add(result)
-            if running:
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    record.add(_outcome(running.pop(future), future))
-    except BaseException:
-        for future in running:
-            future.cancel()
-        raise
-
-
-def _submitted(
-    executor: Executor, running: dict[Future[JobResult], Job], job: Job, *arguments: Any
-) -> JobResult | None:
-    """Submit a job; return its result if there is none to be expected because the pool is broken."""
-    try:
-        running[executor.submit(do_job, job, *arguments)] = job
-    except BrokenExecutor as error:
-        return failure(job, _lost(job, error))
-    return None
-
-
-def _outcome(job: Job, future: Future[JobResult]) -> JobResult:
-    error = future.exception()
-    if error is None:
-        return future.result()
-    if isinstance(error, BrokenExecutor):
-        return failure(job, _lost(job, error))
-    if isinstance(error, Exception):
-        return failure(job, error)
-    raise error
-
-
-def _lost(job: Job, error: BrokenExecutor) -> NiripipeError:
-    return NiripipeError(
-        "The pool of workers broke before this reduction was done",
-        item=job.name,
-        found=f"{type(error).__name__}: {error}",
-        remedy="A worker was killed, often for want of memory. Run the plan again with a new pool, of fewer "
-        "workers if need be; what was made so far can be used again.",
-    )
+        record.add(job, result)
 
 
 class _Numbered:
@@ -228,3 +191,124 @@ class _Numbered:
 
     def close(self) -> None:
         pass
+
+
+def _check_executor(executor: object) -> None:
+    """Refuse what is neither an executor nor a usable client; dask.distributed is not imported for it."""
+    client = getattr(sys.modules.get("distributed"), "Client", None)
+    if client is not None and isinstance(executor, client):
+        state = "asynchronous" if executor.asynchronous else executor.status
+        if state != "running":
+            raise ParameterError(
+                "The client cannot be used",
+                item="executor",
+                found=state,
+                expected="a client that is connected and not asynchronous",
+            )
+    elif not isinstance(executor, (Executor, type(None))):
+        raise ParameterError(
+            "The executor cannot be used",
+            item="executor",
+            found=type(executor).__name__,
+            expected="a concurrent.futures.Executor or a distributed.Client",
+        )
+
+
+class _OnExecutor:
+    """Jobs that are submitted to an executor as soon as what they depend on exists.
+
+    On a cluster a job whose worker is lost is done again on another, as often as the setting
+    ``distributed.scheduler.allowed-failures`` allows; and once more alone, if others were lost as well.
+    """
+
+    def __init__(self, executor: Any, jobs: Sequence[Job], terms: Terms, record: _Record) -> None:
+        self._client = None if isinstance(executor, Executor) else executor
+        # Not pure: a job that is tried again would get the outcome of its first attempt.
+        self._executor = executor if self._client is None else self._client.get_executor(pure=False)
+        self._terms = terms
+        self._record = record
+        self._waiting = dict(enumerate(jobs, 1))
+        self._running: dict[Future[JobResult], tuple[int, Job]] = {}
+        self._lost: list[tuple[int, Job, Exception]] = []
+
+    def run(self) -> None:
+        """Do all jobs; an interrupt cancels those that have been submitted."""
+        try:
+            while self._waiting or self._running:
+                for number, job in [item for item in self._waiting.items() if self._record.is_ready(item[1])]:
+                    del self._waiting[number]
+                    self._submit(number, job)
+                self._collect(self._lost)
+                if not self._running:
+                    self._settle()
+        except BaseException:
+            for future in self._running:
+                future.cancel()
+            raise
+
+    def _submit(self, number: int, job: Job) -> None:
+        calibrations = self._record.calibrations(job)
+        if calibrations is None:
+            return
+        if self._client is not None and self._client.status != "running":
+            self._fail(job, CancelledError(f"the client is {self._client.status}"))
+            return
+        log.status("REDUCTION: %s", job.name)
+        try:
+            future: Future[JobResult] = self._executor.submit(do_job, job, number, self._terms, calibrations)
+        except BrokenExecutor as error:
+            self._fail(job, error)
+        else:
+            self._running[future] = number, job
+
+    def _collect(self, lost: list[tuple[int, Job, Exception]] | None = None) -> None:
+        """Wait for a job to end and record it; add it to `lost` instead if its workers were lost."""
+        for future in wait(self._running, return_when=FIRST_COMPLETED).done:
+            number, job = self._running.pop(future)
+            error = CancelledError() if future.cancelled() else future.exception()
+            if error is None:
+                self._record.add(job, future.result())
+            elif not isinstance(error, Exception):
+                raise error
+            elif lost is not None and type(error).__name__ == "KilledWorker":
+                lost.append((number, job, error))
+            else:
+                self._fail(job, error)
+
+    def _settle(self) -> None:
+        """Decide about the jobs whose workers were lost.
+
+        A lost worker is held against all jobs that it had: which one was the cause shows when each is alone.
+        """
+        lost, self._lost = self._lost, []
+        for number, job, error in lost:
+            if len(lost) == 1:
+                self._fail(job, error)
+            else:
+                self._submit(number, job)
+                self._collect()
+
+    def _fail(self, job: Job, error: Exception) -> None:
+        self._record.add(job, failure(job, _in_words(job, error)))
+
+
+def _in_words(job: Job, error: Exception) -> Exception:
+    """Return what happened to the workers of a job; an error of the job itself is returned as it is."""
+    if isinstance(error, BrokenExecutor):
+        return NiripipeError(
+            "The pool of workers broke before this reduction was done",
+            item=job.name,
+            found=f"{type(error).__name__}: {error}",
+            remedy="A worker was killed, often for want of memory. Run the plan again with a new pool, of "
+            "fewer workers if need be; what was made so far can be used again.",
+        )
+    if isinstance(error, CancelledError):
+        found = str(error) or "its state is cancelled"
+        remedy = "The cluster has gone, or was told to stop. Run the plan again when it is back."
+    elif type(error).__name__ == "KilledWorker":
+        found = f"all workers that tried were lost ({getattr(error, 'allowed_failures', 0) + 1})"
+        remedy = "Workers are often killed for want of memory: give them more, or start fewer."
+    else:
+        return error
+    problem = "The cluster could not bring this reduction to an end"
+    return NiripipeError(problem, item=job.name, found=found, remedy=remedy)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from niripipe.cal_service import CalibrationFacts, assess
 from niripipe.night.frames import LeftOut, NightFrame
 
-__all__ = ["FrameSet", "disagreements", "flat_sets", "group", "nearest_set", "same_exposure", "split_in_time"]
+__all__ = ["FrameSet", "exposure_text", "group", "lamp_off_for", "same_exposure", "same_flat", "same_optics"]
 
 _DAY = 86400.0
 
@@ -69,10 +71,9 @@ class FrameSet:
         )
         return max(gap, 0.0) / _DAY
 
-    def alone(self, what: str, least: int) -> list[LeftOut]:
-        """Return the frames as left out because they are too few."""
-        reason = f"only {len(self)} {what} of its set-up ({self.setup}); {least} are needed"
-        return [LeftOut(frame.path, reason) for frame in self.frames]
+    def left_out(self, reason: str) -> list[LeftOut]:
+        """Return the frames as left out."""
+        return [LeftOut(path, reason) for path in self.paths]
 
 
 def disagreements(
@@ -104,8 +105,15 @@ def same_optics(a: NightFrame, b: NightFrame) -> bool:
     return not disagreements(a.facts, b.facts, "flat", _FLAT_SETUP)
 
 
-def group(frames: Iterable[NightFrame], together: Callable[[NightFrame, NightFrame], bool]) -> list[FrameSet]:
-    """Sort frames into sets; a frame joins the first set whose first frame it goes together with."""
+def group(
+    frames: Iterable[NightFrame],
+    together: Callable[[NightFrame, NightFrame], bool],
+    gap: float = math.inf,
+) -> list[FrameSet]:
+    """Sort frames into sets; a frame joins the first set whose first frame it goes together with.
+
+    Sets are split where their frames are more than `gap` days apart.
+    """
     sets: list[list[NightFrame]] = []
     for frame in frames:
         home = next((members for members in sets if together(members[0], frame)), None)
@@ -113,31 +121,19 @@ def group(frames: Iterable[NightFrame], together: Callable[[NightFrame, NightFra
             sets.append([frame])
         else:
             home.append(frame)
-    return [FrameSet(tuple(members)) for members in sets]
-
-
-def split_in_time(frames: FrameSet, days: float) -> list[FrameSet]:
-    """Split a set where its frames are more than some days apart."""
-    parts: list[list[NightFrame]] = [[frames.first]]
-    for before, frame in zip(frames.frames, frames.frames[1:], strict=False):
-        if (frame.time - before.time).total_seconds() > days * _DAY:
-            parts.append([])
-        parts[-1].append(frame)
+    parts: list[list[NightFrame]] = []
+    for members in sets:
+        parts.append([members[0]])
+        for before, frame in pairwise(members):
+            if (frame.time - before.time).total_seconds() > gap * _DAY:
+                parts.append([])
+            parts[-1].append(frame)
     return [FrameSet(tuple(part)) for part in parts]
 
 
-def dark_sets(frames: Iterable[NightFrame], gap: float) -> list[FrameSet]:
-    """Return the darks by set-up and time."""
-    return [part for found in group(frames, same_exposure) for part in split_in_time(found, gap)]
-
-
-def flat_sets(frames: Iterable[NightFrame], gap: float) -> list[FrameSet]:
-    """Return flats of one kind by set-up, lamp and time."""
-
-    def together(a: NightFrame, b: NightFrame) -> bool:
-        return same_optics(a, b) and same_exposure(a, b) and a.facts.gcal_lamp == b.facts.gcal_lamp
-
-    return [part for found in group(frames, together) for part in split_in_time(found, gap)]
+def same_flat(a: NightFrame, b: NightFrame) -> bool:
+    """Return whether two flats of one kind agree in set-up and lamp."""
+    return same_optics(a, b) and same_exposure(a, b) and a.facts.gcal_lamp == b.facts.gcal_lamp
 
 
 def lamp_off_for(on: FrameSet, candidates: Sequence[FrameSet]) -> tuple[FrameSet | None, dict[int, str]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import date, datetime, timedelta
 from functools import cache
 from importlib import resources
@@ -75,6 +75,9 @@ def raw_headers(exposure: Exposure, setup: Setup) -> tuple[fits.Header, fits.Hea
         Header of the image extension.
     """
     values = {
+        # Header cards may name any field of the exposure and the setting.
+        **asdict(setup),
+        **asdict(exposure),
         **_identification(exposure),
         **_target(exposure),
         **_times(exposure),
@@ -113,11 +116,9 @@ def _cards(
 
 def _conditions(frame: Exposure, setup: Setup) -> set[str]:
     """Return the conditions of ``header.toml`` that a frame meets."""
-    met = {frame.kind, setup.camera, f"port {setup.port}"}
-    met |= {"sky"} if frame.on_sky else set()
-    met |= {"guided"} if frame.on_sky and not setup.ao else set()
-    met |= {"ao"} if setup.ao else set()
-    return met | {_TYPES.get(frame.kind, "").lower()}
+    switches = {"sky": frame.on_sky, "guided": frame.on_sky and not setup.ao, "ao": setup.ao}
+    met = {name for name, is_on in switches.items() if is_on}
+    return met | {frame.kind, setup.camera, f"port {setup.port}", _TYPES.get(frame.kind, "").lower()}
 
 
 def _margin(setup: Setup) -> int:
@@ -181,11 +182,8 @@ def _offsets(frame: Exposure, setup: Setup) -> dict[str, Any]:
     angle = math.radians(setup.position_angle)
     return {
         "x_offset": -frame.p,
-        "p": frame.p,
-        "q": frame.q,
         "east": frame.p * math.cos(angle) + frame.q * math.sin(angle),
         "north": frame.q * math.cos(angle) - frame.p * math.sin(angle),
-        "position_angle": setup.position_angle,
     }
 
 
@@ -195,14 +193,10 @@ def _instrument(frame: Exposure, setup: Setup) -> dict[str, Any]:
     lnrs, ndavgs = setup.reads
     state = _PROBE_STATES.get(frame.kind, "parked")
     return {
-        "camera": setup.camera,
-        "coadds": frame.coadds,
-        "exposure": frame.exposure,
         "filter1": wheels[0],
         "filter2": wheels[1],
         "filter3": wheels[2],
         "wavelength": _guiding_wavelength(wheels),
-        "port": setup.port,
         "lnrs": lnrs,
         "ndavgs": ndavgs,
         "pwfs2_state": "parked" if setup.ao else state,
@@ -210,7 +204,6 @@ def _instrument(frame: Exposure, setup: Setup) -> dict[str, Any]:
         "drain": _DRAIN,
         "detector_bias": round(_DRAIN - setup.bias, 3),
         "bitpix": -32 if setup.pixels(day) == "float32" else 32,
-        "size": setup.size,
         "last": setup.size - 1,
     }
 

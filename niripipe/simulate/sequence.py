@@ -31,8 +31,7 @@ _STARTS: dict[Kind, tuple[int, time]] = {
 _BLOCK = 5
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Field:
+class Field(NamedTuple):
     """Where the telescope was sent: name of the object, RA and Dec (degrees, FK5)."""
 
     name: str
@@ -86,17 +85,13 @@ class Exposure:
         return self.exposure * self.coadds
 
 
-_TARGET = Field(name="SN2014J", ra=148.92558, dec=69.67389)
-_FLAT = Field(name="GCALflat", ra=22.0, dec=89.97)
-_DARK = Field(name="Dark", ra=22.0, dec=89.97)
+_TARGET = Field("SN2014J", ra=148.92558, dec=69.67389)
 FIELDS: dict[Kind, Field] = {
     "target": _TARGET,
     "sky": _TARGET,
-    "std": Field(name="FS 17", ra=132.8300, dec=11.8700),
-    "flat_on": _FLAT,
-    "flat_off": _FLAT,
-    "dark": _DARK,
-    "short_dark": _DARK,
+    "std": Field("FS 17", ra=132.8300, dec=11.8700),
+    **dict.fromkeys(("flat_on", "flat_off"), Field("GCALflat", ra=22.0, dec=89.97)),
+    **dict.fromkeys(("dark", "short_dark"), Field("Dark", ra=22.0, dec=89.97)),
 }
 """Where the telescope is sent for each kind of frame."""
 

@@ -302,22 +302,28 @@ class NightPlan:
 
     def __post_init__(self) -> None:
         _one_of("scene", self.scene, get_args(SceneName))
-        for name in ("n_target", "n_sky", "n_standard", "n_flat", "n_dark", "n_short_dark"):
-            _in_range(name, getattr(self, name), 0, 300)
-        for name in ("n_stars", "n_saturated"):
-            if getattr(self, name) is not None:
-                _in_range(name, getattr(self, name), 0, 20000)
-        for name in ("coadds", "standard_coadds"):
-            _in_range(name, getattr(self, name), 1, 999)
-        for name in ("exposure", "standard_exposure", "flat_exposure", "short_exposure"):
-            _in_range(name, getattr(self, name), 0.001, 1000.0)
-        _in_range("fwhm", self.fwhm, 1.5 * self.setup.scale, 10.0)
-        for name in ("sky_rate", "lamp_rate", "thermal_rate", "standard_rate"):
-            _in_range(name, getattr(self, name), 0.0, 1e9)
+        for names, low, high in (
+            (("n_target", "n_sky", "n_standard", "n_flat", "n_dark", "n_short_dark"), 0, 300),
+            (("n_stars", "n_saturated"), 0, 20000),
+            (("coadds", "standard_coadds"), 1, 999),
+            (("exposure", "standard_exposure", "flat_exposure", "short_exposure"), 0.001, 1000.0),
+            (("fwhm",), 1.5 * self.setup.scale, 10.0),
+            (("sky_rate", "lamp_rate", "thermal_rate", "standard_rate"), 0.0, 1e9),
+        ):
+            for name in names:
+                self._check_range(name, low, high)
         if not 2000 <= self.date.year <= 2021:
             raise ParameterError(
                 "NIRI took no data then", item="date", found=self.date, expected="2000 to 2021"
             )
+
+    def _check_range(self, name: str, low: float, high: float) -> None:
+        value = getattr(self, name)
+        if value is None and name in ("n_stars", "n_saturated"):
+            return
+        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+            expected = f"{low} to {high}"
+            raise ParameterError("This cannot be simulated", item=name, found=value, expected=expected)
 
     @property
     def fwhm_pix(self) -> float:
@@ -392,8 +398,3 @@ def _one_of(name: str, value: Any, allowed: Any) -> None:
         raise ParameterError(
             "This cannot be simulated", item=name, found=value, expected=f"one of {list(allowed)}"
         )
-
-
-def _in_range(name: str, value: float, low: float, high: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        raise ParameterError("This cannot be simulated", item=name, found=value, expected=f"{low} to {high}")

@@ -28,6 +28,9 @@ __all__ = ["TRUTH_NAME", "FrameTruth", "Truth", "read_truth"]
 TRUTH_NAME = "truth.json"
 #: Layout of the file; a reader refuses others.
 _LAYOUT = 1
+#: Fields of `Truth` that are written as they are, and those that are lists of pixels.
+_NUMBERS = ("seed", "size", "gain", "fwhm_pix", "sky_rate")
+_BAD_PIXELS = ("dead", "hot", "warm")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,22 +136,15 @@ class Truth:
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as what is written to ``truth.json``."""
-        target, standard = self.fields["target"], self.fields["std"]
         return {
             "layout": _LAYOUT,
-            "seed": self.seed,
-            "size": self.size,
-            "gain": self.gain,
-            "fwhm_pix": self.fwhm_pix,
-            "sky_rate": self.sky_rate,
-            "std_flux": standard.stars[0].flux,
+            **{name: getattr(self, name) for name in _NUMBERS},
+            "std_flux": self.fields["std"].stars[0].flux,
             "frames": {name: asdict(frame) for name, frame in self.frames.items()},
-            "stars": target.table.tolist(),
+            "stars": self.fields["target"].table.tolist(),
             "fields": {name: _scene_to_dict(scene) for name, scene in self.fields.items()},
             "cosmic_rays": {name: hits.tolist() for name, hits in self.cosmic_rays.items()},
-            "dead": self.dead.tolist(),
-            "hot": self.hot.tolist(),
-            "warm": self.warm.tolist(),
+            **{name: getattr(self, name).tolist() for name in _BAD_PIXELS},
         }
 
     def write(self, path: str | PathLike[str]) -> None:
@@ -206,19 +202,14 @@ def read_truth(path: str | PathLike[str]) -> Truth:
 def _from_dict(raw: dict[str, Any]) -> Truth:
     if raw["layout"] != _LAYOUT:
         raise ValueError(f"layout {raw['layout']}")
+    values: dict[str, Any] = {name: raw[name] for name in _NUMBERS}
+    values |= {name: np.array(raw[name], np.int64).reshape(-1, 2) for name in _BAD_PIXELS}
     return Truth(
-        **{name: raw[name] for name in ("seed", "size", "gain", "fwhm_pix", "sky_rate")},
+        **values,
         frames={name: FrameTruth(**frame) for name, frame in raw["frames"].items()},
         fields={name: _scene_from_dict(scene) for name, scene in raw["fields"].items()},
         cosmic_rays={name: np.array(hits, float).reshape(-1, 3) for name, hits in raw["cosmic_rays"].items()},
-        dead=_pixels(raw["dead"]),
-        hot=_pixels(raw["hot"]),
-        warm=_pixels(raw["warm"]),
     )
-
-
-def _pixels(listed: list[list[int]]) -> NDArray[np.int64]:
-    return np.array(listed, np.int64).reshape(-1, 2)
 
 
 def _scene_to_dict(scene: Scene) -> dict[str, Any]:

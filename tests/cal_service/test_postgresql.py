@@ -6,9 +6,9 @@ from itertools import count
 
 import pytest
 
-from niripipe.cal_service.backend import Connection
-from niripipe.cal_service.postgresql import PostgresServer
+from niripipe.cal_service.backends import PostgresServer
 from niripipe.cal_service.store import Store
+from niripipe.cal_service.tables import Connection
 from niripipe.errors import StorageError
 
 from .processes_for_tests import run_python
@@ -47,25 +47,25 @@ def guest(postgresql, place):
 def test_server_that_is_not_there_is_said_to_be_so(tmp_path):
     store = Store(f"postgresql+psycopg://me@/name?host={tmp_path}")
     with pytest.raises(StorageError, match=r"no connection.*Check that it runs") as caught:
-        store.create()
+        store.add([])
     assert "No such file" in caught.value.found
 
 
 def test_database_that_does_not_exist_is_named(postgresql):
     with pytest.raises(StorageError, match=r'no connection.*"nowhere" does not exist'):
-        Store(postgresql.url().replace("/calibrations?", "/nowhere?")).create()
+        Store(postgresql.url().replace("/calibrations?", "/nowhere?")).add([])
 
 
 def test_unknown_option_in_the_url_is_named(postgresql):
     with pytest.raises(StorageError, match="colour"):
-        Store(postgresql.url(colour="red")).create()
+        Store(postgresql.url(colour="red")).add([])
 
 
 def test_schema_that_does_not_exist_is_a_storage_error(postgresql):
     store = Store(postgresql.url(options="-csearch_path%3Dnowhere"))
     assert store.state() == "absent"
     with pytest.raises(StorageError, match=r"no schema.*search_path"):
-        store.create()
+        store.add([])
 
 
 def test_missing_driver_is_named_with_the_remedy(place):
@@ -105,7 +105,7 @@ def test_two_schemas_are_two_stores(postgresql, store):
 def test_foreign_tables_of_our_names_are_refused_and_left_alone(foreign, postgresql, store, place):
     postgresql.execute(foreign, place)
     assert store.state() == "foreign"
-    for action in (store.create, store.wipe, store.records, lambda: store.add([record()])):
+    for action in (lambda: store.add([]), store.wipe, store.records, lambda: store.add([record()])):
         with pytest.raises(StorageError, match=r"niripipe_store.*another program.*search_path"):
             action()
     schema = place.rpartition("%3D")[2]
@@ -116,7 +116,7 @@ def test_foreign_tables_of_our_names_are_refused_and_left_alone(foreign, postgre
 def test_other_tables_in_the_database_do_not_matter(postgresql, store, place):
     postgresql.execute("CREATE TABLE diskfile (id integer, place point)", place)
     postgresql.execute("INSERT INTO diskfile VALUES (1)", place)
-    store.create()
+    store.add([])
     store.wipe()
     assert store.state() == "ready"
     assert postgresql.execute("SELECT id FROM diskfile", place) == [(1,)]
@@ -161,7 +161,7 @@ def test_wrong_password_is_refused_and_no_password_shown(store, guest):
 
 
 def test_read_only_server_says_so(postgresql, store, place):
-    store.create()
+    store.add([])
     copy = Store(place + "%20-cdefault_transaction_read_only%3Don")
     assert copy.records() == []
     with pytest.raises(StorageError, match=r"write-protected.*not a copy"):
@@ -178,7 +178,7 @@ def test_writers_take_turns_whatever_the_servers_usual_isolation(level, place):
 
 
 def test_lost_connection_is_a_storage_error_and_the_next_one_works(postgresql, store):
-    store.create()
+    store.add([])
 
     def lose() -> None:
         with store._transaction(write=True) as connection:
@@ -194,7 +194,7 @@ def test_lost_connection_is_a_storage_error_and_the_next_one_works(postgresql, s
 
 
 def test_writer_that_dies_leaves_no_lock_and_no_traces(postgresql, store):
-    store.create()
+    store.add([])
     server = PostgresServer(store.location)
     driver = server.connect(write=True)
     server.begin(Connection(driver, server.dialect), write=True)
@@ -248,7 +248,7 @@ def test_tables_are_what_they_always_were(postgresql, store, place):
 
     before = postgresql.new_place()
     postgresql.execute(_MADE_BEFORE, before)
-    store.create()
+    store.add([])
     assert description(place) == description(before)
     old = Store(before)
     assert old.state() == "ready"
@@ -258,7 +258,7 @@ def test_tables_are_what_they_always_were(postgresql, store, place):
 
 
 def test_nothing_stays_open_after_errors_either(postgresql, store):
-    store.create()
+    store.add([])
     for _ in range(10):
         with pytest.raises(StorageError):
             store.add([record(md5=None)])

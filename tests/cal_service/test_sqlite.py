@@ -24,7 +24,7 @@ def store(tmp_path: Path) -> Store:
 
 
 def test_created_file_is_marked_as_ours(store):
-    store.create()
+    store.add([])
     assert Path(store.location).read_bytes()[68:72] == b"NIRI"
 
 
@@ -120,7 +120,7 @@ def test_empty_file_is_as_good_as_none(store):
     Path(store.location).write_bytes(b"")
     assert store.state() == "absent"
     assert store.records() == []
-    store.create()
+    store.add([])
     assert store.state() == "ready"
 
 
@@ -134,9 +134,9 @@ def test_any_character_may_be_part_of_the_path(tmp_path):
 
 
 def test_last_folder_is_created_but_not_those_above(tmp_path):
-    Store(str(tmp_path / "new" / "x.db")).create()
+    Store(str(tmp_path / "new" / "x.db")).add([])
     with pytest.raises(StorageError, match="does not exist"):
-        Store(str(tmp_path / "no" / "such" / "x.db")).create()
+        Store(str(tmp_path / "no" / "such" / "x.db")).add([])
     assert not (tmp_path / "no").exists()
 
 
@@ -151,7 +151,7 @@ def foreign_database(path: Path) -> bytes:
 def test_database_of_another_program_is_refused_and_left_alone(store):
     before = foreign_database(Path(store.location))
     assert store.state() == "foreign"
-    for action in (store.create, store.wipe, store.records, lambda: store.add([record()])):
+    for action in (lambda: store.add([]), store.wipe, store.records, lambda: store.add([record()])):
         with pytest.raises(StorageError, match=r"another program.*db_dir"):
             action()
     assert Path(store.location).read_bytes() == before
@@ -160,7 +160,7 @@ def test_database_of_another_program_is_refused_and_left_alone(store):
 def test_file_that_is_no_database_is_refused_and_left_alone(store):
     content = b"SIMPLE  =                    T" * 100
     Path(store.location).write_bytes(content)
-    for action in (store.create, store.wipe, store.records, store.state):
+    for action in (lambda: store.add([]), store.wipe, store.records, store.state):
         with pytest.raises(StorageError, match="not a calibration store"):
             action()
     assert Path(store.location).read_bytes() == content
@@ -171,7 +171,7 @@ def test_damaged_store_is_reported_and_can_be_wiped(store):
     content = bytearray(Path(store.location).read_bytes())
     content[100:] = os.urandom(len(content) - 100)
     Path(store.location).write_bytes(content)
-    for action in (store.create, store.records):
+    for action in (lambda: store.add([]), store.records):
         with pytest.raises(StorageError, match="damaged"):
             action()
     store.wipe([record()])
@@ -219,7 +219,7 @@ def test_write_protected_store_can_be_read_but_not_changed():
                 with pytest.raises(StorageError, match=r"write-protected.*permissions"):
                     action()
             with pytest.raises(StorageError, match="cannot be opened"):
-                Store(f"{folder}/new.db").create()
+                Store(f"{folder}/new.db").add([])
         assert Path(store.location).read_bytes() == content
 
 

@@ -45,10 +45,10 @@ def test_looking_creates_nothing(store):
 
 
 def test_created_store_is_ready_and_stays_as_it_is(store):
-    store.create()
+    store.add([])
     assert store.state() == "ready"
     store.add([record()])
-    store.create()
+    store.add([])
     assert len(store.records()) == 1
 
 
@@ -119,7 +119,7 @@ def test_store_of_another_version_is_refused_until_wiped(statement, store):
     store.add([record()])
     change(store, statement)
     assert store.state() == "outdated"
-    for action in (store.create, store.records, lambda: store.remove(["/data/a_dark.fits"])):
+    for action in (lambda: store.add([]), store.records, lambda: store.remove(["/data/a_dark.fits"])):
         with pytest.raises(StorageError, match=r"another version.*rebuild"):
             action()
     store.wipe([record()])
@@ -180,9 +180,8 @@ def test_stores_can_be_sent_to_other_processes(store):
 
 
 def test_locked_store_is_read_but_writers_wait_only_so_long(store, monkeypatch):
-    store.create()
-    monkeypatch.setattr("niripipe.cal_service.sqlite.BUSY_SECONDS", 0.1)
-    monkeypatch.setattr("niripipe.cal_service.postgresql.BUSY_SECONDS", 0.1)
+    store.add([])
+    monkeypatch.setattr("niripipe.cal_service.backends.BUSY_SECONDS", 0.1)
     with store._transaction(write=True):
         assert store.records() == []
         with pytest.raises(StorageError, match="locked by another process"):
@@ -250,7 +249,7 @@ def test_location_is_shown_without_password():
 @pytest.mark.parametrize("scheme", ["nodatabase", "postgresql", "postgresql+psycopg"])
 def test_unreachable_server_is_a_storage_error_without_the_password(scheme):
     store = Store(f"{scheme}://me:secret@localhost:1/name?connect_timeout=2")
-    for action in (store.records, store.create, store.state, store.wipe):
+    for action in (store.records, lambda: store.add([]), store.state, store.wipe):
         with pytest.raises(StorageError) as caught:
             action()
         assert "secret" not in str(caught.value)
@@ -258,7 +257,7 @@ def test_unreachable_server_is_a_storage_error_without_the_password(scheme):
 
 
 def test_error_tells_what_the_database_said(store):
-    store.create()
+    store.add([])
     with pytest.raises(StorageError) as caught:
         store.add([record(md5=None)])
     assert "IntegrityError" in [kind.__name__ for kind in type(caught.value.__cause__).__mro__]

@@ -5,8 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from niripipe.cal_service import find_store
-from niripipe.cal_service.config import store_file
-from niripipe.cal_service.urls import checked_url, connection_options, shown
+from niripipe.cal_service.config import checked_url, connection_options, shown, store_file
 from niripipe.errors import InputError
 
 

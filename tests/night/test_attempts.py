@@ -8,8 +8,7 @@ import pytest
 
 from niripipe.errors import StorageError
 from niripipe.night import JobStatus, NightPlan
-from niripipe.night.attempts import attempt, attempts
-from niripipe.night.tasks import Terms, do_job
+from niripipe.night.tasks import Terms, attempt, attempts, do_job
 
 from .conftest import hidden
 

@@ -3,10 +3,11 @@ from __future__ import annotations
 import multiprocessing
 import pickle
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -21,7 +22,8 @@ from niripipe.errors import (
     ParameterError,
     StorageError,
 )
-from niripipe.night import JobStatus, NightPlan, NightResult, Task, TaskResult, run_task, tasks
+from niripipe.night import Job, JobResult, JobStatus, NightPlan, NightResult, tasks
+from niripipe.night.tasks import Terms, do_job
 from niripipe.simulate import Night
 
 from .conftest import Folder, hidden, same_pixels, same_products
@@ -160,24 +162,19 @@ def test_a_plan_that_lacks_what_a_reduction_needs_is_refused(plan: NightPlan, tm
     assert not (tmp_path / "out").exists()
 
 
-def test_a_task_uses_no_calibration_that_it_does_not_name(
+def test_a_job_uses_no_calibration_that_it_does_not_name(
     plan: NightPlan, serial: NightResult, tmp_path: Path
 ) -> None:
     cal_service.set_calservice(serial.calibrations)
     try:
-        job = plan.job("flat")
-        task = Task("flat", job.files, job.recipe, "sq", {}, {}, str(tmp_path))
-        result = run_task(task)
+        result = do_job(plan.job("flat"), 1, Terms(str(tmp_path)))
     finally:
         cal_service.clear_calservice()
     assert result.error is None
     assert result.report is not None
     assert result.report.calibrations == {}
-    forced = run_task(
-        Task(
-            "s", plan.job("science").files, "reduce", "sq", {"flatCorrect:do_cal": "skip"}, {}, str(tmp_path)
-        )
-    )
+    science = replace(plan.job("science"), parameters={"flatCorrect:do_cal": "skip"})
+    forced = do_job(science, 1, Terms(str(tmp_path)))
     assert isinstance(forced.error, CalibrationError)
     assert "the plan of the night" in str(forced.error)
     assert pickle.loads(pickle.dumps(forced)).error.candidates == ()  # noqa: S301 (our own bytes)
@@ -186,30 +183,44 @@ def test_a_task_uses_no_calibration_that_it_does_not_name(
 # ---- what the coordinator does, with reductions that only pretend
 
 
+class Call(NamedTuple):
+    """A reduction that was asked for."""
+
+    name: str
+    terms: Terms
+    calibrations: Mapping[str, str]
+
+
+def done(job: Job, terms: Terms) -> JobResult:
+    return JobResult(job.name, job.kind, JobStatus.DONE, outputs=(f"{terms.output_dir}/{job.name}.fits",))
+
+
 class Pretended:
-    """Stands in for `run_task`: writes an empty product, or fails where told to."""
+    """Stands in for `reduce_job`: names a product, or fails where told to."""
 
     def __init__(self) -> None:
         self.failing: dict[str, Exception] = {}
-        self.tasks: list[Task] = []
+        self.calls: list[Call] = []
         self.threads: set[int] = set()
         self.lock = threading.Lock()
 
-    def __call__(self, task: Task, progress: Any = None) -> TaskResult:
+    def __call__(
+        self, job: Job, terms: Terms, calibrations: Mapping[str, str], progress: Any = None
+    ) -> JobResult:
         with self.lock:
-            self.tasks.append(task)
+            self.calls.append(Call(job.name, terms, calibrations))
             self.threads.add(threading.get_ident())
         if progress is not None:
             progress.update("prepare", 1, 1)
-        if task.name in self.failing:
-            error = self.failing[task.name]
+        if job.name in self.failing:
+            error = self.failing[job.name]
             if isinstance(error, NiripipeError):
-                return TaskResult(task.name, (), None, error, 0.1)
+                return tasks.failure(job, error)
             raise error
-        return TaskResult(task.name, (f"{task.output_dir}/{task.name}.fits",), None, None, 0.1)
+        return done(job, terms)
 
-    def task(self, name: str) -> Task:
-        return next(task for task in self.tasks if task.name == name)
+    def calibrations(self, name: str) -> Mapping[str, str]:
+        return next(call.calibrations for call in self.calls if call.name == name)
 
 
 class Register:
@@ -230,7 +241,7 @@ class Register:
 @pytest.fixture
 def pretended(monkeypatch: pytest.MonkeyPatch) -> Pretended:
     stand_in = Pretended()
-    monkeypatch.setattr(tasks, "run_task", stand_in)
+    monkeypatch.setattr(tasks, "reduce_job", stand_in)
     return stand_in
 
 
@@ -246,8 +257,8 @@ def run(plan: NightPlan, folder: Path, register: Register | None = None, **optio
 def test_products_are_handed_on_by_path(big: NightPlan, pretended: Pretended, tmp_path: Path) -> None:
     register = Register()
     result = run(big, tmp_path, register)
-    assert [task.name for task in pretended.tasks] == [job.name for job in big]
-    assert pretended.task("standard FS 17 H").calibrations == {
+    assert [call.name for call in pretended.calls] == [job.name for job in big]
+    assert pretended.calibrations("standard FS 17 H") == {
         "processed_bpm": f"{tmp_path}/bpm.fits",
         "processed_flat": f"{tmp_path}/flat H.fits",
     }
@@ -282,7 +293,7 @@ def test_without_a_bad_pixel_mask_the_night_goes_on_and_says_so(
     pretended.failing["bpm"] = DataError("These darks are bright")
     result = run(big, tmp_path)
     assert [r.name for r in result if r.status is not JobStatus.DONE] == ["bpm"]
-    assert "processed_bpm" not in pretended.task("flat H").calibrations
+    assert "processed_bpm" not in pretended.calibrations("flat H")
     assert "done without processed_bpm: bpm failed: These darks are bright" in result["flat H"].notes
 
 
@@ -304,7 +315,7 @@ def test_a_store_that_refuses_a_product_does_not_undo_it(
     result = run(big, tmp_path, Register(refusing="flat H"))
     assert result.ok
     assert "not registered: The store is read-only" in result["flat H"].notes[0]
-    assert pretended.task("standard FS 17 H").calibrations["processed_flat"].endswith("flat H.fits")
+    assert pretended.calibrations("standard FS 17 H")["processed_flat"].endswith("flat H.fits")
 
 
 def test_only_the_coordinating_thread_touches_the_store(
@@ -316,7 +327,7 @@ def test_only_the_coordinating_thread_touches_the_store(
         result = run(big, tmp_path, register, executor=executor)
     assert register.threads == {threading.get_ident()}
     assert threading.get_ident() not in pretended.threads
-    assert {task.threads for task in pretended.tasks} == {1}
+    assert {call.terms.threads for call in pretended.calls} == {1}
     assert [r.name for r in result] == [job.name for job in big]
     assert [r.name for r in result.skipped] == ["science SN2014J K, 60.001 s"]
 
@@ -326,12 +337,12 @@ def test_independent_reductions_run_at_the_same_time(
 ) -> None:
     meeting = threading.Barrier(2, timeout=10)
 
-    def meet(task: Task, progress: Any = None) -> TaskResult:
-        if task.name.startswith("science SN2014J K"):
+    def meet(job: Job, terms: Terms, calibrations: Mapping[str, str], progress: Any) -> JobResult:
+        if job.name.startswith("science SN2014J K"):
             meeting.wait()  # breaks unless the other is under way too
-        return TaskResult(task.name, (f"{task.output_dir}/{task.name}.fits",), None, None, 0.0)
+        return done(job, terms)
 
-    monkeypatch.setattr(tasks, "run_task", meet)
+    monkeypatch.setattr(tasks, "reduce_job", meet)
     with ThreadPoolExecutor(4) as executor:
         assert run(big, tmp_path, executor=executor).ok
 
