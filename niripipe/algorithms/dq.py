@@ -80,7 +80,8 @@ def where_flagged(mask: RowSource, wanted: int, *, ignore: int = 0) -> Indices:
         Rows and columns, in image order.
     """
     values = mask[:]
-    return np.argwhere((values & np.uint16(wanted) != 0) & (values & np.uint16(ignore) == 0))
+    found = np.argwhere(values & np.uint16(wanted))
+    return found[values[tuple(found.T)] & np.uint16(ignore) == 0]
 
 
 def _may_have_holes(flagged: Bool) -> bool:

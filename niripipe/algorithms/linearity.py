@@ -93,12 +93,20 @@ def correct(
     for rows in row_blocks(len(data), plane_rows(data.shape[1])):
         with np.errstate(all="ignore"):
             electrons = data[rows] * to_electrons
-            new = ((electrons * third + second) * electrons + 1) * electrons * back
+            new = electrons * third
+            new += second
+            new *= electrons
+            new += 1
+            new *= electrons
+            new *= back
             if variance is not None and spread is not None:
                 # np.clip is vectorised, np.maximum with a number is not.
-                increase = np.clip(new, 0, np.inf) - np.clip(data[rows], 0, np.inf)
-                spread[rows] = (increase / np.float32(gain) + variance[rows]) * (factor * factor)
-            corrected[rows] = new * factor
+                increase = np.clip(new, 0, np.inf)
+                increase -= np.clip(data[rows], 0, np.inf, out=electrons)
+                increase /= np.float32(gain)
+                increase += variance[rows]
+                np.multiply(increase, factor * factor, out=spread[rows])
+            np.multiply(new, factor, out=corrected[rows])
     return Linearized(corrected, spread)
 
 

@@ -174,4 +174,4 @@ class GeminiTags(AstroData):
 
     def _has_part(self, part: str) -> bool:
         """Return whether the name of a keyword of the primary header has a part."""
-        return any(part in keyword for keyword in self.phu.keywords())
+        return part in " ".join(self.phu.keywords())

@@ -147,7 +147,8 @@ class SkyBuilder:
     def built(self, subsets: Sequence[tuple[str, ...]]) -> Iterator[list[BuiltSky]]:
         """Yield the skies made of the subsets in order, as many as are made at a time.
 
-        Put subsets with many names in common next to each other.
+        Put subsets with many names in common next to each other. It can be called once: the frames are
+        released when they are combined.
         """
         return self._medians(subsets) if self._only_medians() else self._combined(subsets)
 
@@ -173,7 +174,11 @@ class SkyBuilder:
             threads=self.threads,
         )
         names = iter(subsets)
+        left = len(subsets)
         for results in batches:
+            left -= len(results)
+            if not left:
+                self.skies.clear()
             while results:
                 # Few at a time get a variance: a batch holds more than memory has room for.
                 some = [results.pop(0) for _ in results[: 2 * self.threads]]

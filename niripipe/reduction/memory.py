@@ -116,8 +116,9 @@ class FrameStore:
         self._busy: set[int] = set()
         self._treated: list[int] = []
         self._ended = 0
+        self._before = resident_bytes() or _ELSEWHERE
         if limit is not None:
-            self.budget = max(limit - _WORKING - (resident_bytes() or _ELSEWHERE), _LEAST)
+            self.budget = max(limit - _WORKING - self._before, _LEAST)
             if self.budget == _LEAST:
                 log.warning("the memory limit of %d MB is less than a reduction needs", limit // 10**6)
 
@@ -167,7 +168,8 @@ class FrameStore:
 
     def settle(self) -> None:
         """Move frames to disk until the rest fits."""
-        if self.limit is None:
+        # Asking the system is quicker than counting planes, and it never counts less.
+        if self.limit is None or 0 < resident_bytes() < self._before + self.budget:
             return
         with self._lock:
             self._ended = 0

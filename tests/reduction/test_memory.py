@@ -49,7 +49,7 @@ def _frame(value: float):
 
 def _store(tmp_path: Path, budget: int) -> FrameStore:
     store = FrameStore(10**9, tmp_path)
-    store.budget = budget
+    store.budget, store._before = budget, 0
     return store
 
 
@@ -246,13 +246,13 @@ def test_without_room_for_scratch_files_the_automatic_limit_is_given_up(tmp_path
     gone = tmp_path / "gone"
     frames = [_frame(k).copy() for k in range(3)]
     with FrameStore(10**6, gone, required=False) as store:
-        store.budget = 0
+        store.budget = store._before = 0
         store.watch(frames)
         store.settle()
         assert store.limit is None
         assert all(frame.nbytes > 0 for frame in frames)
     assert "frames stay in memory" in caplog.text
     with FrameStore(10**6, gone) as store:
-        store.budget = 0
+        store.budget = store._before = 0
         with pytest.raises(StorageError):
             store.watch(frames)

@@ -34,7 +34,7 @@ Bool = NDArray[np.bool_]
 Count = NDArray[np.unsignedinteger[Any]]
 Subset = tuple[int, ...]
 
-_HELD, _HELD_BYTES = 20, 140 << 20
+_HELD, _HELD_BYTES = 20, 100 << 20
 """How many results are made and held at a time at most, and their bytes; inputs are read again each time."""
 _BLOCK_VALUES = 1 << 21
 """Values of all inputs in a block of rows."""
@@ -55,7 +55,7 @@ def subset_medians(
     threads: int = 1,
     rows_per_block: int | None = None,
 ) -> Iterator[list[Combined]]:
-    """Combine many subsets of the same planes by their medians.
+    """Combine many subsets of the same planes by their medians; the inputs are released with the last batch.
 
     Parameters
     ----------
@@ -96,6 +96,8 @@ def subset_medians(
         map_blocks(batch.run, ny, rows_per_block=rows, threads=threads)
         results = batch.results
         del batch
+        if turn == turns - 1:
+            del inputs, data, variance, mask
         yield results
 
 
