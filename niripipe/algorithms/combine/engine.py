@@ -21,10 +21,10 @@ from .settings import Operation, Rejection, Settings
 
 __all__ = ["combine"]
 
-_BLOCK_VALUES = 3 << 20
-"""Values of all inputs together in a block of rows: data, variance and mask of them take 32 megabytes a
+_BLOCK_VALUES = 2 << 20
+"""Values of all inputs together in a block of rows: data, variance and mask of them take 21 megabytes a
 thread. Threads wait for each other in smaller blocks."""
-_BLOCK_PIXELS = 1 << 17
+_BLOCK_PIXELS = 1 << 16
 """Pixels of a block at most, so that the planes computed from a few inputs stay in the cache."""
 _LEAST_ROWS = 8 * HALO
 """Rows of a block at least for the noise model, which needs some more on either side."""
