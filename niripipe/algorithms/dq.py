@@ -80,7 +80,7 @@ def where_flagged(mask: RowSource, wanted: int, *, ignore: int = 0) -> Indices:
         Rows and columns, in image order.
     """
     values = mask[:]
-    found = np.argwhere(values & np.uint16(wanted))
+    found: Indices = np.argwhere(values & np.uint16(wanted))
     return found[values[tuple(found.T)] & np.uint16(ignore) == 0]
 
 

@@ -156,7 +156,7 @@ class Runner(Protocol):
         """Run one primitive on the frames given, or on a stream when there are none."""
 
     def map(self, function: Callable[[T], R], items: Sequence[T]) -> list[R]:
-        """Apply a function to independent items, on threads, and return the results in order."""
+        """Apply a function to independent items and return the results in order."""
 
     def note(self, frame: AstroData, outcome: Outcome) -> None:
         """Keep the outcome of the running primitive for one frame."""
@@ -336,7 +336,7 @@ class PrimitivesBase:
         return self.runner.workers
 
     def map(self, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
-        """Apply a function to independent items, on as many threads as the reduction has, in order."""
+        """Apply a function to items, each kept in memory meanwhile; return the results in order."""
         return self.runner.map(function, list(items))
 
     def keep(self, frames: Iterable[AstroData]) -> None:

@@ -6,7 +6,6 @@ import mmap
 import re
 import shutil
 import tempfile
-import threading
 import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -25,10 +24,10 @@ log = get_logger(__name__)
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
 
-_AUTOMATIC = 600 * 10**6
+_AUTOMATIC = 550 * 10**6
 """Bytes that a reduction may use, beyond those in use when it starts, unless the user sets a limit."""
 
-_WORKING = 120 * 10**6
+_WORKING = 160 * 10**6
 """Bytes kept free for what algorithms need in addition to the frames: unfinished skies, blocks of rows of all
 frames. It does not grow with the number of frames."""
 
@@ -109,7 +108,6 @@ class FrameStore:
         self._required = required
         self._where = folder
         self._scratch: ScratchFolder | None = None
-        self._lock = threading.Lock()
         # Keeps no frame alive.
         self._frames: weakref.WeakValueDictionary[int, AstroData] = weakref.WeakValueDictionary()
         self._inputs: set[int] = set()
@@ -137,33 +135,28 @@ class FrameStore:
 
     def watch(self, inputs: Iterable[AstroData], others: Iterable[AstroData] = ()) -> None:
         """Take the inputs of a step and other frames under control, and forget all others."""
-        with self._lock:
-            treated = {id(frame): frame for frame in inputs}
-            self._inputs, self._treated = set(treated), []
-            self._frames = weakref.WeakValueDictionary({id(frame): frame for frame in others} | treated)
+        treated = {id(frame): frame for frame in inputs}
+        self._inputs, self._treated = set(treated), []
+        self._frames = weakref.WeakValueDictionary({id(frame): frame for frame in others} | treated)
         self.settle()
 
     def add(self, frames: Iterable[AstroData]) -> None:
         """Take more frames under control, for as long as they exist or until the next `watch`."""
-        with self._lock:
-            self._frames.update({id(frame): frame for frame in frames})
+        self._frames.update({id(frame): frame for frame in frames})
 
     @contextmanager
     def using(self, item: object) -> Iterator[None]:
         """Keep a frame, alone or in a tuple, in memory while it is worked on, and settle if due."""
         frames = {id(frame): frame for frame in _frames_in(item)}
-        with self._lock:
-            self._busy.update(frames)
-            self._frames.update(frames)
+        self._busy.update(frames)
+        self._frames.update(frames)
         try:
             yield
         finally:
-            with self._lock:
-                self._busy.difference_update(frames)
-                self._treated += frames
-                self._ended += 1
-                due = self._ended >= len(self._frames) / _CHECKS
-            if due:
+            self._busy.difference_update(frames)
+            self._treated += frames
+            self._ended += 1
+            if self._ended >= len(self._frames) / _CHECKS:
                 self.settle()
 
     def settle(self) -> None:
@@ -171,21 +164,20 @@ class FrameStore:
         # Asking the system is quicker than counting planes, and it never counts less.
         if self.limit is None or 0 < resident_bytes() < self._before + self.budget:
             return
-        with self._lock:
-            self._ended = 0
-            excess = _bytes_of(self._frames.values()) - self.budget
-            if excess <= 0:
-                return
-            try:
-                for frame in self._movable():
-                    excess -= frame.move_to_disk(self._folder())
-                    if excess <= 0:
-                        return
-            except StorageError as error:
-                if self._required:
-                    raise
-                log.warning("frames stay in memory: %s", error)
-                self.limit = None
+        self._ended = 0
+        excess = _bytes_of(self._frames.values()) - self.budget
+        if excess <= 0:
+            return
+        try:
+            for frame in self._movable():
+                excess -= frame.move_to_disk(self._folder())
+                if excess <= 0:
+                    return
+        except StorageError as error:
+            if self._required:
+                raise
+            log.warning("frames stay in memory: %s", error)
+            self.limit = None
 
     def flush(self, frames: Iterable[AstroData]) -> int:
         """Move frames to disk whatever the limit; return the number of bytes.
@@ -195,8 +187,7 @@ class FrameStore:
         StorageError
             The scratch folder cannot be written.
         """
-        with self._lock:
-            return sum(frame.move_to_disk(self._folder()) for frame in frames)
+        return sum(frame.move_to_disk(self._folder()) for frame in frames)
 
     def _movable(self) -> list[AstroData]:
         """Return the frames that are not in use, in the order in which they are moved."""

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
-import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -75,7 +72,7 @@ class RecipeRunner:
     report : RunReport
         Filled while primitives run.
     threads : int
-        Number of threads for independent frames. Results do not depend on it.
+        Number of threads for algorithms that work on blocks of rows. Results do not depend on it.
     droppable : bool
         Whether a frame whose data defeat a primitive is left out and named in the report. Otherwise the
         error is raised.
@@ -86,7 +83,7 @@ class RecipeRunner:
 
     Notes
     -----
-    Use it as a context manager; its threads end with the block.
+    Use it as a context manager.
     """
 
     def __init__(
@@ -105,13 +102,8 @@ class RecipeRunner:
         self.written: dict[int, tuple[AstroData, Path]] = {}
         self._to_save: list[tuple[AstroData, Path, bool]] = []
         self._notes: list[dict[int, Outcome]] = []
-        self._threads = threads
-        self._this_thread = threading.local()
-        self._pool = None
-        if threads > 1:
-            self._pool = ThreadPoolExecutor(
-                threads, "niripipe", initializer=setattr, initargs=(self._this_thread, "in_pool", True)
-            )
+        self.workers = threads
+        """How many threads an algorithm may use."""
 
     def __enter__(self) -> Self:
         return self
@@ -119,8 +111,6 @@ class RecipeRunner:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
         self.progress.close()
 
     # -- what primitives use -------------------------------------------------------------------------
@@ -161,21 +151,13 @@ class RecipeRunner:
             self._save_all()
         return outputs
 
-    @property
-    def workers(self) -> int:
-        """How many threads an algorithm may use now: one inside a thread of the pool."""
-        return 1 if self._in_pool else self._threads
-
-    @property
-    def _in_pool(self) -> bool:
-        """Whether this thread is one of the pool, which must not give work to the pool and wait for it."""
-        return getattr(self._this_thread, "in_pool", False)
-
     def map(self, function: Callable[[T], R], items: Sequence[T]) -> list[R]:
-        """Apply a function to independent items, on threads, and return the results in order."""
-        if self._pool is None or len(items) < 2 or self._in_pool:
-            return [self._within_memory(function, item) for item in items]
-        return list(self._pool.map(partial(self._within_memory, function), items))
+        """Apply a function to items, each kept in memory meanwhile; return the results in order."""
+        results = []
+        for item in items:
+            with self.store.using(item):
+                results.append(function(item))
+        return results
 
     def note(self, frame: AstroData, outcome: Outcome) -> None:
         """Keep the outcome of the running primitive for one frame; DONE is assumed without."""
@@ -269,15 +251,13 @@ class RecipeRunner:
     def _each(
         self, owner: PrimitivesBase, primitive: Primitive, frames: list[AstroData], resolved: Resolved
     ) -> list[AstroData]:
-        """Run a primitive that treats frames one by one, on threads where these help."""
-        lock = threading.Lock()
-        passed = 0
-        self.progress.update(primitive.name, 0, len(frames))
+        """Run a primitive that treats frames one by one."""
         once = primitive.stamp if not primitive.repeatable else None
+        passed = itertools.count(1)
+        self.progress.update(primitive.name, 0, len(frames))
 
         def treat(frame: AstroData) -> Outcome | NiripipeError:
             """Return the outcome, or the error of a frame that may be dropped."""
-            nonlocal passed
             try:
                 if once and once in frame.phu:
                     return skipped("already done")
@@ -288,9 +268,7 @@ class RecipeRunner:
                 _name_the_raw_file(error, [frame])
                 return error
             finally:
-                with lock:
-                    passed += 1
-                    self.progress.update(primitive.name, passed, len(frames))
+                self.progress.update(primitive.name, next(passed), len(frames))
 
         kept = []
         results = self.map(treat, frames)
@@ -316,11 +294,6 @@ class RecipeRunner:
                 frame, primitive.name, step.parameters, now, now, status=outcome.status, reason=outcome.reason
             )
         log.status("PRIMITIVE: %s skipped", primitive.name)
-
-    def _within_memory(self, function: Callable[[T], R], item: T) -> R:
-        """Apply a function to an item that stays in memory meanwhile."""
-        with self.store.using(item):
-            return function(item)
 
 
 def _name_the_raw_file(error: NiripipeError, frames: list[AstroData]) -> None:
