@@ -70,6 +70,27 @@ def test_every_star_is_found_once_at_its_place_with_its_flux(stars):
     assert result.level == pytest.approx(500, abs=3)
 
 
+def test_the_errors_of_faint_stars_are_those_that_the_background_gives():
+    rng = np.random.default_rng(12)
+    frame = rng.normal(500, RMS, (500, 500))
+    grid = np.stack(np.meshgrid(np.arange(25, 500, 50), np.arange(25, 500, 50)), axis=-1).reshape(-1, 2)
+    truth = grid + rng.uniform(-3, 3, grid.shape)
+    flux = 5000.0
+    for star in truth:
+        add_star(frame, *star, flux)
+    # Of many electrons per unit, so that there is no noise of photons.
+    row = detect_sources(frame.astype(np.float32), gain=1e6).catalogue
+    row = row[matched(row, truth)]
+    # The centroid in a window as wide as a normal star, summed over the pixels by hand.
+    y, x = np.mgrid[-20:21, -20:21]
+    window = np.exp(-(x**2 + y**2) / (2 * SIGMA**2))
+    star = window / window.sum() * flux
+    expected = 2 * RMS * np.sqrt(((window * x) ** 2).sum()) / (window * star).sum()
+    np.testing.assert_allclose(np.median(row["ERRWIN_IMAGE"]), expected, rtol=0.1)
+    off = np.r_[row["XWIN_IMAGE"] - 1 - truth[:, 0], row["YWIN_IMAGE"] - 1 - truth[:, 1]]
+    assert np.std(off) == pytest.approx(expected, rel=0.25)
+
+
 def test_the_catalogue_has_the_columns_of_the_tables_of_dragons(stars):
     catalogue = detect_sources(stars[0]).catalogue
     assert catalogue.dtype == CATALOGUE
@@ -92,6 +113,17 @@ def test_the_quick_catalogue_has_the_positions_and_the_order_of_brightness(stars
     for name in ("FLUX_AUTO", "ERRWIN_IMAGE", "FWHM_IMAGE", "CLASS_STAR"):
         np.testing.assert_allclose(quick[name], full[name], rtol=0.1)
     assert np.isnan(quick["FLUX_RADIUS"]).all()
+
+
+@pytest.mark.parametrize("measure", [True, "positions"])
+@pytest.mark.parametrize("gain", [0.25, 1.0, 4.0])
+def test_the_error_of_a_bright_flux_is_that_of_its_electrons(measure, gain):
+    frame = np.random.default_rng(13).normal(0, RMS, (200, 200))
+    add_star(frame, 90.3, 110.6, 1e6)
+    row = detect_sources(frame.astype(np.float32), measure=measure, gain=gain).catalogue[0]
+    assert row["FLUX_AUTO"] == pytest.approx(1e6, rel=0.02)
+    assert row["FLUXERR_AUTO"] == pytest.approx(np.sqrt(1e6 / gain), rel=0.1)
+    assert row["MAGERR_AUTO"] == pytest.approx(1.0857 * row["FLUXERR_AUTO"] / row["FLUX_AUTO"], rel=1e-3)
 
 
 def test_the_fluxes_of_the_quick_catalogue_follow_the_transparency():
