@@ -241,6 +241,29 @@ def test_darks_of_different_nights_make_different_products_and_the_nearest_is_ch
     assert "the nearest in time of 2 that fit" in chosen.reason
 
 
+def test_frames_are_split_where_two_neighbours_are_far_apart_not_where_a_set_is_long(tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    for label, hour in (("one", 15.0), ("one", 16.0), ("one", 17.0), ("two", 18.5), ("two", 19.0)):
+        folder.add(label, "dark", 2, hour=hour)
+    plan = night.organise(tmp_path, settings=NightSettings(gap=1.25 / 24))
+    assert [list(job.files) for job in plan] == [folder.files["one"], folder.files["two"]]
+
+
+@pytest.mark.parametrize(("late", "nearest"), [(18.9, "early"), (18.3, "late")])
+def test_the_time_between_two_sets_is_that_between_their_nearest_frames(
+    tmp_path: Path, late: float, nearest: str
+) -> None:
+    folder = Folder(tmp_path)
+    for hour in (16.2, 16.8, 17.4):
+        folder.add("early", "flat_off", 2, hour=hour, exposure=42.001)
+    folder.add("on", "flat_on", 3, hour=18, exposure=42.001)
+    for hour in (late, late + 0.6):
+        folder.add("late", "flat_off", 2, hour=hour, exposure=42.001)
+    folder.add("target", "target", 3, hour=8)
+    plan = night.organise(tmp_path, settings=NightSettings(gap=0.75 / 24))
+    assert list(plan.job("flat").files) == folder.named("on", nearest)
+
+
 @pytest.mark.parametrize("wrong", [{"without_dark": "sometimes"}, {"min_frames": 0}, {"group_by": "moon"}])
 def test_a_setting_that_makes_no_sense_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ParameterError, match=next(iter(wrong))):
