@@ -126,6 +126,17 @@ def test_the_error_of_a_bright_flux_is_that_of_its_electrons(measure, gain):
     assert row["MAGERR_AUTO"] == pytest.approx(1.0857 * row["FLUXERR_AUTO"] / row["FLUX_AUTO"], rel=1e-3)
 
 
+@pytest.mark.parametrize("side", ["right", "left", "above", "below"])
+def test_a_neighbour_is_replaced_by_what_is_opposite_on_whatever_side_it_is(side):
+    frame = np.random.default_rng(3).normal(0, 1, (201, 201))
+    add_star(frame, 100, 100, 1e5)
+    add_star(frame, 110, 97, 6e4)
+    turned = {"right": frame, "left": frame[:, ::-1], "above": frame.T, "below": frame.T[::-1]}[side]
+    catalogue = detect_sources(turned.astype(np.float32)).catalogue
+    assert len(catalogue) == 2
+    np.testing.assert_allclose(np.sort(catalogue["FLUX_AUTO"]), [6e4, 1e5], rtol=0.012)
+
+
 def test_the_fluxes_of_the_quick_catalogue_follow_the_transparency():
     rng = np.random.default_rng(11)
     truth = np.column_stack([np.arange(50, 400, 70), np.full(5, 100), np.geomspace(2e4, 2e5, 5)])
