@@ -81,6 +81,25 @@ def test_flats_come_lamp_on_first_and_the_bad_pixel_mask_adds_short_darks(
     assert list(plan.job("bpm").files) == messy.named("h on", "h off", "dark short")
 
 
+@pytest.mark.parametrize(("larger", "off"), [("h", 2), ("k", 2), ("k", 0)])
+def test_the_bad_pixel_mask_is_made_of_the_largest_flats_that_have_lamp_off_frames(
+    tmp_path: Path, larger: str, off: int
+) -> None:
+    folder = Folder(tmp_path)
+    for label, hour in (("h", 18.0), ("k", 19.0)):
+        count = 4 if label == larger else 3
+        options = {"exposure": 10.001, "filter": label.upper()}
+        folder.add(f"{label} on", "flat_on", count, hour=hour, **options)
+        folder.add(f"{label} off", "flat_off", off if label == larger else 3, hour=hour + 0.3, **options)
+    folder.add("dark short", "short_dark", 3, hour=20, exposure=1.001)
+    # The limit for short darks is one of them; without lamp-off frames even a larger set is worth less.
+    used = larger if off else "h"
+    for limit, wanted in ((1.001, 1), (1.0, 0)):
+        plan = night.organise(tmp_path, settings=NightSettings(short_dark=limit))
+        masks = [list(job.files) for job in plan if job.kind == "bpm"]
+        assert masks == [folder.named(f"{used} on", f"{used} off", "dark short")] * wanted
+
+
 def test_flats_without_lamp_off_frames_are_made_with_a_warning(plan: NightPlan, messy: Folder) -> None:
     assert list(plan.job("flat K").files) == messy.named("k on")
     nearest_miss = "no lamp-off flats fit (filter_name is J_G0202, wanted K_G0204)"
