@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from niripipe.algorithms.bits import BAD
+from niripipe.algorithms.bits import BAD, SATURATED
 from niripipe.algorithms.detect import detect_sources
 from niripipe.algorithms.morphology import dilate
 from niripipe.algorithms.source_catalogue import CATALOGUE, add_world_columns
@@ -124,6 +124,39 @@ def test_the_error_of_a_bright_flux_is_that_of_its_electrons(measure, gain):
     assert row["FLUX_AUTO"] == pytest.approx(1e6, rel=0.02)
     assert row["FLUXERR_AUTO"] == pytest.approx(np.sqrt(1e6 / gain), rel=0.1)
     assert row["MAGERR_AUTO"] == pytest.approx(1.0857 * row["FLUXERR_AUTO"] / row["FLUX_AUTO"], rel=1e-3)
+
+
+@pytest.mark.parametrize("measure", [True, "positions", False])
+@pytest.mark.parametrize(("share", "kept"), [(0.5, True), (1.0, False)])
+def test_a_source_of_nearly_nothing_but_flagged_pixels_is_dropped(measure, share, kept):
+    frame = np.random.default_rng(14).normal(0, RMS, (200, 200))
+    add_star(frame, 60, 100, 1e5)
+    add_star(frame, 150, 100, 1e5)
+    mask = np.zeros(frame.shape, np.uint16)
+    mask[70:130, 120 : 150 if share < 1 else 180] = SATURATED
+    found = detect_sources(frame.astype(np.float32), mask, measure=measure)
+    assert found.objmask[100, 60]
+    assert bool(found.objmask[100, 150]) == kept
+    if measure:
+        assert len(found.catalogue) == 1 + kept
+        row = found.catalogue[np.argmax(found.catalogue["X_IMAGE"])]
+        assert (row["IMAFLAGS_ISO"], row["NIMAFLAGS_ISO"] > 0) == ((SATURATED, True) if kept else (0, False))
+        if kept:
+            assert row["NIMAFLAGS_ISO"] / row["ISOAREA_IMAGE"] == pytest.approx(0.5, abs=0.2)
+
+
+@pytest.mark.parametrize("measure", [True, "positions"])
+@pytest.mark.parametrize("threshold", [1.5, 5.0, 10.0])
+def test_the_area_of_a_source_is_that_above_the_threshold_of_analysis(measure, threshold):
+    frame = np.random.default_rng(15).normal(0, RMS, (400, 400))
+    peak = 300.0
+    for x, y in np.ndindex(8, 8):
+        add_star(frame, 25 + 50 * x, 25 + 50 * y, peak * 2 * np.pi * SIGMA**2)
+    catalogue = detect_sources(
+        frame.astype(np.float32), measure=measure, detect_thresh=1.5, analysis_thresh=threshold
+    ).catalogue
+    area = 2 * np.pi * SIGMA**2 * np.log(peak / (threshold * RMS))
+    assert np.median(catalogue["ISOAREA_IMAGE"]) == pytest.approx(area, rel=0.2)
 
 
 @pytest.mark.parametrize("side", ["right", "left", "above", "below"])
