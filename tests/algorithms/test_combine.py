@@ -129,6 +129,15 @@ def test_unknown_bits_are_the_worst_tier_but_better_than_nothing() -> None:
     assert _pixel((1, 2), (128, 1024)) == (1.5, 128 | 1024, 0.5, 0)
 
 
+@pytest.mark.parametrize(
+    ("better", "worse"), [(0, 8), (6, 8), (8, 32), (32, 1), (1, 64), (64, 16), (16, 128), (8, 33), (40, 1)]
+)
+def test_of_two_flagged_inputs_the_less_bad_one_is_used(better: int, worse: int) -> None:
+    for operation in ("mean", "median"):
+        assert _pixel((1, 2), (better, worse), operation=operation) == (1.0, better, 1.0, 1)
+        assert _pixel((1, 2), (worse, better), operation=operation) == (2.0, better, 1.0, 1)
+
+
 def test_a_frame_without_a_mask_is_good_and_leaves_the_other_masks_in_force() -> None:
     data = np.array([1, 2, 30], np.float32).reshape(3, 1, 1)
     bad = np.ones((1, 1), np.uint16)

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from niripipe.algorithms.bits import BAD
+from niripipe.algorithms.bits import BAD, SATURATED
 from niripipe.algorithms.detect import detect_sources
 from niripipe.algorithms.morphology import dilate
 from niripipe.algorithms.source_catalogue import CATALOGUE, add_world_columns
@@ -70,6 +70,27 @@ def test_every_star_is_found_once_at_its_place_with_its_flux(stars):
     assert result.level == pytest.approx(500, abs=3)
 
 
+def test_the_errors_of_faint_stars_are_those_that_the_background_gives():
+    rng = np.random.default_rng(12)
+    frame = rng.normal(500, RMS, (500, 500))
+    grid = np.stack(np.meshgrid(np.arange(25, 500, 50), np.arange(25, 500, 50)), axis=-1).reshape(-1, 2)
+    truth = grid + rng.uniform(-3, 3, grid.shape)
+    flux = 5000.0
+    for star in truth:
+        add_star(frame, *star, flux)
+    # Of many electrons per unit, so that there is no noise of photons.
+    row = detect_sources(frame.astype(np.float32), gain=1e6).catalogue
+    row = row[matched(row, truth)]
+    # The centroid in a window as wide as a normal star, summed over the pixels by hand.
+    y, x = np.mgrid[-20:21, -20:21]
+    window = np.exp(-(x**2 + y**2) / (2 * SIGMA**2))
+    star = window / window.sum() * flux
+    expected = 2 * RMS * np.sqrt(((window * x) ** 2).sum()) / (window * star).sum()
+    np.testing.assert_allclose(np.median(row["ERRWIN_IMAGE"]), expected, rtol=0.1)
+    off = np.r_[row["XWIN_IMAGE"] - 1 - truth[:, 0], row["YWIN_IMAGE"] - 1 - truth[:, 1]]
+    assert np.std(off) == pytest.approx(expected, rel=0.25)
+
+
 def test_the_catalogue_has_the_columns_of_the_tables_of_dragons(stars):
     catalogue = detect_sources(stars[0]).catalogue
     assert catalogue.dtype == CATALOGUE
@@ -92,6 +113,61 @@ def test_the_quick_catalogue_has_the_positions_and_the_order_of_brightness(stars
     for name in ("FLUX_AUTO", "ERRWIN_IMAGE", "FWHM_IMAGE", "CLASS_STAR"):
         np.testing.assert_allclose(quick[name], full[name], rtol=0.1)
     assert np.isnan(quick["FLUX_RADIUS"]).all()
+
+
+@pytest.mark.parametrize("measure", [True, "positions"])
+@pytest.mark.parametrize("gain", [0.25, 1.0, 4.0])
+def test_the_error_of_a_bright_flux_is_that_of_its_electrons(measure, gain):
+    frame = np.random.default_rng(13).normal(0, RMS, (200, 200))
+    add_star(frame, 90.3, 110.6, 1e6)
+    row = detect_sources(frame.astype(np.float32), measure=measure, gain=gain).catalogue[0]
+    assert row["FLUX_AUTO"] == pytest.approx(1e6, rel=0.02)
+    assert row["FLUXERR_AUTO"] == pytest.approx(np.sqrt(1e6 / gain), rel=0.1)
+    assert row["MAGERR_AUTO"] == pytest.approx(1.0857 * row["FLUXERR_AUTO"] / row["FLUX_AUTO"], rel=1e-3)
+
+
+@pytest.mark.parametrize("measure", [True, "positions", False])
+@pytest.mark.parametrize(("share", "kept"), [(0.5, True), (1.0, False)])
+def test_a_source_of_nearly_nothing_but_flagged_pixels_is_dropped(measure, share, kept):
+    frame = np.random.default_rng(14).normal(0, RMS, (200, 200))
+    add_star(frame, 60, 100, 1e5)
+    add_star(frame, 150, 100, 1e5)
+    mask = np.zeros(frame.shape, np.uint16)
+    mask[70:130, 120 : 150 if share < 1 else 180] = SATURATED
+    found = detect_sources(frame.astype(np.float32), mask, measure=measure)
+    assert found.objmask[100, 60]
+    assert bool(found.objmask[100, 150]) == kept
+    if measure:
+        assert len(found.catalogue) == 1 + kept
+        row = found.catalogue[np.argmax(found.catalogue["X_IMAGE"])]
+        assert (row["IMAFLAGS_ISO"], row["NIMAFLAGS_ISO"] > 0) == ((SATURATED, True) if kept else (0, False))
+        if kept:
+            assert row["NIMAFLAGS_ISO"] / row["ISOAREA_IMAGE"] == pytest.approx(0.5, abs=0.2)
+
+
+@pytest.mark.parametrize("measure", [True, "positions"])
+@pytest.mark.parametrize("threshold", [1.5, 5.0, 10.0])
+def test_the_area_of_a_source_is_that_above_the_threshold_of_analysis(measure, threshold):
+    frame = np.random.default_rng(15).normal(0, RMS, (400, 400))
+    peak = 300.0
+    for x, y in np.ndindex(8, 8):
+        add_star(frame, 25 + 50 * x, 25 + 50 * y, peak * 2 * np.pi * SIGMA**2)
+    catalogue = detect_sources(
+        frame.astype(np.float32), measure=measure, detect_thresh=1.5, analysis_thresh=threshold
+    ).catalogue
+    area = 2 * np.pi * SIGMA**2 * np.log(peak / (threshold * RMS))
+    assert np.median(catalogue["ISOAREA_IMAGE"]) == pytest.approx(area, rel=0.2)
+
+
+@pytest.mark.parametrize("side", ["right", "left", "above", "below"])
+def test_a_neighbour_is_replaced_by_what_is_opposite_on_whatever_side_it_is(side):
+    frame = np.random.default_rng(3).normal(0, 1, (201, 201))
+    add_star(frame, 100, 100, 1e5)
+    add_star(frame, 110, 97, 6e4)
+    turned = {"right": frame, "left": frame[:, ::-1], "above": frame.T, "below": frame.T[::-1]}[side]
+    catalogue = detect_sources(turned.astype(np.float32)).catalogue
+    assert len(catalogue) == 2
+    np.testing.assert_allclose(np.sort(catalogue["FLUX_AUTO"]), [6e4, 1e5], rtol=0.012)
 
 
 def test_the_fluxes_of_the_quick_catalogue_follow_the_transparency():

@@ -88,6 +88,18 @@ def test_the_error_says_how_far_off_the_shift_is():
     assert 0.5 < np.std(pulls) < 1.5
 
 
+def test_pairs_that_agree_by_luck_do_not_make_the_shift_more_certain_than_their_errors():
+    rng = np.random.default_rng(2)
+    place = rng.uniform(0, 1024, (2, 32))
+    result = match_sources(
+        positions(*place), positions(place[0] + 3, place[1] - 2), search_radius=SEARCH, match_radius=MATCH
+    )
+    assert result.accepted
+    assert (result.dx, result.dy) == pytest.approx((3, -2), abs=1e-6)
+    # Both positions of each pair have an error of 0.1 along each axis.
+    assert result.error == pytest.approx(0.1 * np.sqrt(2 / 32), rel=0.02)
+
+
 @pytest.mark.parametrize("number", [0, 1, 2, 3, 4, 5, 8, 20, 50])
 @pytest.mark.parametrize("case", ["same field", "foreign field", "wrong pointing"])
 def test_an_accepted_shift_is_never_wrong(number, case):
@@ -253,6 +265,18 @@ def test_a_pattern_of_the_detector_is_not_taken_for_the_sky():
     result = cross_correlation_shift(frame, reference, max_shift=43, avoid=(0.0, 0.0))
     assert not result.accepted
     assert "stays with the detector" in result.reason
+
+
+@pytest.mark.parametrize(
+    ("shift", "moved"), [((12.0, -7.0), False), ((-7.0, 12.0), True), ((12.0, 7.0), True)]
+)
+def test_a_shift_is_that_of_a_pattern_only_if_both_axes_agree(shift, moved):
+    rng = np.random.default_rng(16)
+    stars = field(rng, 40)
+    frame, reference = image(rng, stars), image(rng, stars, *shift)
+    result = cross_correlation_shift(frame, reference, max_shift=43, avoid=(12.0, -7.0))
+    assert (result.dx, result.dy) == pytest.approx(shift, abs=0.1)
+    assert result.accepted == moved
 
 
 def test_isolated_hot_pixels_do_not_align_images():

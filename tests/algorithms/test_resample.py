@@ -192,6 +192,57 @@ def test_the_correlation_factor_makes_large_apertures_honest(name):
     assert np.var(np.concatenate(sums)) / expected == pytest.approx(0.95, abs=0.15)
 
 
+def test_the_correlation_factor_knows_how_many_pixels_a_pixel_is_divided_into():
+    # Each input pixel is spread over four output pixels, which together have its flux and its noise.
+    rng = np.random.default_rng(19)
+    sums = []
+    for _ in range(12):
+        noise = rng.normal(0, 1, (128, 128)).astype(np.float32)
+        out = resample(
+            noise,
+            np.ones_like(noise),
+            matrix=0.5 * UNIT,
+            offset=(0.13, 0.07),
+            shape=(250, 250),
+            kernel="linear",
+        )
+        sums.append(out.data[5:245, 5:245].reshape(5, 48, 5, 48).sum(axis=(1, 3)).ravel())
+    assert np.var(np.concatenate(sums)) == pytest.approx(24**2, rel=0.2)
+    expected = float(out.variance[5:245, 5:245].mean()) * 48**2 * out.correlation
+    assert expected == pytest.approx(24**2, rel=0.1)
+
+
+def test_the_variance_of_a_bad_pixel_is_a_mean_of_its_neighbours_and_not_extrapolated():
+    rng = np.random.default_rng(23)
+    data = rng.normal(100, 5, (12, 12)).astype(np.float32)
+    variance = rng.uniform(5, 15, data.shape).astype(np.float32)
+    mask = np.zeros(data.shape, np.uint16)
+    mask[6, 5] = 1
+    repaired = variance.copy()
+    sides = variance[5, 5] + variance[7, 5] + variance[6, 4] + variance[6, 6]
+    corners = variance[5, 4] + variance[5, 6] + variance[7, 4] + variance[7, 6]
+    repaired[6, 5] = (sides + 0.5 * corners) / 6
+    variance[6, 5] = 1e6
+    options = {"matrix": UNIT, "offset": (0.4, 0.3), "shape": (12, 12)}
+    out = resample(data, variance, mask, **options)
+    expected = resample(data, repaired, **options)
+    np.testing.assert_allclose(out.variance, expected.variance, rtol=1e-5)
+
+
+@pytest.mark.parametrize("which", ["data", "variance"])
+def test_a_value_or_variance_that_is_not_a_number_is_flagged_as_without_data(which):
+    planes = {"data": np.ones((12, 12), np.float32), "variance": np.ones((12, 12), np.float32)}
+    planes[which][6, 5] = np.nan
+    for mapping in (Affine.shift(0.5, 0.5), Affine.shift(1, 2)):
+        out = resample(**planes, matrix=mapping.matrix, offset=mapping.offset, shape=(9, 9))
+        y, x = (6, 5) - np.floor(mapping.offset).astype(int)
+        assert out.mask[y, x] & 16
+        if mapping.offset[0] % 1:
+            assert (out.mask[y - 1 : y + 1, x - 1 : x + 1] & 16).all()
+        assert np.isfinite(out.data).all()
+        assert np.isfinite(out.variance).all()
+
+
 def test_whole_pixels_are_copied_and_own_their_memory():
     rng = np.random.default_rng(10)
     data = rng.normal(0, 1, (20, 30)).astype(np.float32)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -26,6 +26,17 @@ def test_steps_are_recorded_once_with_their_parameters() -> None:
     assert ad.HISTORY.colnames == [
         "primitive", "args", "timestamp_start", "timestamp_stop", "status", "reason", "software",
     ]  # fmt: skip
+
+
+def test_times_are_recorded_in_utc_whatever_their_zone() -> None:
+    ad = astrodata.create({})
+    hawaii = timezone(-timedelta(hours=10))
+    stop = datetime(2020, 1, 1, 21, 30, tzinfo=hawaii)
+    add_history(ad, "stack", {}, datetime(2020, 1, 1, 13, 59, tzinfo=hawaii), stop)
+    add_provenance(ad, "a.fits", timestamp=stop)
+    assert ad.history[0].timestamp_start == "2020-01-01T23:59:00.000000"
+    assert ad.history[0].timestamp_stop == "2020-01-02T07:30:00.000000"
+    assert ad.provenance[0].timestamp == "2020-01-02T07:30:00.000000"
 
 
 def test_a_file_is_recorded_once_for_each_step_that_used_it() -> None:

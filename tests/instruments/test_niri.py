@@ -401,12 +401,18 @@ def test_read_pairs_were_summed_before_november_2001(
 
 @pytest.mark.parametrize(
     ("day", "size", "shift"),
-    [("2005-01-31", 512, (256.0, 256.0)), ("2005-02-01", 512, (0.0, 0.0)), ("2005-01-31", 1024, (0.0, 0.0))],
+    [
+        ("2005-01-31", (512, 512), (256.0, 256.0)),
+        # Rows come first in a shape, x first in a header.
+        ("2005-01-31", (256, 768), (128.0, 384.0)),
+        ("2005-02-01", (512, 512), (0.0, 0.0)),
+        ("2005-01-31", (1024, 1024), (0.0, 0.0)),
+    ],
 )
 def test_reference_pixels_of_subarrays_were_on_the_chip_before_february_2005(
-    make_frame: MakeFrame, day: str, size: int, shift: tuple[float, float]
+    make_frame: MakeFrame, day: str, size: tuple[int, int], shift: tuple[float, float]
 ) -> None:
-    ad = make_frame({"DATE-OBS": day}, shape=(size, size))
+    ad = make_frame({"DATE-OBS": day}, shape=size)
     assert ad.subarray_reference_shift() == ad[0].subarray_reference_shift() == shift
 
 

@@ -81,6 +81,25 @@ def test_flats_come_lamp_on_first_and_the_bad_pixel_mask_adds_short_darks(
     assert list(plan.job("bpm").files) == messy.named("h on", "h off", "dark short")
 
 
+@pytest.mark.parametrize(("larger", "off"), [("h", 2), ("k", 2), ("k", 0)])
+def test_the_bad_pixel_mask_is_made_of_the_largest_flats_that_have_lamp_off_frames(
+    tmp_path: Path, larger: str, off: int
+) -> None:
+    folder = Folder(tmp_path)
+    for label, hour in (("h", 18.0), ("k", 19.0)):
+        count = 4 if label == larger else 3
+        options = {"exposure": 10.001, "filter": label.upper()}
+        folder.add(f"{label} on", "flat_on", count, hour=hour, **options)
+        folder.add(f"{label} off", "flat_off", off if label == larger else 3, hour=hour + 0.3, **options)
+    folder.add("dark short", "short_dark", 3, hour=20, exposure=1.001)
+    # The limit for short darks is one of them; without lamp-off frames even a larger set is worth less.
+    used = larger if off else "h"
+    for limit, wanted in ((1.001, 1), (1.0, 0)):
+        plan = night.organise(tmp_path, settings=NightSettings(short_dark=limit))
+        masks = [list(job.files) for job in plan if job.kind == "bpm"]
+        assert masks == [folder.named(f"{used} on", f"{used} off", "dark short")] * wanted
+
+
 def test_flats_without_lamp_off_frames_are_made_with_a_warning(plan: NightPlan, messy: Folder) -> None:
     assert list(plan.job("flat K").files) == messy.named("k on")
     nearest_miss = "no lamp-off flats fit (filter_name is J_G0202, wanted K_G0204)"
@@ -239,6 +258,29 @@ def test_darks_of_different_nights_make_different_products_and_the_nearest_is_ch
     chosen = plan.job("science").calibrations[0]
     assert chosen.job == "dark 20.002 s, 2016-01-02"
     assert "the nearest in time of 2 that fit" in chosen.reason
+
+
+def test_frames_are_split_where_two_neighbours_are_far_apart_not_where_a_set_is_long(tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    for label, hour in (("one", 15.0), ("one", 16.0), ("one", 17.0), ("two", 18.5), ("two", 19.0)):
+        folder.add(label, "dark", 2, hour=hour)
+    plan = night.organise(tmp_path, settings=NightSettings(gap=1.25 / 24))
+    assert [list(job.files) for job in plan] == [folder.files["one"], folder.files["two"]]
+
+
+@pytest.mark.parametrize(("late", "nearest"), [(18.9, "early"), (18.3, "late")])
+def test_the_time_between_two_sets_is_that_between_their_nearest_frames(
+    tmp_path: Path, late: float, nearest: str
+) -> None:
+    folder = Folder(tmp_path)
+    for hour in (16.2, 16.8, 17.4):
+        folder.add("early", "flat_off", 2, hour=hour, exposure=42.001)
+    folder.add("on", "flat_on", 3, hour=18, exposure=42.001)
+    for hour in (late, late + 0.6):
+        folder.add("late", "flat_off", 2, hour=hour, exposure=42.001)
+    folder.add("target", "target", 3, hour=8)
+    plan = night.organise(tmp_path, settings=NightSettings(gap=0.75 / 24))
+    assert list(plan.job("flat").files) == folder.named("on", nearest)
 
 
 @pytest.mark.parametrize("wrong", [{"without_dark": "sometimes"}, {"min_frames": 0}, {"group_by": "moon"}])

@@ -248,13 +248,15 @@ def test_where_every_sky_shows_an_object_the_pixel_has_no_data():
     assert not (mask & 0x8000).any()
 
 
-def test_flags_of_the_skies_brightness_are_not_handed_on_but_bad_pixels_are():
+@pytest.mark.parametrize("given", [{}, {"operation": "mean"}, {"reject_method": "sigclip"}])
+def test_flags_of_the_skies_brightness_are_not_handed_on_but_bad_pixels_are(given):
     b = sky_bench()
     for sky in b.p.streams["sky"]:
         sky[0].mask[1, 1] = DQ.saturated
+        sky[0].mask[1, 2] = DQ.non_linear
         sky[0].mask[2, 2] = DQ.bad_pixel
-    b.p.skyCorrect()
-    assert b.main[0][0].mask[1, 1] == 0
+    b.p.skyCorrect(**given)
+    assert (b.main[0][0].mask[1, 1:3] == 0).all()
     assert b.main[0][0].mask[2, 2] == DQ.bad_pixel
 
 

@@ -22,7 +22,7 @@ def many(levels, *, variance=4.0, mask=0, kind="science", **options):
 def test_the_mean_its_variance_and_its_header():
     frames = many([1.0, 2.0, 3.0, 6.0], variance=8.0)
     for i, ad in enumerate(frames):
-        ad.phu["AIRMASS"] = 1.0 + 0.1 * i
+        ad.phu["AIRMASS"] = [1.0, 1.1, 1.2, 1.5][i]
         ad[0].hdr["RDNOISE"] = [30.0, 40.0, 30.0, 40.0][i]
     b = make.bench(frames)
     b.p.stackFrames(reject_method="none")
@@ -34,7 +34,7 @@ def test_the_mean_its_variance_and_its_header():
     assert phu["NCOMBINE"] == 4
     assert [phu[f"IMCMB{i:03d}"] for i in (1, 2, 3, 4)] == [make.name(i) for i in (1, 2, 3, 4)]
     assert "IMCMB005" not in phu
-    assert phu["AIRMASS"] == pytest.approx(1.15)
+    assert phu["AIRMASS"] == pytest.approx(1.2)
     assert stacked[0].hdr["RDNOISE"] == pytest.approx(np.sqrt((900 + 1600) / 2))
     assert stacked.filename == "N20160102S0001_stack.fits"
     assert "STACKFRM" in phu
@@ -105,13 +105,26 @@ def test_frames_without_planes_can_be_stacked():
     assert b.main[0][0].mask is None
 
 
-@pytest.mark.parametrize("plane", ["mask", "variance"])
-def test_a_plane_that_not_all_frames_have_is_not_invented(plane):
+@pytest.mark.parametrize("lacking", [(), (1,), (0, 1, 2)])
+def test_a_mask_that_not_all_frames_have_is_not_invented_and_the_user_is_told(lacking, caplog):
     frames = many([1.0, 2.0, 3.0])
-    setattr(frames[1][0], plane, None)
+    for i in lacking:
+        frames[i][0].mask = None
     b = make.bench(frames)
     b.p.stackFrames()
     np.testing.assert_allclose(b.main[0][0].data, 2.0)
+    assert (b.main[0][0].mask is None) == bool(lacking)
+    assert any("data-quality plane" in message for message in caplog.messages) == (len(lacking) == 1)
+
+
+@pytest.mark.parametrize("lacking", [(1,), (0, 1, 2)])
+def test_the_variance_of_frames_that_do_not_all_have_one_is_that_of_their_scatter(lacking):
+    frames = many([1.0, 2.0, 6.0], variance=400.0)
+    for i in lacking:
+        frames[i][0].variance = None
+    b = make.bench(frames)
+    b.p.stackFrames(reject_method="none")
+    np.testing.assert_allclose(b.main[0][0].variance, np.var([1, 2, 6], ddof=1) / 3, rtol=1e-5)
 
 
 def test_frames_can_be_scaled_or_shifted_to_the_first():
@@ -139,6 +152,48 @@ def test_what_was_measured_on_one_frame_is_not_in_the_stack():
     b = make.bench(frames)
     b.p.stackFrames()
     assert not {"OBJMASK", "OBJCAT"} & b.main[0][0].exposed
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_numbers_that_were_measured_on_one_frame_are_in_no_header_of_the_stack(count):
+    frames = many([1.0, 2.0][:count])
+    keywords = (
+        "SKYLEVEL",
+        "SKYNUM",
+        "SKYSCALE",
+        "SKYRESID",
+        "MEANFWHM",
+        "FWHMZEN",
+        "STREHL",
+        "MEANZP",
+        "BGMAG",
+    )
+    for ad in frames:
+        for header in (ad.phu, ad[0].hdr):
+            for keyword in keywords:
+                header[keyword] = 7.0
+    b = make.bench(frames)
+    b.p.stackFrames()
+    for header in (b.main[0].phu, b.main[0][0].hdr):
+        assert not [keyword for keyword in keywords if keyword in header]
+    assert frames[0].phu["MEANFWHM"] == 7
+
+
+def test_the_stack_says_how_each_frame_was_aligned():
+    frames = many([1.0, 2.0, 3.0])
+    for i, ad in enumerate(frames[1:], start=1):
+        ad.phu["ALGNMETH"], ad.phu["ALGNNUM"] = "sources", 10 * i
+        ad.phu["ALGNRMS"], ad.phu["ALGNERR"] = 0.1 * i, 0.01 * i
+    frames[0].phu["ALGNMETH"] = "reference"
+    b = make.bench(frames)
+    b.p.stackFrames()
+    table = b.main[0].ALIGNMENT
+    assert list(table["IMAGE"]) == [make.name(i) for i in (1, 2, 3)]
+    assert list(table["METHOD"]) == ["reference", "sources", "sources"]
+    assert list(table["PAIRS"]) == [0, 10, 20]
+    np.testing.assert_allclose(table["RMS"], [np.nan, 0.1, 0.2])
+    np.testing.assert_allclose(table["ERROR"], [np.nan, 0.01, 0.02])
+    assert not [keyword for keyword in b.main[0].phu if keyword.startswith("ALGN")]
 
 
 def test_a_single_frame_is_described_but_not_claimed_to_be_a_combination():

@@ -152,6 +152,10 @@ def test_skies_brought_together_by_offsets(place, operation):
         mask_objects=False,
     )
     check(b.main[0], 4 * BASE - 300, variance + (noises[0] + noises[1]) / 4, atol=0.1)
+    # What was subtracted and what is left is also said: together the level of the frame.
+    hdr = b.main[0][0].hdr
+    assert hdr["SKYLEVEL"] == pytest.approx(np.median(BASE) + 300, abs=20)
+    assert hdr["SKYRESID"] == pytest.approx(np.median(4 * BASE) - 300, abs=200)
 
 
 @pytest.mark.parametrize("operation", ["mean", "median"])
