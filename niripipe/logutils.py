@@ -29,7 +29,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from niripipe.errors import ParameterError, StorageError
+from niripipe.errors import ParameterError, storage_faults
 
 __all__ = [
     "FULLINFO",
@@ -276,7 +276,8 @@ def _console_and_file(
 
 
 def _file_handler(path: Path, stomp: bool, *, rotating: bool) -> logging.Handler:
-    try:
+    remedy = "Choose a file in an existing folder that you may write to"
+    with storage_faults("the log file cannot be written", path, remedy=remedy):
         if rotating:
             from logging.handlers import TimedRotatingFileHandler
 
@@ -284,13 +285,6 @@ def _file_handler(path: Path, stomp: bool, *, rotating: bool) -> logging.Handler
                 path.write_bytes(b"")
             return TimedRotatingFileHandler(path, when="midnight", encoding="utf-8")
         return logging.FileHandler(path, mode="w" if stomp else "a", encoding="utf-8")
-    except OSError as err:
-        raise StorageError(
-            "the log file cannot be written",
-            file=path,
-            found=err.strerror or str(err),
-            remedy="Choose a file in an existing folder that you may write to",
-        ) from err
 
 
 def _as_handlers(value: logging.Handler | Iterable[logging.Handler] | None) -> list[logging.Handler]:

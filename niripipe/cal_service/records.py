@@ -16,7 +16,7 @@ from niripipe import astrodata
 from niripipe.astrodata import AstroData
 from niripipe.cal_service.facts import CalibrationFacts, facts_of
 from niripipe.cal_service.rules import calibration_type
-from niripipe.errors import CalibrationError, InputError, NiripipeError, StorageError
+from niripipe.errors import CalibrationError, InputError, NiripipeError, storage_faults
 from niripipe.logutils import get_logger
 
 __all__ = [
@@ -233,11 +233,9 @@ def read_record(path: str | PathLike[str] | AstroData) -> CalibrationRecord:
             file=file,
             remedy="Use add_directory() for folders" if file.is_dir() else None,
         )
-    try:
+    with storage_faults("the calibration file cannot be read", file):
         stat = file.stat()
         checksum = _md5(file)
-    except OSError as err:
-        raise StorageError("the calibration file cannot be read", file=file, found=err.strerror) from err
     facts = facts_of(astrodata.open(file))
     caltype = calibration_type(facts.tags)
     if caltype is None:
