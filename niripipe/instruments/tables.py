@@ -291,7 +291,6 @@ def niri_tables() -> NiriTables:
 
 
 def _build(raw: dict[str, Any]) -> NiriTables:
-    _require_provenance(raw)
     read_modes = tuple(ReadMode(**entry) for entry in raw["read_modes"]["entries"])
     filters = tuple(Filter(**_values(entry)) for entry in raw["filters"]["entries"])
     qa = raw["qa"]
@@ -339,9 +338,3 @@ def _limits(table: dict[str, Any]) -> Mapping[str, Limits]:
     return MappingProxyType(
         {name: tuple(zip(percentiles, values, strict=True)) for name, values in limits.items()}
     )
-
-
-def _require_provenance(raw: dict[str, Any]) -> None:
-    for name, table in [*raw.items(), *raw["qa"].items()]:
-        if name != "qa" and not (table["unit"] and table["source"]):
-            raise ValueError(f"[{name}] lacks its unit or source")

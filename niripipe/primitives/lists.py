@@ -32,10 +32,9 @@ class AddToListParams(Params):
     purpose: str | None = Field(None, description="name of the list; None: 'list'")
 
 
-class GetListParams(Params):
+class GetListParams(AddToListParams):
     """Parameters of `Lists.getList`."""
 
-    purpose: str | None = Field(None, description="name of the list; None: 'list'")
     max_frames: int | None = Field(None, ge=1, description="only so many frames, those added last")
 
 
