@@ -27,7 +27,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, TextIO
 
 from niripipe.errors import ParameterError, storage_faults
 
@@ -55,13 +55,8 @@ _LEVEL_NAMES = {STATUS: "STATUS", STDINFO: "STDINFO", FULLINFO: "FULLINFO"}
 _CONSOLE_LEVELS = {"standard": STDINFO, "debug": logging.DEBUG, "verbose": FULLINFO}
 _INDENT = "   "
 
-if TYPE_CHECKING:
-    _Adapter = logging.LoggerAdapter[logging.Logger]
-else:
-    _Adapter = logging.LoggerAdapter
 
-
-class NiripipeLogger(_Adapter):
+class NiripipeLogger(logging.LoggerAdapter[logging.Logger]):
     """A logger of the ``niripipe`` hierarchy, with methods for the three extra levels.
 
     Obtained from `get_logger`. It behaves like a `logging.Logger` (``debug`` ... ``critical``,

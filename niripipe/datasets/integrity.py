@@ -15,15 +15,7 @@ from typing import Any, BinaryIO, Literal, cast
 
 from niripipe.errors import InputError, StorageError, storage_faults
 
-__all__ = [
-    "HEAD_BYTES",
-    "Content",
-    "Sums",
-    "check_digest",
-    "content_of",
-    "open_contents",
-    "recognise",
-]
+__all__ = ["HEAD_BYTES", "Content", "Sums", "check_digest", "content_of", "open_contents", "recognise"]
 
 Content = Literal["fits", "tar", "bz2", "gz", "other"]
 

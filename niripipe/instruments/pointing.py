@@ -412,12 +412,9 @@ def wcs_from_pointing(ad: AstroDataNiri) -> TangentPlane:
 
 def _reference_pixel(ad: AstroDataNiri, shape: tuple[int, int]) -> tuple[float, float]:
     ny, nx = shape
-    header = _first_header(ad)
     shift = ad.subarray_reference_shift()
-    for candidate in (header, ad.phu):
-        if candidate is None:
-            continue
-        x, y = get_float(candidate, "CRPIX1"), get_float(candidate, "CRPIX2")
+    for header in (*(extension.hdr for extension in ad), ad.phu):
+        x, y = get_float(header, "CRPIX1"), get_float(header, "CRPIX2")
         if x is None or y is None:
             continue
         x, y = x - shift[0], y - shift[1]
