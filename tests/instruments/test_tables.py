@@ -118,7 +118,7 @@ def test_measured_scales_are_plausible_for_their_camera_only(camera: str, scales
 
 def test_every_table_names_its_unit_and_source() -> None:
     raw = tomllib.loads(resources.files("niripipe.instruments").joinpath("niri.toml").read_text("utf-8"))
-    sections = {**raw, **raw.pop("qa")}
+    sections = raw.pop("qa") | raw
     assert [name for name, table in sections.items() if not (table["unit"] and table["source"])] == []
 
 
