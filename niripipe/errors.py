@@ -7,7 +7,9 @@ same parts are attributes, so that a pipeline can act on them without reading pr
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from os import PathLike
 from typing import Any
 
@@ -19,6 +21,7 @@ __all__ = [
     "NiripipeError",
     "ParameterError",
     "StorageError",
+    "storage_faults",
 ]
 
 
@@ -124,6 +127,21 @@ class AlgorithmError(NiripipeError):
 
 class StorageError(NiripipeError):
     """A file or store could not be written or read: permission, space, corruption, a foreign layout."""
+
+
+@contextmanager
+def storage_faults(
+    problem: str, file: str | PathLike[str], *, item: str | None = None, remedy: str | None = None
+) -> Iterator[None]:
+    """Turn faults of the disk, and of decompression, in a ``with`` block into `StorageError`.
+
+    The parameters are those of `NiripipeError`; `found` is what the system says.
+    """
+    try:
+        yield
+    except (OSError, EOFError, zlib.error) as err:
+        found = getattr(err, "strerror", None) or str(err)
+        raise StorageError(problem, file=file, item=item, found=found, remedy=remedy) from err
 
 
 def _rebuild(cls: type[NiripipeError], problem: str, state: dict[str, Any]) -> NiripipeError:

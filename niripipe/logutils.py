@@ -27,9 +27,9 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, TextIO
 
-from niripipe.errors import ParameterError, StorageError
+from niripipe.errors import ParameterError, storage_faults
 
 __all__ = [
     "FULLINFO",
@@ -55,13 +55,8 @@ _LEVEL_NAMES = {STATUS: "STATUS", STDINFO: "STDINFO", FULLINFO: "FULLINFO"}
 _CONSOLE_LEVELS = {"standard": STDINFO, "debug": logging.DEBUG, "verbose": FULLINFO}
 _INDENT = "   "
 
-if TYPE_CHECKING:
-    _Adapter = logging.LoggerAdapter[logging.Logger]
-else:
-    _Adapter = logging.LoggerAdapter
 
-
-class NiripipeLogger(_Adapter):
+class NiripipeLogger(logging.LoggerAdapter[logging.Logger]):
     """A logger of the ``niripipe`` hierarchy, with methods for the three extra levels.
 
     Obtained from `get_logger`. It behaves like a `logging.Logger` (``debug`` ... ``critical``,
@@ -276,7 +271,8 @@ def _console_and_file(
 
 
 def _file_handler(path: Path, stomp: bool, *, rotating: bool) -> logging.Handler:
-    try:
+    remedy = "Choose a file in an existing folder that you may write to"
+    with storage_faults("the log file cannot be written", path, remedy=remedy):
         if rotating:
             from logging.handlers import TimedRotatingFileHandler
 
@@ -284,13 +280,6 @@ def _file_handler(path: Path, stomp: bool, *, rotating: bool) -> logging.Handler
                 path.write_bytes(b"")
             return TimedRotatingFileHandler(path, when="midnight", encoding="utf-8")
         return logging.FileHandler(path, mode="w" if stomp else "a", encoding="utf-8")
-    except OSError as err:
-        raise StorageError(
-            "the log file cannot be written",
-            file=path,
-            found=err.strerror or str(err),
-            remedy="Choose a file in an existing folder that you may write to",
-        ) from err
 
 
 def _as_handlers(value: logging.Handler | Iterable[logging.Handler] | None) -> list[logging.Handler]:

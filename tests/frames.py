@@ -110,7 +110,7 @@ def hdus(
 def wcs_cards(phu: Mapping[str, Any], shape: tuple[int, int]) -> dict[str, Any]:
     """Return the WCS of a frame that points where its header says (PA 0): offsets move the field centre."""
     angle, east, north = (_number(phu[key]) for key in ("PA", "POFFSET", "QOFFSET"))
-    (a, b), (c, d) = cd_matrix(SCALE, angle, mirrored=phu["INPORT"] == 1)
+    a, b, c, d = cd_matrix(SCALE, angle, mirrored=phu["INPORT"] == 1)
     return {
         "CTYPE1": "RA---TAN",
         "CTYPE2": "DEC--TAN",

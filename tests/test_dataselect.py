@@ -532,7 +532,7 @@ def test_a_removed_file_is_not_remembered(night: dict[str, str]) -> None:
 
 
 def test_the_cache_is_bounded() -> None:
-    assert frames._read_frame.cache_info().maxsize == 512
+    assert frames._lookup_of_file.cache_info().maxsize == 512
 
 
 def test_threads_may_select_at_the_same_time(night: dict[str, str]) -> None:

@@ -2,59 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Final
 
-__all__ = [
-    "BG_LIMITS",
-    "CC_LIMITS",
-    "IQ_LIMITS",
-    "Conditions",
-    "nearest_band",
-    "sky_conditions",
-    "to_conditions",
-]
-
-_WAVELENGTHS: Final[Mapping[str, float]] = {
-    "Y": 1.02,
-    "X": 1.10,
-    "J": 1.20,
-    "H": 1.65,
-    "K": 2.20,
-    "L": 3.40,
-    "M": 4.80,
-}
-"""Standard wavelengths of the near-infrared bands, micrometres (DRAGONS, Gemini lookups)."""
-
-IQ_LIMITS: Final[Mapping[str, Sequence[tuple[int, float]]]] = {
-    "Y": ((20, 0.40), (70, 0.70), (85, 0.95)),
-    "X": ((20, 0.40), (70, 0.65), (85, 0.90)),
-    "J": ((20, 0.40), (70, 0.60), (85, 0.85)),
-    "H": ((20, 0.40), (70, 0.60), (85, 0.85)),
-    "K": ((20, 0.35), (70, 0.55), (85, 0.80)),
-    "L": ((20, 0.35), (70, 0.50), (85, 0.75)),
-    "M": ((20, 0.35), (70, 0.50), (85, 0.70)),
-    "AO": ((20, 0.45), (70, 0.80), (85, 1.20)),
-}
-"""Largest image size at the zenith, arcsec, by band and percentile (Gemini observing constraints)."""
-
-BG_LIMITS: Final[Mapping[str, Sequence[tuple[int, float]]]] = {
-    "J": ((20, 16.20), (50, 16.20), (80, 16.20)),
-    "H": ((20, 13.80), (50, 13.80), (80, 13.80)),
-    "K": ((20, 14.60), (50, 14.60), (80, 14.60)),
-    "Ks": ((20, 14.60), (50, 14.60), (80, 14.60)),
-    "K(short)": ((20, 14.60), (50, 14.60), (80, 14.60)),
-}
-"""Brightest sky, mag/arcsec^2, by filter and percentile (Gemini observing constraints).
-
-The near-infrared limits of all percentiles are equal: a dark enough sky meets every one of them, and none can
-be told from another.
-"""
-
-CC_LIMITS: Final[Sequence[tuple[int, float]]] = ((50, 0.08), (70, 0.3), (80, 1.0))
-"""Largest extinction by cloud, mag, by percentile (Gemini observing constraints)."""
+__all__ = ["Conditions", "sky_conditions", "to_conditions"]
 
 # Conditions less probable than this are not reported (DRAGONS).
 _LEAST_PROBABILITY = 0.05
@@ -85,22 +37,6 @@ class Conditions:
         return total >= _LEAST_PROBABILITY
 
 
-def nearest_band(wavelength: float) -> str:
-    """Name the near-infrared band whose standard wavelength is nearest.
-
-    Parameters
-    ----------
-    wavelength : float
-        Effective wavelength of the filter, micrometres.
-
-    Returns
-    -------
-    str
-        A key of `IQ_LIMITS`.
-    """
-    return min(_WAVELENGTHS, key=lambda band: abs(_WAVELENGTHS[band] - wavelength))
-
-
 def to_conditions(value: float, error: float, limits: Sequence[tuple[int, float]]) -> Conditions:
     """Compare a measurement with the upper limits of observing conditions.
 
@@ -128,15 +64,12 @@ def to_conditions(value: float, error: float, limits: Sequence[tuple[int, float]
     return Conditions(best, tuple(band for band, p in pairs if p > _LEAST_PROBABILITY), pairs)
 
 
-def sky_conditions(filter_name: str, magnitude: float, error: float) -> Conditions | None:
-    """Compare a sky brightness in mag/arcsec^2 with `BG_LIMITS`; None for filters without limits.
+def sky_conditions(magnitude: float, error: float, limits: Sequence[tuple[int, float]]) -> Conditions:
+    """Compare a sky brightness in mag/arcsec^2 with the brightest skies of observing conditions.
 
-    A sky darker than the limit gives the band (20, 50, 80): its percentiles share one limit, so a finer
+    Percentiles of equal limits form one band, so a sky darker than the common limit gives them all: a finer
     answer would be invented.
     """
-    limits = BG_LIMITS.get(filter_name)
-    if limits is None:
-        return None
     return to_conditions(-magnitude, error, [(percentile, -limit) for percentile, limit in limits])
 
 

@@ -8,12 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from niripipe.algorithms.arrays import Float64, Floats
+from niripipe.algorithms.source_catalogue import MISSING
 
-__all__ = ["MISSING", "Transformation", "filter_magnitudes"]
-
-
-MISSING = -999.0
-"""Stands for a magnitude that is not known, in OBJCAT and REFCAT."""
+__all__ = ["filter_magnitudes"]
 
 
 @dataclass(frozen=True, slots=True)

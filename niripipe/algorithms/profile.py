@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from niripipe.algorithms.arrays import Float32, Floats
+from niripipe.algorithms.source_catalogue import MISSING
 
 __all__ = ["Profiles", "measure_profiles", "stamp_half_size"]
 
 
-_MISSING = -999.0
 _BATCH = 1 << 16
 """Pixels in the stamps that are measured at a time: their arrays stay in the cache."""
 
@@ -75,7 +75,7 @@ def measure_profiles(
     counted, not divided, so a width of 6 pixels is uncertain by a few per cent; ``core`` is the smoother
     number.
     """
-    found = Profiles(*(np.full(len(x), _MISSING, dtype=np.float32) for _ in range(4)))
+    found = Profiles(*(np.full(len(x), MISSING, dtype=np.float32) for _ in range(4)))
     found.peak[:] = peak
     h = half_size
     # Corner-based coordinates: pixel i covers i to i + 1.
@@ -110,7 +110,7 @@ def _half_maximum(stamp: Floats, square: Floats, top: Floats, h: int) -> Floats:
     # Neighbours that rise above half the peak lie outside 1.2 times the radius.
     inner = np.count_nonzero(bright & (square < 1.5 * area[:, None]), axis=1) / np.pi
     radius = np.sqrt(inner)
-    return np.where((radius >= h) | (radius == 0), _MISSING, 2 * radius)
+    return np.where((radius >= h) | (radius == 0), MISSING, 2 * radius)
 
 
 def _half_light(stamp: Floats, square: Floats, flux: Floats) -> Floats:
@@ -121,7 +121,7 @@ def _half_light(stamp: Floats, square: Floats, flux: Floats) -> Floats:
     first = np.argmax(beyond, axis=1)
     rows = np.arange(flux.size)
     diameter = 2 * np.sqrt(square[rows, order[rows, first]])
-    return np.where(beyond[rows, first], diameter, _MISSING)
+    return np.where(beyond[rows, first], diameter, MISSING)
 
 
 def _core(stamp: Floats, square: Floats, top: Floats) -> Floats:
@@ -141,4 +141,4 @@ def _core(stamp: Floats, square: Floats, top: Floats) -> Floats:
         slope = (weight * radius * log).sum(axis=(1, 2)) / spread
         # log f = const - r^2 / (2 sigma^2); FWHM = sqrt(8 ln 2) sigma.
         width = np.sqrt(-4 * np.log(2) / slope)
-    return np.where(usable & (slope < 0), width, _MISSING)
+    return np.where(usable & (slope < 0), width, MISSING)

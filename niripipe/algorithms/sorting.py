@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Order", "lower_median_rows", "median_rows", "network", "order_rows", "select_rows", "sort_rows"]
+__all__ = ["Order", "lower_median_rows", "network", "order_rows", "select_rows", "sort_rows"]
 
 Block = NDArray[np.float32] | Sequence[NDArray[np.float32]]
 """Rows of one shape, as one array or several."""
@@ -112,13 +112,8 @@ def order_rows(block: NDArray[np.float32]) -> Order:
     return Order(lowest, _middle(low, high), highest)
 
 
-def median_rows(block: Block) -> NDArray[np.float32]:
-    """Median of every column of a block ``(n, ...)``: the middle value, or the mean of the two middle."""
-    return _middle(*select_rows(block, ((len(block) - 1) // 2, len(block) // 2)))
-
-
 def lower_median_rows(block: Block) -> NDArray[np.float32]:
-    """Lower median of every column: the middle value, or the smaller of the two middle values."""
+    """Lower median of every column of a block ``(n, ...)``: the smaller of two middle values."""
     return select_rows(block, ((len(block) - 1) // 2,))[0].copy()
 
 

@@ -56,10 +56,11 @@ def as_html(ad: AstroData) -> str:
     )
 
 
-def html_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def html_table(head: Sequence[str], rows: Iterable[Sequence[str]], caption: str = "") -> str:
     """Return a table of texts in HTML."""
+    title = f"<caption>{html.escape(caption)}</caption>" if caption else ""
     body = "".join(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
-    return f"<table><tr>{''.join(f'<th>{name}</th>' for name in head)}</tr>{body}</table>"
+    return f"<table>{title}<tr>{''.join(f'<th>{name}</th>' for name in head)}</tr>{body}</table>"
 
 
 def html_list(items: Iterable[str]) -> str:
@@ -67,17 +68,15 @@ def html_list(items: Iterable[str]) -> str:
     return f"<ul>{''.join(f'<li>{html.escape(item)}</li>' for item in items)}</ul>"
 
 
-def thumbnail(data: NDArray[Any], size: int = _THUMBNAIL) -> NDArray[np.uint8]:
+def thumbnail(data: NDArray[Any]) -> NDArray[np.uint8]:
     """Return a small grey picture of an image, scaled between percentiles, north of the array at the top.
 
     Parameters
     ----------
     data : numpy.ndarray
-        Image, shape ``(ny, nx)``; every n-th pixel is taken.
-    size : int
-        Largest length of the picture, pixels.
+        Image, shape ``(ny, nx)``; every n-th pixel is taken, at most 160 along a side.
     """
-    step = max(1, -(-max(data.shape) // size))
+    step = max(1, -(-max(data.shape) // _THUMBNAIL))
     small = np.asarray(data[::step, ::step], np.float64)
     finite = small[np.isfinite(small)]
     low, high = np.percentile(finite, _PERCENTILES) if finite.size else (0.0, 1.0)

@@ -242,12 +242,9 @@ class _PixelLoader:
     def read_rows(self, rows: slice | None) -> NDArray[Any]:
         """Read some rows, or all."""
         record = self.record
-        pixels = self.source.pixels(record, rows)
-        to_float = self.role != "mask" and self.role in _PLANES
-        if not to_float or record.scaling != (1.0, 0.0) or record.blank is not None:
-            # Otherwise the conversion to float puts the bytes in order as well.
-            pixels = _native(pixels)
+        pixels = _native(self.source.pixels(record, rows))
         if not record.tiled:
+            to_float = self.role in ("science", "variance")
             pixels = _scale(pixels, *record.scaling, record.blank, to_float=to_float)
         return _for_role(pixels, self.role, self.source.path, record.index)
 

@@ -25,7 +25,7 @@ from niripipe.astrodata.headers import WatchedHeader, drop_structure, is_structu
 from niripipe.astrodata.planes import Plane
 from niripipe.astrodata.tables import HeldTable, as_rows, is_rows
 from niripipe.astrodata.wcs import is_wcs_card, warnings_lock
-from niripipe.errors import DataError, StorageError
+from niripipe.errors import DataError, StorageError, storage_faults
 
 if TYPE_CHECKING:
     from niripipe.astrodata.core import AstroData
@@ -97,19 +97,14 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{next(_counter)}.part")
+    remedy = "Check that the folder exists, is writable, and has space."
     try:
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)  # noqa: PTH105  # the call that failed-write tests replace
-    except OSError as error:
-        raise StorageError(
-            "the file cannot be written",
-            file=path,
-            found=error.strerror or str(error),
-            remedy="Check that the folder exists, is writable, and has space.",
-        ) from error
+        with storage_faults("the file cannot be written", path, remedy=remedy):
+            with temporary.open("wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)  # noqa: PTH105  # the call that failed-write tests replace
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)

@@ -133,7 +133,9 @@ class Records:
         """Return the records as a structured array of bytes, each column as wide as it has to be."""
         records = self._loaded(name)
         names = [column.name for column in fields(_TYPES[name])]
-        columns = [[_ascii(getattr(record, n)) for record in records] for n in names]
+        columns = [
+            [getattr(record, n).encode("ascii", "backslashreplace") for record in records] for n in names
+        ]
         widths = [max([1, *map(len, column)]) for column in columns]
         dtype = [(n, f"S{width}") for n, width in zip(names, widths, strict=True)]
         return np.array(list(zip(*columns, strict=True)), dtype)
@@ -283,7 +285,3 @@ def _parse(cls: type[HistoryRecord | ProvenanceRecord], rows: Any) -> list[Any]:
 
 def _text(value: Any) -> str:
     return (value.decode("ascii", "replace") if isinstance(value, bytes) else str(value)).rstrip()
-
-
-def _ascii(text: str) -> bytes:
-    return text.encode("ascii", "backslashreplace")

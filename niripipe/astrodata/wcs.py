@@ -12,6 +12,7 @@ import math
 import re
 import threading
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
@@ -144,20 +145,16 @@ def linear_terms(header: Any) -> LinearTerms | None:
 def terms_of(wcs: SkyMapping | None) -> LinearTerms | None:
     """Return the linear part of a WCS; None if it has no celestial axes."""
     if isinstance(wcs, TangentPlane):
-        return LinearTerms(wcs.crpix, wcs.crval, wcs.cd)
-    if wcs is None or not wcs.has_celestial:
-        return None
-    celestial = wcs.celestial
-    (a, b), (c, d) = celestial.pixel_scale_matrix.tolist()
-    return LinearTerms(tuple(celestial.wcs.crpix.tolist()), tuple(celestial.wcs.crval.tolist()), (a, b, c, d))
+        return _description(wcs)[1]
+    return _description(wcs.celestial)[1] if wcs is not None and wcs.has_celestial else None
 
 
 def to_astropy(mapping: SkyMapping) -> WCS:
     """Return a mapping to the sky as an `astropy.wcs.WCS`: a new one, or itself if it is one."""
     if not isinstance(mapping, TangentPlane):
         return mapping
-    terms = LinearTerms(mapping.crpix, mapping.crval, mapping.cd)
-    return _astropy_wcs(list(_TANGENT), terms, {"radesys": mapping.radesys, "equinox": mapping.equinox})
+    ctypes, terms, radesys, equinox = _description(mapping)
+    return _astropy_wcs(ctypes, terms, {"radesys": radesys, "equinox": equinox})
 
 
 def pixel_scale(wcs: SkyMapping) -> float:
@@ -393,12 +390,12 @@ def _linear(header: Any, solution: _Solution) -> WCS:
     return _astropy_wcs(solution.ctypes, solution.terms, poles | frame)
 
 
-def _astropy_wcs(ctypes: list[str], terms: LinearTerms, others: dict[str, Any]) -> WCS:
+def _astropy_wcs(ctypes: Sequence[str], terms: LinearTerms, others: dict[str, Any]) -> WCS:
     from astropy.wcs import WCS
 
     wcs = WCS(naxis=2)
     w = wcs.wcs
-    w.ctype, w.cunit = ctypes, ["deg", "deg"]
+    w.ctype, w.cunit = list(ctypes), ["deg", "deg"]
     w.crpix, w.crval, w.cd = terms.crpix, terms.crval, np.reshape(terms.cd, (2, 2))
     for name, value in others.items():
         if value is not None:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from niripipe.cal_service.config import connection_options
 from niripipe.cal_service.tables import LAYOUT, Connection, Dialect, Layout
-from niripipe.errors import StorageError
+from niripipe.errors import StorageError, storage_faults
 
 if TYPE_CHECKING:
     import psycopg
@@ -154,12 +154,8 @@ class SqliteFile(Backend):
                 file=folder,
                 remedy="Create it first, or choose another place with config(db_dir=...)",
             )
-        try:
+        with storage_faults("the folder for the calibration store cannot be created", folder):
             folder.mkdir(exist_ok=True)
-        except OSError as err:
-            raise StorageError(
-                "the folder for the calibration store cannot be created", file=folder, found=err.strerror
-            ) from err
 
     def connect(self, *, write: bool) -> sqlite3.Connection:
         """Return a new connection; a reader never creates the file."""
@@ -198,14 +194,10 @@ class SqliteFile(Backend):
         """Delete the file if its header says that it is ours and it fails SQLite's own check."""
         if not self._is_ours() or self._is_sound():
             return False
-        try:
+        with storage_faults("the damaged calibration store cannot be deleted", self.path):
             # The journal first: left behind, it would be played back into the new file.
             self.path.with_name(self.path.name + "-journal").unlink(missing_ok=True)
             self.path.unlink()
-        except OSError as err:
-            raise StorageError(
-                "the damaged calibration store cannot be deleted", file=self.path, found=err.strerror
-            ) from err
         return True
 
     def _is_ours(self) -> bool:

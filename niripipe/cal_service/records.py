@@ -7,16 +7,16 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from html import escape
 from os import PathLike
 from pathlib import Path
-from typing import Literal, NamedTuple, overload
+from typing import Literal, NamedTuple
 
 from niripipe import astrodata
 from niripipe.astrodata import AstroData
+from niripipe.astrodata.display import html_table
 from niripipe.cal_service.facts import CalibrationFacts, facts_of
 from niripipe.cal_service.rules import calibration_type
-from niripipe.errors import CalibrationError, InputError, NiripipeError, StorageError
+from niripipe.errors import CalibrationError, InputError, NiripipeError, storage_faults
 from niripipe.logutils import get_logger
 
 __all__ = [
@@ -151,7 +151,7 @@ class FileData(NamedTuple):
     path: str
 
 
-class FileList(Sequence[FileData]):
+class FileList(list[FileData]):
     """The files of a store, sorted by name; prints as a table.
 
     Parameters
@@ -165,39 +165,21 @@ class FileList(Sequence[FileData]):
     def __init__(self, records: Sequence[CalibrationRecord], store: str) -> None:
         self.records = tuple(sorted(records, key=lambda record: (record.name, record.path)))
         self.store = store
-        self._files = [FileData(record.name, str(Path(record.path).parent)) for record in self.records]
-
-    @overload
-    def __getitem__(self, index: int) -> FileData: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[FileData]: ...
-    def __getitem__(self, index: int | slice) -> FileData | list[FileData]:
-        return self._files[index]
-
-    def __len__(self) -> int:
-        return len(self._files)
-
-    def __iter__(self) -> Iterator[FileData]:
-        return iter(self._files)
+        super().__init__(FileData(record.name, str(Path(record.path).parent)) for record in self.records)
 
     def __repr__(self) -> str:
         head = f"{len(self)} calibration{'s' * (len(self) != 1)} in {self.store}"
         width = max((len(record.name) for record in self.records), default=0)
         lines = [
             f"  {record.name:<{width}}  {record.caltype:<14}  {folder}"
-            for record, (_, folder) in zip(self.records, self._files, strict=True)
+            for record, (_, folder) in zip(self.records, self, strict=True)
         ]
         return "\n".join([head, *lines])
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><td>{escape(record.name)}</td><td>{record.caltype}</td><td>{escape(folder)}</td></tr>"
-            for record, (_, folder) in zip(self.records, self._files, strict=True)
-        )
-        return (
-            f"<table><caption>{len(self)} calibrations in {escape(self.store)}</caption>"
-            f"<tr><th>name</th><th>type</th><th>folder</th></tr>{rows}</table>"
-        )
+        types = (record.caltype for record in self.records)
+        rows = [(name, kind, folder) for kind, (name, folder) in zip(types, self, strict=True)]
+        return html_table(("name", "type", "folder"), rows, f"{len(self)} calibrations in {self.store}")
 
 
 def read_record(path: str | PathLike[str] | AstroData) -> CalibrationRecord:
@@ -233,11 +215,9 @@ def read_record(path: str | PathLike[str] | AstroData) -> CalibrationRecord:
             file=file,
             remedy="Use add_directory() for folders" if file.is_dir() else None,
         )
-    try:
+    with storage_faults("the calibration file cannot be read", file):
         stat = file.stat()
         checksum = _md5(file)
-    except OSError as err:
-        raise StorageError("the calibration file cannot be read", file=file, found=err.strerror) from err
     facts = facts_of(astrodata.open(file))
     caltype = calibration_type(facts.tags)
     if caltype is None:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from importlib import resources
@@ -31,10 +31,8 @@ from niripipe.errors import ParameterError
 __all__ = [
     "ASSOCIATION_RULES",
     "PROCESSED_TYPES",
-    "QUALITY",
     "Assessment",
     "AssociationRules",
-    "Comparison",
     "Rule",
     "Verdict",
     "applicable_types",
@@ -76,6 +74,11 @@ class Rule:
     tolerance: float = 0.0
     slack: float = 0.0
     value: str | None = None
+
+    @property
+    def unit(self) -> str:
+        """Unit of the tolerance."""
+        return "d" if self.descriptor == "ut_datetime" else "s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +122,18 @@ class Verdict:
     @property
     def wanted(self) -> str:
         """What the frame asks for, for people to read."""
-        return _wanted(self.rule, self.frame)
+        rule = self.rule
+        if rule.comparison == "lamp_on":
+            return "IRhigh, IRlow or QH"
+        if rule.comparison in ("is", "is_not", "at_least"):
+            words = {"is": "", "is_not": "not ", "at_least": "at least "}[rule.comparison]
+            return f"{words}{rule.value}"
+        shown = _shown(rule.descriptor, self.frame)
+        if rule.comparison == "within":
+            return f"{shown} ± {rule.tolerance:g} {rule.unit}"
+        if rule.comparison == "not_after":
+            return f"not after {shown} + {rule.tolerance:g} {rule.unit}"
+        return f"to cover {shown}" if rule.comparison == "covers" else shown
 
     @property
     def found(self) -> str:
@@ -129,7 +143,20 @@ class Verdict:
     @property
     def note(self) -> str:
         """Why the rule is not met, where the two values do not say it; else empty."""
-        return "" if self.passed else _note(self.rule, self.frame, self.calibration)
+        if self.passed:
+            return ""
+        rule = self.rule
+        ours, theirs = getattr(self.frame, rule.descriptor), getattr(self.calibration, rule.descriptor)
+        if rule.comparison not in ("lamp_on", "is", "is_not", "at_least"):
+            for value, whose in ((ours, "frame"), (theirs, "calibration")):
+                if value is None:
+                    return f"the header of the {whose} does not tell it, and unknown matches nothing"
+        if rule.comparison in ("within", "not_after"):
+            return f"off by {_minus(theirs, ours):+.4g} {rule.unit}"
+        if rule.descriptor == "coadds":
+            exposures = _exposure(self.frame), _exposure(self.calibration)
+            return f"{exposures[0]} is not {exposures[1]}, whatever the total exposure"
+        return ""
 
     def __str__(self) -> str:
         text = f"{self.rule.descriptor} is {self.found}, wanted {self.wanted}"
@@ -208,9 +235,7 @@ def stored_type(caltype: str, item: str = "caltype") -> str:
     """
     full = full_type(caltype)
     if full not in PROCESSED_TYPES:
-        raise ParameterError(
-            "unknown type of calibration", item=item, found=caltype, expected=", ".join(PROCESSED_TYPES)
-        )
+        raise _unknown_type(caltype, PROCESSED_TYPES, item)
     return full
 
 
@@ -224,13 +249,12 @@ def rules_for(caltype: str) -> AssociationRules:
     """
     found = ASSOCIATION_RULES.get(full_type(caltype))
     if found is None:
-        raise ParameterError(
-            "unknown type of calibration",
-            item="caltype",
-            found=caltype,
-            expected=", ".join(ASSOCIATION_RULES),
-        )
+        raise _unknown_type(caltype, ASSOCIATION_RULES)
     return found
+
+
+def _unknown_type(found: str, known: Iterable[str], item: str = "caltype") -> ParameterError:
+    return ParameterError("unknown type of calibration", item=item, found=found, expected=", ".join(known))
 
 
 def assess(
@@ -362,21 +386,6 @@ def _lamp_is_on(lamp: str | None) -> bool:
     return lamp is not None and (lamp in ("IRhigh", "IRlow") or lamp.startswith("QH"))
 
 
-def _wanted(rule: Rule, frame: CalibrationFacts) -> str:
-    if rule.comparison == "lamp_on":
-        return "IRhigh, IRlow or QH"
-    if rule.comparison in ("is", "is_not", "at_least"):
-        words = {"is": "", "is_not": "not ", "at_least": "at least "}[rule.comparison]
-        return f"{words}{rule.value}"
-    shown = _shown(rule.descriptor, frame)
-    unit = "d" if rule.descriptor == "ut_datetime" else "s"
-    if rule.comparison == "within":
-        return f"{shown} ± {rule.tolerance:g} {unit}"
-    if rule.comparison == "not_after":
-        return f"not after {shown} + {rule.tolerance:g} {unit}"
-    return f"to cover {shown}" if rule.comparison == "covers" else shown
-
-
 def _shown(descriptor: str, facts: CalibrationFacts) -> str:
     value = getattr(facts, descriptor)
     if value is None:
@@ -402,17 +411,3 @@ def _exposure(facts: CalibrationFacts) -> str:
 
 def _decimal(number: float) -> str:
     return f"{number:.4f}".rstrip("0").rstrip(".")
-
-
-def _note(rule: Rule, frame: CalibrationFacts, calibration: CalibrationFacts) -> str:
-    ours, theirs = getattr(frame, rule.descriptor), getattr(calibration, rule.descriptor)
-    if rule.comparison not in ("lamp_on", "is", "is_not", "at_least"):
-        for value, whose in ((ours, "frame"), (theirs, "calibration")):
-            if value is None:
-                return f"the header of the {whose} does not tell it, and unknown matches nothing"
-    if rule.comparison in ("within", "not_after"):
-        unit = "d" if rule.descriptor == "ut_datetime" else "s"
-        return f"off by {_minus(theirs, ours):+.4g} {unit}"
-    if rule.descriptor == "coadds":
-        return f"{_exposure(frame)} is not {_exposure(calibration)}, whatever the total exposure"
-    return ""

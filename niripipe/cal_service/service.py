@@ -301,7 +301,9 @@ class CalibrationService:
         if howmany < 1:
             raise ParameterError("at least one calibration must be asked for", item="howmany", found=howmany)
         store = self._store()
-        records = self._records(store, caltype)
+        records = store.records(caltype=caltype)
+        if not records and store.state() == "absent":
+            self._tell_once(f"The calibration store {store.shown} does not exist yet: it has no calibrations")
         answers = CalReturn([], [], [], [])
         for facts in map(as_facts, _listed(frames)):
             ranked = _ranked(facts, records, caltype, procmode)
@@ -404,12 +406,6 @@ class CalibrationService:
         from niripipe.cal_service.store import Store
 
         return Store(self._configured().location)
-
-    def _records(self, store: Store, caltype: str) -> list[CalibrationRecord]:
-        records = store.records(caltype=caltype)
-        if not records and store.state() == "absent":
-            self._tell_once(f"The calibration store {store.shown} does not exist yet: it has no calibrations")
-        return records
 
     def _best(
         self,

@@ -162,7 +162,9 @@ class Store:
             trouble = _BAD_NAME if isinstance(err, UnicodeError) else backend.trouble(err)
             if trouble is None:
                 raise
-            raise self._error(trouble, err) from err
+            found = shorten(shown(str(err)), _FOUND_LENGTH) or type(err).__name__
+            problem, remedy = trouble
+            raise StorageError(problem, file=self.shown, found=found, remedy=remedy) from err
 
     def _rewrite(self, records: Sequence[CalibrationRecord]) -> list[CalibrationRecord]:
         self._backend.prepare()
@@ -208,10 +210,6 @@ class Store:
             expected=f"version {tables.SCHEMA_VERSION}",
             remedy="Recreate it from the calibration files with rebuild()",
         )
-
-    def _error(self, trouble: Trouble, err: Exception) -> StorageError:
-        found = shorten(shown(str(err)), _FOUND_LENGTH) or type(err).__name__
-        return StorageError(trouble.problem, file=self.shown, found=found, remedy=trouble.remedy)
 
 
 def beside_foreign(location: StoreLocation) -> StoreLocation:

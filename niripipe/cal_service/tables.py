@@ -232,16 +232,10 @@ def _values(record: CalibrationRecord) -> tuple[str | int, ...]:
 
 
 def _record(row: _Row) -> CalibrationRecord:
-    return CalibrationRecord(
-        path=row.path,
-        caltype=row.caltype,
-        md5=row.md5,
-        size=row.size,
-        mtime_ns=row.mtime_ns,
-        registered=_time(row.registered),
-        facts=CalibrationFacts.from_json(row.facts),
-        number=row.number,
-    )
+    values: dict[str, Any] = row._asdict()
+    del values["name"]  # the path says it
+    values |= {"registered": _time(row.registered), "facts": CalibrationFacts.from_json(row.facts)}
+    return CalibrationRecord(**values)
 
 
 def _time(value: Any) -> datetime:

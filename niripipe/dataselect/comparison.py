@@ -141,10 +141,6 @@ def compare(name: str, alternatives: Sequence[Any], op: str, right: Any, toleran
         The values are not of comparable types.
     """
     value = alternatives[-1]
-    if op in ("==", "is") and right is None:
-        return value is None
-    if op in ("!=", "is not") and right is None:
-        return value is not None
     if op in ("in", "not in"):
         found = any(
             _same(name, spelling, element, tolerance, lenient=True)
@@ -153,12 +149,11 @@ def compare(name: str, alternatives: Sequence[Any], op: str, right: Any, toleran
         )
         # None is not comparable: it is not outside a list either, unless the list contains None.
         return found if op == "in" else not found and (value is not None or None in right)
-    if value is None:
+    if value is None and (right is not None or op in ORDER):
         return False
-    if op in ("==", "is"):
-        return any(_same(name, spelling, right, tolerance) for spelling in alternatives)
-    if op in ("!=", "is not"):
-        return not any(_same(name, spelling, right, tolerance) for spelling in alternatives)
+    if op not in ORDER:
+        equal = any(_same(name, spelling, right, tolerance) for spelling in alternatives)
+        return equal is (op in ("==", "is"))
     value, right = _aligned(name, value, right)
     return ORDER[op](value, right)
 

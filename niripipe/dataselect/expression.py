@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any
 
 from niripipe.astrodata import AstroData
@@ -72,11 +73,7 @@ def expr_parser(
         raise InputError(
             "An expression must be text", item="expression", found=repr(expression), expected="a string"
         )
-    try:
-        sensible = 0.0 <= exposure_tolerance <= 1.0
-    except TypeError:
-        sensible = False
-    if not sensible:
+    if not (isinstance(exposure_tolerance, Real) and 0.0 <= exposure_tolerance <= 1.0):
         raise ParameterError(
             "The tolerance of exposure times is not usable",
             item="exposure_tolerance",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache, lru_cache, partial
 from os import PathLike, fspath
 from pathlib import Path
@@ -15,7 +14,7 @@ from niripipe.astrodata import AstroData
 from niripipe.dataselect.comparison import Lookup
 from niripipe.errors import InputError
 
-__all__ = ["Frame", "ask", "frame_of"]
+__all__ = ["ask", "lookup_of"]
 
 #: Files whose answers are remembered.
 _REMEMBERED: Final = 512
@@ -36,32 +35,10 @@ def _takes_pretty(method: Callable[..., Any]) -> bool:
     return "pretty" in inspect.signature(method).parameters
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """A frame and the descriptors asked of it so far.
-
-    Attributes
-    ----------
-    name : str or None
-        Its file name.
-    tags : frozenset of str
-    ask : callable
-        `ask` for this frame, which remembers the answers.
-    """
-
-    name: str | None
-    tags: frozenset[str]
-    ask: Lookup
-
-
-def _frame(ad: AstroData) -> Frame:
-    return Frame(ad.filename, frozenset(ad.tags), cache(partial(ask, ad)))
-
-
 @lru_cache(maxsize=_REMEMBERED)
-def _read_frame(path: str, stamp: tuple[int, int, int]) -> Frame:
+def _lookup_of_file(path: str, stamp: tuple[int, int, int]) -> Lookup:
     """Read the headers of a file; `stamp` tells the cache when the file has changed."""
-    return _frame(astrodata.open(path))
+    return cache(partial(ask, astrodata.open(path)))
 
 
 def _stamp(path: str) -> tuple[int, int, int]:
@@ -74,9 +51,12 @@ def _stamp(path: str) -> tuple[int, int, int]:
     return status.st_mtime_ns, status.st_size, status.st_ino
 
 
-def frame_of(item: str | PathLike[str] | AstroData) -> Frame:
-    """Return a frame; headers of files are read once, as long as time and size of the file stay the same."""
+def lookup_of(item: str | PathLike[str] | AstroData) -> Lookup:
+    """Return `ask` for a frame, which remembers the answers.
+
+    Headers of files are read once, as long as time and size of the file stay the same.
+    """
     if isinstance(item, AstroData):
-        return _frame(item)
+        return cache(partial(ask, item))
     path = str(Path(fspath(item)).absolute())
-    return _read_frame(path, _stamp(path))
+    return _lookup_of_file(path, _stamp(path))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from os import PathLike
+from pathlib import Path
 from typing import NoReturn, TypeVar
 
 from niripipe.astrodata import AstroData
 from niripipe.dataselect.expression import Expression, expr_parser
-from niripipe.dataselect.frames import frame_of
+from niripipe.dataselect.frames import lookup_of
 from niripipe.errors import InputError, NiripipeError
 
 __all__ = ["select_data"]
@@ -58,13 +59,15 @@ def select_data(
     selected: list[_Input] = []
     faults: list[tuple[str, NiripipeError]] = []
     for item in items:
+        name = item.filename if isinstance(item, AstroData) else Path(item).name
         try:
-            frame = frame_of(item)
-            tagged = wanted <= frame.tags and not unwanted & frame.tags
-            if tagged and (expression is None or expression._evaluate(frame.ask, frame.name)):
+            lookup = lookup_of(item)
+            found = lookup("tags", False)
+            tagged = wanted <= found and not unwanted & found
+            if tagged and (expression is None or expression._evaluate(lookup, name)):
                 selected.append(item)
         except NiripipeError as error:
-            faults.append((str(item) if not isinstance(item, AstroData) else str(item.filename), error))
+            faults.append((str(name if isinstance(item, AstroData) else item), error))
     if faults:
         _raise_all(faults, len(items))
     return selected

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import urllib.parse
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, date, datetime
 from typing import Annotated, Any, Unpack
 
@@ -37,19 +37,15 @@ _Md5 = Annotated[str, Field(pattern=r"^[0-9a-fA-F]{32}$")]
 _log = get_logger(__name__)
 
 
-def _day_or_none(value: Any) -> Any:
+def _or_none(read: Callable[[str], Any]) -> BeforeValidator:
     # Curated by hand over twenty years: a date that cannot be read must not sink the listing.
-    try:
-        return date.fromisoformat(str(value)[:10])
-    except ValueError:
-        return None
+    def value_or_none(value: Any) -> Any:
+        try:
+            return read(str(value))
+        except ValueError:
+            return None
 
-
-def _instant_or_none(value: Any) -> Any:
-    try:
-        return datetime.fromisoformat(str(value))
-    except ValueError:
-        return None
+    return BeforeValidator(value_or_none)
 
 
 class ArchiveFile(BaseModel):
@@ -93,8 +89,8 @@ class ArchiveFile(BaseModel):
     observation_class: str | None = None
     qa_state: str | None = None
     exposure_time: float | None = None
-    ut_datetime: Annotated[datetime | None, BeforeValidator(_instant_or_none)] = None
-    release: Annotated[date | None, BeforeValidator(_day_or_none)] = None
+    ut_datetime: Annotated[datetime | None, _or_none(datetime.fromisoformat)] = None
+    release: Annotated[date | None, _or_none(lambda text: date.fromisoformat(text[:10]))] = None
 
     def is_proprietary(self, on: date | None = None) -> bool:
         """Tell whether the data are still proprietary.

@@ -30,8 +30,12 @@ Role = Literal["target", "sky", "standard", "dark", "short_dark", "lamp_on", "la
 darks for a bad pixel mask, flats with the lamp on and off, bad pixel masks."""
 
 
-def _valid_checksum(text: str) -> str:
-    return str(_as_value_error(parse_checksum, text))
+def _as_value_error(function: Any, text: str) -> Any:
+    # Validators report through ValueError, which pydantic collects; ours would end the validation.
+    try:
+        return function(text)
+    except NiripipeError as err:
+        raise ValueError(str(err)) from err
 
 
 def _valid_folder(text: str) -> str:
@@ -41,7 +45,7 @@ def _valid_folder(text: str) -> str:
     return text
 
 
-_ChecksumText = Annotated[str, AfterValidator(_valid_checksum)]
+_ChecksumText = Annotated[str, AfterValidator(functools.partial(_as_value_error, parse_checksum))]
 
 
 class _Record(BaseModel):
@@ -323,11 +327,3 @@ def _parse(text: str, source: str) -> DataSet:
             for fault in err.errors()
         )
         raise DataError("this does not describe a data set", file=source, found=faults) from err
-
-
-def _as_value_error(function: Any, text: str) -> Any:
-    # Validators report through ValueError, which pydantic collects; ours would end the validation.
-    try:
-        return function(text)
-    except NiripipeError as err:
-        raise ValueError(str(err)) from err

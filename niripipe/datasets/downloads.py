@@ -24,10 +24,9 @@ from niripipe.datasets.integrity import (
     checksum_of,
     content_of,
     parse_checksum,
-    storage_faults,
 )
 from niripipe.datasets.transfer import fetch
-from niripipe.errors import InputError, NiripipeError, ParameterError, StorageError
+from niripipe.errors import InputError, NiripipeError, ParameterError, StorageError, storage_faults
 from niripipe.logutils import get_logger
 from niripipe.primitives.params import nearest
 from niripipe.reduction.progress import Progress, as_progress
@@ -276,7 +275,7 @@ def _wanted(
 
 def _made(folder: str | PathLike[str]) -> Path:
     path = Path(folder)
-    with storage_faults("the folder cannot be made", path, "Name a folder that you may write to"):
+    with storage_faults("the folder cannot be made", path, remedy="Name a folder that you may write to"):
         path.mkdir(parents=True, exist_ok=True)
     return path
 

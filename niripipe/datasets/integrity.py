@@ -3,31 +3,19 @@
 from __future__ import annotations
 
 import bz2
-import contextlib
 import gzip
 import hashlib
 import re
 import secrets
 import tarfile
 import threading
-import zlib
-from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, cast
 
-from niripipe.errors import InputError, StorageError
+from niripipe.errors import InputError, StorageError, storage_faults
 
-__all__ = [
-    "HEAD_BYTES",
-    "Content",
-    "Sums",
-    "check_digest",
-    "content_of",
-    "open_contents",
-    "recognise",
-    "storage_faults",
-]
+__all__ = ["HEAD_BYTES", "Content", "Sums", "check_digest", "content_of", "open_contents", "recognise"]
 
 Content = Literal["fits", "tar", "bz2", "gz", "other"]
 
@@ -157,16 +145,6 @@ def open_contents(path: Path) -> BinaryIO:
     if content == "gz":
         return cast(BinaryIO, gzip.open(path, "rb"))
     return path.open("rb")
-
-
-@contextlib.contextmanager
-def storage_faults(problem: str, file: Path, remedy: str | None = None) -> Iterator[None]:
-    """Turn the faults of the disk, and of decompression, into `StorageError`."""
-    try:
-        yield
-    except (OSError, EOFError, zlib.error) as err:
-        found = getattr(err, "strerror", None) or str(err)
-        raise StorageError(problem, file=file, found=found, remedy=remedy) from err
 
 
 class Sums:

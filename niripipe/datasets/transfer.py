@@ -30,8 +30,8 @@ from niripipe.datasets.connection import (
     opened,
     repeated,
 )
-from niripipe.datasets.integrity import HEAD_BYTES, Content, checksum_of, recognise, storage_faults
-from niripipe.errors import StorageError
+from niripipe.datasets.integrity import HEAD_BYTES, Content, checksum_of, recognise
+from niripipe.errors import StorageError, storage_faults
 from niripipe.logutils import get_logger
 
 if TYPE_CHECKING:
@@ -267,7 +267,7 @@ class _Receiver:
         limit = max(self.sizes, default=self.connection.max_bytes) if total is None else total
         head = b""
         remedy = "Name an existing folder that you may write to, on a disk with room"
-        faults = storage_faults("the download cannot be written", part.path.parent, remedy)
+        faults = storage_faults("the download cannot be written", part.path.parent, remedy=remedy)
         with faults, part.path.open("ab") as stream:
             for block in blocks(response, self.connection):
                 if self.stop is not None and self.stop.is_set():

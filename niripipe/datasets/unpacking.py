@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from niripipe.datasets.frames import COMPRESSIONS
-from niripipe.datasets.integrity import HEAD_BYTES, content_of, open_contents, recognise, storage_faults
-from niripipe.errors import DataError, InputError, NiripipeError
+from niripipe.datasets.integrity import HEAD_BYTES, content_of, open_contents, recognise
+from niripipe.errors import DataError, InputError, NiripipeError, storage_faults
 
 __all__ = ["unpack"]
 
@@ -157,7 +157,7 @@ class _Plan:
             existing = existing.parent
         left = self.max_bytes
         remedy = "Name a folder that you may write to, on a disk with room"
-        faults = storage_faults("the file cannot be written", self.folder, remedy)
+        faults = storage_faults("the file cannot be written", self.folder, remedy=remedy)
         with faults, tempfile.TemporaryDirectory(prefix=".unpack-", dir=existing) as scratch:
             files = [Path(scratch, str(number)) for number in range(len(destinations))]
             for file, opened in zip(files, streams, strict=True):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fnmatch
 import glob
-import inspect
 from collections.abc import Iterable, Iterator
 from os import PathLike
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 from niripipe import astrodata
 from niripipe.astrodata import AstroData
 from niripipe.astrodata.descriptors import descriptor_methods
+from niripipe.dataselect.frames import ask
 from niripipe.errors import InputError, NiripipeError
 from niripipe.inspection.table import Table
 from niripipe.instruments import AstroDataNiri
@@ -210,12 +210,8 @@ def _names(descriptors: str | Iterable[str]) -> list[str]:
 def _value(frame: AstroData, name: str, *, pretty: bool) -> Any:
     if name == "tags":
         return tuple(sorted(str(tag) for tag in frame.tags))
-    descriptor = getattr(frame, name, None)
-    if descriptor is None:
-        return None  # data of another instrument
-    has_pretty = pretty and "pretty" in inspect.signature(descriptor).parameters
     try:
-        value = descriptor(pretty=True) if has_pretty else descriptor()
+        value = ask(frame, name, pretty)
     except NiripipeError:
         return None
     if isinstance(value, list) and value and all(other == value[0] for other in value):

@@ -8,8 +8,9 @@ import textwrap
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from html import escape
 from itertools import zip_longest
-from typing import Any, overload
+from typing import Any
 
+from niripipe.astrodata.display import html_list
 from niripipe.errors import InputError
 
 __all__ = ["Table"]
@@ -19,7 +20,7 @@ _WRAP = 72
 """Longest line of a cell in print; longer texts are wrapped."""
 
 
-class Table(Sequence[dict[str, Any]]):
+class Table(list[dict[str, Any]]):
     """Rows of named values that print well and render in a notebook.
 
     Parameters
@@ -65,7 +66,7 @@ class Table(Sequence[dict[str, Any]]):
         self.columns = tuple(columns)
         self.title = title
         self.notes = tuple(notes)
-        self._rows = [dict(row) for row in rows]
+        super().__init__(dict(row) for row in rows)
         self._right = frozenset(filter(self._is_numeric, self.columns) if right is None else right)
 
     def column(self, name: str) -> list[Any]:
@@ -76,31 +77,21 @@ class Table(Sequence[dict[str, Any]]):
         InputError
             There is no such column.
         """
-        known = list(self.columns) + [key for row in self._rows[:1] for key in row if key not in self.columns]
+        known = list(self.columns) + [key for row in self[:1] for key in row if key not in self.columns]
         if name not in known:
             raise InputError("There is no such column", item="column", found=name, expected=", ".join(known))
-        return [row[name] for row in self._rows]
+        return [row[name] for row in self]
 
     def to_csv(self) -> str:
         """Return the columns shown as comma-separated text with a header line; None is empty."""
         stream = io.StringIO()
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(self.columns)
-        writer.writerows([_text(row[name], none="") for name in self.columns] for row in self._rows)
+        writer.writerows([_text(row[name], none="") for name in self.columns] for row in self)
         return stream.getvalue()
 
-    @overload
-    def __getitem__(self, index: int) -> dict[str, Any]: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[dict[str, Any]]: ...
-    def __getitem__(self, index: int | slice) -> dict[str, Any] | list[dict[str, Any]]:
-        return self._rows[index]
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
     def __str__(self) -> str:
-        cells = [[_wrapped(_text(row[name])) for name in self.columns] for row in self._rows]
+        cells = [[_wrapped(_text(row[name])) for name in self.columns] for row in self]
         widths = [
             max(len(line) for text in column for line in text.split("\n"))
             for column in zip(self.columns, *cells, strict=True)
@@ -117,15 +108,15 @@ class Table(Sequence[dict[str, Any]]):
         head = "".join(f"<th>{escape(name)}</th>" for name in self.columns)
         body = "".join(
             "<tr>" + "".join(self._html_cell(name, row[name]) for name in self.columns) + "</tr>"
-            for row in self._rows
+            for row in self
         )
         caption = f"<caption>{escape(self.title)}</caption>" if self.title else ""
-        notes = "".join(f"<li>{escape(note)}</li>" for note in self.notes)
-        return f"<table>{caption}<tr>{head}</tr>{body}</table>" + (f"<ul>{notes}</ul>" if notes else "")
+        notes = html_list(self.notes) if self.notes else ""
+        return f"<table>{caption}<tr>{head}</tr>{body}</table>{notes}"
 
     def _is_numeric(self, name: str) -> bool:
-        values = [row[name] for row in self._rows if row[name] is not None]
-        return bool(values) and all(map(_is_number, values))
+        values = [row[name] for row in self if row[name] is not None]
+        return bool(values) and all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
 
     def _html_cell(self, name: str, value: Any) -> str:
         align = "right" if name in self._right else "left"
@@ -139,10 +130,6 @@ class Table(Sequence[dict[str, Any]]):
             yield _GAP.join(
                 part.rjust(width) if name in self._right else part.ljust(width) for name, part, width in cells
             ).rstrip()
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _text(value: Any, none: str = "None") -> str:

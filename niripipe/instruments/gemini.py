@@ -475,7 +475,7 @@ class AstroDataGemini(GeminiTags):
             ra += _sum(phu, "RAOFFSET", "RATRGOFF") / 3600.0 / math.cos(math.radians(dec))
         start = self._start()
         if pm and start is not None:
-            years = _decimal_year(start) - _epoch(phu)
+            years = headers.decimal_year(start) - _epoch(phu)
             ra += _sum(phu, "PMRA") * years * 15.0 / 3600.0
             dec += _sum(phu, "PMDEC") * years / 3600.0
         if icrs:
@@ -491,8 +491,3 @@ def _epoch(header: Header) -> float:
     # Zenith calibrations write 0 for "none".
     epoch = get_float(header, "EPOCH")
     return epoch if epoch is not None and epoch > 1800.0 else 2000.0
-
-
-def _decimal_year(when: datetime) -> float:
-    start, end = datetime(when.year, 1, 1), datetime(when.year + 1, 1, 1)
-    return when.year + (when - start) / (end - start)

@@ -18,6 +18,7 @@ from niripipe.astrodata import header_value
 __all__ = [
     "Header",
     "clean_text",
+    "decimal_year",
     "find_date",
     "find_time",
     "find_ut_datetime",
@@ -130,6 +131,12 @@ def scaled(micrometres: float, exponent: int) -> float:
     return (
         float(f"{micrometres!r}e{exponent}") if "e" not in repr(micrometres) else micrometres * 10.0**exponent
     )
+
+
+def decimal_year(when: datetime) -> float:
+    """Return a moment as a year with its fraction."""
+    start, end = datetime(when.year, 1, 1), datetime(when.year + 1, 1, 1)
+    return when.year + (when - start) / (end - start)
 
 
 def parse_ra(value: object) -> float | None:

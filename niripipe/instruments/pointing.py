@@ -14,9 +14,6 @@ import math
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
 from niripipe.astrodata import TangentPlane
 from niripipe.astrodata.wcs import LinearTerms
 from niripipe.errors import DataError
@@ -89,7 +86,7 @@ def is_mirrored(inport: int | None, is_ao: bool) -> bool:
     return inport == niri_tables().pointing.mirrored_port and not is_ao
 
 
-def cd_matrix(scale: float, position_angle: float, *, mirrored: bool) -> NDArray[np.float64]:
+def cd_matrix(scale: float, position_angle: float, *, mirrored: bool) -> tuple[float, float, float, float]:
     """Return the CD matrix of an undistorted image.
 
     Parameters
@@ -103,17 +100,12 @@ def cd_matrix(scale: float, position_angle: float, *, mirrored: bool) -> NDArray
 
     Returns
     -------
-    ndarray
-        Shape (2, 2), float64, degrees per pixel: [[CD1_1, CD1_2], [CD2_1, CD2_2]].
+    tuple of float
+        CD1_1, CD1_2, CD2_1, CD2_2, degrees per pixel.
     """
     size, angle = scale / 3600.0, math.radians(position_angle)
-    across = 1.0 if mirrored else -1.0
-    return np.array(
-        [
-            [across * size * math.cos(angle), size * math.sin(angle)],
-            [-across * size * math.sin(angle), size * math.cos(angle)],
-        ]
-    )
+    cos, sin = size * math.cos(angle), size * math.sin(angle)
+    return (cos, sin, -sin, cos) if mirrored else (-cos, sin, sin, cos)
 
 
 def position_at(ra: float, dec: float, distance: float, position_angle: float) -> tuple[float, float]:
@@ -402,7 +394,7 @@ def wcs_from_pointing(ad: AstroDataNiri) -> TangentPlane:
     if crval is None:
         target = (ad.target_ra(), ad.target_dec())
         crval = None if target[0] is None or target[1] is None else (target[0], target[1])
-    shape = _shape(ad)
+    shape: tuple[int, int] | None = next((extension.shape for extension in ad), None)
     missing = {"CAMERA": camera, "PA": angle, "RA, DEC": crval, "image": shape}
     absent = [name for name, value in missing.items() if value is None]
     if camera is None or angle is None or crval is None or shape is None:
@@ -414,29 +406,21 @@ def wcs_from_pointing(ad: AstroDataNiri) -> TangentPlane:
             remedy="Give the frame a WCS or leave it out",
         )
     scale = camera.scale_ao if ad.is_ao() else camera.scale
-    matrix = cd_matrix(scale, angle, mirrored=is_mirrored(ad.port(), ad.is_ao()))
-    cd = (float(matrix[0, 0]), float(matrix[0, 1]), float(matrix[1, 0]), float(matrix[1, 1]))
-    return LinearTerms(_reference_pixel(ad, shape), crval, cd).to_plane()
+    cd = cd_matrix(scale, angle, mirrored=is_mirrored(ad.port(), ad.is_ao()))
+    return TangentPlane(_reference_pixel(ad, shape), crval, cd)
 
 
 def _reference_pixel(ad: AstroDataNiri, shape: tuple[int, int]) -> tuple[float, float]:
     ny, nx = shape
-    header = _first_header(ad)
     shift = ad.subarray_reference_shift()
-    for candidate in (header, ad.phu):
-        if candidate is None:
-            continue
-        x, y = get_float(candidate, "CRPIX1"), get_float(candidate, "CRPIX2")
+    for header in (*(extension.hdr for extension in ad), ad.phu):
+        x, y = get_float(header, "CRPIX1"), get_float(header, "CRPIX2")
         if x is None or y is None:
             continue
         x, y = x - shift[0], y - shift[1]
         if 0.5 <= x <= nx + 0.5 and 0.5 <= y <= ny + 0.5:
             return x, y
     return (nx + 1) / 2, (ny + 1) / 2
-
-
-def _shape(ad: Any) -> tuple[int, int] | None:
-    return next((extension.shape for extension in ad), None)
 
 
 def _first_header(ad: Any) -> Header | None:

@@ -164,23 +164,27 @@ class Epochs:
     subarray_crpix_since: date
 
 
+Limits = tuple[tuple[int, float], ...]
+"""Percentiles of observing conditions and their limits."""
+
+
 @dataclass(frozen=True, slots=True)
 class QaLimits:
     """Limits of the observing condition bands.
 
     Attributes
     ----------
-    image_quality : mapping of str to tuple of float
-        By band or ``"AO"``: FWHM (arcsec, at zenith) of the 20, 70 and 85 percentile bands.
-    background : mapping of str to float
-        By pretty filter name: sky brightness, mag/arcsec^2.
-    cloud_cover : tuple of float
-        Extinction (mag) of the 50, 70 and 80 percentile bands.
+    image_quality : mapping of str to Limits
+        By band or ``"AO"``: largest FWHM (arcsec, at zenith).
+    background : mapping of str to Limits
+        By pretty filter name: brightest sky, mag/arcsec^2.
+    cloud_cover : Limits
+        Largest extinction, mag.
     """
 
-    image_quality: Mapping[str, tuple[float, ...]]
-    background: Mapping[str, float]
-    cloud_cover: tuple[float, ...]
+    image_quality: Mapping[str, Limits]
+    background: Mapping[str, Limits]
+    cloud_cover: Limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,9 +253,15 @@ class NiriTables:
 
     def band(self, wavelength: float | None) -> str | None:
         """Name the band nearest to a wavelength in micrometres."""
-        if wavelength is None:
-            return None
-        return min(self.bands, key=lambda name: abs(self.bands[name] - wavelength))
+        return None if wavelength is None else self._nearest_band(wavelength, self.bands)
+
+    def image_quality_limits(self, wavelength: float) -> Limits:
+        """Return the limits of image quality in the band nearest to a wavelength in micrometres."""
+        known = [name for name in self.bands if name in self.qa.image_quality]
+        return self.qa.image_quality[self._nearest_band(wavelength, known)]
+
+    def _nearest_band(self, wavelength: float, names: Iterable[str]) -> str:
+        return min(names, key=lambda name: abs(self.bands[name] - wavelength))
 
 
 @functools.cache
@@ -281,7 +291,6 @@ def niri_tables() -> NiriTables:
 
 
 def _build(raw: dict[str, Any]) -> NiriTables:
-    _require_provenance(raw)
     read_modes = tuple(ReadMode(**entry) for entry in raw["read_modes"]["entries"])
     filters = tuple(Filter(**_values(entry)) for entry in raw["filters"]["entries"])
     qa = raw["qa"]
@@ -301,9 +310,9 @@ def _build(raw: dict[str, Any]) -> NiriTables:
         pointing=Pointing(**_values(raw["pointing"])),
         epochs=Epochs(**_values(raw["epochs"])),
         qa=QaLimits(
-            image_quality=MappingProxyType(_values(qa["image_quality"])),
-            background=MappingProxyType(_values(qa["background"])),
-            cloud_cover=tuple(qa["cloud_cover"]["limits"]),
+            image_quality=_limits(qa["image_quality"]),
+            background=_limits(qa["background"]),
+            cloud_cover=_limits(qa["cloud_cover"])["limits"],
         ),
         _by_raw=MappingProxyType({_filter_key(f.raw): f for f in filters}),
     )
@@ -322,7 +331,10 @@ def _values(table: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _require_provenance(raw: dict[str, Any]) -> None:
-    for name, table in [*raw.items(), *raw["qa"].items()]:
-        if name != "qa" and not (table["unit"] and table["source"]):
-            raise ValueError(f"[{name}] lacks its unit or source")
+def _limits(table: dict[str, Any]) -> Mapping[str, Limits]:
+    """Give each limit of a table its percentile."""
+    limits = _values(table)
+    percentiles = limits.pop("percentiles")
+    return MappingProxyType(
+        {name: tuple(zip(percentiles, values, strict=True)) for name, values in limits.items()}
+    )

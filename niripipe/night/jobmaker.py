@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from niripipe import astrodata
@@ -57,6 +58,7 @@ class Choice(NamedTuple):
     warnings: Sequence[str] = ()
 
 
+@dataclass
 class JobMaker:
     """Turns drafts into jobs.
 
@@ -78,27 +80,19 @@ class JobMaker:
         ``(name, calibration type)`` to all candidates against all rules.
     """
 
-    def __init__(
-        self,
-        available: AvailableCalibrations,
-        settings: NightSettings,
-        mode: Mode,
-        parameters: Mapping[str, Mapping[str, Any]],
-        recipes: Mapping[str, str],
-    ) -> None:
-        self.left_out: list[LeftOut] = []
-        self.explanations: dict[tuple[str, str], Explanation] = {}
-        self._available = available
-        self._settings = settings
-        self._mode = mode
-        self._parameters = parameters
-        self._recipes = recipes
+    available: AvailableCalibrations
+    settings: NightSettings
+    mode: Mode
+    parameters: Mapping[str, Mapping[str, Any]]
+    recipes: Mapping[str, str]
+    left_out: list[LeftOut] = field(default_factory=list)
+    explanations: dict[tuple[str, str], Explanation] = field(default_factory=dict)
 
     def job(self, draft: Draft) -> Job | None:
         """Return the job of a draft, or None if it cannot be done."""
         choices: dict[str, Choice] = {}
         for caltype in _caltypes(draft):
-            choice = self._available.choose(draft.frames, caltype, required=caltype != "processed_bpm")
+            choice = self.available.choose(draft.frames, caltype, required=caltype != "processed_bpm")
             choices[caltype] = choice
             self.explanations[draft.name, caltype] = choice.explanation
             draft.warnings += choice.warnings
@@ -111,17 +105,17 @@ class JobMaker:
             if self._lacking(draft, choices, own):
                 return None
             skies = self._skies(draft, own)
-        chosen = chosen_parameters(self._parameters, draft)
+        chosen = chosen_parameters(self.parameters, draft)
         draft.reasons += set_by_user(chosen)
         return Job(
             name=draft.name,
             kind=draft.kind,
             files=draft.files,
-            recipe=self._recipes.get(draft.name, self._recipes.get(draft.kind, RECIPES[draft.kind])),
+            recipe=self.recipes.get(draft.name, self.recipes.get(draft.kind, RECIPES[draft.kind])),
             parameters=own | chosen,
             calibrations=tuple(c.calibration for c in choices.values() if c.calibration is not None),
-            product=draft.product(self._mode),
-            mode=self._mode,
+            product=draft.product(self.mode),
+            mode=self.mode,
             sky_files=skies,
             reasons=tuple(draft.reasons),
             warnings=tuple(draft.warnings),
@@ -130,8 +124,8 @@ class JobMaker:
     def _lacking(self, draft: Draft, choices: Mapping[str, Choice], own: dict[str, Any]) -> bool:
         """Switch off the steps that have no calibration; return whether the set is left out for it."""
         for caltype, step, rule in (
-            ("processed_dark", "darkCorrect", self._settings.without_dark),
-            ("processed_flat", "flatCorrect", self._settings.without_flat),
+            ("processed_dark", "darkCorrect", self.settings.without_dark),
+            ("processed_flat", "flatCorrect", self.settings.without_flat),
         ):
             choice = choices[caltype]
             if choice.calibration is not None:
@@ -155,7 +149,7 @@ class JobMaker:
         """Return the sky frames beside the target; where there are any, the sky is not scaled."""
         count = len(draft.frames)
         try:
-            found = _offset_skies(draft.frames.paths, self._mode, chosen_parameters(self._parameters, draft))
+            found = _offset_skies(draft.frames.paths, self.mode, chosen_parameters(self.parameters, draft))
         except NiripipeError as error:
             draft.warnings.append(f"it is not known whether there are sky frames beside the target: {error}")
             return ()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from niripipe import astrodata
+from niripipe.astrodata.display import html_list
 from niripipe.cal_service import CalibrationService, Explanation
 from niripipe.cal_service.rules import full_type
 from niripipe.errors import InputError, NiripipeError, ParameterError
@@ -266,12 +267,9 @@ class NightPlan:
                 f'<td style="vertical-align:top"><b>{escape(job.name)}</b></td>'
                 f'<td style="text-align:left">{entries}</td></tr>'
             )
-        notes = "".join(f"<li>{escape(note)}</li>" for note in self.notes)
-        notes += "".join(
-            f"<li>left out: {escape(names)}: {escape(reason)}</li>"
-            for reason, names in _by_reason(self.left_out)
-        )
-        return f"<p><b>{escape(self.summary)}</b></p><table>{rows}</table><ul>{notes}</ul>"
+        left_out = [f"left out: {names}: {reason}" for reason, names in _by_reason(self.left_out)]
+        notes = html_list([*self.notes, *left_out])
+        return f"<p><b>{escape(self.summary)}</b></p><table>{rows}</table>{notes}"
 
     def _entries(self, job: Job) -> list[tuple[str, str]]:
         """Return what is said of a reduction, as labelled lines."""

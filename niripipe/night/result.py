@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -169,9 +169,6 @@ class NightResult(Sequence[JobResult]):
 
     def __len__(self) -> int:
         return len(self.results)
-
-    def __iter__(self) -> Iterator[JobResult]:
-        return iter(self.results)
 
     def __str__(self) -> str:
         return str(self.table())

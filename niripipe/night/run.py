@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from niripipe.cal_service import CalibrationService
-from niripipe.errors import InputError, NiripipeError, ParameterError, StorageError
+from niripipe.errors import InputError, NiripipeError, ParameterError, storage_faults
 from niripipe.logutils import get_logger
 from niripipe.night.jobs import CALTYPES, Job
 from niripipe.night.result import JobResult, JobStatus, NightResult
@@ -41,12 +41,8 @@ def run_jobs(
     _check_executor(executor)
     _check_order(jobs)
     folder = output_dir.expanduser().absolute()
-    try:
+    with storage_faults("The output folder cannot be made", folder, item="output_dir"):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(
-            "The output folder cannot be made", file=folder, item="output_dir", found=error.strerror
-        ) from None
     if service is None:
         service = CalibrationService()
         service.config(db_dir=folder)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from niripipe.cal_service import CalibrationService, CalReturn, Explanation
 from niripipe.cal_service.facts import Frame, as_facts
-from niripipe.errors import NiripipeError, StorageError
+from niripipe.errors import NiripipeError, storage_faults
 from niripipe.logutils import get_logger
 from niripipe.night.jobs import Job
 from niripipe.night.result import JobResult, JobStatus
@@ -159,14 +159,10 @@ def attempts(folder: Path) -> Iterator[Path]:
     StorageError
         It cannot be made.
     """
-    try:
+    with storage_faults("The output folder cannot be written", folder, item="output_dir"):
         notes = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=folder))
         # Workers may belong to another account of the same group.
         notes.chmod(folder.stat().st_mode & 0o777)
-    except OSError as error:
-        raise StorageError(
-            "The output folder cannot be written", file=folder, item="output_dir", found=error.strerror
-        ) from None
     try:
         yield notes
     finally:
@@ -195,17 +191,11 @@ def attempt(notes: Path, number: int) -> Iterator[bool]:
     StorageError
         The folder is gone, so that the run is over, or it cannot be written.
     """
-    try:
+    with storage_faults("The run that asked for this reduction cannot be reached or is over", notes):
         again = next(notes.glob(f"{number}@*"), None) is not None
         note = notes / f"{number}@{platform.node()}@{os.getpid()}"
         note.with_name(note.name + _DONE).unlink(missing_ok=True)
         note.touch()
-    except OSError as error:
-        raise StorageError(
-            "The run that asked for this reduction cannot be reached or is over",
-            file=notes,
-            found=error.strerror,
-        ) from None
     try:
         yield again
     finally:

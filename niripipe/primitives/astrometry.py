@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BeforeValidator
 
-from niripipe.algorithms.filter_magnitudes import MISSING, filter_magnitudes
+from niripipe.algorithms.filter_magnitudes import filter_magnitudes
 from niripipe.algorithms.match import match_sources
 from niripipe.algorithms.register import Registration, Sources, pair_sources
+from niripipe.algorithms.source_catalogue import MISSING
 from niripipe.algorithms.vote import brightest_first
 from niripipe.astrodata import AstroData, with_affine
 from niripipe.errors import InputError

@@ -6,7 +6,6 @@ Nothing here reaches the network but `cone_search`, which is called when a catal
 from __future__ import annotations
 
 import io
-import threading
 import time
 import warnings
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from niripipe.algorithms.grouping import angular_separation
+from niripipe.astrodata.wcs import warnings_lock
 from niripipe.errors import DataError, InputError, ParameterError
 
 if TYPE_CHECKING:
@@ -78,8 +78,6 @@ CATALOGUES: Final[Mapping[str, Catalogue]] = MappingProxyType(
 """Names that may be given as a source; ``sdss9`` and ``gaia3`` give positions only."""
 
 _BANDS: Final = "gzyjhk"
-# Warning filters belong to the whole process: changing them for a moment must not overlap itself.
-_warnings_lock = threading.Lock()
 _POSITIONS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
         "RAJ2000": ("raj2000", "ra_icrs", "x_world", "ra"),
@@ -177,7 +175,7 @@ def read_table(path: Path, format: str | None = None) -> Table:
     problem = "it is not there"
     for trial in trials if path.is_file() else ():
         try:
-            with _warnings_lock, warnings.catch_warnings():
+            with warnings_lock, warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 table = Table.read(path, format=trial)
             return standard_table(table, name=path.name)
@@ -224,16 +222,16 @@ def standard_table(table: Table, *, name: str | None = None, epoch: float | None
     from astropy.table import Table
 
     present = {column.lower(): column for column in table.colnames}
-    ra, dec = (_numbers(table, _find(present, names, label)) for label, names in _POSITIONS.items())
+    ra, dec = (_numbers(table, _position(present, label)) for label in _POSITIONS)
     keep = np.isfinite(ra) & np.isfinite(dec) & (np.abs(dec) <= 90)
     standard = Table()
     standard["Id"] = np.arange(1, np.count_nonzero(keep) + 1)
-    identity = next((present[key] for key in _IDENTITIES if key in present), None)
+    identity = _first(present, _IDENTITIES)
     if identity is not None:
         standard["Cat_Id"] = np.asarray(table[identity].astype(str))[keep]
     standard["RAJ2000"], standard["DEJ2000"] = ra[keep] % 360.0, dec[keep]
     for label, names in _measurements().items():
-        column = next((present[key] for key in names if key in present), None)
+        column = _first(present, names)
         if column is not None:
             standard[label] = _numbers(table, column)[keep]
     standard.meta["CATALOG"] = name or str(table.meta.get("CATALOG", "table"))
@@ -306,16 +304,21 @@ def _measurements() -> dict[str, tuple[str, ...]]:
     return names
 
 
-def _find(present: Mapping[str, str], names: tuple[str, ...], label: str) -> str:
-    for name in names:
-        if name in present:
-            return present[name]
-    raise DataError(
-        "The reference catalogue has no positions",
-        item=label,
-        found=", ".join(present.values()) or "no columns",
-        expected=" or ".join(names),
-    )
+def _first(present: Mapping[str, str], names: tuple[str, ...]) -> str | None:
+    """Return the first of the columns that are present."""
+    return next((present[name] for name in names if name in present), None)
+
+
+def _position(present: Mapping[str, str], label: str) -> str:
+    column = _first(present, _POSITIONS[label])
+    if column is None:
+        raise DataError(
+            "The reference catalogue has no positions",
+            item=label,
+            found=", ".join(present.values()) or "no columns",
+            expected=" or ".join(_POSITIONS[label]),
+        )
+    return column
 
 
 def _numbers(table: Table, name: str) -> NDArray[np.float64]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from niripipe import astrodata
 from niripipe.astrodata import AstroData, utc_now
-from niripipe.errors import NiripipeError, ParameterError, StorageError
+from niripipe.errors import NiripipeError, ParameterError, storage_faults
 from niripipe.logutils import get_logger
 from niripipe.primitives.base import Frames, PrimitivesBase, primitive, raw_name
 from niripipe.primitives.params import Field, Params
@@ -32,10 +32,9 @@ class AddToListParams(Params):
     purpose: str | None = Field(None, description="name of the list; None: 'list'")
 
 
-class GetListParams(Params):
+class GetListParams(AddToListParams):
     """Parameters of `Lists.getList`."""
 
-    purpose: str | None = Field(None, description="name of the list; None: 'list'")
     max_frames: int | None = Field(None, ge=1, description="only so many frames, those added last")
 
 
@@ -163,23 +162,16 @@ def _append(path: Path, entries: Iterable[_Entry]) -> None:
     text = "".join(json.dumps(asdict(entry), sort_keys=True) + "\n" for entry in entries)
     if not text:
         return
-    try:
-        # A single write at the end of the file: lines of two processes do not mix.
-        with path.open("ab", buffering=0) as file:
-            file.write(text.encode())
-    except OSError as error:
-        raise StorageError("The list cannot be written", file=path, found=error.strerror) from None
+    # A single write at the end of the file: lines of two processes do not mix.
+    with storage_faults("The list cannot be written", path), path.open("ab", buffering=0) as file:
+        file.write(text.encode())
 
 
 def _read(folder: Path) -> list[_Entry]:
     """Return what is on the lists, in the order of the first addition; damaged lines are passed over."""
     path = folder / LIST_FILE
-    try:
-        lines = path.read_text(errors="replace").splitlines()
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise StorageError("The list cannot be read", file=path, found=error.strerror) from None
+    with storage_faults("The list cannot be read", path):
+        lines = path.read_text(errors="replace").splitlines() if path.exists() else []
     found: dict[tuple[str, str, str], _Entry] = {}
     for number, line in enumerate(lines, start=1):
         entry = _parsed(line)

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 
 from niripipe.algorithms import background, conditions, quality
-from niripipe.algorithms.conditions import CC_LIMITS, IQ_LIMITS, Conditions
+from niripipe.algorithms.conditions import Conditions
 from niripipe.algorithms.quality import CloudCover, ImageQuality
 from niripipe.astrodata import AstroData
 from niripipe.astrodata.fits_write import atomic_file
 from niripipe.errors import AlgorithmError
+from niripipe.instruments.tables import niri_tables
 from niripipe.logutils import get_logger
 from niripipe.primitives.base import Outcome, PrimitivesBase, primitive, skipped
 from niripipe.primitives.params import Field, SuffixParams
@@ -188,7 +189,7 @@ def _record_image_quality(frame: AstroData, found: ImageQuality, scale: float, a
     wavelength = frame.effective_wavelength(output_units="micrometers")
     if wavelength is not None and found.zenith_fwhm is not None and found.zenith_fwhm_std is not None:
         error = found.zenith_fwhm_std / math.sqrt(found.n)
-        limits = IQ_LIMITS[conditions.nearest_band(wavelength)]
+        limits = niri_tables().image_quality_limits(wavelength)
         met = conditions.to_conditions(found.zenith_fwhm, error, limits)
         _record_band(frame, "IQ", met, frame.requested_iq())
 
@@ -198,7 +199,7 @@ def _adaptive_conditions(frame: AstroData) -> Conditions | None:
     if seeing is None or airmass is None:
         log.warning("%s: without an estimate of the seeing there is no IQ band", frame.filename)
         return None
-    return conditions.to_conditions(seeing * airmass**-0.6, 0.0, IQ_LIMITS["AO"])
+    return conditions.to_conditions(seeing * airmass**-0.6, 0.0, niri_tables().qa.image_quality["AO"])
 
 
 def _record_strehl(frame: AstroData, found: ImageQuality, scale: float) -> None:
@@ -257,8 +258,10 @@ def _record_brightness(frame: AstroData, level: float, std: float) -> None:
         return
     frame.phu.set("BGMAG", round(sky.magnitude, 4), "Sky brightness (mag/arcsec^2)")
     frame.phu.set("BGMAGERR", round(sky.magnitude_error, 4), "From the scatter of the pixels (mag/arcsec^2)")
-    found = conditions.sky_conditions(frame.filter_name(pretty=True), sky.magnitude, sky.magnitude_error)
-    _record_band(frame, "BG", found, frame.requested_bg())
+    limits = niri_tables().qa.background.get(frame.filter_name(pretty=True))
+    if limits is not None:
+        found = conditions.sky_conditions(sky.magnitude, sky.magnitude_error, limits)
+        _record_band(frame, "BG", found, frame.requested_bg())
 
 
 def _why_no_zero_point(frame: AstroData) -> str:
@@ -290,7 +293,7 @@ def _record_zero_point(frame: AstroData, found: CloudCover, dimming: float) -> N
         log.stdinfo("%s: no nominal zero point for this filter and camera: no cloud", frame.filename)
         return
     frame.phu.set("CLOUDEXT", round(found.cloud, 4), "Extinction by cloud (mag)")
-    band = conditions.to_conditions(found.cloud, found.std, CC_LIMITS)
+    band = conditions.to_conditions(found.cloud, found.std, niri_tables().qa.cloud_cover)
     _record_band(frame, "CC", band, frame.requested_cc(), every=True)
 
 

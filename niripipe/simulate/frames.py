@@ -13,7 +13,7 @@ import numpy as np
 from astropy.io import fits
 from numpy.typing import NDArray
 
-from niripipe.errors import StorageError
+from niripipe.errors import storage_faults
 from niripipe.simulate.cosmic_rays import cosmic_ray_hits
 from niripipe.simulate.detector import Detector, Readout, make_detector, read_out
 from niripipe.simulate.header import frame_wcs, raw_headers
@@ -303,14 +303,11 @@ def write_frame(frame: RawFrame, folder: str | PathLike[str]) -> Path:
         If it cannot be written; nothing is left behind then.
     """
     path = Path(folder) / frame.name
-    try:
-        path.write_bytes(frame.to_bytes())
-    except OSError as error:
-        path.unlink(missing_ok=True)
-        raise StorageError(
-            "A simulated frame cannot be written",
-            file=path,
-            found=str(error),
-            remedy="Check the space left and the permissions of the folder",
-        ) from error
+    remedy = "Check the space left and the permissions of the folder"
+    with storage_faults("A simulated frame cannot be written", path, remedy=remedy):
+        try:
+            path.write_bytes(frame.to_bytes())
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
     return path

@@ -18,6 +18,7 @@ from typing import Any
 
 from astropy.io import fits
 
+from niripipe.instruments.headers import decimal_year
 from niripipe.instruments.tables import niri_tables
 from niripipe.simulate.pointing import TangentWcs, offset_pointing
 from niripipe.simulate.sequence import Exposure
@@ -174,7 +175,7 @@ def _times(frame: Exposure) -> dict[str, Any]:
         "local_time": _clock(frame.start - timedelta(hours=10, seconds=1)),
         "date": f"{frame.start:%Y-%m-%d}",
         "mjd": _mjd(frame.start),
-        "epoch": round(_decimal_year(frame.start), 8),
+        "epoch": round(decimal_year(frame.start), 8),
     }
 
 
@@ -246,11 +247,6 @@ def _sidereal_time(when: datetime) -> float:
 
 def _mjd(when: datetime) -> float:
     return (when - datetime(1858, 11, 17)).total_seconds() / 86400
-
-
-def _decimal_year(when: datetime) -> float:
-    first, following = datetime(when.year, 1, 1), datetime(when.year + 1, 1, 1)
-    return when.year + (when - first) / (following - first)
 
 
 def _semester(day: date) -> str:

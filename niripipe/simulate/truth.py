@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from niripipe.errors import DataError, InputError, StorageError
+from niripipe.errors import DataError, InputError, storage_faults
 from niripipe.simulate.pointing import Affine, TangentWcs
 from niripipe.simulate.scene import Galaxy, Scene, Star
 
@@ -155,12 +155,8 @@ class Truth:
         StorageError
             If the file cannot be written.
         """
-        try:
+        with storage_faults("The truth of a night cannot be written", path):
             Path(path).write_text(json.dumps(self.to_dict(), separators=(",", ":")), encoding="utf-8")
-        except OSError as error:
-            raise StorageError(
-                "The truth of a night cannot be written", file=path, found=str(error)
-            ) from error
 
 
 def read_truth(path: str | PathLike[str]) -> Truth:

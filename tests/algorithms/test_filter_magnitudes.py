@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from niripipe.algorithms.filter_magnitudes import MISSING, filter_magnitudes
+from niripipe.algorithms.filter_magnitudes import filter_magnitudes
+from niripipe.algorithms.source_catalogue import MISSING
 
 MAGNITUDES = {
     "jmag": np.array([15.0, 12.0, np.nan, 14.0]),

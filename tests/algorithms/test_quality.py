@@ -5,14 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from niripipe.algorithms.conditions import (
-    BG_LIMITS,
-    CC_LIMITS,
-    IQ_LIMITS,
-    nearest_band,
-    sky_conditions,
-    to_conditions,
-)
+from niripipe.algorithms.conditions import sky_conditions, to_conditions
 from niripipe.algorithms.quality import (
     good_stars,
     measure_cloud,
@@ -22,6 +15,7 @@ from niripipe.algorithms.quality import (
     sky_brightness,
 )
 from niripipe.errors import DataError, ParameterError
+from niripipe.instruments.tables import niri_tables
 
 Columns = dict[str, np.ndarray]
 
@@ -131,39 +125,38 @@ def test_an_astropy_table_serves_as_a_catalogue() -> None:
 
 def test_bands_follow_the_nearest_wavelength_and_the_table() -> None:
     names = {1.02: "Y", 1.25: "J", 1.65: "H", 2.12: "K", 3.78: "L", 4.68: "M"}
-    assert {w: nearest_band(w) for w in names} == names
-    verdicts = [to_conditions(v, 0, IQ_LIMITS["K"]).best for v in (0.3, 0.35, 0.5, 0.79, 0.8, 2)]
+    limits = niri_tables().qa.image_quality
+    assert all(niri_tables().image_quality_limits(w) == limits[band] for w, band in names.items())
+    verdicts = [to_conditions(v, 0, limits["K"]).best for v in (0.3, 0.35, 0.5, 0.79, 0.8, 2)]
     assert verdicts == [(20,), (70,), (70,), (85,), (100,), (100,)]
 
 
 def test_probabilities_are_those_of_a_normal_distribution_and_add_to_one() -> None:
-    verdict = to_conditions(0.08, 0.1, CC_LIMITS)
+    verdict = to_conditions(0.08, 0.1, niri_tables().qa.cloud_cover)
     chances = dict(verdict.probability)
     assert chances[(50,)] == pytest.approx(0.5)
     assert chances[(70,)] == pytest.approx(0.5 * math.erf(2.2 / math.sqrt(2)))
     assert sum(chances.values()) == pytest.approx(1)
     assert verdict.possible == ((50,), (70,))
     assert verdict.met(50)
-    cloudy = to_conditions(0.5, 0.05, CC_LIMITS)
+    cloudy = to_conditions(0.5, 0.05, niri_tables().qa.cloud_cover)
     assert cloudy.best == (80,)
     assert not cloudy.met(70)
     assert cloudy.met(80)
 
 
 def test_equal_limits_are_one_band_so_a_dark_sky_meets_each_of_them() -> None:
-    assert all(len({limit for _, limit in limits}) == 1 for limits in BG_LIMITS.values())
-    dark = sky_conditions("J", 16.4, 0.01)
-    bright = sky_conditions("J", 15.9, 0.01)
-    assert dark is not None
-    assert bright is not None
+    known = niri_tables().qa.background
+    assert all(len({limit for _, limit in limits}) == 1 for limits in known.values())
+    dark = sky_conditions(16.4, 0.01, known["J"])
+    bright = sky_conditions(15.9, 0.01, known["J"])
     assert dark.best == (20, 50, 80)
     assert all(dark.met(percentile) for percentile in (20, 50, 80, 100))
     assert bright.best == (100,)
     assert not bright.met(80)
-    between = sky_conditions("K(short)", 14.6, 0.1)
-    assert between is not None
+    between = sky_conditions(14.6, 0.1, known["K(short)"])
     assert between.possible == ((20, 50, 80), (100,))
-    assert sky_conditions("Y", 16, 0.1) is None
+    assert "Y" not in known
 
 
 def test_sky_brightness_follows_its_definition() -> None:

@@ -85,7 +85,7 @@ def header(cards: dict[str, Any]) -> fits.Header:
 
 
 def wcs_cards(shape: tuple[int, int], *, scale: float = 0.1165, angle: float = 30.0) -> dict[str, Any]:
-    (a, b), (c, d) = cd_matrix(scale, angle, mirrored=False)
+    a, b, c, d = cd_matrix(scale, angle, mirrored=False)
     return {
         "CTYPE1": "RA---TAN",
         "CTYPE2": "DEC--TAN",

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import dataclasses
+import tomllib
+from importlib import resources
 
 import pytest
 
@@ -114,8 +116,14 @@ def test_measured_scales_are_plausible_for_their_camera_only(camera: str, scales
         assert [known.plausible(scale) for scale in scales] == [known.name == camera] * len(scales)
 
 
+def test_every_table_names_its_unit_and_source() -> None:
+    raw = tomllib.loads(resources.files("niripipe.instruments").joinpath("niri.toml").read_text("utf-8"))
+    sections = raw.pop("qa") | raw
+    assert [name for name, table in sections.items() if not (table["unit"] and table["source"])] == []
+
+
 def test_a_damaged_table_is_a_data_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tables.tomllib, "loads", lambda _: {"detector": {"unit": "", "source": ""}, "qa": {}})
+    monkeypatch.setattr(tables.tomllib, "loads", lambda _: {"detector": {}, "qa": {}})
     niri_tables.cache_clear()
     try:
         with pytest.raises(DataError, match="Install niripipe again"):
