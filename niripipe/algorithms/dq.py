@@ -80,8 +80,9 @@ def where_flagged(mask: RowSource, wanted: int, *, ignore: int = 0) -> Indices:
         Rows and columns, in image order.
     """
     values = mask[:]
-    found: Indices = np.argwhere(values & np.uint16(wanted))
-    return found[values[tuple(found.T)] & np.uint16(ignore) == 0]
+    y, x = np.nonzero(values & np.uint16(wanted))
+    kept = values[y, x] & np.uint16(ignore) == 0
+    return np.stack([y[kept], x[kept]], axis=1)
 
 
 def _may_have_holes(flagged: Bool) -> bool:

@@ -160,7 +160,7 @@ def resample(
         job.mask(flags),
         None if objmask is None else job.objmask(objmask),
         jacobian,
-        1.0 / (job.noise_reduction() * scale),
+        1.0 / (job.noise_reduction() * jacobian),
     )
 
 

@@ -192,8 +192,10 @@ def test_the_correlation_factor_makes_large_apertures_honest(name):
     assert np.var(np.concatenate(sums)) / expected == pytest.approx(0.95, abs=0.15)
 
 
-def test_the_correlation_factor_knows_how_many_pixels_a_pixel_is_divided_into():
-    # Each input pixel is spread over four output pixels, which together have its flux and its noise.
+@pytest.mark.parametrize(("conserve", "side"), [(True, 24), (False, 48 * 2)])
+def test_the_correlation_factor_knows_how_many_pixels_a_pixel_is_divided_into(conserve, side):
+    # Each input pixel is spread over four output pixels, which together have its flux and its noise: those of
+    # 24 x 24 pixels in the box. Without conservation they have four times as much.
     rng = np.random.default_rng(19)
     sums = []
     for _ in range(12):
@@ -205,11 +207,12 @@ def test_the_correlation_factor_knows_how_many_pixels_a_pixel_is_divided_into():
             offset=(0.13, 0.07),
             shape=(250, 250),
             kernel="linear",
+            conserve=conserve,
         )
         sums.append(out.data[5:245, 5:245].reshape(5, 48, 5, 48).sum(axis=(1, 3)).ravel())
-    assert np.var(np.concatenate(sums)) == pytest.approx(24**2, rel=0.2)
+    assert np.var(np.concatenate(sums)) == pytest.approx(side**2, rel=0.2)
     expected = float(out.variance[5:245, 5:245].mean()) * 48**2 * out.correlation
-    assert expected == pytest.approx(24**2, rel=0.1)
+    assert expected == pytest.approx(side**2, rel=0.1)
 
 
 def test_the_variance_of_a_bad_pixel_is_a_mean_of_its_neighbours_and_not_extrapolated():
