@@ -125,7 +125,7 @@ class Align(PrimitivesBase):
             )
         wcs = shifted(require_sky_mapping(reference), grid.origin[1], grid.origin[0])
         jobs = list(zip(frames, to_frames, strict=True))
-        self.map(lambda job: resample_to.put_on_grid(*job, grid, wcs, options), jobs, long=True)
+        self.map(lambda job: resample_to.put_on_grid(*job, grid, wcs, options), jobs)
         return frames
 
     @primitive(stamp="SCALEOBJ")

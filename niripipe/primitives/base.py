@@ -155,8 +155,8 @@ class Runner(Protocol):
     ) -> Frames:
         """Run one primitive on the frames given, or on a stream when there are none."""
 
-    def map(self, function: Callable[[T], R], items: Sequence[T], *, long: bool = False) -> list[R]:
-        """Apply a function to items and return the results in order; long calls share threads."""
+    def map(self, function: Callable[[T], R], items: Sequence[T]) -> list[R]:
+        """Apply a function to items and return the results in order."""
 
     def note(self, frame: AstroData, outcome: Outcome) -> None:
         """Keep the outcome of the running primitive for one frame."""
@@ -188,15 +188,12 @@ class Primitive:
         Whether the frame's name gets the `suffix` parameter when the step was done.
     repeatable : bool
         Whether a primitive that treats frames one by one may treat a frame again that carries its stamp.
-    long : bool
-        Whether one frame takes ten milliseconds and more, so that threads help.
     """
 
     function: Callable[..., Any]
     stamp: str | None = None
     renames: bool = True
     repeatable: bool = False
-    long: bool = False
 
     def __post_init__(self) -> None:
         self.name = self.__name__ = self.function.__name__
@@ -283,7 +280,7 @@ def primitive(
     stamp : str, optional
         PHU time-stamp keyword of the step.
     **settings
-        `renames`, `repeatable` and `long` of `Primitive`.
+        `renames` and `repeatable` of `Primitive`.
 
     Returns
     -------
@@ -338,12 +335,9 @@ class PrimitivesBase:
         """How many threads an algorithm may use now."""
         return self.runner.workers
 
-    def map(self, function: Callable[[T], R], items: Iterable[T], *, long: bool = False) -> list[R]:
-        """Apply a function to items, each kept in memory meanwhile; return the results in order.
-
-        Calls that take `long`, ten milliseconds and more, share threads.
-        """
-        return self.runner.map(function, list(items), long=long)
+    def map(self, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
+        """Apply a function to items, each kept in memory meanwhile; return the results in order."""
+        return self.runner.map(function, list(items))
 
     def keep(self, frames: Iterable[AstroData]) -> None:
         """Let frames that are in no stream be moved to disk as well when memory is limited."""

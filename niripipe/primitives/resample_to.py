@@ -137,7 +137,7 @@ class ResampleTo(PrimitivesBase):
             wcs = None if old is None else shifted(old, -float(dx), -float(dy))
             put_on_grid(frame, move.inverse(), grid, wcs, params.options)
 
-        self.map(shift, zip(frames, moves, strict=True), long=True)
+        self.map(shift, zip(frames, moves, strict=True))
         return frames
 
 

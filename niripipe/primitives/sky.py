@@ -332,7 +332,7 @@ class Sky(PrimitivesBase):
 
     def _subtract_skies(self, jobs: list[tuple[AstroData, BuiltSky]], params: SubtractSkyParams) -> None:
         """Subtract from each frame its sky."""
-        for frame, outcome in self.map(lambda job: _subtract(*job, params), jobs, long=True):
+        for frame, outcome in self.map(lambda job: _subtract(*job, params), jobs):
             self.note(frame, outcome)
 
     def _add_to_sky_stream(self, skies: Frames) -> None:

@@ -66,7 +66,7 @@ class TransferObjectMaskParams(SuffixParams, suffix="_objmaskTransferred"):
 class Sources(PrimitivesBase):
     """Source detection and object masks."""
 
-    @primitive(stamp="DETECSRC", repeatable=True, long=True)
+    @primitive(stamp="DETECSRC", repeatable=True)
     def detectSources(self, frame: AstroData, params: DetectSourcesParams) -> None:
         """Find the sources of a frame and measure them: OBJCAT (table) and OBJMASK (1 in a source).
 

@@ -167,7 +167,7 @@ class Standardize(PrimitivesBase):
             frame, bad_wcs=params.bad_wcs, limit=params.debug_consistency_limit
         )
 
-    @primitive(stamp="PREPARE", long=True)
+    @primitive(stamp="PREPARE")
     def prepare(self, frame: AstroData, params: PrepareParams) -> Outcome:
         """Validate a raw frame and standardise its pixels, headers and WCS.
 

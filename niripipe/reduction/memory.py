@@ -6,7 +6,6 @@ import mmap
 import re
 import shutil
 import tempfile
-import threading
 import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -111,7 +110,6 @@ class FrameStore:
         self._scratch: ScratchFolder | None = None
         # Keeps no frame alive.
         self._frames: weakref.WeakValueDictionary[int, AstroData] = weakref.WeakValueDictionary()
-        self._lock = threading.RLock()
         self._inputs: set[int] = set()
         self._busy: set[int] = set()
         self._treated: list[int] = []
@@ -150,18 +148,16 @@ class FrameStore:
     def using(self, item: object) -> Iterator[None]:
         """Keep a frame, alone or in a tuple, in memory while it is worked on, and settle if due."""
         frames = {id(frame): frame for frame in _frames_in(item)}
-        with self._lock:
-            self._busy.update(frames)
-            self._frames.update(frames)
+        self._busy.update(frames)
+        self._frames.update(frames)
         try:
             yield
         finally:
-            with self._lock:
-                self._busy.difference_update(frames)
-                self._treated += frames
-                self._ended += 1
-                if self._ended >= len(self._frames) / _CHECKS:
-                    self.settle()
+            self._busy.difference_update(frames)
+            self._treated += frames
+            self._ended += 1
+            if self._ended >= len(self._frames) / _CHECKS:
+                self.settle()
 
     def settle(self) -> None:
         """Move frames to disk until the rest fits."""

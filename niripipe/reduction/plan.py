@@ -216,7 +216,7 @@ class _Notes:
     def workers(self) -> int:
         return 1
 
-    def map(self, function: Callable[[T], R], items: Sequence[T], *, long: bool = False) -> list[R]:
+    def map(self, function: Callable[[T], R], items: Sequence[T]) -> list[R]:
         return [function(item) for item in items]
 
     def note(self, frame: AstroData, outcome: Outcome) -> None:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import itertools
 import json
-import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from niripipe.algorithms.parallel import map_items
 from niripipe.astrodata import AstroData, add_history, utc_now
 from niripipe.errors import AlgorithmError, DataError, NiripipeError
 from niripipe.logutils import get_logger
@@ -153,17 +151,13 @@ class RecipeRunner:
             self._save_all()
         return outputs
 
-    def map(self, function: Callable[[T], R], items: Sequence[T], *, long: bool = False) -> list[R]:
-        """Apply a function to items, each kept in memory meanwhile; return the results in order.
-
-        Functions that take `long`, ten milliseconds and more, share threads.
-        """
-
-        def apply(item: T) -> R:
+    def map(self, function: Callable[[T], R], items: Sequence[T]) -> list[R]:
+        """Apply a function to items, each kept in memory meanwhile; return the results in order."""
+        results = []
+        for item in items:
             with self.store.using(item):
-                return function(item)
-
-        return map_items(apply, items, threads=self.workers if long else 1)
+                results.append(function(item))
+        return results
 
     def note(self, frame: AstroData, outcome: Outcome) -> None:
         """Keep the outcome of the running primitive for one frame; DONE is assumed without."""
@@ -259,7 +253,7 @@ class RecipeRunner:
     ) -> list[AstroData]:
         """Run a primitive that treats frames one by one."""
         once = primitive.stamp if not primitive.repeatable else None
-        passed, lock = itertools.count(1), threading.Lock()
+        passed = itertools.count(1)
         self.progress.update(primitive.name, 0, len(frames))
 
         def treat(frame: AstroData) -> Outcome | NiripipeError:
@@ -274,11 +268,10 @@ class RecipeRunner:
                 _name_the_raw_file(error, [frame])
                 return error
             finally:
-                with lock:
-                    self.progress.update(primitive.name, next(passed), len(frames))
+                self.progress.update(primitive.name, next(passed), len(frames))
 
         kept = []
-        results = self.map(treat, frames, long=primitive.long)
+        results = self.map(treat, frames)
         for frame, result in zip(frames, results, strict=True):
             if isinstance(result, Outcome):
                 self.note(frame, result)
