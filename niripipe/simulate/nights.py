@@ -21,7 +21,8 @@ from niripipe.simulate.detector import Detector, make_detector
 from niripipe.simulate.frames import RawFrame, expose, illumination, motion_of, starlight, write_frame
 from niripipe.simulate.header import frame_wcs
 from niripipe.simulate.pointing import TangentWcs
-from niripipe.simulate.reality import released
+from niripipe.simulate.psf import moffat_radius
+from niripipe.simulate.reality import profile, released
 from niripipe.simulate.scene import Scene, make_scene
 from niripipe.simulate.sequence import Exposure, plan_exposures
 from niripipe.simulate.settings import NightPlan, make_plan
@@ -268,9 +269,15 @@ class _Ingredients:
     def _bright(self, index: int) -> NDArray[np.float32]:
         """Charge of the pixels in which stars leave enough for persistence, e- per coadd; 0 elsewhere."""
         exposure, setup, conditions = self.exposures[index], self.plan.setup, self.conditions[index]
-        least = self.plan.reality.persistence_from
+        reality = self.plan.reality
+        least, halo = reality.persistence_from, reality.halo_fwhm / setup.scale
         scene = self.scenes[exposure.kind]
-        bright = tuple(star for star in scene.stars if star.flux * exposure.exposure > least)
+        # Stars too faint to reach that charge in their middle are left out, with a margin for neighbours.
+        middle = sum(
+            share * 2 / (math.pi * moffat_radius(width) ** 2)
+            for share, width in profile(conditions.fwhm_pix, halo, reality.core_fraction)
+        )
+        bright = tuple(star for star in scene.stars if 2 * star.flux * middle * exposure.exposure > least)
         field = replace(scene, stars=bright, galaxy=None)
         light = starlight(exposure, setup, field, motion_of(exposure, setup, field, conditions), conditions)
         if light is None:

@@ -22,6 +22,8 @@ Float64 = NDArray[np.float64]
 _FAINTEST, _BRIGHTEST, _SLOPE = 700.0, 90000.0, 0.6
 #: A star this bright reaches S/N 100 in the tutorial's stack; half of those are kept clear of neighbours.
 _BRIGHT = 5000.0
+#: Haloes wider than this are smooth over a pixel, FWHM in pixels.
+_WIDE = 20.0
 #: A clear star has no neighbour within this many FWHM.
 _CLEAR = 7.0
 
@@ -148,7 +150,8 @@ class Scene:
             if optics.distortion:
                 x, y = distort(x, y, optics.distortion, motion.centre)
             for share, width in profile(fwhm, optics.halo_fwhm_pix, optics.core_fraction):
-                add_stars(image, x, y, table[:, 2] * (share / len(steps)), width, faintest / len(steps))
+                flux, integrated = table[:, 2] * (share / len(steps)), width == fwhm or width < _WIDE
+                add_stars(image, x, y, flux, width, faintest / len(steps), integrated=integrated)
         return image
 
 

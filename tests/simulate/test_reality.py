@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from astropy.io import fits
+from astropy.wcs import WCS
 
 from niripipe import simulate
 from niripipe.errors import ParameterError
 from niripipe.simulate import Effects, FrameReality, Galaxy, Reality, raw_frame
 from niripipe.simulate.conditions import walk
+from niripipe.simulate.psf import add_stars, star_stamp
 from niripipe.simulate.reality import distort, pixel_area, released, undistort
 
 GAIN = 12.3
@@ -400,3 +403,37 @@ def test_what_cannot_be_is_refused(bad: dict[str, Any]) -> None:
 def test_unknown_effects_are_refused() -> None:
     with pytest.raises(ParameterError, match="blob"):
         Reality.everything(blob=3)
+
+
+def test_wide_haloes_need_no_integration_over_pixels() -> None:
+    window = slice(0, 256)
+    plain = star_stamp(120.3, 131.8, 25.0, window, window, integrated=False)
+    np.testing.assert_allclose(plain, _moffat(120.3, 131.8, 25.0), rtol=1e-4)
+    image = np.zeros((256, 256))
+    where = np.array([120.3]), np.array([131.8]), np.array([900.0])
+    add_stars(image, *where, 10.0, faintest=0.5, integrated=False)
+    assert image.sum() == pytest.approx(900, rel=0.005)
+
+
+def test_scores_know_haloes(tmp_path: Path) -> None:
+    """The ideal stack of stars with haloes has the right flux, drawn here without the simulator's optics."""
+    reality = Reality(core_fraction=0.6, halo_fwhm=1.2)
+    night = simulate.night(
+        tmp_path, seed=5, n_target=3, n_stars=8, reality=reality, **(ONLY_TARGET | {"scene": "sparse"}),
+        effects=Effects.none(),
+    )  # fmt: skip
+    name = night.truth.names("target")[1]
+    data = np.random.default_rng(2).normal(0, 5.0, (256, 256))
+    for x, y, flux in night.truth.positions(name):
+        for share, width in ((0.6, 0.55), (0.4, 1.2)):
+            data += share * flux * 20.002 * _moffat(x, y, width / 0.1171)
+    plane = SimpleNamespace(
+        data=data.astype(np.float32), variance=np.full((256, 256), 25, np.float32),
+        mask=np.zeros((256, 256), np.uint16), wcs=WCS(fits.getheader(night.folder / name, 1)),
+        hdr={"BUNIT": "electron"},
+    )  # fmt: skip
+    stack = type("Stack", (list,), {"phu": {"NCOMBINE": 2}})([plane])
+    score = simulate.score(night, stack)
+    assert score.n_bright >= 3
+    assert score.flux_ratio_snr100 == pytest.approx(1, abs=0.003)
+    assert score.r50_ratio == pytest.approx(1, abs=0.005)
