@@ -6,6 +6,7 @@ single frame with chosen headers; `score` compares a reduced stack with the trut
 
 from niripipe.simulate.frames import RawFrame, raw_frame, write_frame
 from niripipe.simulate.nights import Night, night, open_night
+from niripipe.simulate.reality import FrameReality, Reality
 from niripipe.simulate.scene import Galaxy, Scene, Star
 from niripipe.simulate.scoring import Score, score
 from niripipe.simulate.settings import Effects, NightPlan, Setup
@@ -13,11 +14,13 @@ from niripipe.simulate.truth import FrameTruth, Truth, read_truth
 
 __all__ = [
     "Effects",
+    "FrameReality",
     "FrameTruth",
     "Galaxy",
     "Night",
     "NightPlan",
     "RawFrame",
+    "Reality",
     "Scene",
     "Score",
     "Setup",

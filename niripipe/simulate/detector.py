@@ -166,6 +166,7 @@ def read_out(
     rates: Float32 | None,
     extra: Float32 | None,
     rng: np.random.Generator,
+    offsets: Float32 | None = None,
 ) -> NDArray[np.float32] | NDArray[np.int32]:
     """Expose the array and read it.
 
@@ -181,6 +182,8 @@ def read_out(
         Charge from elsewhere (cosmic rays, persistence), e- in the sum over coadds.
     rng : numpy.random.Generator
         Where chance comes from.
+    offsets : ndarray of float32, optional
+        Levels that the read-out adds to each pixel, e- in the sum over coadds.
 
     Returns
     -------
@@ -204,6 +207,8 @@ def read_out(
     values += np.float32(effects.pedestal * readout.coadds)
     if lift is not None:
         values += lift
+    if offsets is not None:
+        values += offsets
     values /= np.float32(niri_tables().detector.gain)
     lnrs, ndavgs = setup.reads
     if lnrs > 1 and readout.day < niri_tables().epochs.read_pairs_averaged_since:

@@ -14,46 +14,33 @@ from astropy.io import fits
 from numpy.typing import NDArray
 
 from niripipe.errors import storage_faults
+from niripipe.simulate.conditions import Conditions, add_reality, base_level
 from niripipe.simulate.cosmic_rays import cosmic_ray_hits
 from niripipe.simulate.detector import Detector, Readout, make_detector, read_out
 from niripipe.simulate.header import frame_wcs, raw_headers
 from niripipe.simulate.pointing import Affine, TangentWcs
+from niripipe.simulate.reality import (
+    FrameReality,
+    Reality,
+    blob_light,
+    pixel_area,
+    readout_levels,
+    slope_light,
+    wave_light,
+)
 from niripipe.simulate.scene import Galaxy, Scene, Star
 from niripipe.simulate.sequence import FIELDS, Exposure, Kind
 from niripipe.simulate.settings import Effects, NightPlan, Setup, check_names, make_plan
 from niripipe.simulate.truth import FrameTruth
 
-__all__ = ["Conditions", "RawFrame", "expose", "motion_of", "raw_frame", "write_frame"]
+__all__ = ["RawFrame", "expose", "illumination", "motion_of", "raw_frame", "starlight", "write_frame"]
 
 #: Surface brightness (e- in the frame) below which the wings of stars are left out.
 _FAINTEST = 0.05
+#: Persistence (e-) from which a pixel is in the truth.
+_GHOST = 5.0
 #: Bytes of a FITS block.
 _BLOCK = 2880
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Conditions:
-    """What chance decided about one frame.
-
-    Attributes
-    ----------
-    level : float
-        Sky, or lamp and thermal light, e-/s per pixel; 0 in the dark.
-    gradient : tuple of float
-        Relative change of the level across the array along x and y.
-    fwhm_pix : float
-        Of the stars.
-    transparency : float
-        Factor on stars and galaxy.
-    error : tuple of float
-        Pointing error in P and Q, arcsec.
-    """
-
-    level: float
-    gradient: tuple[float, float] = (0.0, 0.0)
-    fwhm_pix: float
-    transparency: float = 1.0
-    error: tuple[float, float] = (0.0, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +100,7 @@ def raw_frame(
     level: float | None = None,
     fwhm: float = 0.55,
     effects: Effects | None = None,
+    reality: Reality | bool = False,
     seed: int = 1,
     keywords: Mapping[str, Any] | None = None,
     **setup: Any,
@@ -141,6 +129,9 @@ def raw_frame(
         arcsec.
     effects : Effects, optional
         By default all that a `NightPlan` has. `Effects.none` gives the expectation of a perfect detector.
+    reality : Reality or bool
+        What real nights have besides; True for all of it. Persistence needs earlier frames, which there are
+        none of.
     seed : int
         The detector depends on the seed alone; the noise on seed and number.
     keywords : mapping, optional
@@ -165,6 +156,7 @@ def raw_frame(
             "date": date,
             "fwhm": fwhm,
             "effects": effects or Effects(),
+            "reality": reality,
             **setup,
         }
     )
@@ -176,6 +168,7 @@ def raw_frame(
     detector = make_detector(plan.setup.size, plan.effects, np.random.default_rng(root.spawn(1)[0]))
     scene = Scene(frame_wcs(replace(frame, p=0.0, q=0.0), plan.setup), tuple(Star(*s) for s in stars), galaxy)
     conditions = Conditions(level=base_level(kind, plan) if level is None else level, fwhm_pix=plan.fwhm_pix)
+    (conditions,) = add_reality(plan, (frame,), (conditions,), root.spawn(1)[0])
     child = np.random.SeedSequence((seed, number))
     made = expose(frame, plan, detector, scene if frame.on_sky else None, conditions, child)
     for keyword, value in (keywords or {}).items():
@@ -194,6 +187,7 @@ def expose(
     conditions: Conditions,
     seed: np.random.SeedSequence,
     persistence: NDArray[np.float32] | None = None,
+    ghosts: NDArray[np.float32] | None = None,
 ) -> RawFrame:
     """Simulate a frame; the result depends on the arguments alone.
 
@@ -211,8 +205,8 @@ def expose(
         Of this frame.
     seed : numpy.random.SeedSequence
         Of this frame's noise and cosmic rays.
-    persistence : ndarray of float32, optional
-        Charge left by earlier frames, e- in this frame.
+    persistence, ghosts : ndarray of float32, optional
+        Charge left by earlier frames, e- in this frame: of `Effects` and of `Reality`.
 
     Returns
     -------
@@ -221,7 +215,7 @@ def expose(
     setup, effects = plan.setup, plan.effects
     rng = np.random.default_rng(seed)
     hits = cosmic_ray_hits(effects.cosmic_rays, frame.seconds, setup.size, rng)
-    extra = persistence
+    extra = persistence if ghosts is None else ghosts if persistence is None else persistence + ghosts
     if len(hits):
         extra = np.zeros((setup.size, setup.size), np.float32) if extra is None else extra.copy()
         extra[hits[:, 0].astype(int), hits[:, 1].astype(int)] += hits[:, 2].astype(np.float32)
@@ -234,11 +228,17 @@ def expose(
     readout = Readout(
         exposure=frame.exposure, coadds=frame.coadds, setup=setup, effects=effects, day=frame.start.date()
     )
-    data = read_out(detector, readout, rates, extra, rng)
+    reality = conditions.reality
+    offsets = None if reality is None else readout_levels(setup.size, reality.rows, reality.quadrants)
+    data = read_out(detector, readout, rates, extra, rng, offsets)
+    if reality is not None and ghosts is not None:
+        y, x = np.nonzero(ghosts >= _GHOST)
+        charge = np.round(ghosts[y, x].astype(float), 2)
+        reality = replace(reality, ghosts=tuple(zip(y.tolist(), x.tolist(), charge.tolist(), strict=True)))
     truth = FrameTruth(
         kind=frame.kind, dx=motion.dx, dy=motion.dy, rotation=motion.rotation, sky=conditions.level,
         fwhm_pix=conditions.fwhm_pix, transparency=conditions.transparency, exposure=frame.exposure,
-        coadds=frame.coadds, p=frame.p, q=frame.q,
+        coadds=frame.coadds, p=frame.p, q=frame.q, reality=reality,
     )  # fmt: skip
     return RawFrame(frame.name, *raw_headers(frame, setup), data, truth, hits)
 
@@ -251,21 +251,36 @@ def motion_of(frame: Exposure, setup: Setup, scene: Scene, conditions: Condition
     return Affine.between(scene.wcs, TangentWcs(crpix, true.crval, true.cd), setup.size)
 
 
+def starlight(
+    frame: Exposure, setup: Setup, scene: Scene | None, motion: Affine, conditions: Conditions
+) -> NDArray[np.float32] | None:
+    """Return the light of stars and galaxy on each pixel at unit response, e-/s; None if there is none."""
+    if scene is None:
+        return None
+    faintest = _FAINTEST / frame.seconds
+    light = scene.rates(motion, setup.size, conditions.fwhm_pix, faintest, conditions.reality)
+    if light is not None and conditions.transparency != 1.0:
+        light *= np.float32(conditions.transparency)
+    return light
+
+
 def illumination(
     frame: Exposure, setup: Setup, scene: Scene | None, motion: Affine, conditions: Conditions
 ) -> NDArray[np.float32] | None:
     """Return the light on each pixel at unit response, e-/s; None in the dark."""
-    size = setup.size
-    light = None
-    if scene is not None:
-        light = scene.rates(motion, size, conditions.fwhm_pix, _FAINTEST / frame.seconds)
-        if light is not None and conditions.transparency != 1.0:
-            light *= np.float32(conditions.transparency)
-    if conditions.level == 0:
+    size, reality = setup.size, conditions.reality
+    light = starlight(frame, setup, scene, motion, conditions)
+    if conditions.level == 0 and (reality is None or reality.thermal == 0):
         return light
     across = (np.arange(size) - (size - 1) / 2) / size
     gx, gy = conditions.gradient
     sky = conditions.level * (1 + gx * across[None, :] + gy * across[:, None])
+    if reality is not None:
+        sky += _sky_structure(size, reality)
+        if reality.distortion:
+            sky *= pixel_area(size, reality.distortion)
+        # Waves and slopes of a faint sky may not take light away.
+        np.maximum(sky, 0, out=sky)
     return (
         sky.astype(np.float32)
         if light is None
@@ -273,13 +288,15 @@ def illumination(
     )
 
 
-def base_level(kind: Kind, plan: NightPlan) -> float:
-    """Return the mean light of a kind of frame besides stars and galaxy, e-/s per pixel."""
-    if kind in ("dark", "short_dark"):
-        return 0.0
-    if kind == "flat_on":
-        return plan.lamp_rate + plan.thermal_rate
-    return plan.thermal_rate if kind == "flat_off" else plan.sky_rate
+def _sky_structure(size: int, reality: FrameReality) -> NDArray[np.float64]:
+    """Return what `Reality` adds to an even sky, e-/s per pixel."""
+    sky = slope_light(size, reality.slope) + reality.thermal
+    sky += blob_light(size, reality.blobs)
+    for wave in (reality.fringes, reality.oh_wave):
+        if wave:
+            amplitude, length, angle, phase = wave
+            sky += wave_light(size, amplitude, length, angle, phase)
+    return sky
 
 
 def write_frame(frame: RawFrame, folder: str | PathLike[str]) -> Path:

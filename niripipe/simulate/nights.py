@@ -16,18 +16,13 @@ from numpy.typing import NDArray
 from niripipe.errors import DataError, InputError, ParameterError, StorageError
 from niripipe.instruments.tables import niri_tables
 from niripipe.reduction.progress import Progress, as_progress
+from niripipe.simulate.conditions import Conditions, add_reality, draw_conditions
 from niripipe.simulate.detector import Detector, make_detector
-from niripipe.simulate.frames import (
-    Conditions,
-    RawFrame,
-    base_level,
-    expose,
-    illumination,
-    motion_of,
-    write_frame,
-)
+from niripipe.simulate.frames import RawFrame, expose, illumination, motion_of, starlight, write_frame
 from niripipe.simulate.header import frame_wcs
 from niripipe.simulate.pointing import TangentWcs
+from niripipe.simulate.psf import moffat_radius
+from niripipe.simulate.reality import profile, released
 from niripipe.simulate.scene import Scene, make_scene
 from niripipe.simulate.sequence import Exposure, plan_exposures
 from niripipe.simulate.settings import NightPlan, make_plan
@@ -39,6 +34,8 @@ __all__ = ["Night", "night", "open_night"]
 _FORGOTTEN = 6.0
 #: A pixel leaves an image behind when it held more than this fraction of the full well.
 _PERSISTENT = 0.9
+#: Persistence of `Reality` is left out when a full pixel would show less than this, e-.
+_FAINT_GHOST = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +124,7 @@ def night(
         Frames simulated at a time; the result does not depend on it.
     **changes
         Fields of `NightPlan` or `Setup` to change: ``size=256``, ``n_target=40``, ``scene="sparse"`` ...
+        ``reality=True`` switches on all that real nights have, see `Reality`.
 
     Returns
     -------
@@ -213,13 +211,15 @@ class _Ingredients:
 
     @classmethod
     def draw(cls, plan: NightPlan, exposures: tuple[Exposure, ...], seed: int) -> _Ingredients:
-        for_detector, for_scenes, for_conditions, for_frames = np.random.SeedSequence(seed).spawn(4)
+        root = np.random.SeedSequence(seed)
+        for_detector, for_scenes, for_conditions, for_frames, for_reality = root.spawn(5)
         detector = make_detector(plan.setup.size, plan.effects, np.random.default_rng(for_detector))
         rng = np.random.default_rng(for_scenes)
         scenes = {
             kind: make_scene(kind, plan, _base_wcs(kind, plan), rng) for kind in ("target", "sky", "std")
         }
-        conditions = _draw_conditions(plan, exposures, np.random.default_rng(for_conditions))
+        conditions = draw_conditions(plan, exposures, np.random.default_rng(for_conditions))
+        conditions = add_reality(plan, exposures, conditions, for_reality)
         return cls(plan, exposures, detector, scenes, conditions, tuple(for_frames.spawn(len(exposures))))
 
     def make(self, index: int) -> RawFrame:
@@ -232,6 +232,7 @@ class _Ingredients:
             self.conditions[index],
             self.seeds[index],
             self.persistence(index),
+            self.ghosts(index),
         )
 
     def persistence(self, index: int) -> NDArray[np.float32] | None:
@@ -248,6 +249,41 @@ class _Ingredients:
                     effects.persistence * math.exp(-gap / effects.persistence_decay) * self._trapped(earlier)
                 )
         return total
+
+    def ghosts(self, index: int) -> NDArray[np.float32] | None:
+        """Charge that the bright stars of earlier frames leave in a frame, e- in the sum over coadds."""
+        reality, now, setup = self.plan.reality, self.exposures[index], self.plan.setup
+        if reality.persistence <= 0:
+            return None
+        total = np.zeros((setup.size,) * 2, np.float32)
+        for earlier in range(index):
+            then = self.exposures[earlier]
+            gap = (now.start - then.start).total_seconds() - then.seconds
+            if not then.on_sky or gap < 0:
+                continue
+            share = released(reality.persistence, gap, now.seconds)
+            if share * setup.full_well * then.coadds >= _FAINT_GHOST:
+                total += np.float32(share * then.coadds) * self._bright(earlier)
+        return total
+
+    def _bright(self, index: int) -> NDArray[np.float32]:
+        """Charge of the pixels in which stars leave enough for persistence, e- per coadd; 0 elsewhere."""
+        exposure, setup, conditions = self.exposures[index], self.plan.setup, self.conditions[index]
+        reality = self.plan.reality
+        least, halo = reality.persistence_from, reality.halo_fwhm / setup.scale
+        scene = self.scenes[exposure.kind]
+        # Stars too faint to reach that charge in their middle are left out, with a margin for neighbours.
+        middle = sum(
+            share * 2 / (math.pi * moffat_radius(width) ** 2)
+            for share, width in profile(conditions.fwhm_pix, halo, reality.core_fraction)
+        )
+        bright = tuple(star for star in scene.stars if 2 * star.flux * middle * exposure.exposure > least)
+        field = replace(scene, stars=bright, galaxy=None)
+        light = starlight(exposure, setup, field, motion_of(exposure, setup, field, conditions), conditions)
+        if light is None:
+            return np.zeros((setup.size,) * 2, np.float32)
+        charge = np.minimum(light * np.float32(exposure.exposure), np.float32(setup.full_well))
+        return np.where(charge > least, charge, np.float32(0))
 
     def _trapped(self, index: int) -> NDArray[np.float32]:
         """Charge of the pixels that a frame fills, e-; 0 elsewhere."""
@@ -277,6 +313,7 @@ class _Ingredients:
             dead=self.detector.dead,
             hot=self.detector.hot,
             warm=self.detector.warm,
+            reality=None if self.plan.reality.is_off else self.plan.reality,
         )
 
 
@@ -288,37 +325,6 @@ def _base_wcs(kind: str, plan: NightPlan) -> TangentWcs:
     )
     first = next(frame for frame in plan_exposures(ample) if frame.kind == kind)
     return frame_wcs(first, plan.setup)
-
-
-def _draw_conditions(
-    plan: NightPlan, exposures: tuple[Exposure, ...], rng: np.random.Generator
-) -> tuple[Conditions, ...]:
-    """Draw seeing, transparency, pointing, sky and lamp of each frame."""
-    effects = plan.effects
-    # A slow wave with some wandering about it, per unit of drift.
-    phase, angle = rng.uniform(0, 2 * math.pi, 2)
-    drawn, wander = [], 0.0
-    for exposure in exposures:
-        minutes = (exposure.start - exposures[0].start).total_seconds() / 60
-        wander = 0.9 * wander + 0.25 * float(rng.standard_normal())
-        seeing, cloud, lamp, p, q = (float(v) for v in rng.standard_normal(5))
-        level = base_level(exposure.kind, plan)
-        if exposure.on_sky:
-            level *= 1 + effects.sky_drift * (math.sin(2 * math.pi * minutes / 25 + phase) + wander) / 1.2
-        elif exposure.kind == "flat_on":
-            level += plan.lamp_rate * effects.lamp_rms * lamp
-        slope = effects.sky_gradient if exposure.on_sky else 0.0
-        turn = angle + minutes / 40
-        drawn.append(
-            Conditions(
-                level=max(level, 0.0),
-                gradient=(slope * math.cos(turn), slope * math.sin(turn)),
-                fwhm_pix=plan.fwhm_pix * math.exp(effects.seeing_rms * seeing),
-                transparency=math.exp(-abs(effects.transparency_rms * cloud)),
-                error=(effects.pointing_rms * p, effects.pointing_rms * q),
-            )
-        )
-    return tuple(drawn)
 
 
 def _prepare(folder: Path, exposures: Sequence[Exposure], *, overwrite: bool) -> Path:

@@ -23,6 +23,8 @@ Float64 = NDArray[np.float64]
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(4)
 #: A star is drawn at least to this many Moffat radii, which hold 0.99976 of its flux.
 _LEAST_RADIUS = 8.0
+#: The same for wide haloes, whose area would take most of the time: 0.9965 of the flux.
+_WIDE_RADIUS = 4.0
 
 
 def moffat_radius(fwhm: float) -> float:
@@ -30,7 +32,9 @@ def moffat_radius(fwhm: float) -> float:
     return float(fwhm / (2 * math.sqrt(2 ** (1 / 3) - 1)))
 
 
-def star_stamp(x: float, y: float, fwhm: float, columns: slice, rows: slice) -> Float64:
+def star_stamp(
+    x: float, y: float, fwhm: float, columns: slice, rows: slice, *, integrated: bool = True
+) -> Float64:
     """Draw a star of unit flux into a window of an image.
 
     Parameters
@@ -41,6 +45,9 @@ def star_stamp(x: float, y: float, fwhm: float, columns: slice, rows: slice) -> 
         Pixels.
     columns, rows : slice
         The window, as half-open ranges of pixels.
+    integrated : bool
+        Whether pixels near the core are integrated by the rule. Profiles wider than 20 pixels do not need it
+        (their pixels are good to 1e-5 without) and are drawn much faster.
 
     Returns
     -------
@@ -54,6 +61,8 @@ def star_stamp(x: float, y: float, fwhm: float, columns: slice, rows: slice) -> 
     inverse = 1 / (1 + q)
     peak = 2 / (math.pi * scale**2)
     stamp: Float64 = peak * inverse**3 * (1 + (3 * q - 1) * inverse**2 / (2 * scale**2))
+    if not integrated:
+        return stamp
     reach = math.ceil(2 * scale) + 4
     near_x = np.flatnonzero(np.abs(dx) <= reach)
     near_y = np.flatnonzero(np.abs(dy) <= reach)
@@ -70,6 +79,8 @@ def add_stars(
     flux: Float64,
     fwhm: float,
     faintest: float = 0.0,
+    *,
+    integrated: bool = True,
 ) -> None:
     """Add stars to an image, in place.
 
@@ -84,14 +95,16 @@ def add_stars(
     faintest : float
         A star is drawn out to where a pixel holds less than this, in the unit of the flux, and at least to
         8 Moffat radii. 0 draws it over the whole image.
+    integrated : bool
+        As for `star_stamp`; False also draws less of faint wings, to 4 Moffat radii at least.
     """
     ny, nx = image.shape
     for xi, yi, fi in zip(x.tolist(), y.tolist(), flux.tolist(), strict=True):
-        radius = _drawn_radius(fi, fwhm, faintest, max(ny, nx))
+        radius = _drawn_radius(fi, fwhm, faintest, max(ny, nx), _LEAST_RADIUS if integrated else _WIDE_RADIUS)
         columns = slice(max(0, math.floor(xi) - radius), min(nx, math.ceil(xi) + radius + 1))
         rows = slice(max(0, math.floor(yi) - radius), min(ny, math.ceil(yi) + radius + 1))
         if columns.start < columns.stop and rows.start < rows.stop:
-            image[rows, columns] += fi * star_stamp(xi, yi, fwhm, columns, rows)
+            image[rows, columns] += fi * star_stamp(xi, yi, fwhm, columns, rows, integrated=integrated)
 
 
 def _integrated(dx: Float64, dy: Float64, scale: float) -> Float64:
@@ -104,10 +117,10 @@ def _integrated(dx: Float64, dy: Float64, scale: float) -> Float64:
     return mean
 
 
-def _drawn_radius(flux: float, fwhm: float, faintest: float, most: int) -> int:
+def _drawn_radius(flux: float, fwhm: float, faintest: float, most: int, least: float) -> int:
     if faintest <= 0:
         return 2 * most
     scale = moffat_radius(fwhm)
     peak = 2 * abs(flux) / (math.pi * scale**2)
     faint = math.sqrt(max((peak / faintest) ** (1 / 3) - 1, 0.0))
-    return min(2 * most, math.ceil(scale * max(_LEAST_RADIUS, faint)))
+    return min(2 * most, math.ceil(scale * max(least, faint)))

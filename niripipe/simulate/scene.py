@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from niripipe.simulate.pointing import Affine, TangentWcs
 from niripipe.simulate.psf import add_stars, moffat_radius
+from niripipe.simulate.reality import FrameReality, distort, pixel_area, profile, trail, undistort
 from niripipe.simulate.settings import NightPlan
 
 __all__ = ["Galaxy", "Scene", "Star", "make_scene"]
@@ -21,6 +22,8 @@ Float64 = NDArray[np.float64]
 _FAINTEST, _BRIGHTEST, _SLOPE = 700.0, 90000.0, 0.6
 #: A star this bright reaches S/N 100 in the tutorial's stack; half of those are kept clear of neighbours.
 _BRIGHT = 5000.0
+#: Haloes wider than this are smooth over a pixel, FWHM in pixels.
+_WIDE = 20.0
 #: A clear star has no neighbour within this many FWHM.
 _CLEAR = 7.0
 
@@ -101,7 +104,14 @@ class Scene:
         """x, y and flux of the stars, shape (n, 3)."""
         return np.array([(s.x, s.y, s.flux) for s in self.stars], float).reshape(-1, 3)
 
-    def rates(self, motion: Affine, size: int, fwhm: float, faintest: float) -> Float32 | None:
+    def rates(
+        self,
+        motion: Affine,
+        size: int,
+        fwhm: float,
+        faintest: float,
+        reality: FrameReality | None = None,
+    ) -> Float32 | None:
         """Draw the field as a frame sees it, above the atmosphere's glow and before the detector.
 
         Parameters
@@ -114,6 +124,8 @@ class Scene:
             Of the stars, pixels.
         faintest : float
             e-/s per pixel below which the wings of a star are left out.
+        reality : FrameReality, optional
+            Distortion, halo and trail. The galaxy has no halo.
 
         Returns
         -------
@@ -122,17 +134,35 @@ class Scene:
         """
         if not self.stars and self.galaxy is None:
             return None
+        optics = reality or FrameReality()
         image = np.zeros((size, size), np.float32)
+        steps = [
+            motion._replace(dx=motion.dx + dx, dy=motion.dy + dy) for dx, dy in trail(optics.trail, fwhm)
+        ]
         if self.galaxy is not None:
-            rows = 64
-            x = np.arange(size, dtype=float)[None, :]
-            for start in range(0, size, rows):
-                y = np.arange(start, min(start + rows, size), dtype=float)[:, None]
-                image[start : start + rows] = self.galaxy.brightness(*motion.invert(x, y))
+            for moved in steps:
+                _add_galaxy(image, self.galaxy, moved, optics.distortion, np.float32(1 / len(steps)))
+            if optics.distortion:
+                image *= pixel_area(size, optics.distortion)
         table = self.table
-        x_now, y_now = motion.apply(table[:, 0], table[:, 1])
-        add_stars(image, x_now, y_now, table[:, 2], fwhm, faintest)
+        for moved in steps:
+            x, y = moved.apply(table[:, 0], table[:, 1])
+            if optics.distortion:
+                x, y = distort(x, y, optics.distortion, motion.centre)
+            for share, width in profile(fwhm, optics.halo_fwhm_pix, optics.core_fraction):
+                flux, integrated = table[:, 2] * (share / len(steps)), width == fwhm or width < _WIDE
+                add_stars(image, x, y, flux, width, faintest / len(steps), integrated=integrated)
         return image
+
+
+def _add_galaxy(image: Float32, galaxy: Galaxy, motion: Affine, k: float, share: np.float32) -> None:
+    """Add a share of a galaxy's light, seen through a distortion, to an image."""
+    size, rows = image.shape[1], 64
+    x = np.arange(size, dtype=float)[None, :]
+    for start in range(0, size, rows):
+        y = np.arange(start, min(start + rows, size), dtype=float)[:, None]
+        ideal = undistort(x, y, k, motion.centre) if k else (x, y)
+        image[start : start + rows] += share * galaxy.brightness(*motion.invert(*ideal))
 
 
 def make_scene(kind: str, plan: NightPlan, wcs: TangentWcs, rng: np.random.Generator) -> Scene:
@@ -158,7 +188,8 @@ def make_scene(kind: str, plan: NightPlan, wcs: TangentWcs, rng: np.random.Gener
     if kind == "std":
         # The standard stands at the pointing; a few field stars help the alignment.
         first = [Star(*centre, plan.standard_rate)]
-        others = _field_stars(rng, 6, (7000.0, 50000.0), size, clear, first)
+        count = 0 if plan.reality.lone_standard else 6
+        others = _field_stars(rng, count, (7000.0, 50000.0), size, clear, first)
         return Scene(wcs, (*first, *others))
     if kind == "sky":
         count = 0 if plan.scene == "empty" else max(2, round(12 * (size / 1024) ** 2))

@@ -18,6 +18,7 @@ from niripipe import astrodata
 from niripipe.errors import DataError, ParameterError
 from niripipe.simulate.nights import Night
 from niripipe.simulate.psf import add_stars, star_stamp
+from niripipe.simulate.reality import FrameReality, profile, undistort
 from niripipe.simulate.truth import Truth, read_truth
 
 if TYPE_CHECKING:
@@ -262,7 +263,9 @@ class _Comparison:
     x, y, flux : ndarray of float64
         The stars of the field: 0-based pixels of the stack, e-.
     widths : tuple of float
-        FWHM of the profiles whose mean is that of the stack, pixels.
+        FWHM of cores: the mean of the frames less and plus their scatter, pixels.
+    profiles : tuple of (share, FWHM)
+        Moffat profiles whose sum is that of the stack; FWHM in pixels. Trails are not in it.
     stars, galaxy : ndarray of float32, or None
         Light of the stars and of the galaxy, e-.
     rest : ndarray of float32
@@ -288,12 +291,18 @@ class _Comparison:
         fwhms = np.array([f.fwhm_pix for f in frames])
         # Two profiles with the mean and the spread of all stand for the profile of the stack.
         self.widths = (float(fwhms.mean() - fwhms.std()), float(fwhms.mean() + fwhms.std()))
+        optics = frames[0].reality or FrameReality()
+        self.profiles = tuple(
+            (share / len(self.widths), fwhm)
+            for width in self.widths
+            for share, fwhm in profile(width, optics.halo_fwhm_pix, optics.core_fraction)
+        )
         table = self.scene.table
         self.x, self.y = self._to_stack(table[:, 0], table[:, 1])
         self.flux = table[:, 2] * seconds
         self.stars = np.zeros(planes.data.shape, np.float32)
-        for width in self.widths:
-            add_stars(self.stars, self.x, self.y, self.flux / len(self.widths), width, faintest=0.05)
+        for share, fwhm in self.profiles:
+            add_stars(self.stars, self.x, self.y, self.flux * share, fwhm, faintest=0.05)
         self.galaxy = self._draw_galaxy(seconds)
         self.rest = planes.data - self.stars
         if self.galaxy is not None:
@@ -411,8 +420,11 @@ class _Comparison:
         for name in self.names:
             hits = self.truth.cosmic_rays[name]
             hits = hits[hits[:, 2] > _CR_CHARGE]
-            motion = self.truth.frames[name].motion(self.truth.size)
-            x, y = self._to_stack(*motion.invert(hits[:, 1], hits[:, 0]))
+            frame, size = self.truth.frames[name], self.truth.size
+            x, y = hits[:, 1], hits[:, 0]
+            if frame.reality is not None:
+                x, y = undistort(x, y, frame.reality.distortion, (size - 1) / 2)
+            x, y = self._to_stack(*frame.motion(size).invert(x, y))
             ny, nx = pull.shape
             for c, r in zip(np.rint(x).astype(int).tolist(), np.rint(y).astype(int).tolist(), strict=True):
                 if not (0 < c < nx - 1 and 0 < r < ny - 1 and self.inner[r, c]):
@@ -425,8 +437,8 @@ class _Comparison:
 
     def _drawn(self, i: int, x: float, y: float, columns: slice, rows: slice) -> Float64:
         """Draw one star at a position of a window."""
-        stamps = [star_stamp(x, y, width, columns, rows) for width in self.widths]
-        drawn: Float64 = self.flux[i] * sum(stamps) / len(stamps)
+        stamps = [share * star_stamp(x, y, fwhm, columns, rows) for share, fwhm in self.profiles]
+        drawn: Float64 = self.flux[i] * sum(stamps)
         return drawn
 
     def _stamp(self, i: int) -> _Stamp | None:

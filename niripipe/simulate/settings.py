@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 
 from niripipe.errors import ParameterError
 from niripipe.instruments.tables import LinearityCoefficients, ReadMode, Well, niri_tables
+from niripipe.simulate.reality import Reality
 
 __all__ = ["Effects", "NightPlan", "SceneName", "Setup", "check_names", "make_plan"]
 
@@ -271,6 +272,9 @@ class NightPlan:
         The instrument's setting.
     effects : Effects
         What disturbs the frames.
+    reality : Reality
+        What real nights have besides; all off by default. `make_plan` takes True for all at realistic
+        strengths.
     """
 
     n_target: int = 5
@@ -299,6 +303,7 @@ class NightPlan:
     standard_rate: float = 250000.0
     setup: Setup = field(default_factory=Setup)
     effects: Effects = field(default_factory=Effects)
+    reality: Reality = field(default_factory=Reality)
 
     def __post_init__(self) -> None:
         _one_of("scene", self.scene, get_args(SceneName))
@@ -369,6 +374,8 @@ def make_plan(changes: Mapping[str, Any], base: NightPlan | None = None) -> Nigh
     of_setup = {name: value for name, value in changes.items() if name in Setup.__slots__}
     rest = {name: value for name, value in changes.items() if name not in of_setup}
     check_names(NightPlan, rest, Setup)
+    if isinstance(rest.get("reality"), bool):
+        rest["reality"] = Reality.everything() if rest["reality"] else Reality()
     if of_setup:
         rest["setup"] = replace(rest.get("setup", base.setup), **of_setup)
     return replace(base, **rest)

@@ -3,7 +3,7 @@
 The file's main keys: ``frames`` (by file name: ``kind``, ``dx``, ``dy``, ``sky`` ...), ``stars`` (``[x, y,
 flux]``), ``fwhm_pix``, ``std_flux``, ``dead`` and ``hot`` (``[y, x]``), ``cosmic_rays`` (by file name: ``[y,
 x, electrons]``), ``fields`` (world coordinates, stars and galaxy of each pointing). Positions are 0-based
-pixels at zero offset, fluxes e-/s.
+pixels at zero offset, fluxes e-/s. Nights with `Reality` have ``reality``, for the night and for each frame.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from niripipe.errors import DataError, InputError, storage_faults
 from niripipe.simulate.pointing import Affine, TangentWcs
+from niripipe.simulate.reality import FrameReality, Reality, distort
 from niripipe.simulate.scene import Galaxy, Scene, Star
 
 __all__ = ["TRUTH_NAME", "FrameTruth", "Truth", "read_truth"]
@@ -54,6 +55,8 @@ class FrameTruth:
         s per coadd, coadds.
     p, q : float
         Offsets in the header, arcsec.
+    reality : FrameReality or None
+        What `Reality` did; None on a clean night.
     """
 
     kind: str
@@ -67,6 +70,7 @@ class FrameTruth:
     coadds: int
     p: float = 0.0
     q: float = 0.0
+    reality: FrameReality | None = None
 
     @property
     def seconds(self) -> float:
@@ -98,6 +102,8 @@ class Truth:
         y, x, electrons of the pixels hit, by file name.
     dead, hot, warm : ndarray of int, shape (n, 2)
         (y, x) of bad pixels.
+    reality : Reality or None
+        What real nights have besides; None on a clean night.
     """
 
     seed: int
@@ -111,6 +117,7 @@ class Truth:
     dead: NDArray[np.int64]
     hot: NDArray[np.int64]
     warm: NDArray[np.int64]
+    reality: Reality | None = None
 
     def names(self, kind: str) -> list[str]:
         """List the frames of a kind, in the order of their names."""
@@ -127,11 +134,14 @@ class Truth:
         Returns
         -------
         ndarray, shape (n, 3)
-            x, y (0-based pixels of the frame) and flux in e-/s through that frame's transparency.
+            x, y (0-based pixels of the frame, with its distortion) and flux in e-/s through that frame's
+            transparency.
         """
         frame = self.frames[name]
         table = self.fields[frame.kind].table if frame.kind in self.fields else np.empty((0, 3))
         x, y = frame.motion(self.size).apply(table[:, 0], table[:, 1])
+        if frame.reality is not None and frame.reality.distortion:
+            x, y = distort(x, y, frame.reality.distortion, (self.size - 1) / 2)
         return np.stack([x, y, table[:, 2] * frame.transparency], axis=1)
 
     def to_dict(self) -> dict[str, Any]:
@@ -140,11 +150,12 @@ class Truth:
             "layout": _LAYOUT,
             **{name: getattr(self, name) for name in _NUMBERS},
             "std_flux": self.fields["std"].stars[0].flux,
-            "frames": {name: asdict(frame) for name, frame in self.frames.items()},
+            "frames": {name: _frame_to_dict(frame) for name, frame in self.frames.items()},
             "stars": self.fields["target"].table.tolist(),
             "fields": {name: _scene_to_dict(scene) for name, scene in self.fields.items()},
             "cosmic_rays": {name: hits.tolist() for name, hits in self.cosmic_rays.items()},
             **{name: getattr(self, name).tolist() for name in _BAD_PIXELS},
+            **({} if self.reality is None else {"reality": asdict(self.reality)}),
         }
 
     def write(self, path: str | PathLike[str]) -> None:
@@ -202,10 +213,31 @@ def _from_dict(raw: dict[str, Any]) -> Truth:
     values |= {name: np.array(raw[name], np.int64).reshape(-1, 2) for name in _BAD_PIXELS}
     return Truth(
         **values,
-        frames={name: FrameTruth(**frame) for name, frame in raw["frames"].items()},
+        frames={name: _frame_from_dict(frame) for name, frame in raw["frames"].items()},
         fields={name: _scene_from_dict(scene) for name, scene in raw["fields"].items()},
         cosmic_rays={name: np.array(hits, float).reshape(-1, 3) for name, hits in raw["cosmic_rays"].items()},
+        reality=Reality(**raw["reality"]) if "reality" in raw else None,
     )
+
+
+def _frame_to_dict(frame: FrameTruth) -> dict[str, Any]:
+    written = asdict(frame)
+    if frame.reality is None:
+        del written["reality"]
+    return written
+
+
+def _frame_from_dict(raw: dict[str, Any]) -> FrameTruth:
+    rest = {name: value for name, value in raw.items() if name != "reality"}
+    if "reality" not in raw:
+        return FrameTruth(**rest)
+    reality = {name: _tuples(value) for name, value in raw["reality"].items()}
+    return FrameTruth(**rest, reality=FrameReality(**reality))
+
+
+def _tuples(value: Any) -> Any:
+    """Turn the lists of JSON back into tuples."""
+    return tuple(_tuples(v) for v in value) if isinstance(value, list | tuple) else value
 
 
 def _scene_to_dict(scene: Scene) -> dict[str, Any]:
