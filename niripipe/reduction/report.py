@@ -14,6 +14,7 @@ from niripipe.astrodata.display import html_list, html_table
 from niripipe.errors import InputError
 from niripipe.primitives.base import Outcome, Status
 from niripipe.primitives.params import Origin
+from niripipe.reduction.usage import Usage, usage_of
 
 __all__ = ["DroppedFrame", "RunReport", "Step"]
 
@@ -123,6 +124,21 @@ class RunReport:
     parameters: dict[str, Any] = field(default_factory=dict)
     suffix: str | None = None
 
+    @property
+    def usage(self) -> Usage:
+        """Which frames are in the product, which were lost and why, which were left out on purpose."""
+        return usage_of(self)
+
+    @property
+    def frames_given(self) -> int:
+        """Number of frames meant for the product: without those removed on purpose and mere skies."""
+        return self.usage.given
+
+    @property
+    def frames_used(self) -> int:
+        """Number of those frames that are in the product."""
+        return len(self.usage.used)
+
     def script(self) -> str:
         """Return a Python script that makes the same products again, bit for bit.
 
@@ -194,6 +210,7 @@ class RunReport:
     def _notes(self) -> list[str]:
         used = sorted({(caltype, name) for (_, caltype), name in self.calibrations.items()})
         return [
+            self.usage.summary(),
             *(f"dropped {frame.name} in {frame.step}: {frame.reason}" for frame in self.dropped),
             *(f"{caltype}: {name}" for caltype, name in used),
             *(f"wrote {name}" for name in self.outputs),
