@@ -156,9 +156,8 @@ class RunReport:
         parameters = {name: _literal(name, value) for name, value in self.parameters.items()}
         calibrations = {kind: sorted(paths) for kind, paths in sorted(self.calibration_files.items())}
         checked = [*files, *(path for paths in calibrations.values() for path in paths)]
-        checked += [
-            value for value in parameters.values() if isinstance(value, str) and Path(value).is_file()
-        ]
+        values = [v for value in parameters.values() for v in (value if isinstance(value, list) else [value])]
+        checked += [value for value in values if isinstance(value, str) and Path(value).is_file()]
         lines = [
             f'"""{self.recipe} ({self.mode}) on {len(files)} files, as {self.software} did it."""',
             "",
@@ -264,7 +263,9 @@ def _literal(name: str, value: Any) -> Any:
         return _path(value, name)
     if isinstance(value, str) and value and Path(value).is_file():
         return str(Path(value).absolute())
-    if value is None or isinstance(value, bool | int | float | str | list | tuple):
+    if isinstance(value, list | tuple):
+        return [_literal(name, one) for one in value]
+    if value is None or isinstance(value, bool | int | float | str):
         return value
     raise _in_memory("A parameter", name, type(value).__name__, "Write it to a file and name that.")
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 
 from niripipe import Reduce, astrodata, cal_service, night
@@ -479,3 +480,30 @@ def test_a_night_says_which_frames_were_lost_here_and_on_workers(
         if executor is not None:
             executor.shutdown()
             assert any(text.startswith("a: ") for text in warnings)
+
+
+def test_the_archives_mask_is_used_besides_the_one_that_the_night_makes(
+    small_night: Night, tmp_path: Path
+) -> None:
+    raw = small_night.target[0]
+    shape = astrodata.open(raw)[0].shape
+    caldb = CalibrationService()
+    caldb.config(db_dir=tmp_path)
+    caldb.init()
+    path = tmp_path / "bpm_20010317_niri_niri_11_full_1amp.fits"
+    written = cal_service.register_bpm(
+        np.zeros(shape), tmp_path / "a.fits", like=raw, valid_from="2001-03-17", service=None
+    )
+    static = astrodata.open(written)
+    static.phu.remove("BPMOWN")
+    static.write(path)
+    caldb.add_cal(str(path))
+    plan = night.organise(raw.parent, calibrations=caldb)
+    for name in ("science", "flat"):
+        job = plan.job(name)
+        assert [c.job for c in job.calibrations if c.caltype == "processed_bpm"] == ["bpm"]
+        assert job.parameters["addDQ:user_bpm"] == [str(path)]
+        assert any("united" in reason for reason in job.reasons)
+    mine = {"science": {"addDQ:user_bpm": written}}
+    both = night.organise(raw.parent, calibrations=caldb, parameters=mine).job("science")
+    assert both.parameters["addDQ:user_bpm"] == [written, str(path)]
