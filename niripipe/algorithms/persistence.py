@@ -32,6 +32,9 @@ _FEWEST_CONTROLS = 5
 _SIGNIFICANT = 4.0
 """Sigma from which on a mark is believed; the noise comes from the same measurement beside the mark."""
 
+_FOLLOWING = 3.0
+"""The same for later exposures when the first shows a mark: that there is one is known by then."""
+
 _LARGEST_RATIO = 0.05
 """Aladdin arrays keep some thousandths of the light at most; more than this is a source and no mark."""
 
@@ -163,7 +166,8 @@ def decay(marks: Sequence[Mark]) -> dict[int, float]:
         before, before_error = _typical([mark for mark in marks if mark.lag == -lag])
         if before > 0:
             ratio, error = ratio - before, math.hypot(error, before_error)
-        if not _SIGNIFICANT * error < ratio < _LARGEST_RATIO:
+        needed = _FOLLOWING if ratios else _SIGNIFICANT
+        if not needed * error < ratio < _LARGEST_RATIO:
             break
         ratios[lag] = min([ratio, *ratios.values()])
     return ratios

@@ -23,6 +23,10 @@ _MOST_KEYWORDS = 999
 """Keywords of eight characters hold a number of three digits; the report has all frames."""
 
 
+_LONGEST_REASON = 120
+"""Characters of a reason that are repeated in a warning about several frames."""
+
+
 class FramesLostWarning(UserWarning):
     """A product was made of fewer frames than were given for it."""
 
@@ -36,7 +40,7 @@ class Usage:
     used : tuple of str
         File names of the frames in the product.
     lost : tuple of (str, str, str)
-        Frames that were meant for the product and are not in it: file name, step, reason.
+        Frames that were meant for the product and are not in it: file name, step, reason in short.
     removed : dict of str to str
         Frames that were left out on purpose, with the step: the first frame of a sequence, for example.
     skies : tuple of str
@@ -93,7 +97,7 @@ def usage_of(report: RunReport) -> Usage:
         Names are those of the files given. A frame is used if it went into a stack of frames, in a recipe
         without one if no step left it out.
     """
-    dropped = {frame.name: (frame.step, _first_line(frame.reason)) for frame in report.dropped}
+    dropped = {frame.name: (frame.step, _in_short(frame.reason)) for frame in report.dropped}
     given = list(dict.fromkeys([*report.inputs, *dropped]))
     streams = {"main": set(report.inputs)}
     stacked: set[str] | None = None
@@ -152,5 +156,7 @@ def describe_usage(frame: AstroData, report: RunReport) -> None:
         frame.phu.set(f"LOST{number:03d}", f"{name}: {step}", "Frame left out, and by which step")
 
 
-def _first_line(text: str) -> str:
-    return text.splitlines()[0] if text else "no reason given"
+def _in_short(reason: str) -> str:
+    """Return the beginning of a reason; all of it is in the report."""
+    line = reason.splitlines()[0] if reason else "no reason given"
+    return line if len(line) <= _LONGEST_REASON else f"{line[:_LONGEST_REASON].rstrip()} ..."

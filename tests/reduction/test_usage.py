@@ -66,6 +66,13 @@ def test_frames_that_could_not_be_aligned_are_lost_with_their_reason():
     )
 
 
+def test_long_reasons_are_shortened_in_the_warning_only():
+    report = run(("stackFrames", "main", "a"), dropped={"f": "too uncertain " * 40})
+    assert len(report.usage.warning()) < 220
+    assert report.usage.warning().endswith(" ...)")
+    assert "too uncertain " * 40 in report.dropped[0].reason
+
+
 def test_offset_skies_are_no_lost_frames_and_a_frame_without_sky_is_one():
     report = run(
         ("prepare", "main", "abcdef"),
