@@ -81,7 +81,8 @@ def where_flagged(mask: RowSource, wanted: int, *, ignore: int = 0) -> Indices:
     """
     values = mask[:]
     found = np.argwhere(values & np.uint16(wanted))
-    return found[values[tuple(found.T)] & np.uint16(ignore) == 0]
+    kept: Indices = found[values[tuple(found.T)] & np.uint16(ignore) == 0]
+    return kept
 
 
 def _may_have_holes(flagged: Bool) -> bool:
