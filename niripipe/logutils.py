@@ -41,6 +41,7 @@ __all__ = [
     "config",
     "get_logger",
     "indented",
+    "is_heard",
     "level_name",
     "reset",
 ]
@@ -209,6 +210,21 @@ def indented(levels: int = 1) -> Iterator[None]:
         yield
     finally:
         _depth.reset(token)
+
+
+def is_heard(level: int) -> bool:
+    """Return whether any handler, of niripipe or of the application, gets messages of a level.
+
+    Without one a message is seen by nobody: what must not be missed has to be said in another way.
+    """
+    logger: logging.Logger | None = _logger
+    if not _logger.isEnabledFor(level):
+        return False
+    while logger is not None:
+        if any(h.level <= level and not isinstance(h, logging.NullHandler) for h in logger.handlers):
+            return True
+        logger = logger.parent if logger.propagate else None
+    return False
 
 
 def level_name(level: int) -> str:

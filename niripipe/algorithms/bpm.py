@@ -8,9 +8,18 @@ from niripipe.algorithms import bits
 from niripipe.algorithms.arrays import Bool, Float32, Mask
 from niripipe.errors import DataError
 
-__all__ = ["bad_pixels"]
+__all__ = ["bad_pixels", "readout_pattern"]
 
 Limits = tuple[float | None, float | None]
+
+_SIGNIFICANT = 4.0
+"""A column's offset counts as pattern from this many of its own errors on: by chance one column in 16000."""
+
+_LARGEST_PATTERN = 100.0
+"""Offsets of columns and rows by the read-out are some tens of electrons; what exceeds this is a defect."""
+
+_FEWEST_PIXELS = 16
+"""Shorter columns have a median that a few hot pixels can shift."""
 
 
 def bad_pixels(
@@ -51,6 +60,55 @@ def bad_pixels(
     if flat_mask is not None:
         result[flat_mask & np.uint16(bits.UNILLUMINATED) != 0] = bits.UNILLUMINATED
     return result
+
+
+def readout_pattern(dark: Float32, *, largest: float = _LARGEST_PATTERN) -> Float32:
+    """Measure the offsets of columns and rows that the read-out adds to a short dark.
+
+    In each quadrant, which has its own amplifiers, the pattern of a column is the difference between its
+    median and that of the quadrant, where it is significant; then the same for rows. Defects are fewer than
+    half of the pixels of a column, so the median does not see them.
+
+    Parameters
+    ----------
+    dark : ndarray of float32, shape (ny, nx)
+        Stack of short darks, electrons.
+    largest : float
+        Largest offset (electrons) that is taken for pattern.
+
+    Returns
+    -------
+    ndarray of float32, shape (ny, nx)
+        The pattern, electrons, with a median near 0: 0 in columns and rows without a significant one.
+    """
+    ny, nx = dark.shape
+    pattern = np.zeros(dark.shape, np.float32)
+    for rows in (slice(0, ny // 2), slice(ny // 2, ny)):
+        for columns in (slice(0, nx // 2), slice(nx // 2, nx)):
+            part = dark[rows, columns]
+            good = np.isfinite(part)
+            if not good.any():
+                continue
+            # What is no number is bad anyway; the median of the quadrant shifts no line.
+            part = np.where(good, part, np.median(part[good]))
+            along_columns = _offsets(part, 0, largest)
+            along_rows = _offsets(part - along_columns, 1, largest)
+            pattern[rows, columns] = along_columns + along_rows
+    return pattern
+
+
+def _offsets(part: Float32, axis: int, largest: float) -> Float32:
+    """Return the significant offsets of the lines along an axis, in a shape to be subtracted."""
+    if part.shape[axis] < _FEWEST_PIXELS:
+        return np.zeros((1, 1), np.float32)
+    medians = np.median(part, axis=axis, keepdims=True)
+    offsets = medians - np.median(part)
+    # 1.4826 times the median deviation is the standard deviation of normal noise, and the median of n values
+    # has sqrt(pi / 2) times the error of their mean.
+    noise = 1.4826 * np.median(np.abs(part - medians))
+    error = np.sqrt(np.pi / 2 / part.shape[axis]) * noise
+    is_pattern = (np.abs(offsets) > _SIGNIFICANT * error) & (np.abs(offsets) <= largest)
+    return np.asarray(np.where(is_pattern, offsets, 0), np.float32)
 
 
 def _within(plane: Float32, limits: Limits) -> Bool:

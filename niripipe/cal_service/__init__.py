@@ -13,6 +13,7 @@ from __future__ import annotations
 from niripipe.cal_service.config import StoreLocation, find_store
 from niripipe.cal_service.explain import Candidate, Explanation
 from niripipe.cal_service.facts import CalibrationFacts, facts_of
+from niripipe.cal_service.masks import MaskOrigin, mask_origin, masks_to_unite, register_bpm
 from niripipe.cal_service.records import CalibrationRecord, CalReturn, FileData, FileList
 from niripipe.cal_service.rules import (
     ASSOCIATION_RULES,
@@ -50,6 +51,7 @@ __all__ = [
     "FileData",
     "FileList",
     "LocalDB",
+    "MaskOrigin",
     "Rule",
     "StoreLocation",
     "Verdict",
@@ -62,6 +64,9 @@ __all__ = [
     "facts_of",
     "find_store",
     "get_calservice",
+    "mask_origin",
+    "masks_to_unite",
+    "register_bpm",
     "rules_for",
     "set_calservice",
     "set_local_database",

@@ -76,7 +76,8 @@ class AstroDataNiri(AstroDataGemini):
     def array_section(self, pretty: bool = False) -> list[Section | None] | list[str | None]:
         """Return where the pixels lie on the array, per extension.
 
-        The size is that of the readout keywords (without them, of the image); subarrays are centred.
+        The size is that of the readout keywords (without them, of the image). Subarrays are centred, unless
+        LOWROW and LOWCOL say that they are elsewhere: NIRI writes 0 there.
 
         Parameters
         ----------
@@ -88,8 +89,7 @@ class AstroDataNiri(AstroDataGemini):
         list of Section, or Section
             0-based, end-exclusive; None for an image larger than the chip without readout keywords.
         """
-        sizes = map(sections.window_size, self._headers(), self._shapes())
-        return _dressed([sections.centred_section(size) for size in sizes], pretty)
+        return _dressed(list(map(sections.readout_section, self._headers(), self._shapes())), pretty)
 
     @astro_data_descriptor
     def detector_section(self, pretty: bool = False) -> Any:

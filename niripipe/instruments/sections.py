@@ -8,7 +8,40 @@ from niripipe.astrodata import Section
 from niripipe.instruments.headers import Header, get_int
 from niripipe.instruments.tables import niri_tables
 
-__all__ = ["centred_section", "roi_name", "window_size"]
+__all__ = ["centred_section", "readout_section", "roi_name", "window_size"]
+
+_FIRST = 1
+"""Largest low limit that tells nothing: windows are counted from 0, in some files from 1."""
+
+
+def readout_section(header: Header, shape: Sequence[int]) -> Section | None:
+    """Return where the readout window lies on the chip.
+
+    Parameters
+    ----------
+    header : Header
+        The extension header.
+    shape : sequence of int
+        Shape of the pixels, (ny, nx).
+
+    Returns
+    -------
+    Section or None
+        At LOWCOL, LOWROW where one of them is above 1 and the window fits there. NIRI writes 0 for its
+        windows, which are centred, so else the section is centred. None for a window that is no part of
+        the chip.
+    """
+    size = window_size(header, shape)
+    if size is None:
+        return None
+    x, y = get_int(header, "LOWCOL") or 0, get_int(header, "LOWROW") or 0
+    rows, columns = _extent(header, "LOWROW", "HIROW"), _extent(header, "LOWCOL", "HICOL")
+    if rows != columns and (rows, columns) == size:
+        x, y = y, x
+    chip = niri_tables().detector.size
+    if max(x, y) > _FIRST and min(x, y) >= 0 and x + size[0] <= chip and y + size[1] <= chip:
+        return Section(x, x + size[0], y, y + size[1])
+    return centred_section(size)
 
 
 def window_size(header: Header, shape: Sequence[int]) -> tuple[int, int] | None:
@@ -17,8 +50,8 @@ def window_size(header: Header, shape: Sequence[int]) -> tuple[int, int] | None:
     Parameters
     ----------
     header : Header
-        The extension header. ``LOWROW``, ``HIROW``, ``LOWCOL`` and ``HICOL`` give the size only: the low
-        values are 0 in every NIRI frame.
+        The extension header. ``LOWROW``, ``HIROW``, ``LOWCOL`` and ``HICOL`` give the size; see
+        `readout_section` for the position.
     shape : sequence of int
         Shape of the pixels, (ny, nx), which decides where the keywords are missing or row and column are
         interchanged.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from niripipe import astrodata
@@ -12,8 +13,11 @@ from niripipe.cal_service import (
     CalibrationService,
     Candidate,
     Explanation,
+    MaskOrigin,
     applicable_types,
     assess,
+    mask_origin,
+    masks_to_unite,
     rules_for,
 )
 from niripipe.errors import NiripipeError
@@ -107,6 +111,8 @@ class JobMaker:
             skies = self._skies(draft, own)
         chosen = chosen_parameters(self.parameters, draft)
         draft.reasons += set_by_user(chosen)
+        if mask is not None:
+            _unite_masks(mask, draft, own, chosen)
         return Job(
             name=draft.name,
             kind=draft.kind,
@@ -162,6 +168,24 @@ class JobMaker:
         else:
             draft.reasons.append(f"the sky is scaled to each frame: all {count} frames show the same field")
         return found
+
+
+def _unite_masks(choice: Choice, draft: Draft, own: dict[str, Any], chosen: dict[str, Any]) -> None:
+    """Add stored masks of other origins, such as the archive's static one, to the parameters of a job."""
+    usable = [candidate for candidate in choice.explanation.candidates if candidate.usable]
+    # A product of this night does not exist yet.
+    origins = [
+        (c, mask_origin(astrodata.open(c.path)) if Path(c.path).is_absolute() else MaskOrigin.MADE)
+        for c in usable
+    ]
+    further = [c for c in masks_to_unite(origins)[1:] if Path(c.path).is_absolute()]
+    if not further:
+        return
+    key = "addDQ:user_bpm"
+    given = chosen.pop(key, None) or ()
+    given = list(given) if isinstance(given, list | tuple) else [given]
+    own[key] = [*given, *(c.path for c in further)]
+    draft.reasons.append(f"{key}: united with the bad pixel mask: {', '.join(c.name for c in further)}")
 
 
 def _offset_skies(files: Sequence[str], mode: Mode, parameters: Mapping[str, Any]) -> tuple[str, ...]:

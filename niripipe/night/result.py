@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from niripipe.cal_service import CalibrationService
-from niripipe.errors import InputError, NiripipeError
+from niripipe.errors import AlgorithmError, InputError, NiripipeError
 from niripipe.inspection import Table
 from niripipe.night.jobs import Job, Kind
 from niripipe.primitives.params import nearest
@@ -59,6 +59,17 @@ class JobResult:
     error: Exception | None = None
     seconds: float = 0.0
     notes: tuple[str, ...] = ()
+
+    @property
+    def frames_lost(self) -> str:
+        """How many frames are in the product, which are not, and why; empty if all are."""
+        return "" if self.report is None or self.status is not JobStatus.DONE else self.report.usage.warning()
+
+    @property
+    def ok(self) -> bool:
+        """Whether the reduction was done, with at least half of the frames that were given for it."""
+        enough = self.report is None or self.report.usage.enough
+        return self.status is JobStatus.DONE and enough
 
 
 N = TypeVar("N", Job, JobResult)
@@ -110,8 +121,8 @@ class NightResult(Sequence[JobResult]):
 
     @property
     def ok(self) -> bool:
-        """Whether every reduction was done."""
-        return all(result.status is JobStatus.DONE for result in self.results)
+        """Whether every reduction was done, each with at least half of its frames."""
+        return all(result.ok for result in self.results)
 
     @property
     def failed(self) -> tuple[JobResult, ...]:
@@ -128,7 +139,7 @@ class NightResult(Sequence[JobResult]):
         return [path for result in self.results if kind in (None, result.kind) for path in result.outputs]
 
     def check(self) -> None:
-        """Raise if a reduction failed; for pipelines that want all or nothing.
+        """Raise if a reduction failed or lost most of its frames; for pipelines that want all or nothing.
 
         Raises
         ------
@@ -136,10 +147,17 @@ class NightResult(Sequence[JobResult]):
             The one error, or one that lists them all.
         """
         errors = [result.error for result in self.failed if result.error is not None]
+        poor = [result for result in self.results if result.status is JobStatus.DONE and not result.ok]
+        errors += [
+            AlgorithmError(
+                "Less than half of the frames are in the product", item=r.name, found=r.frames_lost
+            )
+            for r in poor
+        ]
         if len(errors) == 1:
             raise errors[0]
         if errors:
-            text = "\n".join(f"{result.name}: {result.reason}" for result in self.failed)
+            text = "\n".join(f"{r.name}: {r.reason or r.frames_lost}" for r in (*self.failed, *poor))
             raise NiripipeError(f"{len(errors)} reductions failed:\n{text}")
 
     def table(self) -> Table:
@@ -150,7 +168,9 @@ class NightResult(Sequence[JobResult]):
                 "status": str(result.status),
                 "seconds": round(result.seconds, 2),
                 "product": "\n".join(Path(path).name for path in result.outputs),
-                "remark": "\n".join(text for text in (result.reason, *result.notes) if text),
+                "remark": "\n".join(
+                    text for text in (result.reason, *_frames(result), *result.notes) if text
+                ),
                 "kind": result.kind,
                 "outputs": result.outputs,
             }
@@ -160,6 +180,8 @@ class NightResult(Sequence[JobResult]):
         title = (
             f"{done} of {len(rows)} reductions done in {self.seconds:.1f} s, products in {self.output_dir}"
         )
+        if poor := [result.name for result in self.results if result.frames_lost]:
+            title += f"; frames are missing in: {', '.join(poor)}"
         return Table(["reduction", "status", "seconds", "product", "remark"], rows, title=title)
 
     def __getitem__(self, index: int | slice | str) -> JobResult:  # type: ignore[override]
@@ -177,3 +199,10 @@ class NightResult(Sequence[JobResult]):
 
     def _repr_html_(self) -> str:
         return self.table()._repr_html_()
+
+
+def _frames(result: JobResult) -> tuple[str, ...]:
+    """Return the remark about frames that are not in the product."""
+    if not result.frames_lost:
+        return ()
+    return (result.frames_lost if result.ok else f"NOT OK, less than half: {result.frames_lost}",)

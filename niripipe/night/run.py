@@ -49,7 +49,8 @@ def run_jobs(
         service.init()
     shown = as_progress(progress)
     terms = Terms(str(folder), threads, overwrite)
-    record = _Record(service, len(jobs), NO_PROGRESS if executor is None else shown)
+    reported = NO_PROGRESS if executor is None else shown
+    record = _Record(service, len(jobs), reported, elsewhere=executor is not None)
     try:
         if executor is None:
             _run_here(jobs, terms, record, shown)
@@ -75,6 +76,8 @@ class _Record:
         How many reductions there are.
     progress : Progress
         Is told of each that has ended.
+    elsewhere : bool
+        Whether the reductions run in other processes.
 
     Attributes
     ----------
@@ -82,17 +85,23 @@ class _Record:
         By name.
     """
 
-    def __init__(self, service: CalibrationService, total: int, progress: Progress) -> None:
+    def __init__(
+        self, service: CalibrationService, total: int, progress: Progress, *, elsewhere: bool
+    ) -> None:
         self.results: dict[str, JobResult] = {}
         self._service = service
         self._total = total
         self._progress = progress
+        self._elsewhere = elsewhere
 
     def add(self, job: Job, result: JobResult) -> None:
         """Note a result, and register the product if it is a calibration."""
         if result.status is JobStatus.DONE:
             notes = [f"done without {caltype}: {why}" for caltype, why in self._missing(job, required=False)]
             result = replace(result, notes=(*notes, *self._register(result)))
+            if self._elsewhere and result.frames_lost:
+                # Workers have logs of their own, which nobody may read.
+                log.warning("%s: %s", job.name, result.frames_lost)
         else:
             log.warning("%s %s", job.name, _what_happened(result))
         self.results[job.name] = result

@@ -178,7 +178,11 @@ class Calibrate(PrimitivesBase):
     def makeBPM(self, frames: Frames, params: MakeBPMParams) -> Frames:
         """Make a bad pixel mask from a normalised flat (main) and a stack of short darks (``darks``).
 
-        The product has the headers of the flat, OBJECT = BPM, and int16 data of 0 and 1.
+        The limits of the dark hold for pixels against their columns and rows: the pattern that the read-out
+        adds to whole columns and rows of a quadrant is no defect and is subtracted before, where it is
+        significant and not larger than 100 electrons. BPMPATT in the extension header is its standard
+        deviation. (In DRAGONS a column that reads 20 electrons low is bad.) The product has the headers of
+        the flat, OBJECT = BPM, and int16 data of 0 and 1.
 
         Raises
         ------
@@ -195,9 +199,11 @@ class Calibrate(PrimitivesBase):
             )
         flat, dark = frames[0], clipped(frames[0], darks[0])
         gain = np.float32(dark[0].gain() if dark.is_in_adu() else 1.0)
+        counts = dark[0].read("data") * gain
+        pattern = bpm_algorithm.readout_pattern(counts)
         bad = bpm_algorithm.bad_pixels(
             flat[0].read("data"),
-            dark[0].read("data") * gain,
+            counts - pattern,
             flat_limits=(params.flat_lo_thresh, params.flat_hi_thresh),
             dark_limits=(params.dark_lo_thresh, params.dark_hi_thresh),
             flat_mask=flat[0].read("mask") if params.keep_unilluminated else None,
@@ -205,7 +211,12 @@ class Calibrate(PrimitivesBase):
         flat[0].reset(bad, mask=None, variance=None)
         flat[0].hdr.remove("BUNIT", ignore_missing=True)
         flat.phu.set("OBJECT", "BPM", "Bad pixel mask")
-        log.stdinfo("%d bad pixels", int(np.count_nonzero(bad)))
+        flat[0].hdr.set("BPMPATT", round(float(pattern.std()), 3), "Pattern of columns and rows removed (e-)")
+        log.stdinfo(
+            "%d bad pixels; the pattern removed from the dark has %.1f electrons rms",
+            int(np.count_nonzero(bad)),
+            float(pattern.std()),
+        )
         return [flat]
 
     def _calibration(self, frame: AstroData, params: CalibrationParams) -> FoundCalibration | Outcome:

@@ -11,12 +11,16 @@ from weakref import WeakKeyDictionary
 
 from niripipe import astrodata
 from niripipe.astrodata import AstroData, add_provenance, file_md5
+from niripipe.cal_service.masks import mask_origin, masks_to_unite
 from niripipe.errors import CalibrationError, DataError
 
 if TYPE_CHECKING:
     from niripipe.cal_service import CalibrationService
 
 __all__ = ["CalibrationBook", "FoundCalibration", "clipped"]
+
+_MOST_MASKS = 50
+"""Masks of one frame that are looked at for different origins: more nights are hardly kept in one store."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +78,7 @@ class CalibrationBook:
         self._open: dict[Path, AstroData] = {}
         # Frames that the reduction lets go of are not kept alive by what was found for them.
         self._found: WeakKeyDictionary[AstroData, dict[str, FoundCalibration | None]] = WeakKeyDictionary()
+        self._further: WeakKeyDictionary[AstroData, list[FoundCalibration]] = WeakKeyDictionary()
         self._lock = threading.RLock()
 
     def find(
@@ -106,17 +111,41 @@ class CalibrationBook:
                 self.look_up([frame], caltype)
             return self._found[frame][caltype]
 
+    def find_masks(self, frame: AstroData) -> list[FoundCalibration]:
+        """Return the bad pixel masks of a frame that are used together, the best first.
+
+        One that the user named for the whole run stands alone. Of those in the service the best of each
+        origin is used, and all that the user registered; see `niripipe.cal_service.masks_to_unite`.
+
+        Raises
+        ------
+        InputError, DataError
+            A mask named by the user that cannot be opened.
+        """
+        with self._lock:
+            best = self.find(frame, "processed_bpm")
+            if best is None:
+                return []
+            return [best, *self._further.get(frame, ())] if best.origin != "user" else [best]
+
     def look_up(self, frames: Sequence[AstroData], caltype: str) -> None:
         """Ask the service for the calibrations of many frames at once; `find` has the answers."""
         with self._lock:
             if self.service is None or caltype in self.user:
                 return
-            answers = self.service.get_calibrations(list(frames), caltype, procmode=self.mode)
-            for frame, (path, origin) in zip(frames, answers.items(), strict=True):
+            many = {"howmany": _MOST_MASKS} if caltype == "processed_bpm" else {}
+            answers = self.service.get_calibrations(list(frames), caltype, procmode=self.mode, **many)
+            for frame, (path, origin), matches in zip(frames, answers.items(), answers.matches, strict=True):
                 found = None
                 if path is not None:
                     found = FoundCalibration(self.opened(Path(path)), caltype, origin or "service")
                 self._found.setdefault(frame, {})[caltype] = found
+                if many and found is not None:
+                    others = [self.opened(Path(record.path)) for record in matches if record.path != path]
+                    masks = [(mask, mask_origin(mask)) for mask in (found.frame, *others)]
+                    self._further[frame] = [
+                        FoundCalibration(mask, caltype, found.origin) for mask in masks_to_unite(masks)[1:]
+                    ]
             self.reasons[caltype] = next((reason for reason in answers.reasons if reason), None)
 
     def opened(self, source: AstroData | Path) -> AstroData:
@@ -160,6 +189,7 @@ class CalibrationBook:
         """Release all frames; the record of what was used stays."""
         with self._lock:
             self._found.clear()
+            self._further.clear()
             self._open.clear()
 
 
@@ -176,16 +206,17 @@ def clipped(frame: AstroData, calibration: AstroData) -> AstroData:
     Returns
     -------
     AstroData
-        `calibration` itself when the shapes agree, else a copy cut to size.
+        `calibration` itself when it covers the same pixels, else a copy cut to size. Where a header does not
+        say which part of the detector it is, equal shapes are taken for the same part.
 
     Raises
     ------
     DataError
         The calibration does not cover the frame.
     """
-    if frame[0].shape == calibration[0].shape:
-        return calibration
     wanted, has = frame[0].detector_section(), calibration[0].detector_section()
+    if frame[0].shape == calibration[0].shape and (wanted is None or has is None or wanted == has):
+        return calibration
     if wanted is None or has is None or not has.contains(wanted):
         raise DataError(
             "The calibration does not cover the frame's part of the detector",

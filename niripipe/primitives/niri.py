@@ -12,6 +12,7 @@ from niripipe.primitives.calibrate import Calibrate
 from niripipe.primitives.cleanup import Cleanup
 from niripipe.primitives.cosmic_rays import CosmicRays
 from niripipe.primitives.lists import Lists
+from niripipe.primitives.persistence import Persistence
 from niripipe.primitives.pixels import Pixels
 from niripipe.primitives.quality import Quality
 from niripipe.primitives.resample_to import ResampleTo
@@ -34,6 +35,7 @@ class NIRI(
     Stack,
     Sources,
     Sky,
+    Persistence,
     Cleanup,
     Align,
     ResampleTo,

@@ -40,7 +40,7 @@ class NIRI(PrimitivesBase):
         decay: float | None = None,
         residual: float = 0.01,
         static_bpm: AstroData | Path | str | Literal["default"] | None = "default",
-        user_bpm: AstroData | Path | str | None = None,
+        user_bpm: Sequence[AstroData | Path | str] | None = None,
         latency: bool = True,
         add_illum_mask: bool = False,
         illum_mask: AstroData | Path | str | None = None,
@@ -438,6 +438,23 @@ class NIRI(PrimitivesBase):
         write_outputs: bool = False,
     ) -> list[AstroData]:
         """Flag (bit 8) what one frame shows and the median of all frames does not."""
+
+    def flagPersistence(
+        self,
+        frames: list[AstroData] | None = None,
+        *,
+        suffix: str | None = "_persistenceFlagged",
+        threshold: float = 5000.0,
+        exposures: int = 3,
+        time: float = 900.0,
+        limit: float = 0.5,
+        stream: str = "main",
+        instream: str | None = None,
+        outstream: str | None = None,
+        skip_primitive: bool = False,
+        write_outputs: bool = False,
+    ) -> list[AstroData]:
+        """Flag (bit 8) the marks that bright sources have left in later frames, by their measured decay."""
 
     def flatCorrect(
         self,

@@ -21,6 +21,7 @@ __all__ = [
     "Field",
     "FrameOrPath",
     "FrameOrPathOrDefault",
+    "FramesOrPaths",
     "NameList",
     "Origin",
     "Params",
@@ -100,6 +101,12 @@ def _path(value: Any) -> Any:
     return Path(value).expanduser() if isinstance(value, str) else value
 
 
+def _paths(value: Any) -> Any:
+    if value is None:
+        return None
+    return tuple(_path(one) for one in (value if isinstance(value, list | tuple) else [value]))
+
+
 def split_names(value: Any) -> Any:
     """Return the names in a comma-separated text; other values as they are."""
     if isinstance(value, str):
@@ -124,6 +131,9 @@ def _section(value: Any) -> Any:
 
 FrameOrPath = Annotated[AstroData | Path | None, BeforeValidator(_path)]
 """A calibration given by hand: a frame in memory or a path."""
+
+FramesOrPaths = Annotated[tuple[AstroData | Path, ...] | None, BeforeValidator(_paths)]
+"""Any number of them: one, a sequence, or None."""
 
 FrameOrPathOrDefault = Annotated[
     AstroData | Path | Literal["default"] | None,

@@ -42,6 +42,7 @@ MEASURED: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "background": ("BGMAG", "BGMAGERR", "BGBAND"),
         "cloud cover": ("MEANZP", "MEANZPSD", "MEANZPER", "ZPNUM", "PHOTZP", "CLOUDEXT", "CCBAND"),
         "sky": ("SKYLEVEL", "SKYNUM", "SKYMETH", "SKYSCALE", "SKYRESID"),
+        "persistence": ("PERSNUM",),
         "alignment": ("ALGNMETH", "ALGNNUM", "ALGNRMS", "ALGNERR", "ALGNREF"),
     }
 )  # fmt: skip

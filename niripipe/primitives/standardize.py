@@ -22,8 +22,8 @@ from niripipe.primitives.base import (
     primitive,
     skipped,
 )
-from niripipe.primitives.calibrations import clipped
-from niripipe.primitives.params import Field, FrameOrPath, FrameOrPathOrDefault, SuffixParams
+from niripipe.primitives.calibrations import FoundCalibration, clipped
+from niripipe.primitives.params import Field, FrameOrPath, FrameOrPathOrDefault, FramesOrPaths, SuffixParams
 
 __all__ = ["Standardize"]
 
@@ -78,9 +78,9 @@ class AddDQParams(LatencyParams, suffix="_dqAdded"):
     """Parameters of `Standardize.addDQ`."""
 
     static_bpm: FrameOrPathOrDefault = Field(
-        "default", description="bad pixel mask; default: ask the calibration service; None: none"
+        "default", description="bad pixel mask; default: those that the calibration service has; None: none"
     )
-    user_bpm: FrameOrPath = Field(None, description="a further bad pixel mask, joined with the static one")
+    user_bpm: FramesOrPaths = Field(None, description="further bad pixel masks, joined with the static ones")
     latency: bool = Field(False, description="flag pixels that were saturated shortly before")
     add_illum_mask: bool = Field(False, description="flag what an illumination mask covers")
     illum_mask: FrameOrPath = Field(None, description="the illumination mask")
@@ -205,7 +205,10 @@ class Standardize(PrimitivesBase):
         """Make the data-quality plane: bad pixels, non-linear and saturated ones, and persistence.
 
         Works on pixels in ADU, before any arithmetic. Bad pixel masks come from the calibration service
-        (`static_bpm`) and from the user (`user_bpm`); their values are taken as bits. Data at or above
+        (`static_bpm`) and from the user (`user_bpm`). All are united, and BPMIM names them: of the service's
+        the best of each origin, the static one of the archive, one made from flats, and those that the user
+        registered. Masks of a larger part of the detector are cut to that of the frame. Their values are
+        taken as bits. Data at or above
         SATLEVEL get bit 4, between NONLINEA and SATLEVEL bit 2; small holes inside saturated cores
         bit 4; NaN and infinite pixels bit 16.
 
@@ -322,12 +325,13 @@ class Standardize(PrimitivesBase):
 
     def _bad_pixel_masks(self, frame: AstroData, params: AddDQParams) -> Frames:
         book = self.context.calibrations
-        found = []
-        static = None if params.static_bpm == "default" else params.static_bpm
-        if params.static_bpm is not None:
-            found.append(book.find(frame, "processed_bpm", static))
-        if params.user_bpm is not None:
-            found.append(book.find(frame, "processed_bpm", params.user_bpm))
+        found: list[FoundCalibration | None] = []
+        if params.static_bpm == "default":
+            found += book.find_masks(frame)
+        elif params.static_bpm is not None:
+            found.append(book.find(frame, "processed_bpm", params.static_bpm))
+        for given in params.user_bpm or ():
+            found.append(book.find(frame, "processed_bpm", given))
         masks: Frames = []
         for calibration in found:
             if calibration is not None and calibration.frame not in masks:

@@ -128,6 +128,7 @@ def _subtract_masked_sky(p: NIRI) -> None:
     p.clearStream(stream="skysub")
     p.associateSky()
     p.skyCorrect(mask_objects=True, keep_skies=False)
+    p.flagPersistence()
 
 
 def _first_pass(p: NIRI) -> None:
@@ -155,6 +156,7 @@ def _second_pass(p: NIRI) -> None:
     p.separateSky()
     p.associateSky()
     p.skyCorrect(mask_objects=True, keep_skies=False)
+    p.flagPersistence()
     _align_and_stack(p)
     p.storeProcessedScience(suffix="_image")
 

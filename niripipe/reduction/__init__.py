@@ -7,5 +7,6 @@ from niripipe.reduction.plan import Plan
 from niripipe.reduction.progress import Progress, TextProgress
 from niripipe.reduction.reduce import Reduce
 from niripipe.reduction.report import RunReport
+from niripipe.reduction.usage import FramesLostWarning, Usage
 
-__all__ = ["Mode", "Plan", "Progress", "Reduce", "RunReport", "TextProgress"]
+__all__ = ["FramesLostWarning", "Mode", "Plan", "Progress", "Reduce", "RunReport", "TextProgress", "Usage"]

@@ -190,17 +190,21 @@ class _Notes:
         for name in type(resolved.params).model_fields:
             value = getattr(resolved.params, name)
             # A calibration of the step itself is opened when it is looked up.
-            own = getattr(resolved.params, "calibration_field", None)
-            if not isinstance(value, Path | AstroData) or name == own:
+            if name == getattr(resolved.params, "calibration_field", None):
                 continue
-            try:
-                frame = owner.context.calibrations.opened(value)
-            except NiripipeError as error:
-                error.item = error.item or name
-                self.fault(error)
-                continue
-            if name in _MASKS:
-                self.warn(choice_warning(owner.streams.get("main", []), frame, "processed_bpm"))
+            for one in value if isinstance(value, tuple) else (value,):
+                if isinstance(one, Path | AstroData):
+                    self._open_one(owner, name, one)
+
+    def _open_one(self, owner: PrimitivesBase, name: str, given: Path | AstroData) -> None:
+        try:
+            frame = owner.context.calibrations.opened(given)
+        except NiripipeError as error:
+            error.item = error.item or name
+            self.fault(error)
+            return
+        if name in _MASKS:
+            self.warn(choice_warning(owner.streams.get("main", []), frame, "processed_bpm"))
 
     def warn(self, text: str | None) -> None:
         """Note a warning; one that several calls share is named once."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from niripipe import __version__
+from niripipe import __version__, logutils
 from niripipe.astrodata import AstroData
 from niripipe.cal_service import get_calservice, user_calibrations
 from niripipe.errors import ParameterError, StorageError
@@ -27,6 +29,7 @@ from niripipe.reduction.plan import Plan, make_plan
 from niripipe.reduction.progress import Progress, as_progress
 from niripipe.reduction.report import RunReport
 from niripipe.reduction.runner import RecipeRunner
+from niripipe.reduction.usage import FramesLostWarning
 
 if TYPE_CHECKING:
     from niripipe.cal_service import CalibrationService
@@ -173,6 +176,9 @@ class Reduce:
         Sets `outputs`, `output_filenames` and `report`. Everything that can be checked is checked
         before the first pixel is read. On an error nothing half-made is left on disk.
 
+        A product of fewer frames than were given is a warning in the log, with the names and reasons; where
+        nobody listens to the log, it is a `FramesLostWarning` of Python.
+
         Raises
         ------
         InputError, DataError, ParameterError, CalibrationError, AlgorithmError, StorageError
@@ -223,6 +229,7 @@ class Reduce:
                 report.calibration_files = dict(context.calibrations.files)
                 report.seconds = time.perf_counter() - started
         log.stdinfo("%s finished in %.2f s", plan.recipe, report.seconds)
+        _warn_of_lost_frames(report)
 
     def __repr__(self) -> str:
         name = self.recipename if isinstance(self.recipename, str) else self.recipename.__name__
@@ -284,6 +291,17 @@ class Reduce:
                 "The number of threads is a positive whole number", item="threads", found=self.threads
             )
         return self.threads
+
+
+def _warn_of_lost_frames(report: RunReport) -> None:
+    """Say which frames are not in the product, also to a user who has not set up logging."""
+    text = report.usage.warning()
+    if not text:
+        return
+    log.warning("%s", text)
+    if not logutils.is_heard(logging.WARNING):
+        # Frame 1 is here, 2 is runr, 3 the line of the user.
+        warnings.warn(text, FramesLostWarning, stacklevel=3)
 
 
 def _root(frame: AstroData) -> str:

@@ -14,6 +14,7 @@ from niripipe.astrodata.display import html_list, html_table
 from niripipe.errors import InputError
 from niripipe.primitives.base import Outcome, Status
 from niripipe.primitives.params import Origin
+from niripipe.reduction.usage import Usage, usage_of
 
 __all__ = ["DroppedFrame", "RunReport", "Step"]
 
@@ -123,6 +124,21 @@ class RunReport:
     parameters: dict[str, Any] = field(default_factory=dict)
     suffix: str | None = None
 
+    @property
+    def usage(self) -> Usage:
+        """Which frames are in the product, which were lost and why, which were left out on purpose."""
+        return usage_of(self)
+
+    @property
+    def frames_given(self) -> int:
+        """Number of frames meant for the product: without those removed on purpose and mere skies."""
+        return self.usage.given
+
+    @property
+    def frames_used(self) -> int:
+        """Number of those frames that are in the product."""
+        return len(self.usage.used)
+
     def script(self) -> str:
         """Return a Python script that makes the same products again, bit for bit.
 
@@ -140,9 +156,8 @@ class RunReport:
         parameters = {name: _literal(name, value) for name, value in self.parameters.items()}
         calibrations = {kind: sorted(paths) for kind, paths in sorted(self.calibration_files.items())}
         checked = [*files, *(path for paths in calibrations.values() for path in paths)]
-        checked += [
-            value for value in parameters.values() if isinstance(value, str) and Path(value).is_file()
-        ]
+        values = [v for value in parameters.values() for v in (value if isinstance(value, list) else [value])]
+        checked += [value for value in values if isinstance(value, str) and Path(value).is_file()]
         lines = [
             f'"""{self.recipe} ({self.mode}) on {len(files)} files, as {self.software} did it."""',
             "",
@@ -194,6 +209,7 @@ class RunReport:
     def _notes(self) -> list[str]:
         used = sorted({(caltype, name) for (_, caltype), name in self.calibrations.items()})
         return [
+            self.usage.summary(),
             *(f"dropped {frame.name} in {frame.step}: {frame.reason}" for frame in self.dropped),
             *(f"{caltype}: {name}" for caltype, name in used),
             *(f"wrote {name}" for name in self.outputs),
@@ -247,7 +263,9 @@ def _literal(name: str, value: Any) -> Any:
         return _path(value, name)
     if isinstance(value, str) and value and Path(value).is_file():
         return str(Path(value).absolute())
-    if value is None or isinstance(value, bool | int | float | str | list | tuple):
+    if isinstance(value, list | tuple):
+        return [_literal(name, one) for one in value]
+    if value is None or isinstance(value, bool | int | float | str):
         return value
     raise _in_memory("A parameter", name, type(value).__name__, "Write it to a file and name that.")
 

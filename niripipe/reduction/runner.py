@@ -18,6 +18,7 @@ from niripipe.primitives.params import Resolved, resolve
 from niripipe.reduction.memory import FrameStore
 from niripipe.reduction.progress import NO_PROGRESS, Progress
 from niripipe.reduction.report import DroppedFrame, RunReport, Step
+from niripipe.reduction.usage import describe_usage
 
 __all__ = ["RecipeRunner", "StreamArguments", "resolve_call"]
 
@@ -184,6 +185,7 @@ class RecipeRunner:
 
     def write(self, frame: AstroData, path: Path, *, overwrite: bool) -> Path:
         """Write a frame now, and say so in the report and the log."""
+        describe_usage(frame, self.report)
         frame.write(path, overwrite=overwrite)
         self.written[id(frame)] = (frame, path)
         if str(path) not in self.report.outputs:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from niripipe.instruments.sections import centred_section, roi_name, window_size
+from niripipe.instruments.sections import centred_section, readout_section, roi_name, window_size
 
 
 def cards(columns: int, rows: int) -> dict[str, int]:
@@ -51,3 +51,16 @@ def test_an_image_larger_than_the_chip_has_no_place_on_it() -> None:
 )
 def test_regions_have_names(sizes: list[tuple[int, int]], name: str | None) -> None:
     assert roi_name(sizes) == name
+
+
+def test_a_window_is_where_its_low_limits_say_and_centred_where_they_are_zero():
+    def section(x, y, nx=256, ny=128):
+        limits = {"LOWCOL": x, "HICOL": x + nx - 1, "LOWROW": y, "HIROW": y + ny - 1}
+        return readout_section(limits, (ny, nx))
+
+    assert section(0, 0) == (384, 640, 448, 576)
+    assert section(700, 40) == (700, 956, 40, 168)
+    assert section(0, 300) == (0, 256, 300, 428)
+    # Counted from 1, or not on the chip: the limits do not tell the position.
+    assert section(1, 1) == (384, 640, 448, 576)
+    assert section(900, 40) == (384, 640, 448, 576)

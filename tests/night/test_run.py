@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 
 from niripipe import Reduce, astrodata, cal_service, night
@@ -24,6 +25,8 @@ from niripipe.errors import (
 )
 from niripipe.night import Job, JobResult, JobStatus, NightPlan, NightResult, tasks
 from niripipe.night.tasks import Terms, do_job
+from niripipe.reduction import RunReport
+from niripipe.reduction.report import DroppedFrame
 from niripipe.simulate import Night
 
 from .conftest import Folder, hidden, same_pixels, same_products
@@ -418,3 +421,89 @@ def test_an_output_folder_that_cannot_be_made_is_an_error(plan: NightPlan, tmp_p
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StorageError, match="output folder cannot be made"):
         plan.run(tmp_path / "file")
+
+
+# ---- frames that are not in the product
+
+
+def _result(used: int, given: int, kind: str = "science") -> NightResult:
+    """A night of one reduction of which some frames were dropped."""
+    names = [f"f{number}.fits" for number in range(given)]
+    report = RunReport("reduce", "sq", "test", names)
+    report.dropped += [DroppedFrame(name, "adjustWCSToReference", "no pairs") for name in names[used:]]
+    done = JobResult("science SN", kind, JobStatus.DONE, outputs=("/x/a_image.fits",), report=report)
+    return NightResult(Path("/x"), (done,), CalibrationService())
+
+
+def test_lost_frames_are_in_the_remark_and_the_title() -> None:
+    result = _result(3, 5)
+    assert result.ok
+    result.check()
+    row = result.table()[0]
+    assert row["remark"] == (
+        "3 of 5 frames used; left out: f3.fits, f4.fits (adjustWCSToReference: no pairs)"
+    )
+    assert "frames are missing in: science SN" in str(result).splitlines()[0]
+    assert "frames are missing" not in str(_result(5, 5))
+
+
+def test_a_product_of_less_than_half_of_its_frames_is_not_ok() -> None:
+    assert _result(2, 4).ok
+    result = _result(4, 11)
+    assert not result.ok
+    assert not result.failed
+    assert result.table()[0]["remark"].startswith("NOT OK, less than half: 4 of 11 frames used; ")
+    with pytest.raises(AlgorithmError, match="4 of 11 frames used"):
+        result.check()
+
+
+def test_a_night_says_which_frames_were_lost_here_and_on_workers(
+    small_plan: NightPlan, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    recipe = tmp_path / "own.py"
+    recipe.write_text("def keep(p):\n    p.prepare()\n")
+    science = small_plan.job("science")
+    some = [str(path) for path in science.files[:3]]
+    broken = tmp_path / "N20160102S0999.fits"
+    broken.write_bytes(Path(some[1]).read_bytes()[:4000])
+    given = (some[0], str(broken), some[2])
+    alone = replace(
+        science, files=given, recipe=f"{recipe}.keep", calibrations=(), parameters={}, sky_files=(), name="a"
+    )
+    plan = replace(small_plan, jobs=(alone,))
+    for number, executor in enumerate((None, ThreadPoolExecutor(1))):
+        caplog.clear()
+        result = plan.run(tmp_path / str(number), executor=executor)
+        warnings = [r.getMessage() for r in caplog.records if "2 of 3 frames used" in r.getMessage()]
+        assert warnings
+        assert "2 of 3 frames used; left out: N20160102S0999.fits" in str(result)
+        if executor is not None:
+            executor.shutdown()
+            assert any(text.startswith("a: ") for text in warnings)
+
+
+def test_the_archives_mask_is_used_besides_the_one_that_the_night_makes(
+    small_night: Night, tmp_path: Path
+) -> None:
+    raw = small_night.target[0]
+    shape = astrodata.open(raw)[0].shape
+    caldb = CalibrationService()
+    caldb.config(db_dir=tmp_path)
+    caldb.init()
+    path = tmp_path / "bpm_20010317_niri_niri_11_full_1amp.fits"
+    written = cal_service.register_bpm(
+        np.zeros(shape), tmp_path / "a.fits", like=raw, valid_from="2001-03-17", service=None
+    )
+    static = astrodata.open(written)
+    static.phu.remove("BPMOWN")
+    static.write(path)
+    caldb.add_cal(str(path))
+    plan = night.organise(raw.parent, calibrations=caldb)
+    for name in ("science", "flat"):
+        job = plan.job(name)
+        assert [c.job for c in job.calibrations if c.caltype == "processed_bpm"] == ["bpm"]
+        assert job.parameters["addDQ:user_bpm"] == [str(path)]
+        assert any("united" in reason for reason in job.reasons)
+    mine = {"science": {"addDQ:user_bpm": written}}
+    both = night.organise(raw.parent, calibrations=caldb, parameters=mine).job("science")
+    assert both.parameters["addDQ:user_bpm"] == [written, str(path)]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
-from niripipe import astrodata
+from niripipe import astrodata, cal_service
 from niripipe.astrodata import DQ, file_md5
 from niripipe.errors import DataError, NiripipeError
 
@@ -484,3 +484,60 @@ def test_without_coefficients_nothing_is_corrected_stamped_or_hidden():
     assert outcome.status == "SKIPPED"
     assert outcome.reason == "no coefficients for Medium Background, 64 rows, Shallow well"
     assert b.main[0].history[-1].reason == outcome.reason
+
+
+# -- several bad pixel masks
+
+
+def _mask_of_detector(pixels, filename, **cards):
+    """A mask of the whole detector with these (row, column) bad."""
+    bad = np.zeros((1024, 1024))
+    bad[tuple(np.transpose(pixels))] = 1
+    return make.frame(bad, kind="lamp_on", shape=bad.shape, filename=filename, OBJECT="BPM", **cards)
+
+
+def test_the_archives_static_mask_and_the_nights_own_are_united(tmp_path):
+    """The nearest in time would be the night's alone."""
+    caldb = cal_service.CalibrationService()
+    caldb.config(db_dir=tmp_path)
+    caldb.init()
+    dates = {"DATE_OBS": "2001-03-17"}
+    static = _mask_of_detector([(480, 480)], "bpm_20010317_niri_niri_11_full_1amp.fits", BPMASK=True, **dates)
+    own = _mask_of_detector(
+        [(490, 500)], "N20160102S0373_bpm.fits", BPMASK="2016-01-03", DATE_OBS="2016-01-02"
+    )
+    older = _mask_of_detector([(481, 481)], "N20150102S0373_bpm.fits", BPMASK="x", DATE_OBS="2015-01-02")
+    for mask in (static, own, older):
+        mask.write(tmp_path / str(mask.filename))
+        caldb.add_cal(tmp_path / str(mask.filename))
+    holes = np.zeros((1024, 1024), bool)
+    holes[511, 511] = True
+    cal_service.register_bpm(holes, tmp_path / "holes.fits", like=own, service=caldb)
+    further = _mask_of_detector([(500, 501)], "dust_bpm.fits", BPMASK="x")
+    b = make.prepared([make.frame(), make.frame(number=2)], service=caldb)
+    b.p.addDQ(user_bpm=[further])
+    for ad in b.main:
+        # The frame of 64 x 64 pixels begins at row and column 480.
+        assert np.argwhere(ad[0].mask).tolist() == [[0, 0], [10, 20], [20, 21], [31, 31]]
+        assert set(ad.phu["BPMIM"].split(",")) == {
+            "N20160102S0373_bpm.fits",
+            "bpm_20010317_niri_niri_11_full_1amp.fits",
+            "holes.fits",
+            "dust_bpm.fits",
+        }
+
+
+@pytest.mark.parametrize(("x", "y"), [(480, 480), (700, 40), (0, 960), (3, 0)])
+def test_a_mask_of_the_detector_is_cut_to_the_window_of_a_frame(x, y):
+    limits = {"LOWCOL": x, "HICOL": x + 63, "LOWROW": y, "HIROW": y + 63}
+    bpm = _mask_of_detector([(y + 5, x + 9)], "full_bpm.fits", BPMASK="x")
+    b = make.prepared([make.frame(ext=limits)])
+    b.p.addDQ(static_bpm=None, user_bpm=bpm)
+    assert np.argwhere(b.main[0][0].mask).tolist() == [[5, 9]]
+
+
+def test_a_mask_of_another_window_of_the_same_size_is_refused():
+    limits = {"LOWCOL": 700, "HICOL": 763, "LOWROW": 40, "HIROW": 103}
+    b = make.prepared([make.frame(ext=limits)])
+    with pytest.raises(DataError, match="does not cover"):
+        b.p.addDQ(static_bpm=None, user_bpm=_bpm())
