@@ -22,6 +22,9 @@ bright star covers thousands of pixels."""
 _WIDTH_SNR, _WIDEST = 15.0, 20
 """Widths are those of sources of at least this S/N, and of this many of the brightest."""
 
+_LEAST_MINOR = 1.0
+"""Ellipticity is that of sources with at least this minor axis, rms in pixels: cosmic rays are thinner."""
+
 _LEAST_FWHM = 2.0
 """Floor of the FWHM, pixels: a narrower source is a hit or undersampled."""
 
@@ -73,9 +76,10 @@ def typical_ellipticity(frame: AstroData) -> float:
     if "OBJCAT" not in frame[0].exposed:
         return float("nan")
     table = frame[0].columns("OBJCAT")
-    names = ("ELLIPTICITY", "FLUX_AUTO", "FLUXERR_AUTO")
-    values, flux, noise = (np.asarray(table[name], float) for name in names)
-    return typical_of_bright(values, flux, noise, np.zeros(len(values), bool))
+    names = ("ELLIPTICITY", "B_IMAGE", "FLUX_AUTO", "FLUXERR_AUTO")
+    values, minor, flux, noise = (np.asarray(table[name], float) for name in names)
+    wide = minor >= _LEAST_MINOR
+    return typical_of_bright(values[wide], flux[wide], noise[wide], np.zeros(int(wide.sum()), bool))
 
 
 def update_world(frame: AstroData) -> None:

@@ -211,7 +211,7 @@ def _verdict(
         frame[0].sky_mapping = offsets.wcs
         return Verdict(offsets.method, reason=f"{offsets.words}, as was asked for")
     reason = "" if result is None else result.reason
-    if params.fallback != "offsets":
+    if params.fallback != "offsets" or _trailed(frame, reference):
         return Verdict("set aside", reason=f"it could not be aligned: {reason}")
     problem, words, error, doubt = trust(frame, reference, offsets, errors)
     if problem:
@@ -298,12 +298,11 @@ def _registered(
     """Return the displacement that a frame shows; None for the reference itself."""
     if frame is reference:
         return None
+    trailed = _trailed(frame, reference) or _trailed(reference, frame)
+    if trailed:
+        return Registration(method="sources", centre=(0.0, 0.0), reason=trailed)
     if params.method == "correlation":
         return _correlated(frame, reference, params)
-    widths = [typical_ellipticity(some) for some in (frame, reference)]
-    if max(widths) > _TRAILED and min(widths) < _ROUND:
-        reason = "stars are trailed: ellipticity {:.2f}, in the reference {:.2f}".format(*widths)
-        return Registration(method="sources", centre=(0.0, 0.0), reason=reason)
     found = _matched(frame, reference, params, params.first_pass, params.min_sources)
     if found.accepted and found.n_matched == 1:
         return _confirmed(found, frame, reference)
@@ -314,12 +313,22 @@ def _registered(
     return far if far.accepted and not far.doubt and far.n_matched >= _FAR_SOURCES else found
 
 
+def _trailed(frame: AstroData, reference: AstroData) -> str:
+    """Return that the stars of a frame are trailed, and not those of another one; empty if it is not so."""
+    own, other = typical_ellipticity(frame), typical_ellipticity(reference)
+    if own > _TRAILED and other < _ROUND:
+        return f"stars are trailed: ellipticity {own:.2f}, in {opened_name(reference)} {other:.2f}"
+    return ""
+
+
 def _or_correlated(
     frame: AstroData, first: Registration | None, reference: AstroData, params: AdjustWCSToReferenceParams
 ) -> Registration | None:
     """Correlate a frame that sources did not align, or with few; keep both reasons if that does not help."""
     few = first is not None and first.doubt and first.n_matched < params.min_sources
     if first is None or (first.accepted and not few):
+        return first
+    if _trailed(frame, reference) or _trailed(reference, frame):
         return first
     second = _correlated(frame, reference, params)
     if second.accepted and not (first.accepted and second.doubt):
