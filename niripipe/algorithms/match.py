@@ -16,11 +16,11 @@ import numpy as np
 from niripipe.algorithms.arrays import Floats, Indices
 from niripipe.algorithms.pairfit import (
     CENTRING,
-    PairNoise,
     agreeing,
     common_scatter,
     least_squares,
-    pair_noise,
+    pair_variance,
+    shift_error,
 )
 from niripipe.algorithms.register import Pairs, Registration, Sources, pair_sources
 from niripipe.algorithms.vote import brightest_first, vote
@@ -116,8 +116,9 @@ def match_sources(
        two sources are, are counted in a fine grid smoothed to the match radius; its highest peaks are
        candidates.
     2. For each candidate: one-to-one pairs, nearest first; weighted least squares on the pairs (weights
-       from the position errors plus the common scatter that they do not explain, of which the brightest
-       sources get least), outliers clipped at 3.5 deviations, pairs drawn anew, until nothing changes.
+       from the position errors plus a common scatter that they do not explain: distortion displaces
+       bright and faint sources alike), outliers clipped at 3.5 deviations, pairs drawn anew, until nothing
+       changes.
     3. The candidate with the most significant pairs wins. Accidental pairs follow a Poisson distribution
        with the sources' surface density; the chance of that many anywhere in the search box must be below
        1e-4, and the runner-up must be clearly worse. A shift with a standard error above 0.06 pixel or 0.016
@@ -272,49 +273,48 @@ def _refined(task: _Task, start: _Transform, least: int) -> _Solution | None:
         if i.size < (1 if turn else least):
             return None
         rx, ry = reference.x[j] - x[i], reference.y[j] - y[i]
-        noise = pair_noise(frame, reference, i, j)
-        good = agreeing(rx, ry, noise.weights(scatter), task.fwhm)
-        i, j, rx, ry, noise = i[good], j[good], rx[good], ry[good], noise.take(good)
+        variance = pair_variance(frame, reference, i, j)
+        good = agreeing(rx, ry, 1 / (variance + scatter), task.fwhm)
+        i, j, rx, ry, variance = i[good], j[good], rx[good], ry[good], variance[good]
         free = (task.rotate or task.scale) and i.size >= task.min_sources + 2
         u, v = x[i] - task.centre[0] - dx, y[i] - task.centre[1] - dy
-        weight = noise.weights(scatter)
+        weight = 1 / (variance + scatter)
         step = least_squares(u, v, rx, ry, weight, task.rotate and free, task.scale and free)
         if not free and turn > 1:
             # Rotation from so few pairs is noise.
             angle, factor = 0.0, 1.0
         dx, dy, angle, factor = dx + step[0], dy + step[1], angle + step[2], factor * (1 + step[3])
-        scatter = _scatter(task, rx, ry, u, v, step, noise)
+        scatter = _scatter(task, rx, ry, u, v, step, variance)
         now = (i.tolist(), j.tolist())
         if turn > 1 and now == before and max(abs(step[0]), abs(step[1])) < 1e-5:
             break
         before, radius = now, task.match
     if max(abs(dx), abs(dy)) > task.search + task.match:
         return None
-    return _solution(task, _Transform(dx, dy, angle, factor), (i, j), noise, scatter)
+    return _solution(
+        task, _Transform(dx, dy, angle, factor), (i, j), shift_error(variance, scatter, task.fwhm)
+    )
 
 
 def _scatter(
-    task: _Task, rx: Floats, ry: Floats, u: Floats, v: Floats, step: Sequence[float], noise: PairNoise
+    task: _Task, rx: Floats, ry: Floats, u: Floats, v: Floats, step: Sequence[float], variance: Floats
 ) -> float:
     """Variance per axis that the pairs scatter beyond their errors, after a step of the fit."""
     angle, factor = step[2], step[3]
     rx, ry = rx - step[0] + angle * v - factor * u, ry - step[1] - angle * u - factor * v
-    scatter = common_scatter(rx, ry, noise.variance)
+    scatter = common_scatter(rx, ry, variance)
     if rx.size < 3 and task.fwhm > 0:
         return max(scatter, (CENTRING * task.fwhm) ** 2)
     return scatter
 
 
-def _solution(
-    task: _Task, transform: _Transform, pairs: Pairs, noise: PairNoise, scatter: float
-) -> _Solution:
+def _solution(task: _Task, transform: _Transform, pairs: Pairs, error: float) -> _Solution:
     frame, reference = task.frame, task.reference
     i, j = pairs
     x, y = transform.moved(frame.x, frame.y, task.centre)
     rx, ry = reference.x[j] - x[i], reference.y[j] - y[i]
     number = i.size
     rms = float(np.sqrt(0.5 * np.mean(rx**2 + ry**2) * number / (number - 1))) if number > 1 else math.nan
-    error = noise.error(scatter, task.fwhm)
     # Accidental pairs: reference density in the frame's own area times a circle as wide as the pairs really
     # are.
     reach = float(np.clip(3 * (rms if np.isfinite(rms) else 0.5), 0.5, task.match))

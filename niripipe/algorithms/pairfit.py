@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 
 from niripipe.algorithms.arrays import Bool, Floats, Indices
 from niripipe.algorithms.register import Sources
 from niripipe.algorithms.robust import RAYLEIGH_MEDIAN
 
-__all__ = ["CENTRING", "FEW_PAIRS", "PairNoise", "agreeing", "common_scatter", "least_squares", "pair_noise"]
+__all__ = [
+    "CENTRING",
+    "FEW_PAIRS",
+    "agreeing",
+    "common_scatter",
+    "least_squares",
+    "pair_variance",
+    "shift_error",
+]
 
 
 CENTRING = 0.01
@@ -28,59 +34,35 @@ _UNKNOWN_ERROR = 1.0
 _CLIP = 3.5
 # With few pairs none is clipped that is nearer than this to the median, in FWHM: it is distortion.
 _DISTORTION = 0.15
-# Of the common scatter a faint source is given up to so many times the brightest one's.
-_MOST_SCATTER = 10.0
 
 
-class PairNoise(NamedTuple):
-    """Noise of n pairs; arrays of shape (n,).
+def pair_variance(frame: Sources, reference: Sources, i: Indices, j: Indices) -> Floats:
+    """Return the variance of the displacement of pairs (i, j) per axis, from the errors of both positions."""
+    return np.asarray(_variances(frame)[i] + _variances(reference)[j])
 
-    Attributes
+
+def shift_error(variance: Floats, scatter: float, fwhm: float) -> float:
+    """Return the standard error per axis of the mean of n pairs, weighted by their variances, pixels.
+
+    The scatter of a few pairs is itself uncertain: it is taken n / (n - 1) times larger, like the variance of
+    Student's distribution, but finite for two pairs. `CENTRING` is added, over the effective number of pairs.
+
+    Parameters
     ----------
-    variance : ndarray
-        Variance of the displacement per axis by the errors of the two positions, pixels squared.
-    share : ndarray
-        Factor of the common scatter in the weights: 1 for the pair of the highest S/N, the square root of
-        the ratio of S/N for others, 10 at most. Distortion displaces bright and faint sources alike, but a
-        blurred bright star harms most.
+    variance : ndarray, shape (n,)
+        Variances of the pairs per axis by their own errors.
+    scatter : float
+        Variance that all have in common besides, pixels squared.
+    fwhm : float
+        FWHM of the sources, pixels; NaN where unknown.
     """
-
-    variance: Floats
-    share: Floats
-
-    def take(self, which: Bool) -> PairNoise:
-        """Return the pairs that a mask chooses."""
-        return PairNoise(self.variance[which], self.share[which])
-
-    def weights(self, scatter: float) -> Floats:
-        """Return the weights of the pairs for a common scatter, a variance in pixels squared."""
-        return np.asarray(1 / (self.variance + scatter * self.share))
-
-    def error(self, scatter: float, fwhm: float) -> float:
-        """Return the standard error of the weighted mean per axis, pixels.
-
-        The scatter of a few pairs is itself uncertain: it is taken n / (n - 1) times larger, like the
-        variance of Student's distribution, but finite for two pairs. `CENTRING` is added, over the
-        effective number of pairs.
-        """
-        number = self.variance.size
-        known = scatter * (number / (number - 1) if number > 1 else 1.0)
-        weight = self.weights(scatter)
-        total = float(weight.sum())
-        formal = float((weight**2 * (self.variance + known)).sum()) / total**2
-        effective = total**2 / float((weight**2).sum())
-        return float(np.hypot(np.sqrt(formal), (CENTRING * fwhm if fwhm > 0 else 0.0) / effective))
-
-
-def pair_noise(frame: Sources, reference: Sources, i: Indices, j: Indices) -> PairNoise:
-    """Return the noise of the pairs (i, j) of two lists."""
-    variance = _variances(frame)[i] + _variances(reference)[j]
-    snr = np.fmin(frame.snr()[i], reference.snr()[j])
-    snr = np.where(np.isfinite(snr) & (snr > 0), snr, np.nan)
-    if not np.isfinite(snr).any():
-        return PairNoise(variance, np.ones(variance.size))
-    ratio = np.nan_to_num(np.nanmax(snr) / snr, nan=_MOST_SCATTER**2)
-    return PairNoise(variance, np.minimum(np.sqrt(ratio), _MOST_SCATTER))
+    number = variance.size
+    known = scatter * (number / (number - 1) if number > 1 else 1.0)
+    weight = 1 / (variance + scatter)
+    total, squares = float(weight.sum()), float((weight**2).sum())
+    formal = float((weight**2 * (variance + known)).sum()) / total**2
+    floor = CENTRING * fwhm if fwhm > 0 else 0.0
+    return float(np.hypot(np.sqrt(formal), floor * squares / total**2))
 
 
 def _variances(sources: Sources) -> Floats:

@@ -56,7 +56,7 @@ class Align(PrimitivesBase):
 
         The sources of each frame are matched with those of a reference within `first_pass` of where the
         two WCS put them, if need be within `last_pass`, and the shift (on request with rotation and scale)
-        is the weighted mean over the matched pairs, in which bright sources count most. A frame whose
+        is the mean over the matched pairs, weighted by their errors and a common scatter. A frame whose
         sources do not give a trustworthy answer is aligned by correlating the images, and one that shows
         nothing by the telescope's offsets. A single bright star near its place is enough.
 

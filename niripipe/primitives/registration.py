@@ -202,7 +202,7 @@ def _verdict(
         return Verdict("reference", error=0.0, reason="the others are aligned to this frame")
     if result is not None and result.accepted:
         rms = result.rms if np.isfinite(result.rms) else 0.0
-        turned = {"angle": -result.angle, "scale": 1 / result.scale}
+        turned = {"angle": 0.0 - result.angle, "scale": 1 / result.scale}
         reason = f"{result.reason}; doubtful: {result.doubt}" if result.doubt else result.reason
         return Verdict(
             result.method, result.n_matched, rms, result.error, reason, doubt=result.doubt, **turned

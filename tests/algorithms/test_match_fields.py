@@ -169,16 +169,31 @@ def test_one_pair_has_the_floor_of_its_error_and_two_their_disagreement():
     ).accepted
 
 
-def test_the_brightest_star_rules_a_distorted_field_and_the_error_covers_what_it_is_off():
+def test_pairs_of_a_distorted_field_count_alike_and_the_error_covers_what_the_brightest_is_off():
     # As on a real night: the bright star's shift is 0.7 pixel from that of the two faint ones.
     x, y = np.array([287.0, 422.0, 274.0]), np.array([278.0, 702.0, 818.0])
     bright = one(x, y, [900, 73, 42], 8.0)
     reference = one(x + np.array([0.0, 0.7, 0.7]), y, [900, 73, 42], 8.0)
     result = match_sources(bright, reference, search_radius=SEARCH, match_radius=MATCH)
     assert result.accepted
-    assert result.dx < 0.35, "equal weights would give 0.47"
-    assert result.error > 0.5 * result.dx
+    # Two of three at 0.7.
+    assert result.dx == pytest.approx(0.467, abs=0.03)
+    # By hand: variance of (0, 0.7, 0.7) and of three zeros, four degrees of freedom.
+    assert result.error > np.sqrt(0.3267 / 4 / 3)
+    assert result.dx < 3 * result.error
     assert "uncertain" in result.doubt
+
+
+def test_the_brightest_star_rules_where_noise_is_what_differs():
+    rng = np.random.default_rng(8)
+    shifts = []
+    for _ in range(50):
+        x, y, snr = *rng.uniform(100, 900, (2, 6)), np.array([500, 20, 20, 20, 20, 20])
+        frame = one(x + rng.normal(0, 1, 6) * 5 / 2.355 / snr, y + rng.normal(0, 1, 6) * 5 / 2.355 / snr, snr)
+        result = match_sources(frame, one(x, y, snr), search_radius=SEARCH, match_radius=MATCH)
+        shifts += [result.dx, result.dy]
+    # The bright one alone is good to 0.004, the mean of all to 0.04; positions are floored at 0.01.
+    assert np.std(shifts) < 0.025
 
 
 def test_without_a_known_width_the_limits_are_those_in_pixels():
