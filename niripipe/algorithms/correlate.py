@@ -18,9 +18,9 @@ from niripipe.algorithms.robust import MAD_TO_SIGMA, good_pixels, robust_sigma
 __all__ = ["cross_correlation_shift"]
 
 
-# A correlation has no pairs to clip; its error is less certain than that of a match, and the limit (pixels)
-# lower.
-_MAX_ERROR = 0.055
+# A correlation has no pairs to clip; its error is less certain than that of a match, and the limits lower.
+# Beyond the first two (pixels, FWHM; the larger counts) a shift is doubtful, beyond the third (FWHM) refused.
+_DOUBTFUL, _DOUBTFUL_FWHM, _MAX_ERROR_FWHM = 0.055, 0.014, 0.08
 # Height of the peak above the next independent one, in deviations of the correlation.
 _MIN_SIGNIFICANCE = 5.0
 # What is nearer to the peak than this (pixels) belongs to it.
@@ -47,6 +47,7 @@ def cross_correlation_shift(
     *,
     max_shift: float,
     avoid: tuple[float, float] | None = None,
+    fwhm: float = float("nan"),
 ) -> Registration:
     """Find the shift between two images by correlating them.
 
@@ -62,13 +63,16 @@ def cross_correlation_shift(
         Shift (dx, dy) at which things that stay with the detector line up, when it is known: (0, 0) where
         neither image has been moved. A peak within 3 pixels of it is not accepted: it may be residual
         pattern. Give it whenever the headers say that the telescope has moved.
+    fwhm : float
+        FWHM of the sources, pixels; NaN where unknown.
 
     Returns
     -------
     Registration
         What is at (x, y) in ``image`` is at (x + dx, y + dy) in ``reference``. Accepted only when the peak is
         higher than the next independent one by 5 deviations of the correlation, the standard error of its
-        position is below 0.055 pixel, and half of the images' structure is in common.
+        position is below 0.055 pixel or 0.08 FWHM, and half of the images' structure is in common. Above
+        0.055 pixel or 0.014 FWHM the shift is doubtful.
 
     Raises
     ------
@@ -109,14 +113,16 @@ def cross_correlation_shift(
         problem = f"not above the next peak by {_MIN_SIGNIFICANCE:g} deviations: "
     elif agreement < _AGREEMENT:
         problem = "most of what one image shows is not in the other: "
-    elif not error < _MAX_ERROR:
+    elif not error < np.fmax(_DOUBTFUL, _MAX_ERROR_FWHM * fwhm):
         problem = "too uncertain: "
     elif avoid is not None and np.hypot(dx - avoid[0], dy - avoid[1]) < _PATTERN_RADIUS:
         problem = "may be structure that stays with the detector: "
+    uncertain = not problem and error >= np.fmax(_DOUBTFUL, _DOUBTFUL_FWHM * fwhm)
     return Registration(
         method="correlation",
         centre=centre,
         accepted=not problem,
+        doubt=f"uncertain: standard error {error:.3f} pixel" if uncertain else "",
         reason=f"{problem}{100 * agreement:.0f} % of the structure in common, peak {significance:.1f} "
         f"deviations above the next, error {error:.3f} pixel",
         dx=dx,

@@ -13,25 +13,31 @@ from typing import NamedTuple
 
 import numpy as np
 
-from niripipe.algorithms.arrays import Bool, Floats
+from niripipe.algorithms.arrays import Floats, Indices
+from niripipe.algorithms.pairfit import (
+    CENTRING,
+    agreeing,
+    common_scatter,
+    least_squares,
+    pair_variance,
+    shift_error,
+)
 from niripipe.algorithms.register import Pairs, Registration, Sources, pair_sources
-from niripipe.algorithms.robust import RAYLEIGH_MEDIAN
 from niripipe.algorithms.vote import brightest_first, vote
 
 __all__ = ["match_sources"]
 
 
-# Floor of a position's error, pixels: centring is not better than this on an undersampled or structured
-# source.
-_FLOOR = 0.01
-# Error of a position that is not known, pixels.
-_UNKNOWN_ERROR = 1.0
 # Suspect sources are left out if at least so many others remain.
 _CLEAN_SOURCES = 5
 # The chance that an accepted match is an accident stays below this.
 _FALSE_ALARM = 1e-4
-# Beyond this the mean of the pairs is too uncertain for a shift good to 0.2 pixel (3 standard deviations).
-_MAX_ERROR = 0.06
+# Standard error of a shift beyond which it is doubtful, pixels and FWHM, whichever is larger: three of them
+# are 0.2 pixel or 0.05 FWHM.
+_DOUBTFUL, _DOUBTFUL_FWHM = 0.06, 0.016
+# Standard error, in FWHM, up to which a doubtful shift is used: it widens the frame's sources by 3 %,
+# (2.355 x 0.1)^2 / 2, less than its loss would cost.
+_MAX_ERROR_FWHM = 0.1
 # How many of the brightest sources vote; enough to find a shift, and a bound on the cost in crowded fields.
 _VOTERS = 150
 # Candidates at most.
@@ -42,23 +48,26 @@ _HOPELESS = 0.2
 _MAX_ANGLE, _MAX_SCALE, _MAX_STEPS = np.deg2rad(5.0), 0.05, 60
 # Rounds of pairing and fitting at most.
 _ROUNDS = 12
-# Pairs further than so many deviations from the median displacement are clipped.
-_CLIP = 3.5
 # A second shift is a rival from this part of the first one's pairs on, unless its chance of being an accident
 # is a thousand times larger. One that has less than `_NO_RIVAL` of the pairs even within a wider radius is
 # none, where there are enough pairs for counting them to mean something.
 _RIVAL, _NO_RIVAL, _MANY_PAIRS = 0.6, 0.5, 12
 # Shifts that differ by less (pixels) are the same.
 _SAME_SHIFT = 0.2
-# S/N that a single pair, and each of two pairs, must have: two confirm each other.
-_SINGLE_SNR, _DOUBLE_SNR = 50, 20
+# S/N that a single pair, and each of two pairs, must have: two confirm each other. From `_FAINT_SNR` on they
+# are used, as doubtful, if they are near where the header puts them.
+_SINGLE_SNR, _DOUBLE_SNR, _FAINT_SNR = 50, 20, 8
 # Flux ratios within which one or two pairs are believed. A star of a foreign field passes the limits on one
-# or two pairs once in some ten thousand frames.
-_FLUX_RATIOS = 0.85, 1.18
-# Other sources must be fainter than this part of one or two pairs' flux.
-_OUTSHONE = 0.3
-# Two pairs that scatter by more (pixels) disagree.
-_DISAGREEMENT = 0.1
+# or two pairs once in some ten thousand frames. The second range is for those near their place.
+_FLUX_RATIOS, _NEAR_RATIOS = (0.85, 1.18), (0.6, 1.6)
+# Other sources must be fainter than this part of one or two pairs' flux; the second is for those near their
+# place.
+_OUTSHONE, _NEAR_OUTSHONE = 0.3, 0.7
+# A pair is near its place if the chance of another one within the same distance is below this.
+_NEAR = 0.005
+# Two pairs that scatter by more (pixels, or FWHM if that is larger) are doubtful, and disagree beyond the
+# third number (FWHM).
+_DISAGREEMENT, _DISAGREEMENT_FWHM, _CONTRADICTION_FWHM = 0.1, 0.03, 0.2
 
 
 def match_sources(
@@ -98,6 +107,8 @@ def match_sources(
     -------
     Registration
         Never an exception for want of sources: ``accepted`` is False then and ``reason`` has the numbers.
+        A shift that is probably right, but uncertain or seen in few faint sources, is accepted with
+        ``doubt``. Without ``fwhm`` in both lists limits are those in pixels.
 
     Notes
     -----
@@ -105,11 +116,13 @@ def match_sources(
        two sources are, are counted in a fine grid smoothed to the match radius; its highest peaks are
        candidates.
     2. For each candidate: one-to-one pairs, nearest first; weighted least squares on the pairs (weights
-       from the position errors plus the scatter that they do not explain), outliers clipped at 3.5
-       deviations, pairs drawn anew, until nothing changes.
+       from the position errors plus a common scatter that they do not explain: distortion displaces
+       bright and faint sources alike), outliers clipped at 3.5 deviations, pairs drawn anew, until nothing
+       changes.
     3. The candidate with the most significant pairs wins. Accidental pairs follow a Poisson distribution
        with the sources' surface density; the chance of that many anywhere in the search box must be below
-       1e-4, the runner-up must be clearly worse, and the standard error of the shift below 0.06 pixel.
+       1e-4, and the runner-up must be clearly worse. A shift with a standard error above 0.06 pixel or 0.016
+       FWHM, whichever is larger, is doubtful; above 0.06 pixel or 0.1 FWHM it is refused.
 
     DRAGONS climbs a landscape of Gaussians and Lorentzians around all reference sources with equal weights
     and stops there. The mean of the matched pairs, which this function returns, differs from the summit of
@@ -118,7 +131,9 @@ def match_sources(
     frame, reference = _usable(frame, min_sources), _usable(reference, min_sources)
     if centre is None:
         centre = (float(np.mean(frame.x)), float(np.mean(frame.y))) if len(frame) else (0.0, 0.0)
-    task = _Task(frame, reference, search_radius, match_radius, min_sources, rotate, scale, centre)
+    # The sharper of the two suffers more from a wrong shift.
+    fwhm = min(frame.fwhm, reference.fwhm)
+    task = _Task(frame, reference, search_radius, match_radius, min_sources, rotate, scale, centre, fwhm)
     if len(frame) == 0 or len(reference) == 0:
         reason = f"not enough sources: {len(frame)} in the frame, {len(reference)} in the reference"
         return Registration(method="sources", centre=centre, reason=reason)
@@ -150,6 +165,11 @@ class _Task:
     rotate: bool
     scale: bool
     centre: tuple[float, float]
+    fwhm: float
+
+    def limit(self, pixels: float, widths: float) -> float:
+        """Return the larger of two limits, one in pixels and one in FWHM."""
+        return max(pixels, widths * self.fwhm) if self.fwhm > 0 else pixels
 
 
 class _Transform(NamedTuple):
@@ -177,8 +197,8 @@ class _Solution:
     pairs : tuple of ndarray
     rms, error : float
         Scatter of the pairs per axis, and standard error of the shift, pixels.
-    expected : float
-        Number of pairs expected by chance.
+    expected, density : float
+        Number of pairs expected by chance, in all and per square pixel of shift.
     score : float
         Minus the decimal logarithm of the chance of that many pairs at one shift.
     """
@@ -188,6 +208,7 @@ class _Solution:
     rms: float
     error: float
     expected: float
+    density: float
     score: float
 
     @property
@@ -200,12 +221,6 @@ def _usable(sources: Sources, min_sources: int) -> Sources:
     good = np.isfinite(sources.x) & np.isfinite(sources.y)
     clean = good & ~sources.suspect
     return sources.take(clean if clean.sum() >= max(_CLEAN_SOURCES, min_sources) else good)
-
-
-def _variances(sources: Sources) -> Floats:
-    """Return the variances of the positions per axis."""
-    known = np.isfinite(sources.error) & (sources.error > 0)
-    return np.asarray(np.where(known, np.hypot(sources.error, _FLOOR), _UNKNOWN_ERROR) ** 2)
 
 
 # --- candidates
@@ -250,8 +265,7 @@ def _refined(task: _Task, start: _Transform, least: int) -> _Solution | None:
     """
     frame, reference = task.frame, task.reference
     dx, dy, angle, factor = start
-    variance, variance_ref = _variances(frame), _variances(reference)
-    extra, radius = 0.0, 1.5 * task.match
+    scatter, radius = 0.0, 1.5 * task.match
     before: tuple[list[int], list[int]] | None = None
     for turn in range(_ROUNDS):
         x, y = _Transform(dx, dy, angle, factor).moved(frame.x, frame.y, task.centre)
@@ -259,74 +273,48 @@ def _refined(task: _Task, start: _Transform, least: int) -> _Solution | None:
         if i.size < (1 if turn else least):
             return None
         rx, ry = reference.x[j] - x[i], reference.y[j] - y[i]
-        weight = 1 / (variance[i] + variance_ref[j] + extra)
-        good = _agreeing(rx, ry, weight)
-        i, j, rx, ry, weight = i[good], j[good], rx[good], ry[good], weight[good]
+        variance = pair_variance(frame, reference, i, j)
+        good = agreeing(rx, ry, 1 / (variance + scatter), task.fwhm)
+        i, j, rx, ry, variance = i[good], j[good], rx[good], ry[good], variance[good]
         free = (task.rotate or task.scale) and i.size >= task.min_sources + 2
         u, v = x[i] - task.centre[0] - dx, y[i] - task.centre[1] - dy
-        step = _least_squares(u, v, rx, ry, weight, task.rotate and free, task.scale and free)
+        weight = 1 / (variance + scatter)
+        step = least_squares(u, v, rx, ry, weight, task.rotate and free, task.scale and free)
         if not free and turn > 1:
             # Rotation from so few pairs is noise.
             angle, factor = 0.0, 1.0
         dx, dy, angle, factor = dx + step[0], dy + step[1], angle + step[2], factor * (1 + step[3])
-        extra = _unexplained(rx - step[0], ry - step[1], variance[i] + variance_ref[j])
+        scatter = _scatter(task, rx, ry, u, v, step, variance)
         now = (i.tolist(), j.tolist())
         if turn > 1 and now == before and max(abs(step[0]), abs(step[1])) < 1e-5:
             break
         before, radius = now, task.match
     if max(abs(dx), abs(dy)) > task.search + task.match:
         return None
-    return _solution(task, _Transform(dx, dy, angle, factor), (i, j), weight)
+    return _solution(
+        task, _Transform(dx, dy, angle, factor), (i, j), shift_error(variance, scatter, task.fwhm)
+    )
 
 
-def _agreeing(rx: Floats, ry: Floats, weight: Floats) -> Bool:
-    """Return the pairs near the median displacement."""
-    if rx.size < 3:
-        return np.ones(rx.size, bool)
-    distance = np.hypot(rx - np.median(rx), ry - np.median(ry))
-    # Robust deviation per axis.
-    spread = float(np.median(distance)) / RAYLEIGH_MEDIAN
-    limit = _CLIP * np.sqrt(2.0) * np.maximum(np.sqrt(1 / weight), min(spread, 1.0)) + 2 * _FLOOR
-    keep = distance <= limit
-    return keep if keep.sum() >= 2 else np.ones(rx.size, bool)
+def _scatter(
+    task: _Task, rx: Floats, ry: Floats, u: Floats, v: Floats, step: Sequence[float], variance: Floats
+) -> float:
+    """Variance per axis that the pairs scatter beyond their errors, after a step of the fit."""
+    angle, factor = step[2], step[3]
+    rx, ry = rx - step[0] + angle * v - factor * u, ry - step[1] - angle * u - factor * v
+    scatter = common_scatter(rx, ry, variance)
+    if rx.size < 3 and task.fwhm > 0:
+        return max(scatter, (CENTRING * task.fwhm) ** 2)
+    return scatter
 
 
-def _least_squares(
-    u: Floats, v: Floats, rx: Floats, ry: Floats, weight: Floats, rotate: bool, scale: bool
-) -> tuple[float, float, float, float]:
-    """Weighted fit of shift and, if wanted, angle and magnification to displacements."""
-    if not (rotate or scale):
-        total = weight.sum()
-        return float((weight * rx).sum() / total), float((weight * ry).sum() / total), 0.0, 0.0
-    one, zero = np.ones_like(u), np.zeros_like(u)
-    # What each number moves a source by, along x and along y.
-    terms = [(one, zero), (zero, one)] + [(-v, u)] * rotate + [(u, v)] * scale
-    root = np.tile(np.sqrt(weight), 2)
-    design = np.column_stack([np.concatenate(term) for term in terms]) * root[:, None]
-    result = np.linalg.lstsq(design, np.concatenate([rx, ry]) * root, rcond=None)[0].tolist()
-    return result[0], result[1], result[2] if rotate else 0.0, result[-1] if scale else 0.0
-
-
-def _unexplained(rx: Floats, ry: Floats, variance: Floats) -> float:
-    """Variance per axis that the pairs scatter beyond their errors."""
-    if rx.size < 3:
-        return 0.0
-    scatter = (np.median(np.hypot(rx, ry)) / RAYLEIGH_MEDIAN) ** 2
-    return float(max(0.0, scatter - np.median(variance)))
-
-
-def _solution(task: _Task, transform: _Transform, pairs: Pairs, weight: Floats) -> _Solution:
+def _solution(task: _Task, transform: _Transform, pairs: Pairs, error: float) -> _Solution:
     frame, reference = task.frame, task.reference
     i, j = pairs
     x, y = transform.moved(frame.x, frame.y, task.centre)
     rx, ry = reference.x[j] - x[i], reference.y[j] - y[i]
     number = i.size
     rms = float(np.sqrt(0.5 * np.mean(rx**2 + ry**2) * number / (number - 1))) if number > 1 else math.nan
-    error = float(1 / np.sqrt(weight.sum()))
-    if number > 2:
-        # Where the scatter is larger than the errors say, the scatter counts.
-        chi2 = float((weight * (rx**2 + ry**2)).sum() / (2 * number - 2))
-        error *= np.sqrt(max(1.0, chi2))
     # Accidental pairs: reference density in the frame's own area times a circle as wide as the pairs really
     # are.
     reach = float(np.clip(3 * (rms if np.isfinite(rms) else 0.5), 0.5, task.match))
@@ -336,8 +324,9 @@ def _solution(task: _Task, transform: _Transform, pairs: Pairs, weight: Floats) 
         (reference.x >= low_x) & (reference.x <= high_x) & (reference.y >= low_y) & (reference.y <= high_y)
     )
     area = max((high_x - low_x) * (high_y - low_y), (20 * task.match) ** 2)
-    expected = len(frame) * float(inside.sum()) * np.pi * reach**2 / area
-    return _Solution(transform, pairs, rms, float(error), expected, _surprise(number, expected))
+    density = len(frame) * float(inside.sum()) / area
+    expected = density * np.pi * reach**2
+    return _Solution(transform, pairs, rms, error, expected, density, _surprise(number, expected))
 
 
 def _surprise(number: int, expected: float) -> float:
@@ -365,17 +354,19 @@ def _judged(task: _Task, solutions: Sequence[_Solution]) -> Registration:
         (s for s in solutions[1:] if np.hypot(s.transform.dx - dx, s.transform.dy - dy) > _SAME_SHIFT), None
     )
     significance = best.score - float(np.log10(_looks(task, best)))
+    doubt = _uncertain(task, best)
     if best.number < task.min_sources:
-        problem = _few(task, best)
+        problem, few = _few(task, best)
+        doubt = few or doubt
     elif significance < -np.log10(_FALSE_ALARM):
         problem = f"may be an accident (chance {10**-significance:.1g})"
     elif other is not None and other.number > _RIVAL * best.number and best.score - other.score < 3:
         at = other.transform
         problem = f"ambiguous: {other.number} pairs also at a shift of ({at.dx:.2f}, {at.dy:.2f})"
-    elif best.error > _MAX_ERROR:
-        problem = f"too uncertain: standard error {best.error:.3f} pixel"
     else:
         problem = ""
+    if not problem and not best.error <= task.limit(_DOUBTFUL, _MAX_ERROR_FWHM):
+        problem = f"too uncertain: standard error {best.error:.3f} pixel"
     numbers = (
         f"{best.number} pairs of {len(task.frame)} and {len(task.reference)} sources, "
         f"{best.expected:.2g} expected by chance, rms {best.rms:.3f} pixel"
@@ -384,6 +375,7 @@ def _judged(task: _Task, solutions: Sequence[_Solution]) -> Registration:
         method="sources",
         centre=task.centre,
         accepted=not problem,
+        doubt="" if problem else doubt,
         reason=f"{problem}: {numbers}" if problem else numbers,
         dx=dx,
         dy=dy,
@@ -403,33 +395,50 @@ def _looks(task: _Task, best: _Solution) -> float:
     return max(1.0, 4 * task.search**2 / (np.pi * min(task.match, max(3 * best.rms, 0.5)) ** 2))
 
 
-def _few(task: _Task, best: _Solution) -> str:
-    """Return why fewer pairs than wanted are not believed; empty when they are."""
+def _uncertain(task: _Task, best: _Solution) -> str:
+    """Return by how much a shift is too uncertain to be beyond doubt; empty if it is not."""
+    if best.error <= task.limit(_DOUBTFUL, _DOUBTFUL_FWHM):
+        return ""
+    widths = f" ({best.error / task.fwhm:.2f} FWHM)" if task.fwhm > 0 else ""
+    return f"uncertain: standard error {best.error:.3f} pixel{widths}"
+
+
+def _few(task: _Task, best: _Solution) -> tuple[str, str]:
+    """Return why fewer pairs than wanted are not believed, and why they are doubtful; empty when not so."""
     frame, reference = task.frame, task.reference
     i, j = best.pairs
-    snr = float(
-        np.append(frame.flux[i] / frame.flux_error[i], reference.flux[j] / reference.flux_error[j]).min()
-    )
+    single = i.size == 1
+    snr = float(np.append(frame.snr()[i], reference.snr()[j]).min())
     if math.isnan(snr):
-        return "not enough sources, and no fluxes to tell them by"
-    wanted = _SINGLE_SNR if i.size == 1 else _DOUBLE_SNR
-    if snr < wanted:
-        return f"not enough sources: S/N of the pair {snr:.0f}, at least {wanted} wanted"
+        return "not enough sources, and no fluxes to tell them by", ""
+    distance = math.hypot(best.transform.dx, best.transform.dy)
+    near = best.density * math.pi * max(distance, 1.0) ** 2 < _NEAR
     ratio = frame.flux[i] / reference.flux[j]
+    others = max(_outshone(frame, i), _outshone(reference, j))
+    wanted = _SINGLE_SNR if single else _DOUBLE_SNR
+    faint = f"S/N of the pair {snr:.0f}, at least {wanted} wanted" if snr < wanted else ""
     low, high = _FLUX_RATIOS
+    unlike = ""
     if ratio.min() < low or ratio.max() > high:
-        return (
-            f"not enough sources: flux ratio {ratio.min():.2f} to {ratio.max():.2f}, {low} to {high} wanted"
-        )
-    if i.size == 1 and max(abs(best.transform.dx), abs(best.transform.dy)) > 0.5 * task.search:
-        return "not enough sources: one pair only, and far from where the header puts it"
-    for sources, used in ((frame, i), (reference, j)):
-        flux = np.nan_to_num(sources.flux)
-        rest = np.delete(flux, used)
-        if rest.size and rest.max() > _OUTSHONE * flux[used].min():
-            return "not enough sources: others nearly as bright as the pair"
-    if i.size == 2 and best.rms > _DISAGREEMENT:
-        return "not enough sources: the two disagree"
-    if best.error > _MAX_ERROR:
-        return f"not enough sources: standard error {best.error:.3f} pixel"
-    return ""
+        unlike = f"flux ratio {ratio.min():.2f} to {ratio.max():.2f}, {low} to {high} wanted"
+    outshone = "others nearly as bright as the pair" if others > _OUTSHONE else ""
+    apart = ""
+    if i.size == 2 and best.rms > task.limit(_DISAGREEMENT, _DISAGREEMENT_FWHM):
+        apart = f"the two disagree by {best.rms:.2f} pixel"
+    doubt = faint or unlike or outshone or apart
+    low, high = _NEAR_RATIOS
+    hopeless = snr < _FAINT_SNR or ratio.min() < low or ratio.max() > high or others > _NEAR_OUTSHONE
+    if doubt and (hopeless or not near) and doubt != apart:
+        return f"not enough sources: {doubt}", ""
+    if i.size == 2 and best.rms > task.limit(_DISAGREEMENT, _CONTRADICTION_FWHM):
+        return f"not enough sources: {apart}", ""
+    if single and max(abs(best.transform.dx), abs(best.transform.dy)) > 0.5 * task.search:
+        return "not enough sources: one pair only, and far from where the header puts it", ""
+    return "", f"{'one pair' if single else 'two pairs'} only: {doubt}" if doubt else ""
+
+
+def _outshone(sources: Sources, used: Indices) -> float:
+    """Return the flux of the brightest source that is not used over that of the faintest that is."""
+    flux = np.nan_to_num(sources.flux)
+    rest = np.delete(flux, used)
+    return float(rest.max() / flux[used].min()) if rest.size else 0.0

@@ -34,6 +34,8 @@ class Sources:
     suspect : ndarray of bool
         Sources whose position may be wrong (saturated, truncated, flagged); they are used only when the
         others do not suffice.
+    fwhm : float
+        Typical FWHM of the sources, pixels; NaN where unknown. One number, not one a source.
     """
 
     x: Floats
@@ -42,13 +44,21 @@ class Sources:
     flux_error: Floats
     error: Floats
     suspect: Bool
+    fwhm: float = float("nan")
 
     def __len__(self) -> int:
         return len(self.x)
 
     def take(self, which: NDArray[Any]) -> Sources:
         """Return the sources that an index array or a mask chooses."""
-        return Sources(**{column.name: getattr(self, column.name)[which] for column in fields(self)})
+        columns = {field.name: getattr(self, field.name) for field in fields(self)}
+        fwhm = columns.pop("fwhm")
+        return Sources(**{name: values[which] for name, values in columns.items()}, fwhm=fwhm)
+
+    def snr(self) -> Floats:
+        """Return flux over its error; NaN where unknown."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.asarray(self.flux / self.flux_error, np.float64)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +73,8 @@ class Registration:
         Fixed point of rotation and scaling, (x, y).
     accepted : bool
         Whether to use it.
+    doubt : str
+        Of a shift that is accepted: why it is doubtful, with numbers; empty if it is not.
     reason : str
         Why, or why not, with numbers.
     dx, dy : float
@@ -86,6 +98,7 @@ class Registration:
     method: Literal["sources", "correlation"]
     centre: tuple[float, float]
     accepted: bool = False
+    doubt: str = ""
     reason: str
     dx: float = 0.0
     dy: float = 0.0

@@ -56,18 +56,27 @@ class Align(PrimitivesBase):
 
         The sources of each frame are matched with those of a reference within `first_pass` of where the
         two WCS put them, if need be within `last_pass`, and the shift (on request with rotation and scale)
-        is the weighted mean over the matched pairs. A frame whose sources do not give a trustworthy answer is
-        aligned by correlating the images, and one that shows nothing by the telescope's offsets. These
-        are taken only if they were good to 0.2 pixel in the frames aligned otherwise, or if there are no such
-        frames and nothing in the images speaks against them. A frame that cannot be aligned is left out.
+        is the mean over the matched pairs, weighted by their errors and a common scatter. A frame whose
+        sources do not give a trustworthy answer is aligned by correlating the images, and one that shows
+        nothing by the telescope's offsets. A single bright star near its place is enough.
+
+        Limits of errors are in FWHM of the sources: a shift that is wrong by 0.1 FWHM widens a frame's
+        sources by 3 %, and is no reason to lose it. A shift with a standard error above 0.016 FWHM (0.06
+        pixel at least), or from one or two faint sources, is doubtful: the frame is kept with a warning and
+        ALGNFLAG is T. The telescope's offsets are taken if they were good to 0.2 FWHM in the frames
+        aligned otherwise, above 0.05 FWHM (0.2 pixel at least) as doubtful, or if there are no such frames
+        and nothing in the images speaks against them. A frame is left out where its sources show that it
+        is of another field, far from where it should be or trailed, or where its shift may be wrong by more.
 
         The reference is the first frame, or another one if the first is much worse (bad seeing, cloud) or
         shows another field; the first frame keeps its WCS as long as it can be aligned at all, so that the
         product has its grid and name.
 
         Log, report and header say what was done to each frame: ALGNMETH, ALGNNUM (pairs), ALGNRMS (scatter of
-        the pairs, pixels), ALGNERR (error of the shift, pixels, where known), ALGNREF. Pixels are not
-        touched.
+        the pairs, pixels), ALGNERR (error of the shift per axis, pixels, where known; with the disagreement
+        of the pairs, and 0.01 FWHM for one pair), ALGNFLAG (doubtful), ALGNDX, ALGNDY, ALGNROT, ALGNSCL
+        (shift in pixels at the centre, rotation in degrees and scale of the sources relative to where the
+        header puts them), ALGNREF. Pixels are not touched.
 
         Raises
         ------
@@ -82,7 +91,10 @@ class Align(PrimitivesBase):
             if not verdict.kept:
                 self.drop(frame, verdict.reason)
                 continue
-            if not verdict.checked:
+            if verdict.doubt:
+                words = f"{verdict.method}, {verdict.doubt}"
+                log.warning("%s: kept, but its shift is doubtful: %s", frame.filename, words)
+            elif not verdict.checked:
                 log.warning("%s: aligned by %s", frame.filename, verdict.reason)
             self.note(frame, done(f"{verdict.method}: {verdict.reason}"))
             kept.append(frame)

@@ -8,19 +8,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from niripipe.algorithms.register import Sources
-from niripipe.astrodata import FAIL, AstroData
+from niripipe.astrodata import DQ, FAIL, AstroData
 
-__all__ = ["inside", "sources", "update_world"]
+__all__ = ["inside", "sources", "typical_ellipticity", "update_world"]
 
 _TRUNCATED = 4 | 8 | 16
 """SExtractor's flags: saturated, truncated by the edge, aperture incomplete."""
+
+_FEW_BAD = 0.01
+"""A source with bad pixels in less than this part of its area keeps its position: they are filled in, and a
+bright star covers thousands of pixels."""
+
+_WIDTH_SNR, _WIDEST = 15.0, 20
+"""Widths are those of sources of at least this S/N, and of this many of the brightest."""
+
+_LEAST_MINOR = 1.0
+"""Ellipticity is that of sources with at least this minor axis, rms in pixels: cosmic rays are thinner."""
+
+_LEAST_FWHM = 2.0
+"""Floor of the FWHM, pixels: a narrower source is a hit or undersampled."""
 
 
 def sources(frame: AstroData) -> Sources:
     """Return the sources of a frame, none if it has no catalogue.
 
     Positions are 0-based, the windowed ones where the catalogue has them. Sources that are saturated,
-    truncated or have unusable pixels are suspect.
+    truncated or have unusable pixels are suspect; a few bad pixels in a large source do not matter. The FWHM
+    is the median of the brightest, 2 pixels at least.
     """
     ext = frame[0]
     if "OBJCAT" not in ext.exposed:
@@ -37,8 +51,35 @@ def sources(frame: AstroData) -> Sources:
         x, y = column("X_IMAGE"), column("Y_IMAGE")
         error = np.sqrt(0.5 * (column("ERRX2_IMAGE") + column("ERRY2_IMAGE")))
     flags, bits = np.asarray(table["FLAGS"], int), np.asarray(table["IMAFLAGS_ISO"], int)
-    suspect = (flags & _TRUNCATED != 0) | (bits & int(FAIL) != 0)
-    return Sources(x - 1, y - 1, column("FLUX_AUTO"), column("FLUXERR_AUTO"), error, suspect)
+    few = column("NIMAFLAGS_ISO") <= _FEW_BAD * column("ISOAREA_IMAGE")
+    harmless = few & (bits & int(FAIL) == int(DQ.bad_pixel))
+    suspect = (flags & _TRUNCATED != 0) | ((bits & int(FAIL) != 0) & ~harmless)
+    flux, noise = column("FLUX_AUTO"), column("FLUXERR_AUTO")
+    fwhm = typical_of_bright(column("FWHM_IMAGE"), flux, noise, suspect)
+    return Sources(x - 1, y - 1, flux, noise, error, suspect, float(np.maximum(fwhm, _LEAST_FWHM)))
+
+
+def typical_of_bright(
+    values: NDArray[Any], flux: NDArray[Any], noise: NDArray[Any], suspect: NDArray[np.bool_]
+) -> float:
+    """Return the median over the brightest sources; NaN if none is bright enough to measure."""
+    usable = np.isfinite(values) & (values > 0) & (flux > _WIDTH_SNR * noise)
+    if (usable & ~suspect).any():
+        usable &= ~suspect
+    chosen = np.flatnonzero(usable)
+    chosen = chosen[np.argsort(-flux[chosen], kind="stable")][:_WIDEST]
+    return float(np.median(values[chosen])) if chosen.size else float("nan")
+
+
+def typical_ellipticity(frame: AstroData) -> float:
+    """Return the median ellipticity of the brightest sources; NaN if none is bright enough to measure."""
+    if "OBJCAT" not in frame[0].exposed:
+        return float("nan")
+    table = frame[0].columns("OBJCAT")
+    names = ("ELLIPTICITY", "B_IMAGE", "FLUX_AUTO", "FLUXERR_AUTO")
+    values, minor, flux, noise = (np.asarray(table[name], float) for name in names)
+    wide = minor >= _LEAST_MINOR
+    return typical_of_bright(values[wide], flux[wide], noise[wide], np.zeros(int(wide.sum()), bool))
 
 
 def update_world(frame: AstroData) -> None:

@@ -15,10 +15,17 @@ from niripipe.instruments import AstroDataNiri, pointing
 from niripipe.primitives.geometry import require_sky_mapping
 from niripipe.primitives.objcat import inside, sources
 
-__all__ = ["MAX_ROTATION", "VERIFIED", "Offsets", "by_offsets", "pointing_errors", "seen", "trust"]
+__all__ = ["MAX_ROTATION", "Offsets", "by_offsets", "pointing_errors", "seen", "trust", "verified"]
 
 VERIFIED = 0.2
 """Telescope offsets are believed when they are this good, pixels: what may be wrong with a shift."""
+
+VERIFIED_FWHM = 0.05
+"""The same in FWHM of the sources; the larger of the two counts. It widens them by 1 %."""
+
+_TOLERATED_FWHM = 0.2
+"""A frame whose offsets are good to this (FWHM) is used, as doubtful: it widens its sources by 11 %, and the
+stack's by that over the number of frames, less than its loss would cost."""
 
 MAX_ROTATION = 0.1
 """Frames whose position angles differ by more (degrees) are not compared by a shift alone."""
@@ -82,31 +89,50 @@ def pointing_errors(
 
 
 class Trust(NamedTuple):
-    """Why offsets are not believed, empty if they are; else how far, in words and in pixels."""
+    """Why offsets are not believed, empty if they are; else how far, in words and pixels, and the doubt."""
 
     problem: str = ""
     words: str = ""
     error: float = float("nan")
+    doubt: str = ""
+
+
+def verified(*frames: AstroData) -> float:
+    """Return the error of a shift that does no harm, pixels: 0.2, or 0.05 FWHM if that is larger."""
+    return float(np.fmax(VERIFIED, VERIFIED_FWHM * _narrowest(frames)))
+
+
+def _narrowest(frames: Sequence[AstroData]) -> float:
+    """Return the smallest FWHM of frames, pixels; NaN where none is known."""
+    return float(np.fmin.reduce([sources(frame).fwhm for frame in frames]))
 
 
 def trust(frame: AstroData, reference: AstroData, offsets: Offsets, errors: NDArray[np.float64]) -> Trust:
     """Tell whether the offsets of a frame are believed, from it and from the errors in other frames."""
     spread = float(np.sqrt(np.mean(errors**2))) if len(errors) else float("nan")
-    if len(errors) >= 2 and spread > VERIFIED:
-        return Trust(f"in the {len(errors)} frames aligned otherwise they are wrong by {spread:.2f} pixel")
+    good = verified(frame, reference)
+    tolerated = float(np.fmax(VERIFIED, _TOLERATED_FWHM * _narrowest((frame, reference))))
     known = seen(frame, reference, offsets.wcs)
+    others = f"in the {len(errors)} frames aligned otherwise they are wrong by {spread:.2f} pixel"
+    if len(errors) >= 2 and spread > tolerated:
+        return Trust(others)
     if known.expected and not known.found:
         return Trust(f"none of {known.expected} bright sources is where they put it")
     if known.expected > 1 and 2 * known.found < known.expected:
         return Trust(f"only {known.found} of {known.expected} bright sources are where they put them")
-    if known.found and known.distance + known.error > VERIFIED:
-        return Trust(f"the {known.found} sources in common are {known.distance:.2f} pixel off")
+    off = f"the {known.found} sources in common are {known.distance:.2f} pixel off"
+    if known.found and known.distance + known.error > tolerated:
+        return Trust(off)
+    if known.found and known.distance + known.error > good:
+        return Trust(words="the telescope's word is kept", error=known.distance, doubt=off)
     if known.found:
         words = f"which {known.found} sources confirm to {known.distance:.2f} pixel"
-        return Trust(words=words, error=known.distance)
+        return Trust(words=words, error=float(np.hypot(known.distance, known.error)))
     if len(errors) >= 2:
-        return Trust(words=f"good to {spread:.2f} pixel in {len(errors)} other frames", error=spread)
-    return Trust(words="unchecked: no frame shows enough to tell how good they are")
+        words = f"good to {spread:.2f} pixel in {len(errors)} other frames"
+        return Trust(words=words, error=spread, doubt=others if spread > good else "")
+    words = "unchecked: no frame shows enough to tell how good they are"
+    return Trust(words=words)
 
 
 @dataclass(frozen=True, slots=True)

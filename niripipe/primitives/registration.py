@@ -17,15 +17,15 @@ from niripipe.astrodata import FAIL, AstroData, with_affine
 from niripipe.errors import AlgorithmError
 from niripipe.primitives.base import Frames, opened_name
 from niripipe.primitives.geometry import pixel_mapping, require_sky_mapping
-from niripipe.primitives.objcat import inside, sources, update_world
+from niripipe.primitives.objcat import inside, sources, typical_ellipticity, update_world
 from niripipe.primitives.offsets import (
     MAX_ROTATION,
-    VERIFIED,
     Offsets,
     by_offsets,
     pointing_errors,
     seen,
     trust,
+    verified,
 )
 from niripipe.primitives.params import Field, SuffixParams
 
@@ -39,8 +39,12 @@ _FLOOR = 0.01
 """Floor of a position's error when frames are compared, pixels."""
 _FAR_SOURCES = 5
 """Matched sources that are needed in the large area of the last pass."""
-_UNEVEN = 0.15
-"""Distance (pixels) of two kinds of centre of a bright star beyond which it is no evidence by itself."""
+_UNEVEN, _UNEVEN_FWHM, _USELESS_FWHM = 0.15, 0.05, 0.25
+"""Distance of two kinds of centre of a bright star, in pixels or FWHM if that is larger, beyond which it is
+doubtful evidence by itself; beyond the third number (FWHM) it is none."""
+_TRAILED, _ROUND = 0.5, 0.3
+"""Stars are trailed if their ellipticity is above the first number in one frame and below the second in the
+other: a trail of twice the FWHM."""
 _EDGE = 12.0
 """A star nearer to the edge (pixels) may be cut in one of two frames."""
 _LEAST_OVERLAP = 64
@@ -95,6 +99,11 @@ class Verdict:
         Standard error of the shift, pixels; not finite where unknown.
     reason : str
         In words, with numbers.
+    doubt : str
+        Why the shift is doubtful, with numbers; empty if it is not.
+    angle, scale : float
+        Rotation (degrees, counter-clockwise) and magnification of the sources relative to what the header
+        says.
     """
 
     method: str
@@ -102,6 +111,9 @@ class Verdict:
     rms: float = 0.0
     error: float = float("nan")
     reason: str = ""
+    doubt: str = ""
+    angle: float = 0.0
+    scale: float = 1.0
 
     @property
     def kept(self) -> bool:
@@ -121,7 +133,8 @@ def align_frames(frames: Frames, params: AdjustWCSToReferenceParams, map_items: 
     ----------
     frames : list of AstroData
         At least two, with WCS; OBJCAT where there are sources. WCS and the world positions in OBJCAT change,
-        and ALGNMETH, ALGNNUM, ALGNRMS, ALGNERR and ALGNREF in the primary header say how.
+        and ALGNMETH, ALGNNUM, ALGNRMS, ALGNERR, ALGNFLAG, ALGNDX, ALGNDY, ALGNROT, ALGNSCL and ALGNREF in
+        the primary header say how.
     params : AdjustWCSToReferenceParams
     map_items : callable
         Applies a function to frames, which it does not change.
@@ -138,7 +151,7 @@ def align_frames(frames: Frames, params: AdjustWCSToReferenceParams, map_items: 
     """
     for frame in frames:
         require_sky_mapping(frame)
-    first_wcs = frames[0][0].sky_mapping
+    headers = [frame[0].sky_mapping for frame in frames]
     if params.method == "offsets":
         reference = frames[0]
         found: list[Registration | None] = [None] * len(frames)
@@ -153,11 +166,12 @@ def align_frames(frames: Frames, params: AdjustWCSToReferenceParams, map_items: 
         _verdict(frame, reference, result, offset, errors, params)
         for frame, result, offset in zip(frames, found, offsets, strict=True)
     ]
+    for frame, verdict, header in zip(frames, verdicts, headers, strict=True):
+        _note(frame, verdict, reference, header)
     if reference is not frames[0] and verdicts[0].kept:
-        _anchor([f for f, v in zip(frames, verdicts, strict=True) if v.kept], first_wcs)
-    for frame, verdict in zip(frames, verdicts, strict=True):
+        _anchor([f for f, v in zip(frames, verdicts, strict=True) if v.kept], headers[0])
+    for frame in frames:
         update_world(frame)
-        _note(frame, verdict, reference)
     return verdicts
 
 
@@ -188,25 +202,34 @@ def _verdict(
         return Verdict("reference", error=0.0, reason="the others are aligned to this frame")
     if result is not None and result.accepted:
         rms = result.rms if np.isfinite(result.rms) else 0.0
-        return Verdict(result.method, result.n_matched, rms, result.error, result.reason)
+        turned = {"angle": 0.0 - result.angle, "scale": 1 / result.scale}
+        reason = f"{result.reason}; doubtful: {result.doubt}" if result.doubt else result.reason
+        return Verdict(
+            result.method, result.n_matched, rms, result.error, reason, doubt=result.doubt, **turned
+        )
     if params.method == "offsets":
         frame[0].sky_mapping = offsets.wcs
         return Verdict(offsets.method, reason=f"{offsets.words}, as was asked for")
     reason = "" if result is None else result.reason
-    if params.fallback != "offsets":
+    if params.fallback != "offsets" or _trailed(frame, reference):
         return Verdict("set aside", reason=f"it could not be aligned: {reason}")
-    problem, words, error = trust(frame, reference, offsets, errors)
+    problem, words, error, doubt = trust(frame, reference, offsets, errors)
     if problem:
         return Verdict(
             "set aside",
             reason=f"it could not be aligned ({reason}), and {offsets.words} cannot help: {problem}",
         )
     frame[0].sky_mapping = offsets.wcs
-    return Verdict(offsets.method, error=error, reason=f"{offsets.words}, {words} ({reason})")
+    words = f"{words}; doubtful: {doubt}" if doubt else words
+    return Verdict(offsets.method, error=error, reason=f"{offsets.words}, {words} ({reason})", doubt=doubt)
 
 
-def _note(frame: AstroData, verdict: Verdict, reference: AstroData) -> None:
+def _note(frame: AstroData, verdict: Verdict, reference: AstroData, header: Any) -> None:
+    """Write how a frame was aligned; ``header`` is the WCS that it came with."""
     phu = frame.phu
+    ny, nx = frame[0].shape
+    x, y = (nx - 1) / 2, (ny - 1) / 2
+    said = header.all_world2pix(*frame[0].sky_mapping.all_pix2world(x, y, 0), 0)
     phu.set("ALGNMETH", verdict.method, "How the frame was aligned")
     phu.set("ALGNNUM", int(verdict.n_matched), "Sources used for the alignment")
     phu.set("ALGNRMS", round(float(verdict.rms), 4), "Rms of the alignment (pixels)")
@@ -214,6 +237,13 @@ def _note(frame: AstroData, verdict: Verdict, reference: AstroData) -> None:
         phu.set("ALGNERR", round(float(verdict.error), 4), "Error of the shift per axis (pixels)")
     else:
         phu.remove("ALGNERR", ignore_missing=True)
+    # Where nothing says how good a shift is, it is doubtful, too.
+    unknown = not np.isfinite(verdict.error)
+    phu.set("ALGNFLAG", bool(verdict.doubt) or unknown, "The shift is doubtful, see HISTORY")
+    phu.set("ALGNDX", round(x - float(said[0]), 4), "Sources lie off the header's place by, in x (pixels)")
+    phu.set("ALGNDY", round(y - float(said[1]), 4), "The same in y, at the centre (pixels)")
+    phu.set("ALGNROT", round(float(verdict.angle), 6), "Sources are turned from header's place by (deg)")
+    phu.set("ALGNSCL", round(float(verdict.scale), 8), "Sources are enlarged about the centre by")
     phu.set("ALGNREF", opened_name(reference), "Frame that it was aligned to")
 
 
@@ -224,13 +254,14 @@ def _chosen(
     frames: Frames, params: AdjustWCSToReferenceParams, map_items: Map
 ) -> tuple[AstroData, list[Registration | None]]:
     """Choose the reference, and register the other frames with it; None stands for the reference itself."""
-    reference, results, most = frames[0], [], -1
+    reference, results, most = frames[0], [], (-1, -1)
     for candidate in _candidates(frames, params):
         found = map_items(partial(_registered, reference=candidate, params=params), frames)
-        matched = sum(result is not None and result.accepted for result in found)
+        accepted = [result for result in found if result is not None and result.accepted]
+        matched = len(accepted), sum(not result.doubt for result in accepted)
         if matched > most:
             reference, results, most = candidate, found, matched
-        if matched == len(frames) - 1:
+        if matched[0] == len(frames) - 1:
             break
     if params.method == "sources" and params.fallback is not None:
         results = map_items(
@@ -267,6 +298,9 @@ def _registered(
     """Return the displacement that a frame shows; None for the reference itself."""
     if frame is reference:
         return None
+    trailed = _trailed(frame, reference) or _trailed(reference, frame)
+    if trailed:
+        return Registration(method="sources", centre=(0.0, 0.0), reason=trailed)
     if params.method == "correlation":
         return _correlated(frame, reference, params)
     found = _matched(frame, reference, params, params.first_pass, params.min_sources)
@@ -276,18 +310,31 @@ def _registered(
         return found
     # In a large area more agreement is needed, and a single pair says nothing.
     far = _matched(frame, reference, params, params.last_pass, max(params.min_sources, _FAR_SOURCES))
-    return far if far.accepted and far.n_matched >= _FAR_SOURCES else found
+    return far if far.accepted and not far.doubt and far.n_matched >= _FAR_SOURCES else found
+
+
+def _trailed(frame: AstroData, reference: AstroData) -> str:
+    """Return that the stars of a frame are trailed, and not those of another one; empty if it is not so."""
+    own, other = typical_ellipticity(frame), typical_ellipticity(reference)
+    if own > _TRAILED and other < _ROUND:
+        return f"stars are trailed: ellipticity {own:.2f}, in {opened_name(reference)} {other:.2f}"
+    return ""
 
 
 def _or_correlated(
     frame: AstroData, first: Registration | None, reference: AstroData, params: AdjustWCSToReferenceParams
 ) -> Registration | None:
-    """Correlate a frame that sources did not align; keep both reasons where that does not help."""
-    if first is None or first.accepted:
+    """Correlate a frame that sources did not align, or with few; keep both reasons if that does not help."""
+    few = first is not None and first.doubt and first.n_matched < params.min_sources
+    if first is None or (first.accepted and not few):
+        return first
+    if _trailed(frame, reference) or _trailed(reference, frame):
         return first
     second = _correlated(frame, reference, params)
-    if second.accepted:
+    if second.accepted and not (first.accepted and second.doubt):
         return second
+    if first.accepted:
+        return first
     return replace(first, reason=f"sources: {first.reason}; correlation: {second.reason}")
 
 
@@ -310,7 +357,7 @@ def _matched(
         centre=((nx - 1) / 2, (ny - 1) / 2),
     )
     found = match(here, there)
-    if found.accepted:
+    if found.accepted and not found.doubt:
         return found
     # A star cut by the edge of one of the two may be what spoils a match of a few.
     back = to_frame.inverse()
@@ -321,23 +368,27 @@ def _matched(
         return listed.take(in_both & ~listed.suspect)
 
     clean = match(uncut(here), uncut(there))
-    return clean if clean.accepted else found
+    return clean if clean.accepted and not (found.accepted and clean.doubt) else found
 
 
 def _confirmed(found: Registration, *frames: AstroData) -> Registration:
-    """Refuse the shift of a single pair if one of the two may have been displaced by a bad pixel or a hit.
+    """Doubt the shift of a single pair if one of the two may have been displaced by a bad pixel or a hit.
 
     The two ways of centring, weighted by a window and over the whole source, then differ.
     """
     for frame in frames:
+        fwhm = sources(frame).fwhm
         table = frame[0].columns("OBJCAT")
         brightest = table[int(np.argmax(np.asarray(table["FLUX_AUTO"], float)))]
         dx = brightest["XWIN_IMAGE"] - brightest["X_IMAGE"]
         dy = brightest["YWIN_IMAGE"] - brightest["Y_IMAGE"]
         distance = float(np.hypot(dx, dy))
-        if distance > _UNEVEN:
-            reason = f"not enough sources: the only pair, and one of it is uneven (by {distance:.2f} pixel)"
-            return replace(found, accepted=False, reason=reason)
+        words = f"the only pair, and one of it is uneven (by {distance:.2f} pixel)"
+        if distance > np.fmax(_UNEVEN, _USELESS_FWHM * fwhm):
+            return replace(found, accepted=False, doubt="", reason=f"not enough sources: {words}")
+        if distance > np.fmax(_UNEVEN, _UNEVEN_FWHM * fwhm):
+            # Either centre may be the right one.
+            found = replace(found, doubt=words, error=float(np.hypot(found.error, distance / 2)))
     return found
 
 
@@ -375,6 +426,7 @@ def _correlated(frame: AstroData, reference: AstroData, params: AdjustWCSToRefer
             _cut_mask(frame, here),
             _cut_mask(reference, there),
             max_shift=float(reach),
+            fwhm=float(np.fmin(sources(frame).fwhm, sources(reference).fwhm)),
             # What stays with the detector lines up when the telescope's motion is undone.
             avoid=moved if max(map(abs, moved)) >= _MOVED else None,
         )
@@ -391,9 +443,11 @@ def _checked(found: Registration, frame: AstroData, reference: AstroData) -> Reg
     problem = ""
     if known.expected and not known.found:
         problem = f"none of {known.expected} bright sources is where it puts them"
-    elif known.found and known.distance > VERIFIED / 2 + 2 * known.error:
+    elif known.found and known.distance > verified(frame, reference) / 2 + 2 * known.error:
         problem = f"the {known.found} bright sources in common are {known.distance:.2f} pixel off"
-    return replace(found, accepted=False, reason=f"{problem}: {found.reason}") if problem else found
+    if not problem:
+        return found
+    return replace(found, accepted=False, doubt="", reason=f"{problem}: {found.reason}")
 
 
 def _cut_mask(frame: AstroData, cut: tuple[slice, ...]) -> NDArray[np.uint16] | None:

@@ -43,7 +43,10 @@ MEASURED: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "cloud cover": ("MEANZP", "MEANZPSD", "MEANZPER", "ZPNUM", "PHOTZP", "CLOUDEXT", "CCBAND"),
         "sky": ("SKYLEVEL", "SKYNUM", "SKYMETH", "SKYSCALE", "SKYRESID"),
         "persistence": ("PERSNUM",),
-        "alignment": ("ALGNMETH", "ALGNNUM", "ALGNRMS", "ALGNERR", "ALGNREF"),
+        "alignment": (
+            "ALGNMETH", "ALGNNUM", "ALGNRMS", "ALGNERR", "ALGNREF", "ALGNFLAG",
+            "ALGNDX", "ALGNDY", "ALGNROT", "ALGNSCL",
+        ),
     }
 )  # fmt: skip
 """Keywords of what was measured on a single frame. They are removed before the next measurement, and from a
@@ -285,18 +288,24 @@ def _join_sky_tables(frames: Frames, result: AstroData) -> None:
 
 
 def _tabulate_alignment(frames: Frames, result: AstroData) -> None:
-    """Keep for every frame how it was aligned."""
-    rows = [
-        (
-            raw_name(frame),
-            str(frame.phu["ALGNMETH"]),
-            int(frame.phu.get("ALGNNUM", 0)),
-            float(frame.phu.get("ALGNRMS", math.nan)),
-            float(frame.phu.get("ALGNERR", math.nan)),
-        )
-        for frame in frames
-        if "ALGNMETH" in frame.phu
-    ]
-    if rows:
-        names = ("IMAGE", "METHOD", "PAIRS", "RMS", "ERROR")
-        result.ALIGNMENT = as_rows(dict(zip(names, zip(*rows, strict=True), strict=True)))
+    """Keep for every frame how it was aligned.
+
+    DX and DY are where its sources lie relative to where its header puts them, pixels at the centre.
+    """
+    numbers = {
+        "RMS": "ALGNRMS", "ERROR": "ALGNERR", "DX": "ALGNDX", "DY": "ALGNDY", "ROTATION": "ALGNROT",
+        "SCALE": "ALGNSCL",
+    }  # fmt: skip
+    aligned = [frame for frame in frames if "ALGNMETH" in frame.phu]
+    if not aligned:
+        return
+    table: dict[str, list[Any]] = {
+        "IMAGE": [raw_name(frame) for frame in aligned],
+        "METHOD": [str(frame.phu["ALGNMETH"]) for frame in aligned],
+        "PAIRS": [int(frame.phu.get("ALGNNUM", 0)) for frame in aligned],
+    }
+    for name, keyword in numbers.items():
+        table[name] = [float(frame.phu.get(keyword, math.nan)) for frame in aligned]
+    table["DOUBTFUL"] = [bool(frame.phu.get("ALGNFLAG", False)) for frame in aligned]
+    table["WEIGHT"] = [1.0] * len(aligned)
+    result.ALIGNMENT = as_rows(table)

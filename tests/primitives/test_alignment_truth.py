@@ -99,7 +99,9 @@ def test_no_shift_is_accepted_that_is_wrong_by_a_fifth_of_a_pixel(seed, fault, n
     for k, method in enumerate(field.methods()):
         if method in TRUSTED and k != to:
             assert field.truth[k][2] == own, "a foreign frame was matched"
-            assert field.wrong(k, to) < 0.2
+            phu = field.frames[k].phu
+            # A doubtful shift may be wrong by more, but says by how much.
+            assert field.wrong(k, to) < (min(4 * phu["ALGNERR"], 0.5) if phu["ALGNFLAG"] else 0.2)
         if method == "offsets":
             # Nothing in these frames speaks for or against the telescope, and that is said.
             assert "unchecked" in field.reason(k) or "confirm" in field.reason(k)
