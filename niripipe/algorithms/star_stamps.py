@@ -83,6 +83,8 @@ class StarStamps:
 
         Both sums go over the pixels of the aperture that are good in the frame. NaN where unusable.
         """
+        if not len(self.positions):
+            return np.empty((len(self.data), 0)), np.empty(0)
         inside = self.inside.ravel()
         there = self.good.reshape(*self.good.shape[:2], -1)[:, :, inside]
         median = self.median.reshape(len(self.median), -1)[:, inside]
@@ -173,7 +175,9 @@ def cut_stamps(
         Without stars if there are none; stars that saturate in a frame are not used in any.
     """
     reference = _reference(data, mask)
-    positions, width = _measured(reference, _find(reference))
+    # Pixels that are not good are infinite, and so not among the stars.
+    with np.errstate(invalid="ignore"):
+        positions, width = _measured(reference, _find(reference))
     stamps = _cut_all(data, variance, mask, positions, width)
     if len(stamps.positions):
         widest = min(float(np.nanmax(stamps.widths())), _GROWTH * width)
