@@ -32,6 +32,8 @@ _LEAST_IN_BOX = 0.5
 """Share of good pixels below which a box is not used."""
 _ROUNDS = 20
 """Rounds of levels and scene: frames that all overlap need two, a mosaic more."""
+_FLUX_ROUNDS, _SETTLED = 20, 1e-4
+"""Rounds of fluxes of frames and of stars at most, and the change below which they end."""
 _QUIET = 0.5
 """Share of the boxes, the faintest ones, that give the levels."""
 _LEAST_BOXES = 8
@@ -179,15 +181,23 @@ def _fluxes(stamps: StarStamps, n: int) -> tuple[Float64, Float64]:
     number = (~np.isnan(ratio)).sum(axis=1)
     if not ratio.shape[1] or (number == 0).any():
         return np.ones(n), np.full(n, np.nan)
-    flux, error = np.empty(n), np.empty(n)
+    # The median star is that of other frames where a star lacks some: its own factor is found as well.
+    flux, error, own = np.ones(n), np.empty(n), ratio
+    for _ in range(_FLUX_ROUNDS):
+        own = ratio / _median(ratio / flux[:, None], axis=0)
+        there = ~np.isnan(own)
+        new = np.array([_weighted_median(own[k, there[k]], weight[there[k]]) for k in range(n)])
+        if (new <= 0).any():
+            return np.ones(n), np.full(n, np.nan)
+        moved, flux = float(np.abs(new / flux - 1).max()), new
+        if moved < _SETTLED:
+            break
+    ratio = own
     for k in range(n):
         there = ~np.isnan(ratio[k])
-        flux[k] = _weighted_median(ratio[k, there], weight[there])
         spread = MAD_TO_SIGMA * np.median(np.abs(ratio[k, there] - flux[k]))
         noise = 1 / math.sqrt(np.sum(1 / stamps.relative_errors[k, there] ** 2))
         error[k] = max(float(MEDIAN_ERROR * spread / math.sqrt(number[k])), noise)
-    if (flux <= 0).any():
-        return np.ones(n), np.full(n, np.nan)
     mean = flux.mean()
     flux, error = flux / mean, error / mean
     if (np.abs(flux - 1) <= np.maximum(_SAME_FLUX, 3 * error)).all():
