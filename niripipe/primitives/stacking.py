@@ -41,7 +41,7 @@ __all__ = [
 log = get_logger(__name__)
 
 _SAMPLE = 64
-"""Every so manieth row gives the typical variance of a frame."""
+"""One row in so many gives the typical variance of a frame."""
 
 MEASURED: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
