@@ -9,8 +9,9 @@ of the scene and does no harm.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 from niripipe.algorithms.arrays import Float64, Indices
 from niripipe.algorithms.combine.select import UNUSABLE
+from niripipe.algorithms.parallel import map_items
 from niripipe.algorithms.robust import MAD_TO_SIGMA, MEDIAN_ERROR, median_of_good
 from niripipe.algorithms.sources import RowSource
 from niripipe.algorithms.star_stamps import StarStamps, cut_stamps
@@ -94,7 +96,11 @@ class FrameLevels:
 
 
 def measure_frames(
-    data: Sequence[RowSource], variance: Sequence[RowSource] | None, mask: Sequence[RowSource | None] | None
+    data: Sequence[RowSource],
+    variance: Sequence[RowSource] | None,
+    mask: Sequence[RowSource | None] | None,
+    *,
+    threads: int = 1,
 ) -> FrameLevels:
     """Measure how aligned frames differ.
 
@@ -106,6 +112,8 @@ def measure_frames(
         n planes of variance.
     mask : sequence of RowSource or None, optional
         n planes of data-quality bits; pixels with other bits than non-linear and saturated are not used.
+    threads : int
+        Number of threads.
 
     Returns
     -------
@@ -118,12 +126,24 @@ def measure_frames(
     fluxes the mean 1, so that corrected frames have the mean of the frames.
     """
     masks = [None] * len(data) if mask is None else list(mask)
-    boxes = np.stack([_box_medians(plane, flags) for plane, flags in zip(data, masks, strict=True)])
-    stamps = cut_stamps(data, variance, masks)
+    tasks: list[Callable[[], Any]] = [
+        partial(cut_stamps, data, variance, masks),
+        partial(_all_boxes, data, masks),
+    ]
+    found = map_items(_done, tasks, threads=threads)
+    (stamps, widths), boxes = found
     flux, flux_error = _fluxes(stamps, len(data))
     level, error, background = _levels(boxes, flux)
-    fwhm, deviation = _widths(stamps, flux)
+    fwhm, deviation = _widths(stamps, widths, flux)
     return FrameLevels(level, error, flux, flux_error, fwhm, deviation, background, stamps.positions)
+
+
+def _done(task: Callable[[], Any]) -> Any:
+    return task()
+
+
+def _all_boxes(data: Sequence[RowSource], masks: Sequence[RowSource | None]) -> Float64:
+    return np.stack([_box_medians(plane, flags) for plane, flags in zip(data, masks, strict=True)])
 
 
 def _box_medians(plane: RowSource, mask: RowSource | None) -> Float64:
@@ -205,12 +225,11 @@ def _fluxes(stamps: StarStamps, n: int) -> tuple[Float64, Float64]:
     return flux, error
 
 
-def _widths(stamps: StarStamps, flux: Float64) -> tuple[Float64, Float64]:
+def _widths(stamps: StarStamps, fwhm: Float64, flux: Float64) -> tuple[Float64, Float64]:
     """Return widths of stars, pixels, and how far they deviate from the median star."""
     n = len(flux)
     if not len(stamps.positions):
         return np.full(n, np.nan), np.full(n, np.nan)
-    fwhm = stamps.widths()
     proven, single = stamps.deviations(flux)
     # A hit on the only star would allow for hits on everything: no more than the width explains.
     single = np.minimum(single, [_explained(width, fwhm) for width in fwhm])

@@ -24,7 +24,7 @@ _CLEARANCE = 12
 """A star stands out against pixels so far away, and has none brighter within; pixels."""
 _SIGNIFICANT = 20.0
 """How many times the pixel noise of the median a star stands out at least."""
-_TRIED = 3
+_TRIED = 2
 """Candidates looked at for each star wanted."""
 _NARROWEST, _WIDEST = 1.5, 30.0
 """Widths of stars, pixels; what is narrower is no star."""
@@ -107,6 +107,8 @@ class StarStamps:
         the root of the area of the frame's light, ``sum(d)**2 / sum(d**2)``, over the median one. The area
         also knows of a trail that is fainter than half the peak.
         """
+        if not len(self.positions):
+            return np.full(len(self.data), np.nan)
         typical = self.typical()
         own = _profile_widths(typical)
         values = np.where(np.isfinite(typical), typical, 0) * self.inside
@@ -159,7 +161,7 @@ def cut_stamps(
     data: Sequence[RowSource],
     variance: Sequence[RowSource] | None,
     mask: Sequence[RowSource | None],
-) -> StarStamps:
+) -> tuple[StarStamps, Float64]:
     """Find bright stars in aligned frames, and cut them out of each.
 
     The aperture is that of the frame with the widest stars.
@@ -171,20 +173,24 @@ def cut_stamps(
 
     Returns
     -------
-    StarStamps
+    stamps : StarStamps
         Without stars if there are none; stars that saturate in a frame are not used in any.
+    widths : ndarray, shape (n,)
+        `StarStamps.widths`.
     """
     reference = _reference(data, mask)
     # Pixels that are not good are infinite, and so not among the stars.
     with np.errstate(invalid="ignore"):
         positions, width = _measured(reference, _find(reference))
     stamps = _cut_all(data, variance, mask, positions, width)
-    if len(stamps.positions):
-        widest = min(float(np.nanmax(stamps.widths())), _GROWTH * width)
+    widths = stamps.widths()
+    if np.isfinite(widths).any():
+        widest = min(float(np.nanmax(widths)), _GROWTH * width)
         if widest > _RECUT * width:
             wide = _cut_all(data, variance, mask, positions, widest)
-            return wide if len(wide.positions) else stamps
-    return stamps
+            if len(wide.positions):
+                return wide, wide.widths()
+    return stamps, widths
 
 
 def _cut_all(

@@ -149,10 +149,11 @@ def differences(
     variance: Sequence[RowSource] | None,
     mask: Sequence[RowSource] | None,
     params: CombineParams,
+    threads: int,
 ) -> Differences | None:
     """Measure what aligned frames differ in; None for frames that are not aligned, or if it is not wanted."""
     if not isinstance(params, AlignedCombineParams) or not params.level or params.scale or params.zero:
         return None
     if not all("ALIGN" in frame.phu for frame in frames):
         return None
-    return Differences(measure_frames(data, variance, mask), params.scale_flux)
+    return Differences(measure_frames(data, variance, mask, threads=threads), params.scale_flux)

@@ -166,7 +166,7 @@ def _combine_planes(frames: Frames, result: AstroData, params: CombineParams, th
     if params.apply_dq and mask is None and any(frame[0].plane("mask") is not None for frame in frames):
         log.warning("not all frames have a data-quality plane: none is used")
     settings = combination_settings(params, _rejection(params, variance is not None))
-    found = differences(frames, data, variance, mask, params)
+    found = differences(frames, data, variance, mask, params, threads)
     if found is None:
         settings |= _normalisation(data, mask, params)
     else:
