@@ -43,6 +43,8 @@ _LEAST_BOXES = 8
 _SAME_FLUX = 0.01
 """Fluxes that differ less, or by less than three of their errors, are taken for equal: the response of the
 detector and the interpolation account for as much."""
+_UNSURE = 0.05
+"""A flux with a larger error is taken for the mean: the stars do not agree, or are too faint."""
 _MARGIN = 1.2
 """By how much more than the stars measured have shown the inputs may differ."""
 
@@ -220,6 +222,8 @@ def _fluxes(stamps: StarStamps, n: int) -> tuple[Float64, Float64]:
         error[k] = max(float(MEDIAN_ERROR * spread / math.sqrt(number[k])), noise)
     mean = flux.mean()
     flux, error = flux / mean, error / mean
+    flux[error > _UNSURE] = 1.0
+    flux /= flux.mean()
     if (np.abs(flux - 1) <= np.maximum(_SAME_FLUX, 3 * error)).all():
         flux = np.ones(n)
     return flux, error

@@ -111,7 +111,7 @@ class Differences:
                     name,
                     100 * rejected[k],
                 )
-        if np.abs(levels.flux - 1).max() > _TRANSPARENCY:
+        if (np.abs(levels.flux - 1) > np.fmax(_TRANSPARENCY, 3 * levels.flux_error)).any():
             log.warning(
                 "fluxes of the frames are %.2f to %.2f of their mean (clouds?): the stack has the mean; %s",
                 levels.flux.min(),
