@@ -77,6 +77,7 @@ class Declared:
     PROVENANCE: Table
     REFCAT: Table
     SKYTABLE: Table
+    STACKING: Table
 
     # Tables and arrays of an extension.
     OBJCAT: Table

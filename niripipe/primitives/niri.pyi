@@ -1056,6 +1056,8 @@ class NIRI(PrimitivesBase):
         scale: bool = False,
         zero: bool = False,
         separate_ext: bool = True,
+        level: bool = True,
+        scale_flux: bool = False,
         stream: str = "main",
         instream: str | None = None,
         outstream: str | None = None,

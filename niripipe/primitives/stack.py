@@ -10,7 +10,7 @@ from niripipe.logutils import get_logger
 from niripipe.primitives import objmask
 from niripipe.primitives.base import Frames, PrimitivesBase, primitive, skipped
 from niripipe.primitives.params import Field
-from niripipe.primitives.stacking import CombineParams, ScaledCombineParams, stack
+from niripipe.primitives.stacking import AlignedCombineParams, CombineParams, ScaledCombineParams, stack
 
 __all__ = ["SkyCombineParams", "Stack"]
 
@@ -20,7 +20,7 @@ _EXPOSURE_TOLERANCE = 0.01
 """Darks whose exposure times differ by no more (s) are of one set-up; the archive's rule."""
 
 
-class StackFramesParams(ScaledCombineParams, reject_method="noiseclip"):
+class StackFramesParams(AlignedCombineParams, reject_method="noiseclip"):
     """Parameters of `Stack.stackFrames`."""
 
 
@@ -62,6 +62,16 @@ class Stack(PrimitivesBase):
         frames, which finds a cosmic-ray hit also among few frames; frames without variances are clipped
         at their own scatter. The result has headers and WCS of the first frame; NCOMBINE and IMCMBnnn
         say what went in. A single frame is described the same way, and recorded as SKIPPED.
+
+        Aligned frames show the same scene. Before anything is rejected, each is brought to the mean level of
+        all, its flux and FWHM are measured on stars, and the rejection allows for them: it judges
+        the frames at one flux, and the cores of stars as far as the seeing differs. The stack has the mean
+        flux of its inputs, also where a pixel lacks some. Frames taken through clouds are not scaled: they
+        have no less noise from the sky, and scaling would raise it and make the stack noisier. `scale_flux`
+        does it. The table STACKING has level, flux, FWHM and share of rejected pixels of each frame.
+        Warnings name frames with wide or trailed stars, fluxes that differ by more than 5 %, frames that
+        lose more than 2 % of their pixels, and star cores that lose 1 % of their inputs (CORECOV in the
+        header).
 
         Raises
         ------

@@ -5,21 +5,29 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 
 from niripipe.algorithms import combine as engine
 from niripipe.algorithms import normalize
+from niripipe.algorithms.robust import fast_median
 from niripipe.astrodata import AstroData, clone_provenance
 from niripipe.astrodata.tables import as_rows, is_rows
 from niripipe.errors import DataError, ParameterError
 from niripipe.logutils import get_logger
 from niripipe.primitives.base import Frames, raw_name
-from niripipe.primitives.params import Field, Section, SuffixParams
+from niripipe.primitives.stack_levels import differences
+from niripipe.primitives.stack_params import (
+    AlignedCombineParams,
+    CombineParams,
+    Rejection,
+    ScaledCombineParams,
+)
 
 __all__ = [
     "MEASURED",
+    "AlignedCombineParams",
     "CombineParams",
     "Rejection",
     "ScaledCombineParams",
@@ -32,7 +40,8 @@ __all__ = [
 
 log = get_logger(__name__)
 
-Rejection = Literal["none", "minmax", "sigclip", "varclip", "noiseclip"]
+_SAMPLE = 64
+"""One row in so many gives the typical variance of a frame."""
 
 MEASURED: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
@@ -51,42 +60,6 @@ MEASURED: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
 )  # fmt: skip
 """Keywords of what was measured on a single frame. They are removed before the next measurement, and from a
 stack, whose header is that of its first frame."""
-
-
-class CombineParams(SuffixParams, suffix="_stack"):
-    """Parameters of everything that combines frames without scaling them."""
-
-    apply_dq: bool = Field(True, description="leave out flagged pixels where better ones exist")
-    statsec: Section = Field(None, description="section for scale and zero, x1:x2,y1:y2")
-    operation: Literal["mean", "wtmean", "median", "lmedian"] = Field("mean", description="how to combine")
-    reject_method: Rejection = Field(
-        "sigclip",
-        description="minmax: drop the nlow lowest and nhigh highest; sigclip: clip at the scatter of the "
-        "inputs; varclip: clip at each input's own variance; noiseclip: clip at the variance expected at the "
-        "median level",
-    )
-    hsigma: float | None = Field(
-        None, ge=0, description="upper clipping limit, sigma; None: 4 for noiseclip, else 3"
-    )
-    lsigma: float | None = Field(
-        None, ge=0, description="lower clipping limit, sigma; None: 4 for noiseclip, else 3"
-    )
-    mclip: bool = Field(True, description="clip about the median instead of the mean")
-    max_iters: int | None = Field(None, ge=1, description="clipping iterations; None: until nothing changes")
-    nlow: int = Field(0, ge=0, description="number of lowest inputs that minmax drops")
-    nhigh: int = Field(0, ge=0, description="number of highest inputs that minmax drops")
-    memory: float | None = Field(
-        1.0, ge=0.01, description="accepted for old scripts; inputs are combined in small blocks of rows"
-    )
-    save_rejection_map: bool = Field(False, description="attach REJMAP, the number of inputs not used")
-
-
-class ScaledCombineParams(CombineParams):
-    """Parameters of everything that combines frames and may scale them."""
-
-    scale: bool = Field(False, description="scale the inputs to the first")
-    zero: bool = Field(False, description="add offsets that bring the inputs to the first")
-    separate_ext: bool = Field(True, description="scale extensions separately; NIRI has one")
 
 
 def combination_settings(params: CombineParams, rejection: Rejection) -> dict[str, Any]:
@@ -196,20 +169,20 @@ def _combine_planes(frames: Frames, result: AstroData, params: CombineParams, th
     mask = planes_of_all(frames, "mask") if params.apply_dq else None
     if params.apply_dq and mask is None and any(frame[0].plane("mask") is not None for frame in frames):
         log.warning("not all frames have a data-quality plane: none is used")
-    combined = engine.combine(
-        data,
-        variance,
-        mask,
-        **combination_settings(params, _rejection(params, variance is not None)),
-        threads=threads,
-        exposures=_exposures(frames),
-        **_normalisation(data, mask, params),
-    )
+    settings = combination_settings(params, _rejection(params, variance is not None))
+    found = differences(frames, data, variance, mask, params, threads)
+    if found is None:
+        settings |= _normalisation(data, mask, params)
+    else:
+        settings |= found.settings(settings["reject"], min(settings["hsigma"], settings["lsigma"]))
+    combined = engine.combine(data, variance, mask, **settings, threads=threads, exposures=_exposures(frames))
     ext = result[0]
     ext.reset(combined.data, mask=combined.mask, variance=combined.variance)
     if combined.exposure is not None:
         ext.COVERAGE = combined.count
         ext.EXPOSURE = combined.exposure
+    if found is not None:
+        found.record(frames, result, combined, mask)
     if params.save_rejection_map:
         ext.REJMAP = (len(frames) - combined.count.astype(np.int16)).astype(np.int16)
 
@@ -264,11 +237,42 @@ def _describe(frames: Frames, result: AstroData) -> None:
         if len(set(gains)) > 1:
             hdr.set("GAIN", harmonic, "Harmonic mean of the inputs' gains")
         hdr.set("EFFGAIN", harmonic * len(frames), "Gain of a mean of them all (electron/data unit)")
-    correlations = _known(frame[0].hdr.get("NOISCORR") for frame in frames)
-    if correlations:
-        hdr.set("NOISCORR", round(float(np.mean(correlations)), 5))
+    correlation = _correlation(frames)
+    if correlation is not None:
+        hdr.set("NOISCORR", round(correlation, 5), "Variance of large apertures over sum of VAR")
     _join_sky_tables(frames, result)
     _tabulate_alignment(frames, result)
+
+
+def _correlation(frames: Frames) -> float | None:
+    """Return the factor of a mean by which variances summed over an aperture are too small.
+
+    Over an aperture the variance of frame i is ``c_i sum(v_i)``, and that of the mean of n frames the sum of
+    those over n squared. Its VAR adds up to ``sum(v_i) / n**2``, so that the factor is
+    ``sum(c_i v_i) / sum(v_i)``.
+    """
+    factors = [frame[0].hdr.get("NOISCORR") for frame in frames]
+    if all(factor is None for factor in factors):
+        return None
+    variances = [_typical_variance(frame) for frame in frames]
+    if not all(value > 0 for value in variances):
+        variances = [1.0] * len(frames)
+    # A frame that was not interpolated has independent pixels.
+    return float(
+        np.average([1.0 if factor is None else float(factor) for factor in factors], weights=variances)
+    )
+
+
+def _typical_variance(frame: AstroData) -> float:
+    """Return the median variance of a sample of the good pixels, NaN if there are none."""
+    variance, mask = frame[0].plane("variance"), frame[0].plane("mask")
+    if variance is None:
+        return math.nan
+    sample = np.asarray(variance[::_SAMPLE], np.float32)
+    good = np.isfinite(sample)
+    if mask is not None:
+        good &= mask[::_SAMPLE] == 0
+    return fast_median(sample, good)
 
 
 def _known(values: Iterable[float | None]) -> list[float]:

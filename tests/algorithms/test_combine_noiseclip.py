@@ -240,3 +240,50 @@ def test_pixels_without_data_do_not_count_as_contrast(level: float) -> None:
 def test_an_impossible_model_is_refused(settings: dict[str, float]) -> None:
     with pytest.raises(ParameterError, match=next(iter(settings))):
         NoiseModel(**settings)
+
+
+def test_each_input_may_have_its_own_contrast() -> None:
+    # One input is higher by twice the contrast of a ridge.
+    data = np.zeros((4, 15, 15), np.float32)
+    data[:] = 1000 * (np.arange(15) == 7)
+    data[1] *= 3
+    noise = np.ones_like(data)
+    plain = combine(data, noise, reject="noiseclip", hsigma=4, lsigma=4)
+    wide = NoiseModel(contrasts=(0.35, 0.6, 0.35, 0.35))
+    allowed = combine(data, noise, reject="noiseclip", hsigma=4, lsigma=4, noise=wide)
+    other = NoiseModel(contrasts=(0.6, 0.35, 0.6, 0.6))
+    denied = combine(data, noise, reject="noiseclip", hsigma=4, lsigma=4, noise=other)
+    assert (plain.count[:, 7] == 3).all()
+    assert (allowed.count == 4).all()
+    assert (denied.count[:, 7] == 3).all()
+
+
+@pytest.mark.parametrize("background", [0.0, 500.0])
+def test_inputs_of_other_flux_are_judged_at_one_flux(background: float) -> None:
+    flux = np.array([1.2, 0.6, 1.0, 1.2])
+    data = (background + 1000 * flux[:, None, None] * np.ones((4, 9, 9))).astype(np.float32)
+    data[1, 4, 4] += 300
+    model = NoiseModel(fluxes=tuple(flux), background=background)
+    result = combine(data, np.full_like(data, 25), reject="noiseclip", hsigma=4, lsigma=4, noise=model)
+    assert np.argwhere(result.count < 4).tolist() == [[4, 4]]
+    # The mean of all four, also where one is rejected.
+    np.testing.assert_allclose(result.data, background + 1000, rtol=1e-5)
+    assert result.variance is not None
+    assert result.variance[0, 0] == pytest.approx(25 / 4)
+    factor = flux.mean() / flux[[0, 2, 3]].mean()
+    assert result.variance[4, 4] == pytest.approx(25 / 3 * factor**2, rel=1e-5)
+    assert result.rejected is not None
+    np.testing.assert_allclose(result.rejected, [0, 1 / 81, 0, 0])
+
+
+@pytest.mark.parametrize("settings", [{"contrasts": (1.0, 1.0)}, {"fluxes": (1.0,) * 5}])
+def test_what_is_given_for_each_input_is_given_for_all(settings: dict[str, tuple[float, ...]]) -> None:
+    data = np.zeros((4, 9, 9), np.float32)
+    with pytest.raises(ParameterError, match=next(iter(settings))):
+        combine(data, np.ones_like(data), reject="noiseclip", noise=NoiseModel(**settings))
+
+
+@pytest.mark.parametrize("settings", [{"contrasts": (-1.0, 1.0)}, {"fluxes": (0.0, 1.0)}])
+def test_an_impossible_input_is_refused(settings: dict[str, tuple[float, ...]]) -> None:
+    with pytest.raises(ParameterError, match=next(iter(settings))):
+        NoiseModel(**settings)

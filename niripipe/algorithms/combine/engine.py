@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -15,7 +16,7 @@ from niripipe.errors import DataError
 
 from .inputs import Inputs, Numbers, per_input
 from .noiseclip import HALO, NoiseModel, outliers
-from .pixels import Combined, combine_pixels, mean_of_used
+from .pixels import Combined, combine_pixels, correct_for_missing, mean_of_used
 from .select import select_usable
 from .settings import Operation, Rejection, Settings
 
@@ -123,6 +124,7 @@ def combine(
         nhigh=nhigh,
         noise=noise or NoiseModel(),
     )
+    settings.noise.check_number(len(data))
     check_threads(threads)
     inputs = Inputs.checked(data, variance, mask, scale, zero)
     if variance is None and reject in ("varclip", "noiseclip"):
@@ -136,7 +138,10 @@ def combine(
         least = _LEAST_ROWS if reject == "noiseclip" else 1
         rows_per_block = max(min(_BLOCK_VALUES // len(data), _BLOCK_PIXELS) // max(nx, 1), least)
     combine_rows = partial(_combine_rows, inputs, settings, times, result)
-    map_blocks(combine_rows, ny, rows_per_block=rows_per_block, threads=threads)
+    shares = map_blocks(combine_rows, ny, rows_per_block=rows_per_block, threads=threads)
+    if reject == "noiseclip":
+        used, rejected = np.sum(shares, axis=0) if shares else np.zeros((2, len(data)))
+        return replace(result, rejected=rejected / np.maximum(used, 1))
     return result
 
 
@@ -146,14 +151,17 @@ def _combine_rows(
     exposures: NDArray[np.float64] | None,
     result: Combined,
     rows: slice,
-) -> None:
-    """Combine some rows of all inputs into those of the result."""
+) -> NDArray[np.intp]:
+    """Combine some rows of all inputs into those of the result.
+
+    Returns how many pixels of each input the noise model has looked at and rejected, shape (2, n).
+    """
     out = result.flat_rows(rows)
     # Values that are not finite are found, not warned about; threads do not inherit the caller's settings.
     with np.errstate(all="ignore"):
         if settings.reject != "noiseclip":
             combine_pixels(inputs.read(rows).flat(), None, settings, out, exposures)
-            return
+            return np.zeros((2, len(inputs.data)), np.intp)
         wide = slice(max(rows.start - HALO, 0), min(rows.stop + HALO, inputs.shape[0]))
         planes = inputs.read(wide)
         assert planes.variance is not None
@@ -170,8 +178,14 @@ def _combine_rows(
         inner = slice(rows.start - wide.start, rows.stop - wide.start)
         planes = planes.each(lambda plane: plane[:, inner]).flat()
         kept = ~hits[:, inner].reshape(len(hits), -1)
+        usable = usable[:, inner].reshape(kept.shape)
+        lost = usable & ~kept
+        shares = np.array([[np.count_nonzero(one) for one in some] for some in (usable, lost)])
         if settings.operation == "mean":
-            kept &= usable[:, inner].reshape(kept.shape)
+            kept &= usable
             mean_of_used(planes, kept, out, exposures)
+            if settings.noise.fluxes is not None:
+                correct_for_missing(kept, settings.noise.fluxes, settings.noise.background, out)
         else:
             combine_pixels(planes, kept, settings, out, exposures)
+        return shares

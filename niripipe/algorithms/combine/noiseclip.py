@@ -67,6 +67,14 @@ class NoiseModel:
     neighbour_sigma : float
         Limit for the eight neighbours of a rejected pixel in the same input, in sigma: interpolation
         spreads a hit over its surroundings. ``inf`` switches the second look off.
+    contrasts : tuple of float, optional
+        A contrast for each input, instead of `contrast`: for frames of different seeing, as measured.
+    fluxes : tuple of float, optional
+        Relative flux of the sources in each input, after scaling: for frames taken through clouds. Inputs are
+        judged after what exceeds `background` is divided by it. The mean is that of the values as they
+        are, but a pixel that lacks inputs gets the mean that all would have: what exceeds `background` is
+        multiplied by the mean flux of all inputs over that of those used. Operations other than the
+        mean are not corrected.
     """
 
     gain: float = 1.0
@@ -74,6 +82,8 @@ class NoiseModel:
     fraction: float = 0.03
     background: float = 0.0
     neighbour_sigma: float = 2.5
+    contrasts: tuple[float, ...] | None = None
+    fluxes: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         for item, value, usable in (
@@ -85,6 +95,17 @@ class NoiseModel:
         ):
             if not usable:
                 raise ParameterError("the noise model cannot use this", item=item, found=value)
+        for item, values, least in (("contrasts", self.contrasts, 0.0), ("fluxes", self.fluxes, 1e-6)):
+            if values is not None and not all(least <= value < math.inf for value in values):
+                raise ParameterError("the noise model cannot use this", item=item, found=values)
+
+    def check_number(self, n: int) -> None:
+        """Check that what is given for each input is given for `n` inputs; else raise `ParameterError`."""
+        for item, values in (("contrasts", self.contrasts), ("fluxes", self.fluxes)):
+            if values is not None and len(values) != n:
+                raise ParameterError(
+                    "one number an input is needed", item=item, found=len(values), expected=n
+                )
 
 
 def outliers(
@@ -125,8 +146,11 @@ def outliers(
         end of the block, unless that is the end of the image.
     """
     count = count_true(usable)
+    if model.fluxes is not None:
+        scale = scale / np.array(model.fluxes)
+        data, variance = _to_common_flux(data, variance, model.fluxes, model.background)
     centre, smallest = _centre(data, variance, usable, count)
-    extra = _model_variance(centre, smallest, count, model)
+    extra, contrast = _model_variance(centre, smallest, count, model)
     high, low = np.float32(hsigma**2), np.float32(lsigma**2)
     factors = (-scale / model.gain).astype(np.float32)
     squared, expected, limit = (np.empty_like(centre) for _ in range(3))
@@ -137,6 +161,8 @@ def outliers(
         expected += variance[k]
         np.maximum(expected, smallest, out=expected)
         expected += extra
+        if contrast is not None and model.contrasts is not None:
+            expected += np.multiply(contrast, np.float32(model.contrasts[k] ** 2), out=limit)
         factor = high if high == low else np.where(deviation > 0, high, low)
         np.multiply(expected, factor, out=limit)
         squared *= deviation
@@ -173,6 +199,15 @@ def _centre(
     return centre, smallest
 
 
+def _to_common_flux(
+    data: Float32, variance: Float32, fluxes: tuple[float, ...], background: float
+) -> tuple[Float32, Float32]:
+    """Divide what exceeds the background by the flux of each input."""
+    factor = (1 / np.array(fluxes)).astype(np.float32).reshape(-1, 1, 1)
+    level = np.float32(background)
+    return (data - level) * factor + level, variance * factor**2
+
+
 def _lower_medians(data: Float32, usable: Bool) -> Float32:
     """Lower median of the usable inputs of each pixel of ``(n, pixels)``.
 
@@ -194,8 +229,8 @@ def _lower_medians(data: Float32, usable: Bool) -> Float32:
 
 def _model_variance(
     centre: Float32, smallest: Float32, count: NDArray[np.intp], model: NoiseModel
-) -> Float32:
-    """Variance from what differs between exposures besides noise."""
+) -> tuple[Float32, Float32 | None]:
+    """Variance from what differs between exposures besides noise; squared contrast if inputs differ in it."""
     highest, lowest = centre, centre
     undefined = np.isnan(centre)
     if undefined.any():
@@ -208,7 +243,11 @@ def _model_variance(
     total -= smallest * by_chance
     # Maxima with a number are not vectorised, limits are.
     np.clip(total, 0, np.inf, out=total)
-    total *= np.float32(model.contrast**2)
+    contrast = None
+    if model.contrasts is None:
+        total *= np.float32(model.contrast**2)
+    else:
+        contrast, total = total, np.zeros_like(total)
     # Of two inputs the centre is one, with all its noise; and only the higher one can be rejected, which must
     # not become a bias.
     two = count == 2
@@ -219,7 +258,7 @@ def _model_variance(
     brightness *= np.float32(model.fraction)
     brightness *= brightness
     total += brightness
-    return total
+    return total, contrast
 
 
 def _square_filter(extreme: np.ufunc, plane: Float32) -> Float32:

@@ -17,7 +17,7 @@ from .reject import doubtful, reject
 from .select import UNUSABLE, count_true, select_usable
 from .settings import Settings
 
-__all__ = ["Combined", "combine_pixels", "combine_special", "counter", "mean_of_used"]
+__all__ = ["Combined", "combine_pixels", "combine_special", "correct_for_missing", "counter", "mean_of_used"]
 
 Float32 = NDArray[np.float32]
 Bool = NDArray[np.bool_]
@@ -38,6 +38,8 @@ class Combined:
         Number of inputs used. DRAGONS's rejection map is the number of inputs less this.
     exposure : ndarray of float32, or None
         Sum of the exposures of the inputs used, if they were given.
+    rejected : ndarray of float64, or None
+        Share of the usable pixels of each input, ``(n,)``, that the noise model has rejected.
     """
 
     data: Float32
@@ -45,6 +47,7 @@ class Combined:
     mask: Mask | None
     count: NDArray[np.integer[Any]]
     exposure: NDArray[np.floating[Any]] | None = None
+    rejected: NDArray[np.float64] | None = None
 
     @classmethod
     def empty(cls, shape: tuple[int, ...], n: int, *, with_mask: bool, with_exposure: bool) -> Combined:
@@ -217,3 +220,29 @@ def mean_of_used(planes: Planes, used: Bool, out: Combined, exposures: NDArray[n
         out.mask[nothing] = flags
     if out.exposure is not None and exposures is not None:
         out.exposure[:] = exposures.sum() - missing
+
+
+def correct_for_missing(used: Bool, fluxes: tuple[float, ...], background: float, out: Combined) -> None:
+    """Give pixels that lack inputs the mean that all inputs would have.
+
+    Parameters
+    ----------
+    used : ndarray of bool
+        Which inputs are used, ``(n, pixels)``.
+    fluxes : tuple of float
+        Relative flux of the sources in each input.
+    background : float
+        Level above which the flux counts.
+    out : Combined
+        Flat planes with the means, which are changed.
+    """
+    where = np.flatnonzero((out.count < len(used)) & (out.count > 0))
+    if not where.size:
+        return
+    flux = np.array(fluxes)
+    mean = flux @ used[:, where] / out.count[where]
+    factor = (flux.mean() / mean).astype(np.float32)
+    level = np.float32(background)
+    out.data[where] = (out.data[where] - level) * factor + level
+    if out.variance is not None:
+        out.variance[where] *= factor**2

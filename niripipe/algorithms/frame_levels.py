@@ -1,0 +1,265 @@
+"""How aligned frames of one field differ: level, flux, width of the stars.
+
+The frames show the same scene, so that whatever differs is not of the sky: a residual level, clouds, seeing,
+guiding. Each frame is taken for ``level + flux * scene``. Fluxes come from stars against their own
+surroundings, levels from what is left in boxes all over the frame; a galaxy that fills the field is part
+of the scene and does no harm.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from niripipe.algorithms.arrays import Float64, Indices
+from niripipe.algorithms.combine.select import UNUSABLE
+from niripipe.algorithms.parallel import map_items
+from niripipe.algorithms.robust import MAD_TO_SIGMA, MEDIAN_ERROR, median_of_good
+from niripipe.algorithms.sources import RowSource
+from niripipe.algorithms.star_stamps import StarStamps, cut_stamps
+
+__all__ = ["FrameLevels", "measure_frames"]
+
+_BOXES, _BOX = 16, (16, 64)
+"""Boxes across a frame, unless they become narrower or wider than these limits, pixels."""
+_BOX_ROWS = 2
+"""Rows of a box: 128 pixels give its median to a tenth of a pixel's noise."""
+_LEAST_IN_BOX = 0.5
+"""Share of good pixels below which a box is not used."""
+_ROUNDS = 20
+"""Rounds of levels and scene: frames that all overlap need two, a mosaic more."""
+_FLUX_ROUNDS, _SETTLED = 20, 1e-4
+"""Rounds of fluxes of frames and of stars at most, and the change below which they end."""
+_QUIET = 0.5
+"""Share of the boxes, the faintest ones, that give the levels."""
+_LEAST_BOXES = 8
+"""Boxes in common that a level needs at least."""
+_SAME_FLUX = 0.01
+"""Fluxes that differ less, or by less than three of their errors, are taken for equal: the response of the
+detector and the interpolation account for as much."""
+_UNSURE = 0.05
+"""A flux with a larger error is taken for the mean: the stars do not agree, or are too faint."""
+_MARGIN = 1.2
+"""By how much more than the stars measured have shown the inputs may differ."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FrameLevels:
+    """What differs between n aligned frames. Arrays of float64, shape (n,), but for the stars.
+
+    Attributes
+    ----------
+    level : ndarray
+        Level of each frame above the mean of all, data units; 0 where it is not known.
+    level_error : ndarray
+        Its standard error; NaN where it is not known.
+    flux : ndarray
+        Flux of the sources relative to the mean of all frames; exactly 1 where all are equal or nothing is
+        known.
+    flux_error : ndarray
+        Its standard error; NaN without stars.
+    fwhm : ndarray
+        Full width at half maximum, pixels; NaN without stars. It is the width of the median star times the
+        root of the frame's area of light, ``sum(d)**2 / sum(d**2)``, over that of the median star. So a
+        trail counts, even if its tail is fainter than half the peak.
+    deviation : ndarray
+        Largest deviation in the stars from the median star, in units of the largest difference between the
+        median star's pixel and its 5 x 5 neighbours; NaN without stars.
+    background : float
+        Level of the faint half of the boxes.
+    stars : ndarray of int, shape (m, 2)
+        y and x of the stars measured.
+    """
+
+    level: Float64
+    level_error: Float64
+    flux: Float64
+    flux_error: Float64
+    fwhm: Float64
+    deviation: Float64
+    background: float
+    stars: Indices
+
+    def contrasts(self, least: float, sigma: float) -> tuple[float, ...]:
+        """Return the contrast of each frame that keeps the stars within limits of `sigma`, `least` or more.
+
+        See `~niripipe.algorithms.combine.NoiseModel`, which has one contrast for each input.
+        """
+        if sigma <= 0:
+            return (least,) * len(self.level)
+        needed = np.nan_to_num(_MARGIN * self.deviation / sigma)
+        return tuple(float(value) for value in np.maximum(needed, least))
+
+
+def measure_frames(
+    data: Sequence[RowSource],
+    variance: Sequence[RowSource] | None,
+    mask: Sequence[RowSource | None] | None,
+    *,
+    threads: int = 1,
+) -> FrameLevels:
+    """Measure how aligned frames differ.
+
+    Parameters
+    ----------
+    data : sequence of RowSource
+        n planes ``(ny, nx)`` of one field on one grid, sky subtracted or not.
+    variance : sequence of RowSource, optional
+        n planes of variance.
+    mask : sequence of RowSource or None, optional
+        n planes of data-quality bits; pixels with other bits than non-linear and saturated are not used.
+    threads : int
+        Number of threads.
+
+    Returns
+    -------
+    FrameLevels
+
+    Notes
+    -----
+    With b_ik the median of frame i in box k, ``b_ik = level_i + flux_i scene_k`` is solved by medians in
+    turn: the scene over the frames, the level over the faint half of the boxes. Levels have the mean 0 and
+    fluxes the mean 1, so that corrected frames have the mean of the frames.
+    """
+    masks = [None] * len(data) if mask is None else list(mask)
+    tasks: list[Callable[[], Any]] = [
+        partial(cut_stamps, data, variance, masks),
+        partial(_all_boxes, data, masks),
+    ]
+    found = map_items(_done, tasks, threads=threads)
+    (stamps, widths), boxes = found
+    flux, flux_error = _fluxes(stamps, len(data))
+    level, error, background = _levels(boxes, flux)
+    fwhm, deviation = _widths(stamps, widths, flux)
+    return FrameLevels(level, error, flux, flux_error, fwhm, deviation, background, stamps.positions)
+
+
+def _done(task: Callable[[], Any]) -> Any:
+    return task()
+
+
+def _all_boxes(data: Sequence[RowSource], masks: Sequence[RowSource | None]) -> Float64:
+    return np.stack([_box_medians(plane, flags) for plane, flags in zip(data, masks, strict=True)])
+
+
+def _box_medians(plane: RowSource, mask: RowSource | None) -> Float64:
+    """Medians of the good pixels of boxes, 1-d; NaN where there are too few."""
+    ny, nx = plane.shape
+    width = min(max(min(ny, nx) // _BOXES, _BOX[0]), _BOX[1], nx)
+    down, across = max(ny // width, 1), nx // width
+
+    def boxes(source: RowSource) -> NDArray[Any]:
+        rows = [source[slice(k, down * width, width)][:, : across * width] for k in range(_BOX_ROWS)]
+        return np.concatenate([row.reshape(down, across, width) for row in rows], axis=2)
+
+    values = np.asarray(boxes(plane), np.float32)
+    good = np.isfinite(values)
+    if mask is not None:
+        good &= boxes(mask) & UNUSABLE == 0
+    enough = np.count_nonzero(good, axis=2) >= _LEAST_IN_BOX * good.shape[2]
+    return np.where(enough, median_of_good(values, good, axis=2), np.nan).astype(float).ravel()
+
+
+def _levels(boxes: Float64, flux: Float64) -> tuple[Float64, Float64, float]:
+    """Return levels, their errors, and the level of the faint half of the scene."""
+    n = len(boxes)
+    level, error = np.zeros(n), np.full(n, np.nan)
+    known = ~np.isnan(boxes)
+    boxes = boxes[:, known.sum(axis=0) >= min(2, n)]
+    if boxes.shape[1] < _LEAST_BOXES:
+        return level, error, 0.0
+    scene = _median((boxes - level[:, None]) / flux[:, None], axis=0)
+    quiet = scene <= np.quantile(scene, _QUIET)
+    for _ in range(_ROUNDS):
+        residual = boxes - flux[:, None] * scene
+        there = ~np.isnan(residual)
+        # A frame that shares no faint boxes with the others is compared where it does share some.
+        use = np.where((there & quiet).sum(axis=1, keepdims=True) >= _LEAST_BOXES, there & quiet, there)
+        residual = np.where(use, residual, np.nan)
+        new = np.nan_to_num(_median(residual, axis=1))
+        new -= new.mean()
+        moved = float(np.abs(new - level).max())
+        level = new
+        scene = _median((boxes - level[:, None]) / flux[:, None], axis=0)
+        spread = MAD_TO_SIGMA * _median(np.abs(residual - level[:, None]), axis=1)
+        number = use.sum(axis=1)
+        error = MEDIAN_ERROR * spread / np.sqrt(np.maximum(number, 1))
+        error[number < _LEAST_BOXES] = np.nan
+        if moved <= 0.1 * float(np.nanmax(np.nan_to_num(error))):
+            break
+    level = np.where(np.isnan(error), 0.0, level)
+    return level, error, float(np.median(scene[quiet]))
+
+
+def _fluxes(stamps: StarStamps, n: int) -> tuple[Float64, Float64]:
+    """Return relative fluxes of mean 1, and their errors."""
+    ratio, weight = stamps.fluxes()
+    number = (~np.isnan(ratio)).sum(axis=1)
+    if not ratio.shape[1] or (number == 0).any():
+        return np.ones(n), np.full(n, np.nan)
+    # The median star is that of other frames where a star lacks some: its own factor is found as well.
+    flux, error, own = np.ones(n), np.empty(n), ratio
+    for _ in range(_FLUX_ROUNDS):
+        own = ratio / _median(ratio / flux[:, None], axis=0)
+        there = ~np.isnan(own)
+        new = np.array([_weighted_median(own[k, there[k]], weight[there[k]]) for k in range(n)])
+        if (new <= 0).any():
+            return np.ones(n), np.full(n, np.nan)
+        moved, flux = float(np.abs(new / flux - 1).max()), new
+        if moved < _SETTLED:
+            break
+    ratio = own
+    for k in range(n):
+        there = ~np.isnan(ratio[k])
+        spread = MAD_TO_SIGMA * np.median(np.abs(ratio[k, there] - flux[k]))
+        noise = 1 / math.sqrt(np.sum(1 / stamps.relative_errors[k, there] ** 2))
+        error[k] = max(float(MEDIAN_ERROR * spread / math.sqrt(number[k])), noise)
+    mean = flux.mean()
+    flux, error = flux / mean, error / mean
+    flux[error > _UNSURE] = 1.0
+    flux /= flux.mean()
+    if (np.abs(flux - 1) <= np.maximum(_SAME_FLUX, 3 * error)).all():
+        flux = np.ones(n)
+    return flux, error
+
+
+def _widths(stamps: StarStamps, fwhm: Float64, flux: Float64) -> tuple[Float64, Float64]:
+    """Return widths of stars, pixels, and how far they deviate from the median star."""
+    n = len(flux)
+    if not len(stamps.positions):
+        return np.full(n, np.nan), np.full(n, np.nan)
+    proven, single = stamps.deviations(flux)
+    # A hit on the only star would allow for hits on everything: no more than the width explains.
+    single = np.minimum(single, [_explained(width, fwhm) for width in fwhm])
+    return fwhm, np.where(np.isnan(fwhm), np.nan, np.maximum(proven, single))
+
+
+def _explained(width: float, widths: Float64) -> float:
+    """Return the deviation of a star's peak that its width explains, over the contrast.
+
+    The peak of a star goes with the inverse square of its width. The contrast over two pixels along both
+    axes is that of a Moffat profile (beta = 3) of the widest frame, where it is least. Half as much
+    again is allowed, and 1 more for a position out of place by a tenth of the width.
+    """
+    if not np.isfinite(width):
+        return math.inf
+    contrast = 1 - (1 + 8 / (0.981 * float(np.nanmax(widths))) ** 2) ** -3
+    ratio = max(float(np.nanmax(widths)) / width, width / float(np.nanmin(widths)))
+    return 1.5 * (ratio**2 - 1) / contrast + 1
+
+
+def _weighted_median(values: Float64, weights: Float64) -> float:
+    order = np.argsort(values)
+    # Each value stands for the middle of its weight.
+    share = (np.cumsum(weights[order]) - weights[order] / 2) / weights.sum()
+    return float(np.interp(0.5, share, values[order]))
+
+
+def _median(values: Float64, axis: int) -> Float64:
+    return median_of_good(values, ~np.isnan(values), axis)

@@ -1,0 +1,380 @@
+"""Stamps of the same stars in all frames of an aligned field."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from niripipe.algorithms import bits
+from niripipe.algorithms.arrays import Bool, Float32, Float64, Floats, Indices, Mask
+from niripipe.algorithms.combine.select import UNUSABLE
+from niripipe.algorithms.robust import median_of_good, robust_sigma
+from niripipe.algorithms.sorting import lower_median_rows
+from niripipe.algorithms.sources import RowSource
+
+__all__ = ["StarStamps", "cut_stamps"]
+
+_SEARCHED = 3
+"""Frames in the median in which stars are looked for; it is free of cosmic rays."""
+_MOST = 16
+"""Stars measured at most, the brightest: more would hardly be better, but slower."""
+_CLEARANCE = 12
+"""A star stands out against pixels so far away, and has none brighter within; pixels."""
+_SIGNIFICANT = 20.0
+"""How many times the pixel noise of the median a star stands out at least."""
+_TRIED = 2
+"""Candidates looked at for each star wanted."""
+_NARROWEST, _WIDEST = 1.5, 30.0
+"""Widths of stars, pixels; what is narrower is no star."""
+_APERTURE = 2.5
+"""Radius of the aperture in FWHM: a Moffat profile (beta = 3) has 1.7 % of its light outside."""
+_RECUT, _GROWTH = 1.15, 3.0
+"""Stamps are cut again for frames wider than the median star by this factor, up to the second one."""
+_RING = 3
+"""Width of the ring around the aperture for the background, pixels."""
+_LEAST_GOOD = 0.9
+"""Share of a star's light that a frame must show in good pixels."""
+_STEEP = 0.001
+"""Contrast, as a share of a star's height, from which on deviations are compared with it."""
+_PROVEN, _STARS_FOR_ALL, _OUTLYING = 3, 5, 0.1
+"""Stars that show a deviation to be one of the frame, with the largest left out; from the second number on,
+so large a share is left out."""
+_NEIGHBOURS = 2
+"""Half the width of the square of the contrast, as in the noise model of combinations."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StarStamps:
+    """Stamps of m stars in n frames, less their backgrounds.
+
+    Attributes
+    ----------
+    positions : ndarray of int, shape (m, 2)
+        y and x of the centres.
+    data, variance : ndarray of float32, shape (n, m, k, k)
+        Values above the background and variances, 0 where a pixel is not good.
+    good : ndarray of bool, shape (n, m, k, k)
+        Which pixels are good.
+    inside : ndarray of bool, shape (k, k)
+        The aperture.
+    relative_errors : ndarray, shape (n, m)
+        Errors of the fluxes over the fluxes; NaN where a frame does not show the star.
+    median : ndarray of float32, shape (m, k, k)
+        Median of each star over the frames.
+    """
+
+    positions: Indices
+    data: Float32
+    variance: Float32
+    good: Bool
+    inside: Bool
+    relative_errors: Float64
+    median: Float32
+
+    @property
+    def usable(self) -> Bool:
+        """Which stars are usable in which frames, shape (n, m)."""
+        return np.isfinite(self.relative_errors)
+
+    def fluxes(self) -> tuple[Float64, Float64]:
+        """Return the fluxes over those of the median star, (n, m), and the weights of the stars, (m,).
+
+        Both sums go over the pixels of the aperture that are good in the frame. NaN where unusable.
+        """
+        if not len(self.positions):
+            return np.empty((len(self.data), 0)), np.empty(0)
+        inside = self.inside.ravel()
+        there = self.good.reshape(*self.good.shape[:2], -1)[:, :, inside]
+        median = self.median.reshape(len(self.median), -1)[:, inside]
+        own = self.data.reshape(*there.shape[:2], -1)[:, :, inside].sum(axis=2, dtype=float)
+        same = np.einsum("nmp,mp->nm", there, median)
+        ratio = np.where(self.usable & (same > 0), own / np.where(same > 0, same, 1), np.nan)
+        # The brightest star is not to rule alone: it may be the one that a cosmic ray has hit.
+        return ratio, np.sqrt(np.maximum(median.sum(axis=1, dtype=float), 1e-30))
+
+    def typical(self) -> Float64:
+        """Return the median star of each frame, (n, k, k), of unit flux; NaN where nothing is good."""
+        total = np.maximum((self.median * self.inside).sum(axis=(1, 2)), np.float32(1e-30))
+        scaled = self.data / total[:, None, None]
+        return median_of_good(scaled, self.good & self.usable[:, :, None, None], axis=1).astype(float)
+
+    def widths(self) -> Float64:
+        """Return the width of the stars in each frame, pixels, (n,); NaN where no star is usable.
+
+        The larger of two: the full width at half maximum of the profile; and that of the median frame times
+        the root of the area of the frame's light, ``sum(d)**2 / sum(d**2)``, over the median one. The area
+        also knows of a trail that is fainter than half the peak.
+        """
+        if not len(self.positions):
+            return np.full(len(self.data), np.nan)
+        typical = self.typical()
+        own = _profile_widths(typical)
+        values = np.where(np.isfinite(typical), typical, 0) * self.inside
+        total, squares = values.sum(axis=(1, 2)), (values**2).sum(axis=(1, 2))
+        area = np.where(squares > 0, total**2 / np.where(squares > 0, squares, 1), np.nan)
+        known = np.isfinite(own) & np.isfinite(area)
+        if not known.any():
+            return own
+        shared = np.median(own[known]) * np.sqrt(area / np.median(area[known]))
+        return np.asarray(np.fmax(own, shared), float)
+
+    def deviations(self, flux: Float64) -> tuple[Float64, Float64]:
+        """Return the largest deviations from the median star, over the contrast there.
+
+        Stars deviate alike at the same distance from their centres; of those that do most a few are left out
+        for each pixel of the stamps, for cosmic rays.
+
+        Parameters
+        ----------
+        flux : ndarray, shape (n,)
+            By which the frames are divided.
+
+        Returns
+        -------
+        proven, single : ndarray, shape (n,)
+            The largest among pixels that three stars or more show; and among the others, where a hit cannot
+            be told from the star. 0 where there are none.
+        """
+        factor = (1 / flux).astype(np.float32)[:, None, None, None]
+        scaled = self.data * factor
+        centre = _centre_star(scaled, self.good & self.usable[:, :, None, None])
+        contrast = _contrast(centre)
+        noise = factor * np.sqrt(self.variance)
+        height = centre.max(axis=(1, 2), keepdims=True)
+        # Where the contrast is small the noise is what counts, and what noise explains asks for no contrast.
+        used = self.good & self.inside & self.usable[:, :, None, None]
+        used &= contrast > np.maximum(_STEEP * height, 3 * noise)
+        share = np.abs(scaled - centre) - 2 * noise
+        share = np.where(used, share / np.where(used, contrast, 1), 0)
+        number = used.sum(axis=1)
+        left_out = np.where(number >= _STARS_FOR_ALL, np.ceil(_OUTLYING * number), 1).astype(np.intp)
+        left_out[number < _PROVEN] = 0
+        rank = np.maximum(share.shape[1] - 1 - left_out, 0)
+        largest = np.take_along_axis(np.sort(share, axis=1), rank[:, None], axis=1)[:, 0]
+        proven = np.where(number >= _PROVEN, largest, 0).max(axis=(1, 2))
+        return proven, np.where(number < _PROVEN, largest, 0).max(axis=(1, 2))
+
+
+def cut_stamps(
+    data: Sequence[RowSource],
+    variance: Sequence[RowSource] | None,
+    mask: Sequence[RowSource | None],
+) -> tuple[StarStamps, Float64]:
+    """Find bright stars in aligned frames, and cut them out of each.
+
+    The aperture is that of the frame with the widest stars.
+
+    Parameters
+    ----------
+    data, variance, mask : sequence of RowSource
+        n planes each; no variances, or a mask of None, are good ones of noise 0.
+
+    Returns
+    -------
+    stamps : StarStamps
+        Without stars if there are none; stars that saturate in a frame are not used in any.
+    widths : ndarray, shape (n,)
+        `StarStamps.widths`.
+    """
+    reference = _reference(data, mask)
+    # Pixels that are not good are infinite, and so not among the stars.
+    with np.errstate(invalid="ignore"):
+        positions, width = _measured(reference, _find(reference))
+    stamps = _cut_all(data, variance, mask, positions, width)
+    widths = stamps.widths()
+    if np.isfinite(widths).any():
+        widest = min(float(np.nanmax(widths)), _GROWTH * width)
+        if widest > _RECUT * width:
+            wide = _cut_all(data, variance, mask, positions, widest)
+            if len(wide.positions):
+                return wide, wide.widths()
+    return stamps, widths
+
+
+def _cut_all(
+    data: Sequence[RowSource],
+    variance: Sequence[RowSource] | None,
+    mask: Sequence[RowSource | None],
+    positions: Indices,
+    width: float,
+) -> StarStamps:
+    """Cut stamps for an aperture that suits a width out of all frames."""
+    half = int(np.ceil(_APERTURE * width)) + _RING + 1 if len(positions) else 1
+    ny, nx = data[0].shape
+    y, x = positions[:, 0], positions[:, 1]
+    fits = (y >= half) & (x >= half) & (y < ny - half) & (x < nx - half)
+    positions = positions[fits][:_MOST]
+    planes = [
+        _cut(plane, None if variance is None else variance[k], mask[k], positions, half)
+        for k, plane in enumerate(data)
+    ]
+    values, noise = np.stack([part[0] for part in planes]), np.stack([part[1] for part in planes])
+    flags = np.stack([part[2] for part in planes])
+    radius = _radii(half)
+    inside = radius <= _APERTURE * width
+    ring = ~inside & (radius <= _APERTURE * width + _RING)
+    good = np.isfinite(values) & np.isfinite(noise) & (flags & UNUSABLE == 0)
+    clean = ~((flags & bits.SATURATED != 0) & inside).any(axis=(0, 2, 3))
+    positions, values, noise, good = positions[clean], values[:, clean], noise[:, clean], good[:, clean]
+    outside = np.where(good & ring, values, np.nan)[:, :, ring]
+    values = np.where(good, values - _median_finite(outside)[:, :, None, None], 0).astype(np.float32)
+    noise = np.where(good, noise, 0).astype(np.float32)
+    median = _median_star(values, good)
+    errors = _errors(values, noise, good, median * inside, inside)
+    return StarStamps(positions, values, noise, good, inside, errors, median)
+
+
+def _reference(data: Sequence[RowSource], mask: Sequence[RowSource | None]) -> Float32:
+    """Return the median of a few frames; minus infinity where one of them is not good."""
+    chosen = sorted(set(np.linspace(0, len(data) - 1, min(_SEARCHED, len(data))).astype(int).tolist()))
+    planes = []
+    for k in chosen:
+        plane = np.asarray(data[k][:], np.float32)
+        bad = ~np.isfinite(plane)
+        flags = mask[k]
+        if flags is not None:
+            bad |= flags[:] & UNUSABLE != 0
+        planes.append(np.where(bad, np.float32(-np.inf), plane))
+    height, width = planes[0].shape
+    result = np.empty((height, width), np.float32)
+    for start in range(0, height, 32):
+        rows = slice(start, start + 32)
+        result[rows] = lower_median_rows([plane[rows] for plane in planes])
+    return result
+
+
+def _find(reference: Float32) -> Indices:
+    """Return y and x of local maxima that stand out, the most prominent first."""
+    step = _CLEARANCE
+    ny, nx = reference.shape
+    if min(ny, nx) < 4 * step:
+        return np.empty((0, 2), np.intp)
+    inner = reference[step:-step, step:-step]
+
+    def moved(dy: int, dx: int) -> Float32:
+        return reference[step + dy : ny - step + dy, step + dx : nx - step + dx]
+
+    maximum = np.isfinite(inner)
+    for dy, dx in ((0, 1), (1, -1), (1, 0), (1, 1)):
+        maximum &= inner >= moved(dy, dx)
+        maximum &= inner > moved(-dy, -dx)
+    # Differences of distant pixels: smooth light drops out.
+    jumps = reference[::4, step::4] - reference[::4, :-step:4]
+    limit = _SIGNIFICANT * robust_sigma(jumps[np.isfinite(jumps)]) / np.sqrt(2)
+    maximum &= inner - moved(0, step) > limit / 2
+    maximum &= inner - moved(0, -step) > limit / 2
+    y, x = (where + step for where in np.nonzero(maximum))
+    around = [reference[y + dy, x + dx] for dy in (-step, 0, step) for dx in (-step, 0, step) if dy or dx]
+    prominence = reference[y, x] - np.median(around, axis=0)
+    keep = np.isfinite(prominence) & (prominence > max(limit, 0.0))
+    y, x, prominence = y[keep], x[keep], prominence[keep]
+    found: list[tuple[int, int]] = []
+    for k in np.argsort(-prominence):
+        if all(max(abs(int(y[k]) - v), abs(int(x[k]) - u)) >= step for v, u in found):
+            found.append((int(y[k]), int(x[k])))
+            if len(found) >= _TRIED * _MOST:
+                break
+    return np.array(found, np.intp).reshape(-1, 2)
+
+
+def _measured(reference: Float32, positions: Indices) -> tuple[Indices, float]:
+    """Return the positions of what has the width of a star, and the median width, pixels."""
+    if not len(positions):
+        return positions, _NARROWEST
+    half = int(_WIDEST)
+    size = 2 * half + 1
+    windows = np.lib.stride_tricks.sliding_window_view(
+        np.pad(reference, half, constant_values=-np.inf), (size, size)
+    )
+    widths = _profile_widths(windows[positions[:, 0], positions[:, 1]])
+    some = widths >= _NARROWEST
+    if not some.any():
+        return positions[:0], _NARROWEST
+    # The brightest rule; galaxies are wider.
+    typical = float(np.median(widths[some][:_MOST]))
+    alike = some & (widths < 2 * typical) & (widths > typical / 2)
+    return positions[alike], float(np.median(widths[alike][:_MOST]))
+
+
+def _profile_widths(stamps: Floats) -> Float64:
+    """Return the full widths at half maximum of the profiles of centred stamps (m, k, k); NaN if unknown."""
+    half = stamps.shape[1] // 2
+    radius, pixels = _radii(half).ravel(), stamps.reshape(len(stamps), -1)
+    # Medians in rings of one pixel.
+    rings = [np.flatnonzero(np.rint(radius) == step) for step in range(half + 1)]
+    mean_radius = np.array([radius[ring].mean() for ring in rings])
+    profile = np.stack([_median_finite(pixels[:, ring]) for ring in rings], axis=1).astype(float)
+    falling = np.maximum.accumulate(profile[:, ::-1], axis=1)[:, ::-1]
+    height = (falling[:, 0] + falling[:, -1]) / 2
+    return np.array(
+        [
+            2 * float(np.interp(-level, -ring, mean_radius)) if np.isfinite(ring).all() else np.nan
+            for level, ring in zip(height, falling, strict=True)
+        ]
+    )
+
+
+def _radii(half: int) -> Float64:
+    """Distances from the centre of a stamp, (k, k)."""
+    grid = np.arange(-half, half + 1.0)
+    return np.asarray(np.hypot(grid[:, None], grid), float)
+
+
+def _cut(
+    data: RowSource, variance: RowSource | None, mask: RowSource | None, positions: Indices, half: int
+) -> tuple[Float32, Float32, Mask]:
+    """Cut stamps out of the planes of one frame, shape (m, k, k)."""
+    size = 2 * half + 1
+    shape = (len(positions), size, size)
+    values, noise = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+    flags = np.zeros(shape, np.uint16)
+    for k, (y, x) in enumerate(positions):
+        rows, columns = slice(int(y) - half, int(y) + half + 1), slice(int(x) - half, int(x) + half + 1)
+        values[k] = data[rows][:, columns]
+        if variance is not None:
+            noise[k] = variance[rows][:, columns]
+        if mask is not None:
+            flags[k] = mask[rows][:, columns]
+    return values, noise, flags
+
+
+def _errors(values: Float32, noise: Float32, good: Bool, median: Float32, inside: Bool) -> Float64:
+    """Return relative errors of fluxes, (n, m); NaN where a frame does not show the star."""
+    light = np.maximum(median, 0)
+    total = light.sum(axis=(1, 2))
+    seen = np.einsum("nmyx,myx->nm", good, light) / np.where(total > 0, total, 1)
+    centre = values.shape[2] // 2
+    core = np.s_[:, :, centre - 1 : centre + 2, centre - 1 : centre + 2]
+    flux = (values * (good & inside)).sum(axis=(2, 3), dtype=float)
+    sigma = np.sqrt((noise * inside).sum(axis=(2, 3), dtype=float))
+    usable = (seen >= _LEAST_GOOD) & good[core].all(axis=(2, 3)) & (flux > 0)
+    return np.where(usable, np.maximum(sigma, 1e-6 * flux) / np.where(flux > 0, flux, 1), np.nan)
+
+
+def _contrast(stars: Float32) -> Float32:
+    """Return the largest difference between a pixel and those of the 5 x 5 around it, (m, k, k)."""
+    reach = _NEIGHBOURS
+    padded = np.pad(stars, ((0, 0), (reach, reach), (reach, reach)), mode="edge")
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (2 * reach + 1,) * 2, axis=(1, 2))
+    largest: Float32 = np.maximum(windows.max(axis=(3, 4)) - stars, stars - windows.min(axis=(3, 4)))
+    return largest
+
+
+def _median_star(values: Float32, good: Bool) -> Float32:
+    """Return the median over the frames of the good pixels, 0 where there are none."""
+    return np.nan_to_num(median_of_good(values, good))
+
+
+def _centre_star(values: Float32, good: Bool) -> Float32:
+    """Return the lower median over the frames, the centre of the noise model; 0 where nothing is good."""
+    ordered = np.sort(np.where(good, values, np.float32(np.inf)), axis=0)
+    rank = np.maximum(np.count_nonzero(good, axis=0) - 1, 0)[None] // 2
+    centre = np.take_along_axis(ordered, rank, axis=0)[0]
+    return np.where(np.isfinite(centre), centre, np.float32(0))
+
+
+def _median_finite(values: Floats) -> Floats:
+    """Median of the finite values along the last axis; NaN where there are none."""
+    return median_of_good(values, np.isfinite(values), axis=-1)

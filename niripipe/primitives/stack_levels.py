@@ -1,0 +1,159 @@
+"""What aligned frames differ in: given to their combination, and recorded in the stack."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from niripipe.algorithms.combine import Combined, NoiseModel
+from niripipe.algorithms.combine.select import UNUSABLE
+from niripipe.algorithms.frame_levels import FrameLevels, measure_frames
+from niripipe.algorithms.sources import RowSource
+from niripipe.astrodata import AstroData
+from niripipe.astrodata.tables import as_rows
+from niripipe.logutils import get_logger
+from niripipe.primitives.base import Frames, raw_name
+from niripipe.primitives.stack_params import AlignedCombineParams, CombineParams
+
+__all__ = ["Differences", "differences"]
+
+log = get_logger(__name__)
+
+_REJECTED = 0.02
+"""Share of a frame's pixels that may be rejected without a warning. Noise and cosmic rays of the longest
+exposures give a few thousandths; more means that the frame differs from the others."""
+_CORE_LOSS = 0.01
+"""Share of the inputs of star cores that may be lost without a warning: cosmic rays take less."""
+_TRANSPARENCY = 0.05
+"""Change of flux that is worth a warning: the response of the detector and apertures explain 1 or 2 %."""
+_WIDER = 1.15
+"""A frame whose stars are wider than the median frame's by this factor is named: steady seeing varies less,
+and a trail of 8 pixels during half of an exposure comes to 1.2 at a FWHM of 4.7 pixels."""
+
+
+@dataclass(frozen=True, slots=True)
+class Differences:
+    """What was measured on aligned frames, and what the combination makes of it."""
+
+    levels: FrameLevels
+    scale_flux: bool
+
+    def settings(self, rejection: str, sigma: float) -> dict[str, Any]:
+        """Return scales, offsets and noise model as keywords of `niripipe.algorithms.combine.combine`."""
+        levels = self.levels
+        scale = 1 / levels.flux if self.scale_flux else np.ones(len(levels.flux))
+        given: dict[str, Any] = {"scale": scale, "zero": -levels.level * scale}
+        if rejection == "noiseclip":
+            least = NoiseModel().contrast
+            contrasts = levels.contrasts(least, sigma)
+            same = self.scale_flux or bool((levels.flux == 1).all())
+            given["noise"] = NoiseModel(
+                contrasts=contrasts if max(contrasts) > least else None,
+                fluxes=None if same else tuple(levels.flux.tolist()),
+                background=0.0 if same else levels.background,
+            )
+        return given
+
+    def record(
+        self, frames: Frames, result: AstroData, combined: Combined, mask: Sequence[RowSource] | None
+    ) -> None:
+        """Attach the table STACKING, set keywords, and warn of what a reader of the stack has to know."""
+        levels = self.levels
+        rejected = np.zeros(len(frames)) if combined.rejected is None else combined.rejected
+        names = [raw_name(frame) for frame in frames]
+        result.STACKING = as_rows(
+            {
+                "IMAGE": names,
+                "LEVEL": levels.level,
+                "LEVELERR": levels.level_error,
+                "FLUX": levels.flux,
+                "FLUXERR": levels.flux_error,
+                "FWHM": levels.fwhm,
+                "REJECTED": rejected,
+            }
+        )
+        hdr = result[0].hdr
+        hdr.set("REJMAX", round(float(rejected.max()), 5), "Largest share of a frame's pixels rejected")
+        hdr.set("FLUXSCAL", self.scale_flux, "Inputs were scaled to their mean flux")
+        for k, name in enumerate(names):
+            log.fullinfo(
+                "%s: level %+.1f, flux %.3f, FWHM %.2f pixels, %.2f %% rejected",
+                name,
+                levels.level[k],
+                levels.flux[k],
+                levels.fwhm[k],
+                100 * rejected[k],
+            )
+        self._warn(names, rejected)
+        if combined.rejected is not None:
+            self._warn_of_cores(result, combined, mask)
+
+    def _warn(self, names: Sequence[str], rejected: np.ndarray) -> None:
+        levels = self.levels
+        known = levels.fwhm[np.isfinite(levels.fwhm)]
+        typical = float(np.median(known)) if known.size else math.nan
+        for k, name in enumerate(names):
+            if levels.fwhm[k] > _WIDER * typical:
+                log.warning(
+                    "%s: stars are %.2f pixels wide, %.2f in the median frame (bad seeing, or trailed): "
+                    "it is in the stack with full weight",
+                    name,
+                    levels.fwhm[k],
+                    typical,
+                )
+            if rejected[k] > _REJECTED:
+                log.warning(
+                    "%s: %.1f %% of its pixels were rejected: it differs from the other frames",
+                    name,
+                    100 * rejected[k],
+                )
+        if (np.abs(levels.flux - 1) > np.fmax(_TRANSPARENCY, 3 * levels.flux_error)).any():
+            log.warning(
+                "fluxes of the frames are %.2f to %.2f of their mean (clouds?): the stack has the mean; %s",
+                levels.flux.min(),
+                levels.flux.max(),
+                "the frames were scaled to it" if self.scale_flux else "they were not scaled",
+            )
+
+    def _warn_of_cores(self, result: AstroData, combined: Combined, mask: Sequence[RowSource] | None) -> None:
+        """Say how many of their inputs the cores of stars have kept, loudly when it is not nearly all."""
+        levels = self.levels
+        if not len(levels.stars):
+            return
+        half = max(round(float(np.nanmedian(levels.fwhm)) / 2), 1)
+        used = there = 0
+        for y, x in levels.stars.tolist():
+            rows, columns = slice(y - half, y + half + 1), slice(x - half, x + half + 1)
+            used += int(combined.count[rows, columns].sum(dtype=int))
+            if mask is None:
+                there += len(levels.level) * (2 * half + 1) ** 2
+            else:
+                there += sum(int(np.count_nonzero(m[rows][:, columns] & UNUSABLE == 0)) for m in mask)
+        kept = used / max(there, 1)
+        result[0].hdr.set("CORECOV", round(kept, 5), "Share of inputs used in the cores of stars")
+        if kept < 1 - _CORE_LOSS:
+            log.warning(
+                "THE CORES OF STARS LOSE %.1f %% OF THEIR INPUTS to the rejection: fluxes may be wrong by as "
+                "much; look at the table STACKING, or stack with a larger hsigma and lsigma",
+                100 * (1 - kept),
+            )
+
+
+def differences(
+    frames: Frames,
+    data: Sequence[RowSource],
+    variance: Sequence[RowSource] | None,
+    mask: Sequence[RowSource] | None,
+    params: CombineParams,
+    threads: int,
+) -> Differences | None:
+    """Measure what aligned frames differ in; None for frames that are not aligned, or if it is not wanted."""
+    if not isinstance(params, AlignedCombineParams) or not params.level or params.scale or params.zero:
+        return None
+    if not all("ALIGN" in frame.phu for frame in frames):
+        return None
+    return Differences(measure_frames(data, variance, mask, threads=threads), params.scale_flux)
