@@ -15,6 +15,7 @@ from niripipe.primitives.lists import Lists
 from niripipe.primitives.pixels import Pixels
 from niripipe.primitives.quality import Quality
 from niripipe.primitives.resample_to import ResampleTo
+from niripipe.primitives.residual_sky import ResidualSky
 from niripipe.primitives.sky import Sky
 from niripipe.primitives.sources import Sources
 from niripipe.primitives.stack import Stack
@@ -34,6 +35,7 @@ class NIRI(
     Stack,
     Sources,
     Sky,
+    ResidualSky,
     Cleanup,
     Align,
     ResampleTo,

@@ -21,6 +21,7 @@ from niripipe.astrodata import DQ, AstroData, Plane
 from niripipe.errors import AlgorithmError
 from niripipe.logutils import get_logger
 from niripipe.primitives import objmask
+from niripipe.primitives.dithers import box_shifts
 from niripipe.primitives.params import Field
 from niripipe.primitives.stack import SkyCombineParams
 from niripipe.primitives.stacking import Rejection, combination_settings, section_slices
@@ -48,7 +49,8 @@ class SkyBuildParams(SkyCombineParams):
 
     mask_extended: bool = Field(
         True,
-        description="with mask_objects: leave out also what galaxies leave below the detection threshold",
+        description="with mask_objects: leave out also what galaxies leave below the detection threshold; "
+        "dithered frames must agree on it",
     )
 
 
@@ -278,7 +280,7 @@ class SkyBuilder:
         )
         index = {name: k for k, name in enumerate(self.names)}
         others = [[index[p] for p in partners.get(name, ()) if p in index] for name in self.names]
-        light = extended.extended_light(boxes, others)
+        light = extended.extended_light(boxes, others, box_shifts(frames, extended.BOX))
         self._extended_levels = dict(zip(self.names, light.levels.tolist(), strict=True))
         shown = [k for k, mask in enumerate(light.masks) if mask.any()]
         for k in shown:
