@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from niripipe.algorithms import extended, normalize
+from niripipe.algorithms import sky as sky_algorithm
 from niripipe.algorithms.combine import (
     Combined,
     combine,
@@ -17,6 +18,7 @@ from niripipe.algorithms.combine import (
 )
 from niripipe.algorithms.noise_line import NoiseLine, noise_line
 from niripipe.algorithms.parallel import map_items
+from niripipe.algorithms.robust import good_pixels
 from niripipe.astrodata import DQ, AstroData, Plane
 from niripipe.errors import AlgorithmError
 from niripipe.logutils import get_logger
@@ -42,6 +44,11 @@ _NEEDING_VARIANCE = ("varclip", "noiseclip")
 _LEVEL_ROWS = 5
 """Levels of skies are compared on one of so many rows: 200000 pixels give a median to 0.3 % of their
 deviation. It has no factor in common with the periods of the detector's patterns."""
+
+_FEW_ROWS = 16
+"""One of so many rows tells whether there is any sky."""
+_LEAST_PIXELS = 64
+"""Of fewer pixels no level is judged."""
 
 
 class SkyBuildParams(SkyCombineParams):
@@ -300,7 +307,8 @@ class SkyBuilder:
         data = self._data()
         rows, columns = section_slices(self.params.statsec, data[0].shape)
         where = (slice(rows.start, rows.stop, _LEVEL_ROWS), columns)
-        kind = normalize.scale_factors if self.params.scale else normalize.zero_offsets
+        scaled = self.params.scale and not self._hardly_any()
+        kind = normalize.scale_factors if scaled else normalize.zero_offsets
         try:
             found = kind(
                 data,
@@ -311,11 +319,25 @@ class SkyBuilder:
             )
         except AlgorithmError:
             # Objects and galaxies may leave two frames without a pixel in common.
-            if not self.params.scale or self._extended_levels is None:
+            if not scaled or self._extended_levels is None:
                 raise
             return {name: 1 / level for name, level in self._extended_levels.items()}, zeros
         values = dict(zip(self.names, found.tolist(), strict=True))
-        return (values, zeros) if self.params.scale else (ones, values)
+        return (values, zeros) if scaled else (ones, values)
+
+    def _hardly_any(self) -> bool:
+        """Whether a sky has too little light to be scaled; then all are shifted to one level."""
+        for plane, mask in zip(self._data(), self._masks(), strict=True):
+            thin = slice(0, None, _FEW_ROWS)
+            values = plane[thin]
+            good = values[good_pixels(values, None if mask is None else mask[thin])]
+            if good.size < _LEAST_PIXELS:
+                continue
+            faint, level = np.quantile(good, [0.1587, 0.5])
+            if not sky_algorithm.can_be_scaled(float(level), float(level - faint), good.size * _FEW_ROWS):
+                log.warning("there is hardly any sky (%.3g): skies are shifted, not scaled", level)
+                return True
+        return False
 
 
 def _cleaned(mask: NDArray[np.uint16]) -> NDArray[np.uint16]:
