@@ -2,7 +2,9 @@
 
 Detection looks for what stands out from its surroundings within tens of pixels; the outskirts of a galaxy do
 not, and enter the sky frame as a ghost of the galaxy, which leaves a dark halo after the subtraction. Here
-frames are compared as mosaics of coarse boxes, in which faint light that is wide can be seen.
+frames are compared as mosaics of coarse boxes, in which faint light that is wide can be seen. A sky that
+drifts unevenly looks alike in one frame; in dithered frames the light of a galaxy is at one place on the sky,
+and the drift is not.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from niripipe.algorithms.arrays import Bool, Float64
+from niripipe.algorithms.box_maps import LEAST_FRAMES, SkyGrid, light_regions, nine, same_sky
 from niripipe.algorithms.robust import MAD_TO_SIGMA, good_pixels, median_of_good
 from niripipe.algorithms.sources import PlaneSource
 from niripipe.errors import AlgorithmError
@@ -31,6 +34,8 @@ _ROUNDS = 8
 # A region is kept when as many of its boxes exceed the noise of a box this many times, and it reaches as far
 # as the mean of nine boxes exceeds the noise of a box this many times (3.6 deviations of that mean).
 _SEEDS, _SEED, _REACH = 4, 8.0, 1.2
+# Dithered frames agree on light where their mean exceeds its error so many times, and as far as this.
+_AGREED_SEED, _AGREED_REACH = 4.0, 1.0
 # Fewer boxes than this show no trend across the frame.
 _LEAST_BOXES = 16
 
@@ -51,37 +56,44 @@ class ExtendedLight:
     levels: Float64
 
 
-def box_medians(plane: PlaneSource, *flags: PlaneSource | None) -> Float64:
+def box_medians(
+    plane: PlaneSource, *flags: PlaneSource | None, box: int = BOX, thinned: bool = True
+) -> Float64:
     """Return the medians of the boxes of a frame.
 
     Parameters
     ----------
     plane : ndarray or PlaneSource, shape (ny, nx)
-        The frame; a quarter of it is read.
+        The frame.
     *flags : ndarray or PlaneSource of the same shape, or None
         Pixels that are not zero in one of them are left out.
+    box : int
+        Side of a box, pixels; an odd one counts as one less.
+    thinned : bool
+        Look at a quarter of the pixels, evenly spread: quicker, with twice the noise.
 
     Returns
     -------
-    ndarray of float64, shape (ny // BOX, nx // BOX)
-        Medians of a quarter of the pixels, evenly spread; NaN where most pixels are left out. What is left
-        over at the upper edges belongs to no box.
+    ndarray of float64, shape (ny // box, nx // box)
+        Medians; NaN where most pixels are left out. What is left over at the upper edges belongs to no box.
 
     Raises
     ------
     AlgorithmError
         If the frame has no box.
     """
-    by, bx = (size // BOX for size in plane.shape)
+    step = 2 if thinned else 1
+    side = box // 2 * 2
+    by, bx = (size // side for size in plane.shape)
     if by * bx == 0:
-        raise AlgorithmError("The frame is smaller than a box", found=plane.shape, expected=f">= {BOX}")
-    cut = (slice(0, by * BOX, 2), slice(0, bx * BOX, 2))
+        raise AlgorithmError("The frame is smaller than a box", found=plane.shape, expected=f">= {box}")
+    cut = (slice(0, by * side, step), slice(0, bx * side, step))
     values = plane[cut].astype(np.float32)
     good = good_pixels(values, *(one[cut] for one in flags if one is not None))
-    half = BOX // 2
+    width = side // step
 
     def boxes(part: NDArray[Any]) -> NDArray[Any]:
-        return part.reshape(by, half, bx, half).transpose(0, 2, 1, 3).reshape(by, bx, half * half)
+        return part.reshape(by, width, bx, width).transpose(0, 2, 1, 3).reshape(by, bx, width * width)
 
     usable = boxes(good)
     medians = median_of_good(boxes(values), usable, axis=2).astype(np.float64)
@@ -89,7 +101,9 @@ def box_medians(plane: PlaneSource, *flags: PlaneSource | None) -> Float64:
     return medians
 
 
-def extended_light(boxes: Sequence[Float64], partners: Sequence[Sequence[int]]) -> ExtendedLight:
+def extended_light(
+    boxes: Sequence[Float64], partners: Sequence[Sequence[int]], shifts: Float64 | None = None
+) -> ExtendedLight:
     """Find the extended light in frames that are each other's sky.
 
     Parameters
@@ -98,6 +112,9 @@ def extended_light(boxes: Sequence[Float64], partners: Sequence[Sequence[int]]) 
         Box medians of each frame; NaN where unknown.
     partners : sequence of sequence of int
         For each frame those that are its sky; none: nothing is found in it.
+    shifts : ndarray of float64, shape (n, 2), optional
+        Position (y, x) of one place on the sky in each frame, in boxes; NaN where it is not known. Where
+        three or more frames show a place and are dithered by a box, they must agree on its light.
 
     Returns
     -------
@@ -122,22 +139,16 @@ def extended_light(boxes: Sequence[Float64], partners: Sequence[Sequence[int]]) 
             light.reshape(-1, *shape), levels / levels[0] if levels[0] else np.ones(len(levels))
         )
     for _ in range(_ROUNDS):
-        scaled = np.where(known, values / levels[:, None], 0.0)
-        found, steps = np.zeros_like(light), np.ones(len(levels))
-        for k, others in enumerate(partners):
-            if len(others) == 0:
-                continue
-            rest, good = _against(scaled, known, light, k, list(others))
-            quiet = good & ~light[k]
-            if quiet.sum() < _LEAST_BOXES:
-                continue
-            trend, centre, noise = _trend(rest, quiet, shape)
-            steps[k] += centre
-            found[k] = _regions(np.where(good, rest - trend, 0.0), good, noise, shape)
+        found, rest, steps = _compared(values, known, levels, light, partners, shape)
         levels *= steps
         if (found == light).all():
             break
         light = found
+    if shifts is not None and light.any():
+        agreed = _agreed(light.reshape(-1, *shape), rest, known.reshape(-1, *shape), shifts)
+        if (agreed != light).any():
+            light = agreed
+            levels *= _compared(values, known, levels, light, partners, shape)[2]
     return ExtendedLight(light.reshape(-1, *shape), levels / levels[0])
 
 
@@ -147,6 +158,53 @@ def over_pixels(boxes: Bool, shape: tuple[int, ...]) -> Bool:
     columns = np.minimum(np.arange(shape[1]) // BOX, boxes.shape[1] - 1)
     # Whole rows of pixels are copied, which is quicker than finding a box for each pixel.
     return np.asarray(boxes[:, columns][rows])
+
+
+def _compared(
+    values: Float64,
+    known: Bool,
+    levels: Float64,
+    light: Bool,
+    partners: Sequence[Sequence[int]],
+    shape: tuple[int, int],
+) -> tuple[Bool, Float64, Float64]:
+    """Compare each frame with its partners: light in it, what is left of it, and how its level changes."""
+    scaled = np.where(known, values / levels[:, None], 0.0)
+    found, left, steps = np.zeros_like(light), np.zeros_like(values), np.ones(len(levels))
+    for k, others in enumerate(partners):
+        if len(others) == 0:
+            continue
+        rest, good = _against(scaled, known, light, k, list(others))
+        quiet = good & ~light[k]
+        if quiet.sum() < _LEAST_BOXES:
+            continue
+        trend, centre, noise = _trend(rest, quiet, shape)
+        steps[k] += centre
+        left[k] = np.where(good, rest - trend, 0.0)
+        found[k] = _regions(left[k], good, noise, shape)
+    return found, left.reshape(-1, *shape), steps
+
+
+def _agreed(light: Bool, rest: Float64, known: Bool, shifts: Float64) -> Bool:
+    """Keep the light that dithered frames show at the same place on the sky; shape (n, boxes)."""
+    from scipy import ndimage
+
+    kept = light.copy()
+    for group in same_sky(shifts, light.shape[1:]):
+        # Without dithers sky and detector are the same.
+        if len(group) < LEAST_FRAMES or np.ptp(shifts[group], axis=0).max() < 1:
+            continue
+        grid = SkyGrid(light.shape[1:], shifts[group])
+        aligned = grid.aligned(rest[group], known[group])
+        region = light_regions(aligned, seed=_AGREED_SEED, reach=_AGREED_REACH, seeds=_SEEDS)
+        shown = grid.back(region.astype(float)) > 0
+        unseen = grid.back(np.isfinite(aligned.error).astype(float)) < 1
+        for k, seen, blind in zip(group, shown, unseen, strict=True):
+            # What too few frames show is kept where it continues what they agree on.
+            parts, _ = ndimage.label(light[k] & (seen | blind), structure=np.ones((3, 3)))
+            good = np.unique(parts[seen & light[k]])
+            kept[k] = np.isin(parts, good[good > 0])
+    return kept.reshape(len(kept), -1)
 
 
 def _against(scaled: Float64, known: Bool, light: Bool, k: int, others: list[int]) -> tuple[Float64, Bool]:
@@ -191,18 +249,11 @@ def _regions(rest: Float64, good: Bool, noise: float, shape: tuple[int, int]) ->
     from scipy import ndimage
 
     plane, weight = rest.reshape(shape), good.reshape(shape).astype(float)
-    share = np.mean(_nine(weight), axis=0)
-    smooth = np.mean(_nine(plane * weight), axis=0) / np.maximum(share, 1e-3)
+    share = np.mean(nine(weight), axis=0)
+    smooth = np.mean(nine(plane * weight), axis=0) / np.maximum(share, 1e-3)
     bright = (smooth > _REACH * noise) & (share > 0.2)
     region, _ = ndimage.label(bright)
     seeds = np.bincount(region.ravel(), weights=(plane > _SEED * noise).ravel())
     wide = bright & (seeds >= _SEEDS)[region]
-    grown: Bool = np.logical_or.reduce(_nine(wide))
+    grown: Bool = np.logical_or.reduce(nine(wide))
     return grown.ravel()
-
-
-def _nine(plane: NDArray[Any]) -> list[NDArray[Any]]:
-    """Return a mosaic and its eight shifts by one box; boxes at the edge are their own neighbours."""
-    rows, columns = plane.shape
-    padded = np.pad(plane, 1, mode="edge")
-    return [padded[dy : dy + rows, dx : dx + columns] for dy in range(3) for dx in range(3)]

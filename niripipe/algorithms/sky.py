@@ -21,13 +21,15 @@ from niripipe.algorithms.robust import MEDIAN_ERROR, good_pixels, median_of_rank
 from niripipe.algorithms.sources import PlaneSource, Section
 from niripipe.errors import AlgorithmError
 
-__all__ = ["LevelKind", "SkyMatch", "sky_factor", "sky_offset", "sky_residual", "subtracted"]
+__all__ = ["LevelKind", "SkyMatch", "can_be_scaled", "sky_factor", "sky_offset", "sky_residual", "subtracted"]
 
 LevelKind = Literal["peak", "median", "faint", "boxes"]
 
 _SAMPLES = 1 << 18
 # Side of the boxes, in pixels, and share of them, that define the level "faint".
 _BOX, _FAINT_SHARE = 32, 0.2
+# A sky is scaled when its level exceeds the error of the level so many times: the factor is good to 5 %.
+_SIGNIFICANT = 20.0
 # The levels of boxes need as many of them.
 _LEAST_BOXES = 25
 
@@ -119,8 +121,8 @@ def sky_factor(
     Raises
     ------
     AlgorithmError
-        When there are too few common pixels, the sky frame has no level to scale (it is zero or negative),
-        or the factor does not settle within 100 rounds.
+        When there are too few common pixels, the sky frame has no level to scale (it is zero, negative, or
+        not 20 times its error), or the factor does not settle within 100 rounds.
 
     Notes
     -----
@@ -138,11 +140,21 @@ def sky_factor(
             expected="> 0",
             remedy="Use an offset instead of a factor (offset_sky), or neither.",
         )
+    if not can_be_scaled(base, whole.std, whole.n):
+        raise AlgorithmError(
+            "There is hardly any sky, so there is nothing to scale by",
+            found=f"{base:.4g}, with pixels of {whole.std:.3g} deviation",
+            expected=f"a level of at least {_SIGNIFICANT:g} times its error",
+            remedy="Use an offset instead of a factor (offset_sky), or neither.",
+        )
+    # No factor is known better than the level that it refers to.
+    error = MEDIAN_ERROR * whole.std / math.sqrt(max(whole.n, 1)) / base
+    precision = max(threshold, 0.1 * error)
     factor, correction = 0.0, 1.0
     for turn in range(1, 101):
         correction = sample.left(factor).level / base
         factor += correction
-        if abs(correction) <= threshold:
+        if abs(correction) <= precision:
             return sample.match(factor, turn)
     raise AlgorithmError(
         "The sky factor did not settle",
@@ -150,6 +162,19 @@ def sky_factor(
         expected=f"a correction of at most {threshold:g}",
         remedy="Look at the frame and its object mask, or subtract the sky unscaled (scale_sky=False).",
     )
+
+
+def can_be_scaled(level: float, std: float, number: int) -> bool:
+    """Return whether a sky has enough light for a factor: a level of 20 times its error.
+
+    Parameters
+    ----------
+    level, std : float
+        Level and deviation of its pixels.
+    number : int
+        Number of pixels that the level is measured from.
+    """
+    return level > 0 and level >= _SIGNIFICANT * MEDIAN_ERROR * std / math.sqrt(max(number, 1))
 
 
 def sky_offset(

@@ -16,6 +16,7 @@ from niripipe.primitives.persistence import Persistence
 from niripipe.primitives.pixels import Pixels
 from niripipe.primitives.quality import Quality
 from niripipe.primitives.resample_to import ResampleTo
+from niripipe.primitives.residual_sky import ResidualSky
 from niripipe.primitives.sky import Sky
 from niripipe.primitives.sources import Sources
 from niripipe.primitives.stack import Stack
@@ -36,6 +37,7 @@ class NIRI(
     Sources,
     Sky,
     Persistence,
+    ResidualSky,
     Cleanup,
     Align,
     ResampleTo,

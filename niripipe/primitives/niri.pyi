@@ -316,6 +316,23 @@ class NIRI(PrimitivesBase):
     ) -> list[AstroData]:
         """Shift the level of each frame to that of the first, or to zero; SKYLEVEL keeps it."""
 
+    def correctResidualSky(
+        self,
+        frames: list[AstroData] | None = None,
+        *,
+        suffix: str | None = "_residualSkyCorrected",
+        correct: Literal["skip", "default", "force"] = "default",
+        box: int = 32,
+        smoothing: float = 1.0,
+        dilation: float = 6.0,
+        stream: str = "main",
+        instream: str | None = None,
+        outstream: str | None = None,
+        skip_primitive: bool = False,
+        write_outputs: bool = False,
+    ) -> list[AstroData]:
+        """Fit what is left of the sky in each frame by a smooth map, and subtract it."""
+
     def darkCorrect(
         self,
         frames: list[AstroData] | None = None,

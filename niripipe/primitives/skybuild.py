@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from niripipe.algorithms import extended, normalize
+from niripipe.algorithms import sky as sky_algorithm
 from niripipe.algorithms.combine import (
     Combined,
     combine,
@@ -17,10 +18,12 @@ from niripipe.algorithms.combine import (
 )
 from niripipe.algorithms.noise_line import NoiseLine, noise_line
 from niripipe.algorithms.parallel import map_items
+from niripipe.algorithms.robust import good_pixels
 from niripipe.astrodata import DQ, AstroData, Plane
 from niripipe.errors import AlgorithmError
 from niripipe.logutils import get_logger
 from niripipe.primitives import objmask
+from niripipe.primitives.dithers import box_shifts
 from niripipe.primitives.params import Field
 from niripipe.primitives.stack import SkyCombineParams
 from niripipe.primitives.stacking import Rejection, combination_settings, section_slices
@@ -42,13 +45,19 @@ _LEVEL_ROWS = 5
 """Levels of skies are compared on one of so many rows: 200000 pixels give a median to 0.3 % of their
 deviation. It has no factor in common with the periods of the detector's patterns."""
 
+_FEW_ROWS = 16
+"""One of so many rows tells whether there is any sky."""
+_LEAST_PIXELS = 64
+"""Of fewer pixels no level is judged."""
+
 
 class SkyBuildParams(SkyCombineParams):
     """Parameters of everything that makes a sky from frames that show sources."""
 
     mask_extended: bool = Field(
         True,
-        description="with mask_objects: leave out also what galaxies leave below the detection threshold",
+        description="with mask_objects: leave out also what galaxies leave below the detection threshold; "
+        "dithered frames must agree on it",
     )
 
 
@@ -278,7 +287,7 @@ class SkyBuilder:
         )
         index = {name: k for k, name in enumerate(self.names)}
         others = [[index[p] for p in partners.get(name, ()) if p in index] for name in self.names]
-        light = extended.extended_light(boxes, others)
+        light = extended.extended_light(boxes, others, box_shifts(frames, extended.BOX))
         self._extended_levels = dict(zip(self.names, light.levels.tolist(), strict=True))
         shown = [k for k, mask in enumerate(light.masks) if mask.any()]
         for k in shown:
@@ -298,7 +307,8 @@ class SkyBuilder:
         data = self._data()
         rows, columns = section_slices(self.params.statsec, data[0].shape)
         where = (slice(rows.start, rows.stop, _LEVEL_ROWS), columns)
-        kind = normalize.scale_factors if self.params.scale else normalize.zero_offsets
+        scaled = self.params.scale and not self._hardly_any()
+        kind = normalize.scale_factors if scaled else normalize.zero_offsets
         try:
             found = kind(
                 data,
@@ -309,11 +319,25 @@ class SkyBuilder:
             )
         except AlgorithmError:
             # Objects and galaxies may leave two frames without a pixel in common.
-            if not self.params.scale or self._extended_levels is None:
+            if not scaled or self._extended_levels is None:
                 raise
             return {name: 1 / level for name, level in self._extended_levels.items()}, zeros
         values = dict(zip(self.names, found.tolist(), strict=True))
-        return (values, zeros) if self.params.scale else (ones, values)
+        return (values, zeros) if scaled else (ones, values)
+
+    def _hardly_any(self) -> bool:
+        """Whether a sky has too little light to be scaled; then all are shifted to one level."""
+        for plane, mask in zip(self._data(), self._masks(), strict=True):
+            thin = slice(0, None, _FEW_ROWS)
+            values = plane[thin]
+            good = values[good_pixels(values, None if mask is None else mask[thin])]
+            if good.size < _LEAST_PIXELS:
+                continue
+            faint, level = np.quantile(good, [0.1587, 0.5])
+            if not sky_algorithm.can_be_scaled(float(level), float(level - faint), good.size * _FEW_ROWS):
+                log.warning("there is hardly any sky (%.3g): skies are shifted, not scaled", level)
+                return True
+        return False
 
 
 def _cleaned(mask: NDArray[np.uint16]) -> NDArray[np.uint16]:

@@ -87,7 +87,7 @@ def match_sky(frame: AstroData, sky: BuiltSky, params: Scaling) -> Match:
     Raises
     ------
     AlgorithmError
-        If the frame cannot be measured, or the sky has no level to scale.
+        If the frame cannot be measured. A sky without a level to scale is shifted instead.
     """
     ext = frame[0]
     level = _level_kind(params.level, sky.data.shape)
@@ -96,12 +96,18 @@ def match_sky(frame: AstroData, sky: BuiltSky, params: Scaling) -> Match:
         objects = _with_extended_light(data, mask, objects, sky)
     arguments = (data, sky.data, mask, sky.mask, objects)
     try:
+        unscaled = ""
         if params.scale_sky:
-            found = sky_algorithm.sky_factor(*arguments, level=level, threshold=params.debug_threshold)
-            return _believed(found, frame, sky, arguments, level)
-        if params.offset_sky:
+            try:
+                found = sky_algorithm.sky_factor(*arguments, level=level, threshold=params.debug_threshold)
+                return _believed(found, frame, sky, arguments, level)
+            except AlgorithmError as error:
+                # Near zero an offset does the same as a factor; without pixels to measure it fails too.
+                unscaled = f"the sky was shifted, not scaled: {error.problem} ({error.found})"
+        if params.offset_sky or unscaled:
             found = sky_algorithm.sky_offset(*arguments, level=level)
-            return Match(1.0, found.value, found.residual, "offset", _doubt(found, "offset"))
+            doubts = [text for text in (unscaled, _doubt(found, "offset")) if text]
+            return Match(1.0, found.value, found.residual, "offset", "; ".join(doubts))
     except AlgorithmError as error:
         error.file = frame.filename
         raise

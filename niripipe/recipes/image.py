@@ -16,6 +16,7 @@ def reduce(p: NIRI) -> None:
     _correct(p)
     _subtract_sky(p)
     p.cleanReadout()
+    p.correctResidualSky()
     _align_and_stack(p)
     p.storeProcessedScience(suffix="_image")
 
@@ -157,6 +158,7 @@ def _second_pass(p: NIRI) -> None:
     p.associateSky()
     p.skyCorrect(mask_objects=True, keep_skies=False)
     p.flagPersistence()
+    p.correctResidualSky()
     _align_and_stack(p)
     p.storeProcessedScience(suffix="_image")
 

@@ -177,6 +177,20 @@ def test_a_drifting_sky_vanishes(scaled):
         assert np.median(ad[0].data) == pytest.approx(level, abs=4)
 
 
+@pytest.mark.parametrize("level", [0.0, 1.0])
+def test_hardly_any_sky_is_shifted_and_not_scaled(level):
+    frames = [flat_frame(k, make.noise(k, 60, level, (SIZE, SIZE)), p=0.0, minute=k) for k in (1, 2)]
+    frames += [flat_frame(k, make.noise(k, 60, level, (SIZE, SIZE)), p=300.0, minute=k) for k in (3, 4, 5)]
+    b = make.bench(frames)
+    b.p.makeSky()
+    b.p.skyCorrect()
+    for ad in b.main:
+        assert ad[0].hdr["SKYMETH"] == "offset"
+        assert "not scaled" in b.report.step("skyCorrect").outcomes[ad.orig_filename].reason
+        assert np.std(ad[0].data) < 60 * 1.4
+        assert np.median(ad[0].data) == pytest.approx(0, abs=1)
+
+
 # ---- what is reported
 
 
@@ -208,7 +222,8 @@ def test_each_frame_names_its_skies_their_scales_and_what_is_left(offset_skies):
 
 def flat_frame(number, level, p=0.0, minute=None):
     minute = number if minute is None else minute
-    ad = make.frame(level, number=number, POFFSET=p, UT=f"08:{minute:02d}:00.0")
+    shape = np.shape(level) or make.SHAPE
+    ad = make.frame(level, number=number, shape=shape, POFFSET=p, UT=f"08:{minute:02d}:00.0")
     return make.electrons(ad, 100.0, 0)
 
 
