@@ -23,7 +23,7 @@ _LEAST_BOXES = 8
 """A frame with fewer boxes on a side shows no structure that could be told from sources."""
 _WORTH = 1.5
 """A fit is subtracted when its rms exceeds its own noise so many times: 1 means that it fits noise alone."""
-_HALO = 1.0
+_HALO = 2.0
 """Masks of objects are grown by their own radius so many times."""
 _LARGE = 0.5
 """More than so many standard deviations of a pixel is worth a look at the frame."""
@@ -38,7 +38,7 @@ class CorrectResidualSkyParams(SuffixParams, suffix="_residualSkyCorrected"):
     box: int = Field(32, ge=8, le=256, description="side of the boxes in which the sky is measured, pixels")
     smoothing: float = Field(1.0, ge=0.5, le=10, description="smoothing of the fit, boxes (Gaussian sigma)")
     dilation: float = Field(
-        6.0, ge=0, description="radius by which object masks are grown beside their own, pixels"
+        8.0, ge=0, description="radius by which object masks are grown beside their own, pixels"
     )
 
 

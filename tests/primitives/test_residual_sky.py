@@ -27,7 +27,7 @@ def exposure(k, dy, dx, blob=0.0, galaxy=0.0):
     plane += galaxy * light(dy, dx)
     variance = plane + 100
     plane += np.random.default_rng(100 + k).normal(0, 1, plane.shape) * np.sqrt(variance)
-    (a, _), (_, d) = cd_matrix(make.SCALE, 0.0, mirrored=False)
+    a, _, _, d = cd_matrix(make.SCALE, 0.0, mirrored=False)
     ad = make.frame(
         plane, number=k + 1, shape=plane.shape, UT=f"08:{k:02d}:00.0",
         POFFSET=-dx * a * 3600, QOFFSET=-dy * d * 3600,
