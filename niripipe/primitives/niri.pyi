@@ -324,7 +324,7 @@ class NIRI(PrimitivesBase):
         correct: Literal["skip", "default", "force"] = "default",
         box: int = 32,
         smoothing: float = 1.0,
-        dilation: float = 6.0,
+        dilation: float = 8.0,
         stream: str = "main",
         instream: str | None = None,
         outstream: str | None = None,

@@ -55,8 +55,9 @@ class ResidualSky(PrimitivesBase):
         on is the field's and stays, and what is left is smoothed and subtracted. The level of the frame does
         not change. Where objects cover most of the field nothing is subtracted.
 
-        Frames that fewer than three dithered frames of the same field show are left alone, and all are where
-        the fit is not clearly above its own noise. RESSKY in the extension header is the rms of what was
+        Frames whose sky comes from other fields are left alone: light that fills their field, as that of a
+        galaxy does, hardly moves when they are dithered. So are frames that fewer than three dithered frames
+        of the same field show, and all where the fit is not clearly above its own noise. RESSKY in the extension header is the rms of what was
         subtracted, RESSKYER its error, whose square is added to the variance.
         """
         if params.correct == "skip":
@@ -66,6 +67,8 @@ class ResidualSky(PrimitivesBase):
             return self.note_all(frames, skipped("the frames differ in shape"))
         if frames and min(shape) < _LEAST_BOXES * params.box:
             return self.note_all(frames, not_needed("the frames are too small to show structure of the sky"))
+        if params.correct == "default" and any(_is_object_only(frame) for frame in frames):
+            return self.note_all(frames, not_needed("the sky comes from other fields"))
         shifts = box_shifts(frames, params.box)
         left = set(range(len(frames)))
         for group in box_maps.same_sky(shifts, [size // params.box for size in shape]):
@@ -91,6 +94,11 @@ class ResidualSky(PrimitivesBase):
         outcomes = self.map(lambda job: _subtract(*job, fit.error, params.box), jobs)
         for frame, outcome in zip(frames, outcomes, strict=True):
             self.note(frame, outcome)
+
+
+def _is_object_only(frame: AstroData) -> bool:
+    """Whether `separateSky` found that a frame shows the object and others the sky."""
+    return "OBJFRAME" in frame.phu and "SKYFRAME" not in frame.phu
 
 
 def _boxes(frame: AstroData, params: CorrectResidualSkyParams) -> NDArray[np.float64]:

@@ -310,6 +310,6 @@ def _tabulate_alignment(frames: Frames, result: AstroData) -> None:
     }
     for name, keyword in numbers.items():
         table[name] = [float(frame.phu.get(keyword, math.nan)) for frame in aligned]
-    table["DOUBTFUL"] = [bool(frame.phu.get("ALGNFLAG", False)) for frame in aligned]
+    table["DOUBTFUL"] = [int(bool(frame.phu.get("ALGNFLAG", False))) for frame in aligned]
     table["WEIGHT"] = [1.0] * len(aligned)
     result.ALIGNMENT = as_rows(table)

@@ -156,3 +156,13 @@ def test_frames_say_what_was_subtracted(with_blob):
         assert 0 < ad[0].hdr["RESSKY"] < 200
         assert 0 < ad[0].hdr["RESSKYER"] < 10
     assert "residual sky of" in outcome(with_blob).reason
+
+
+def test_frames_whose_sky_comes_from_other_fields_are_left_alone():
+    b = make.bench([exposure(k, *at, blob=0.02) for k, at in enumerate(DITHERS)])
+    for ad in b.main:
+        ad.phu["OBJFRAME"] = "TRUE"
+    before = [ad[0].data.copy() for ad in b.main]
+    b.p.correctResidualSky()
+    assert "other fields" in outcome(b).reason
+    assert all((ad[0].data == data).all() for ad, data in zip(b.main, before, strict=True))
