@@ -56,9 +56,10 @@ class ResidualSky(PrimitivesBase):
         not change. Where objects cover most of the field nothing is subtracted.
 
         Frames whose sky comes from other fields are left alone: light that fills their field, as that of a
-        galaxy does, hardly moves when they are dithered. So are frames that fewer than three dithered frames
-        of the same field show, and all where the fit is not clearly above its own noise. RESSKY in the extension header is the rms of what was
-        subtracted, RESSKYER its error, whose square is added to the variance.
+        galaxy does, hardly moves when they are dithered. So are frames that fewer than three dithered
+        frames of the same field show, and all where the fit is not clearly above its own noise. RESSKY in
+        the extension header is the rms of what was subtracted, RESSKYER its error, whose square is added to
+        the variance.
         """
         if params.correct == "skip":
             return self.note_all(frames, skipped("correct is skip"))
