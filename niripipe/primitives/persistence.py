@@ -81,9 +81,12 @@ class Persistence(PrimitivesBase):
             return self.note_all(frames, not_needed("no mark is left where bright sources were before"))
         text = ", ".join(f"{100 * ratio:.2f} %" for ratio in ratios.values())
         log.stdinfo("persistence: %s of the light is left %s exposures later", text, _lags(ratios))
-        for j, frame in enumerate(ordered):
-            sources = [(bright[i], ratios[j - i]) for k, i in pairs if k == j and j - i in ratios]
-            number = _flag(frame, sources, recurring.get(j), params.limit) if sources else 0
+        sources = [[(bright[i], ratios[j - i]) for k, i in pairs if k == j and j - i in ratios] for j in seen]
+        jobs = [(ordered[j], own, recurring[j]) for j, own in zip(seen, sources, strict=True) if own]
+        flagged = self.map(lambda job: _flag(*job, params.limit), jobs)
+        numbers = {id(job[0]): number for job, number in zip(jobs, flagged, strict=True)}
+        for frame in ordered:
+            number = numbers.get(id(frame), 0)
             for lag, ratio in ratios.items():
                 frame.phu.set(f"PERSRAT{lag}", round(ratio, 6), f"Light left {lag} exposures later")
             frame[0].hdr.set("PERSNUM", number, "Pixels flagged for persistence")
@@ -177,7 +180,7 @@ def _marks(
 def _flag(
     frame: AstroData,
     sources: list[tuple[BrightPixels, float]],
-    recurring: NDArray[np.bool_] | None,
+    recurring: NDArray[np.bool_],
     limit: float,
 ) -> int:
     """Flag the marks in a frame; return the number of pixels."""
@@ -190,9 +193,7 @@ def _flag(
         noise = np.full(ext.shape, 1.4826 * np.median(spread), np.float32)
     else:
         noise = np.sqrt(variance)
-    where = lit & (glow > limit * noise) & (data < 3 * glow + _NOT_ONLY_A_MARK * noise)
-    if recurring is not None:
-        where &= ~recurring
+    where = lit & ~recurring & (glow > limit * noise) & (data < 3 * glow + _NOT_ONLY_A_MARK * noise)
     if where.any():
         objmask.add_to_mask(frame, DQ.cosmic_ray, where)
     return int(np.count_nonzero(where))
