@@ -7,7 +7,6 @@ lacks are taken out of the sorted values. The work grows with the length of a ni
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
@@ -86,7 +85,7 @@ def subset_medians(
     ny, nx = inputs.shape
     result_bytes = (5 + 4 * (variance is not None) + 2 * (inputs.mask is not None)) * ny * nx
     held = int(np.clip(_HELD_BYTES // max(result_bytes, 1), 2, _HELD))
-    turns = math.ceil(len(wanted) / held)
+    turns = -(-len(wanted) // held)
     for turn in range(turns):
         part = wanted[turn * len(wanted) // turns : (turn + 1) * len(wanted) // turns]
         members = sorted(set().union(*part))
