@@ -6,6 +6,7 @@ import numpy as np
 
 from niripipe.algorithms import bits
 from niripipe.algorithms.arrays import Bool, Float32, Mask
+from niripipe.algorithms.robust import MAD_TO_SIGMA, MEDIAN_ERROR
 from niripipe.errors import DataError
 
 __all__ = ["bad_pixels", "readout_pattern"]
@@ -103,10 +104,8 @@ def _offsets(part: Float32, axis: int, largest: float) -> Float32:
         return np.zeros((1, 1), np.float32)
     medians = np.median(part, axis=axis, keepdims=True)
     offsets = medians - np.median(part)
-    # 1.4826 times the median deviation is the standard deviation of normal noise, and the median of n values
-    # has sqrt(pi / 2) times the error of their mean.
-    noise = 1.4826 * np.median(np.abs(part - medians))
-    error = np.sqrt(np.pi / 2 / part.shape[axis]) * noise
+    noise = MAD_TO_SIGMA * np.median(np.abs(part - medians))
+    error = MEDIAN_ERROR * noise / np.sqrt(part.shape[axis])
     is_pattern = (np.abs(offsets) > _SIGNIFICANT * error) & (np.abs(offsets) <= largest)
     return np.asarray(np.where(is_pattern, offsets, 0), np.float32)
 

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from niripipe.algorithms.arrays import Bool, Float32, Float64, Indices
+from niripipe.algorithms.robust import MAD_TO_SIGMA, MEDIAN_ERROR
 
 __all__ = ["BrightPixels", "Mark", "bright_pixels", "decay", "excess", "predicted"]
 
@@ -45,8 +47,8 @@ class BrightPixels:
 
     Attributes
     ----------
-    pixels : ndarray of int, shape (n, 2)
-        Rows and columns.
+    pixels : ndarray of int32, shape (n,)
+        Indices into the flattened frame: a galaxy may have as many as the frame.
     values : ndarray of float32, shape (n,)
         Their signal above the sky.
     cores : tuple of ndarray of int, shape (m, 2)
@@ -55,7 +57,7 @@ class BrightPixels:
         Median signal of each core.
     """
 
-    pixels: Indices
+    pixels: NDArray[np.int32]
     values: Float32
     cores: tuple[Indices, ...] = ()
     signals: tuple[float, ...] = ()
@@ -100,11 +102,8 @@ def bright_pixels(data: Float32, bad: Bool, *, threshold: float, sources: int = 
 
     bright = (data > threshold) & ~bad
     labels, number = ndimage.label(bright)
-    wings = (data > _WINGS * threshold) & ~bad
-    pixels = np.argwhere(wings)
-    values = data[wings]
     if not number:
-        return BrightPixels(np.zeros((0, 2), np.intp), np.zeros(0, np.float32))
+        return BrightPixels(np.zeros(0, np.int32), np.zeros(0, np.float32))
     peaks = np.asarray(ndimage.maximum(data, labels, np.arange(1, number + 1)), float)
     boxes = ndimage.find_objects(labels)
     cores, signals = [], []
@@ -114,7 +113,9 @@ def bright_pixels(data: Float32, bad: Bool, *, threshold: float, sources: int = 
         if 4 <= np.count_nonzero(inside) <= _LARGEST_CORE:
             cores.append(np.argwhere(inside) + [side.start for side in boxes[k]])
             signals.append(float(np.median(data[boxes[k]][inside])))
-    return BrightPixels(pixels, values, tuple(cores), tuple(signals))
+    wings = (data > _WINGS * threshold) & ~bad
+    pixels = np.flatnonzero(wings).astype(np.int32)
+    return BrightPixels(pixels, data[wings], tuple(cores), tuple(signals))
 
 
 def excess(data: Float32, usable: Bool, core: Indices) -> tuple[float, float] | None:
@@ -141,7 +142,7 @@ def excess(data: Float32, usable: Bool, core: Indices) -> tuple[float, float] | 
     if here is None or len(values) < _FEWEST_CONTROLS:
         return None
     level = float(np.median(values))
-    return here - level, 1.4826 * float(np.median(np.abs(values - level)))
+    return here - level, MAD_TO_SIGMA * float(np.median(np.abs(values - level)))
 
 
 def decay(marks: Sequence[Mark]) -> dict[int, float]:
@@ -179,10 +180,9 @@ def _typical(marks: Sequence[Mark]) -> tuple[float, float]:
         return 0.0, 0.0
     values = np.array([mark.ratio for mark in marks])
     ratio = float(np.median(values))
-    scatter = 1.4826 * float(np.median(np.abs(values - ratio)))
+    scatter = MAD_TO_SIGMA * float(np.median(np.abs(values - ratio)))
     noise = max(float(np.median([mark.error for mark in marks])), scatter)
-    # A median of n values has sqrt(pi / 2) times the error of their mean.
-    return ratio, noise * (math.sqrt(math.pi / 2 / len(marks)) if len(marks) > 1 else 1.0)
+    return ratio, noise * (MEDIAN_ERROR / math.sqrt(len(marks)) if len(marks) > 1 else 1.0)
 
 
 def predicted(shape: tuple[int, int], sources: Sequence[tuple[BrightPixels, float]]) -> Float32:
@@ -193,18 +193,16 @@ def predicted(shape: tuple[int, int], sources: Sequence[tuple[BrightPixels, floa
     shape : tuple of int
         (ny, nx) of the frame.
     sources : sequence of (BrightPixels, float)
-        Pixels in the coordinates of the frame, and the part of their light that is left.
+        Pixels of frames of this shape, and the part of their light that is left.
 
     Returns
     -------
     ndarray of float32, shape (ny, nx)
     """
-    glow = np.zeros(shape, np.float32)
+    glow = np.zeros(shape[0] * shape[1], np.float32)
     for bright, ratio in sources:
-        y, x = bright.pixels.T
-        inside = (y >= 0) & (y < shape[0]) & (x >= 0) & (x < shape[1])
-        glow[y[inside], x[inside]] += np.float32(ratio) * bright.values[inside]
-    return glow
+        glow[bright.pixels] += np.float32(ratio) * bright.values
+    return glow.reshape(shape)
 
 
 def _median(data: Float32, usable: Bool, pixels: Indices) -> float | None:

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from niripipe.algorithms import morphology, persistence
 from niripipe.algorithms.persistence import BrightPixels, Mark
+from niripipe.algorithms.robust import MAD_TO_SIGMA
 from niripipe.astrodata import DQ, AstroData
 from niripipe.errors import DataError
 from niripipe.logutils import get_logger
@@ -130,7 +131,7 @@ def _near(shape: tuple[int, ...], sources: list[BrightPixels]) -> NDArray[np.boo
             (y1, x1), (y2, x2) = np.maximum(core.min(axis=0) - _REACH, 0), core.max(axis=0) + _REACH + 1
             near[y1:y2, x1:x2] = True
         if bright.cores:
-            near[tuple(bright.pixels.T)] = True
+            near.ravel()[bright.pixels] = True
     return near
 
 
@@ -190,7 +191,7 @@ def _flag(
     lit = glow > 0
     if variance is None:
         spread = np.abs(data - np.median(data))
-        noise = np.full(ext.shape, 1.4826 * np.median(spread), np.float32)
+        noise = np.full(ext.shape, MAD_TO_SIGMA * np.median(spread), np.float32)
     else:
         noise = np.sqrt(variance)
     where = lit & ~recurring & (glow > limit * noise) & (data < 3 * glow + _NOT_ONLY_A_MARK * noise)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from niripipe.astrodata import AstroData
@@ -21,7 +21,6 @@ _ENOUGH = 0.5
 
 _MOST_KEYWORDS = 999
 """Keywords of eight characters hold a number of three digits; the report has all frames."""
-
 
 _LONGEST_REASON = 120
 """Characters of a reason that are repeated in a warning about several frames."""
@@ -49,7 +48,7 @@ class Usage:
 
     used: tuple[str, ...]
     lost: tuple[tuple[str, str, str], ...] = ()
-    removed: dict[str, str] | None = None
+    removed: dict[str, str] = field(default_factory=dict)
     skies: tuple[str, ...] = ()
 
     @property
@@ -65,9 +64,9 @@ class Usage:
     def summary(self) -> str:
         """Return the numbers in one line."""
         text = f"{len(self.used)} of {self.given} frames used"
-        steps = sorted(set((self.removed or {}).values()))
+        steps = sorted(set(self.removed.values()))
         if steps:
-            text += f" ({len(self.removed or {})} removed on purpose by {', '.join(steps)})"
+            text += f" ({len(self.removed)} removed on purpose by {', '.join(steps)})"
         return text + (f" ({len(self.skies)} more served as sky)" if self.skies else "")
 
     def warning(self) -> str:
