@@ -242,3 +242,14 @@ def _header(cards: Mapping[str, Any]) -> fits.Header:
         if value is not None:
             made[keyword] = value
     return made
+
+
+def centroid(image: np.ndarray, x: float, y: float) -> tuple[float, float]:
+    """Flux-weighted mean in a window that follows the star; exact for a symmetric profile."""
+    rows, columns = np.indices(image.shape)
+    for _ in range(30):
+        weight = image * np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / (2 * 2.5**2))
+        dx = 2 * (weight * (columns - x)).sum() / weight.sum()
+        dy = 2 * (weight * (rows - y)).sum() / weight.sum()
+        x, y = x + dx, y + dy
+    return x, y

@@ -73,8 +73,8 @@ class Persistence(PrimitivesBase):
         if not pairs:
             return self.note_all(frames, not_needed(f"no source above {params.threshold:g} electrons"))
         seen = sorted({j for j, _ in pairs})
-        near = {j: _near(ordered[j][0].shape, [bright[i] for k, i in pairs if k == j]) for j in seen}
-        real = self.map(lambda j: _recurring(ordered, j, near[j]), seen)
+        sources = {j: [bright[i] for k, i in pairs if k == j] for j in seen}
+        real = self.map(lambda j: _recurring(ordered, j, _near(ordered[j][0].shape, sources[j])), seen)
         recurring = dict(zip(seen, real, strict=True))
         marks = self.map(lambda pair: _marks(ordered, bright, recurring[pair[0]], *pair), pairs)
         ratios = persistence.decay([mark for own in marks for mark in own])
@@ -82,8 +82,8 @@ class Persistence(PrimitivesBase):
             return self.note_all(frames, not_needed("no mark is left where bright sources were before"))
         text = ", ".join(f"{100 * ratio:.2f} %" for ratio in ratios.values())
         log.stdinfo("persistence: %s of the light is left %s exposures later", text, _lags(ratios))
-        sources = [[(bright[i], ratios[j - i]) for k, i in pairs if k == j and j - i in ratios] for j in seen]
-        jobs = [(ordered[j], own, recurring[j]) for j, own in zip(seen, sources, strict=True) if own]
+        left = [[(bright[i], ratios[j - i]) for k, i in pairs if k == j and j - i in ratios] for j in seen]
+        jobs = [(ordered[j], own, recurring[j]) for j, own in zip(seen, left, strict=True) if own]
         flagged = self.map(lambda job: _flag(*job, params.limit), jobs)
         numbers = {id(job[0]): number for job, number in zip(jobs, flagged, strict=True)}
         for frame in ordered:

@@ -32,9 +32,10 @@ class ReducedNight:
         return made
 
 
-@pytest.fixture(scope="session")
-def reduced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReducedNight]:
-    folder = tmp_path_factory.mktemp("night")
+def reduce_night(
+    folder: Path, *, reality: bool = False, science: dict[str, Any] | None = None
+) -> ReducedNight:
+    """Simulate a small night and reduce all of it; `science` are parameters of the target's reduction."""
     night = simulate.night(
         folder / "raw",
         seed=4,
@@ -46,6 +47,7 @@ def reduced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReducedNight]:
         n_flat=5,
         n_dark=6,
         n_short_dark=5,
+        reality=reality,
     )
     caldb = CalibrationService()
     caldb.config(db_dir=folder / "store.db")
@@ -62,7 +64,7 @@ def reduced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReducedNight]:
         caldb.add_cal(made.output_filenames[0])
     flat = run(night.flats)
     caldb.add_cal(flat.output_filenames[0])
-    yield ReducedNight(
+    return ReducedNight(
         night,
         caldb,
         folder,
@@ -70,6 +72,12 @@ def reduced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReducedNight]:
         bpm,
         flat,
         run(night.standard, parameters={"darkCorrect:do_cal": "skip"}),
-        run([*night.target, *night.sky], parameters={"skyCorrect": {"scale_sky": False}}),
+        run([*night.target, *night.sky], parameters=science or {}),
     )
+
+
+@pytest.fixture(scope="session")
+def reduced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReducedNight]:
+    science = {"skyCorrect": {"scale_sky": False}}
+    yield reduce_night(tmp_path_factory.mktemp("night"), science=science)
     cal_service.clear_calservice()

@@ -6,64 +6,21 @@ thermal light, rows and quadrants that jump, persistence; the standard stands al
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
-
 import numpy as np
 import pytest
 import sep
 
 from niripipe import Reduce, astrodata, simulate
-from niripipe.cal_service import CalibrationService
+
+from .conftest import ReducedNight, reduce_night
 
 GAIN = 12.3
 
 
-@dataclass(frozen=True)
-class RealNight:
-    """A night with all of `Reality` and its five reductions."""
-
-    night: simulate.Night
-    dark: Reduce
-    bpm: Reduce
-    flat: Reduce
-    standard: Reduce
-    science: Reduce
-
-
 @pytest.fixture(scope="module")
-def real(tmp_path_factory: pytest.TempPathFactory) -> RealNight:
-    folder = tmp_path_factory.mktemp("real")
-    night = simulate.night(
-        folder / "raw",
-        seed=4,
-        size=256,
-        scene="crowded",
-        n_target=6,
-        n_sky=5,
-        n_standard=5,
-        n_flat=5,
-        n_dark=6,
-        n_short_dark=5,
-        reality=True,
-    )
-    caldb = CalibrationService()
-    caldb.config(db_dir=folder / "store.db")
-    caldb.init()
-
-    def run(files, **options):
-        made = Reduce(files, calibrations=caldb, output_dir=folder / "products", **options)
-        made.runr()
-        return made
-
-    dark = run(night.darks)
-    bpm = run([*night.flats, *night.short_darks], recipe="makeProcessedBPM")
-    for made in (dark, bpm):
-        caldb.add_cal(made.output_filenames[0])
-    flat = run(night.flats)
-    caldb.add_cal(flat.output_filenames[0])
-    standard = run(night.standard, parameters={"darkCorrect:do_cal": "skip"})
-    return RealNight(night, dark, bpm, flat, standard, run([*night.target, *night.sky]))
+def real(tmp_path_factory: pytest.TempPathFactory) -> ReducedNight:
+    """A night with all of `Reality`, reduced."""
+    return reduce_night(tmp_path_factory.mktemp("real"), reality=True)
 
 
 @pytest.fixture(scope="module", params=["science", "standard"])

@@ -12,19 +12,10 @@ from niripipe.errors import ParameterError, StorageError
 from niripipe.simulate import Effects, Galaxy, RawFrame, raw_frame, write_frame
 from niripipe.simulate.psf import moffat_radius
 
+from ..frames import centroid
+
 GAIN = 12.3
 STARS = ((130.0, 120.0, 30000.0), (60.37, 180.81, 20000.0), (190.5, 61.5, 10000.0))
-
-
-def _centroid(image: np.ndarray, x: float, y: float) -> tuple[float, float]:
-    """Flux-weighted mean in a window that follows the star; exact for a symmetric profile."""
-    rows, columns = np.indices(image.shape)
-    for _ in range(30):
-        weight = image * np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / (2 * 2.5**2))
-        dx = 2 * (weight * (columns - x)).sum() / weight.sum()
-        dy = 2 * (weight * (rows - y)).sum() / weight.sum()
-        x, y = x + dx, y + dy
-    return x, y
 
 
 def _aperture(image: np.ndarray, x: float, y: float, radius: float) -> float:
@@ -59,7 +50,7 @@ def test_world_coordinates_find_the_stars(port: int, angle: float, p: float, q: 
     header = WCS(frame.extension)
     for x, y, _ in STARS:
         expected = header.all_world2pix(*base.all_pix2world(x, y, 0), 0)
-        found = _centroid(frame.data.astype(float), *(float(v) for v in expected))
+        found = centroid(frame.data.astype(float), *(float(v) for v in expected))
         np.testing.assert_allclose(found, expected, atol=0.01)
         motion = frame.truth.motion(256).apply(np.array([x]), np.array([y]))
         np.testing.assert_allclose(found, np.ravel(motion), atol=0.01)

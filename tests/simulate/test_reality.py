@@ -19,6 +19,8 @@ from niripipe.simulate.conditions import walk
 from niripipe.simulate.psf import add_stars, star_stamp
 from niripipe.simulate.reality import distort, pixel_area, released, undistort
 
+from ..frames import centroid
+
 GAIN = 12.3
 CENTRE = 127.5
 ONLY_TARGET = {"size": 256, "scene": "empty", "n_sky": 0, "n_standard": 0, "n_flat": 0, "n_dark": 0,
@@ -35,16 +37,6 @@ def _truth(**options: Any) -> FrameReality:
     reality = raw_frame(size=256, effects=Effects.none(), **options).truth.reality
     assert reality is not None
     return reality
-
-
-def _centroid(image: np.ndarray, x: float, y: float) -> tuple[float, float]:
-    rows, columns = np.indices(image.shape)
-    for _ in range(30):
-        weight = image * np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / (2 * 2.5**2))
-        dx = 2 * (weight * (columns - x)).sum() / weight.sum()
-        dy = 2 * (weight * (rows - y)).sum() / weight.sum()
-        x, y = x + dx, y + dy
-    return x, y
 
 
 def _moffat(x: float, y: float, fwhm: float) -> np.ndarray:
@@ -97,7 +89,7 @@ def test_stars_fall_where_the_formula_says(x: float, y: float) -> None:
     r = max(np.roots([k, 1.0, -true])) if true else 0.0
     factor = r / true if true else 1.0
     expected = (CENTRE + (x - CENTRE) * factor, CENTRE + (y - CENTRE) * factor)
-    assert _centroid(light, *expected) == pytest.approx(expected, abs=0.01)
+    assert centroid(light, *expected) == pytest.approx(expected, abs=0.01)
     assert true - r == pytest.approx(k * r**2)
     assert light.sum() == pytest.approx(20000, rel=0.01)
 
@@ -108,7 +100,7 @@ def test_a_galaxy_moves_like_a_star_and_keeps_its_flux() -> None:
     plain, moved = _rate(galaxy=galaxy), _rate(Reality(distortion=k), galaxy=galaxy)
     (x,), (y,) = distort(np.array([50.0]), np.array([190.0]), k, CENTRE)
     assert math.hypot(x - 50, y - 190) > 1.5
-    assert _centroid(moved, x, y) == pytest.approx((x, y), abs=0.02)
+    assert centroid(moved, x, y) == pytest.approx((x, y), abs=0.02)
     assert moved.sum() == pytest.approx(plain.sum(), rel=1e-3)
 
 
@@ -139,7 +131,7 @@ def test_truth_gives_positions_with_distortion(tmp_path: Path) -> None:
     for (x, y, _), star in zip(
         night.truth.positions(night.target[1].name), night.truth.fields["target"].stars, strict=True
     ):
-        assert _centroid(light, x, y) == pytest.approx((x, y), abs=0.05)
+        assert centroid(light, x, y) == pytest.approx((x, y), abs=0.05)
         assert math.hypot(x - star.x - shift.dx, y - star.y - shift.dy) > 0.1
 
 
