@@ -6,6 +6,8 @@ thermal light, rows and quadrants that jump, persistence; the standard stands al
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import sep
