@@ -9,10 +9,19 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from niripipe.algorithms.arrays import Bool, Float32, Float64, Indices
-from niripipe.algorithms.robust import MAD_TO_SIGMA, MEDIAN_ERROR
+from niripipe.algorithms.arrays import Bool, Float32, Indices
+from niripipe.algorithms.robust import MEDIAN_ERROR, median_of_good, robust_sigma
 
-__all__ = ["BrightPixels", "Mark", "bright_pixels", "decay", "excess", "predicted"]
+__all__ = [
+    "BrightPixels",
+    "Mark",
+    "Source",
+    "bright_pixels",
+    "bright_sources",
+    "decay",
+    "excess",
+    "predicted",
+]
 
 _CORE = 0.3
 """A mark is measured where the source had this part of its peak: there it stands out most."""
@@ -42,6 +51,22 @@ _LARGEST_RATIO = 0.05
 
 
 @dataclass(frozen=True, slots=True)
+class Source:
+    """The core of a bright source.
+
+    Attributes
+    ----------
+    core : ndarray of int, shape (n, 2)
+        Rows and columns.
+    signal : float
+        Median signal of these pixels.
+    """
+
+    core: Indices
+    signal: float
+
+
+@dataclass(frozen=True, slots=True)
 class BrightPixels:
     """The pixels of a frame that may leave a mark.
 
@@ -51,16 +76,10 @@ class BrightPixels:
         Indices into the flattened frame: a galaxy may have as many as the frame.
     values : ndarray of float32, shape (n,)
         Their signal above the sky.
-    cores : tuple of ndarray of int, shape (m, 2)
-        The cores of the brightest sources.
-    signals : tuple of float
-        Median signal of each core.
     """
 
     pixels: NDArray[np.int32]
     values: Float32
-    cores: tuple[Indices, ...] = ()
-    signals: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +99,8 @@ class Mark:
     error: float
 
 
-def bright_pixels(data: Float32, bad: Bool, *, threshold: float, sources: int = 5) -> BrightPixels:
-    """Find the pixels of compact bright sources.
+def bright_sources(data: Float32, bad: Bool, *, threshold: float, most: int = 5) -> list[Source]:
+    """Find the cores of compact bright sources.
 
     Parameters
     ----------
@@ -90,32 +109,47 @@ def bright_pixels(data: Float32, bad: Bool, *, threshold: float, sources: int = 
     bad : ndarray of bool, shape (ny, nx)
         Pixels that are no light: defects.
     threshold : float
-        Peak of a source from which on it counts; its pixels count from a tenth of that on.
-    sources : int
-        How many cores are measured, the brightest.
+        Peak of a source from which on it counts.
+    most : int
+        How many sources are looked at, the brightest.
 
     Returns
     -------
-    BrightPixels
+    list of Source
+        Brightest first; without single pixels, and without what is too large for a star.
     """
     from scipy import ndimage
 
     bright = (data > threshold) & ~bad
     labels, number = ndimage.label(bright)
-    if not number:
-        return BrightPixels(np.zeros(0, np.int32), np.zeros(0, np.float32))
-    peaks = np.asarray(ndimage.maximum(data, labels, np.arange(1, number + 1)), float)
+    peaks = np.zeros(number + 1, np.float32)
+    np.maximum.at(peaks, labels[bright], data[bright])
     boxes = ndimage.find_objects(labels)
-    cores, signals = [], []
-    for k in np.argsort(-peaks)[:sources]:
-        inside = (labels[boxes[k]] == k + 1) & (data[boxes[k]] >= _CORE * peaks[k])
+    found = []
+    for label in 1 + np.argsort(-peaks[1:])[:most]:
+        box = boxes[label - 1]
+        inside = (labels[box] == label) & (data[box] >= _CORE * peaks[label])
         # A single pixel is a cosmic ray or a defect.
         if 4 <= np.count_nonzero(inside) <= _LARGEST_CORE:
-            cores.append(np.argwhere(inside) + [side.start for side in boxes[k]])
-            signals.append(float(np.median(data[boxes[k]][inside])))
-    wings = (data > _WINGS * threshold) & ~bad
-    pixels = np.flatnonzero(wings).astype(np.int32)
-    return BrightPixels(pixels, data[wings], tuple(cores), tuple(signals))
+            core = np.argwhere(inside) + [side.start for side in box]
+            found.append(Source(core, float(np.median(data[box][inside]))))
+    return found
+
+
+def bright_pixels(data: Float32, bad: Bool, *, threshold: float) -> BrightPixels:
+    """Return the pixels, from a tenth of the threshold on, that may leave a mark.
+
+    Parameters
+    ----------
+    data, bad, threshold
+        As for `bright_sources`.
+
+    Returns
+    -------
+    BrightPixels
+    """
+    pixels = np.flatnonzero((data > _WINGS * threshold) & ~bad).astype(np.int32)
+    return BrightPixels(pixels, data.ravel()[pixels])
 
 
 def excess(data: Float32, usable: Bool, core: Indices) -> tuple[float, float] | None:
@@ -134,15 +168,19 @@ def excess(data: Float32, usable: Bool, core: Indices) -> tuple[float, float] | 
     -------
     tuple of float or None
         Median of the pixels minus the median of the same shape at sixteen positions around, and the robust
-        scatter of these, which is the noise on this scale. None if too few pixels are usable.
+        scatter of these, which is the noise on this scale. None if less than half of the core, or of too
+        many of the surroundings, is usable.
     """
-    here = _median(data, usable, core)
-    around = [_median(data, usable, core + np.array(shift)) for shift in _SHIFTS]
-    values = np.array([value for value in around if value is not None])
-    if here is None or len(values) < _FEWEST_CONTROLS:
+    y, x = np.moveaxis(core + np.array([(0, 0), *_SHIFTS])[:, None, :], -1, 0)
+    good = (y >= 0) & (y < data.shape[0]) & (x >= 0) & (x < data.shape[1])
+    y, x = np.where(good, y, 0), np.where(good, x, 0)
+    good &= usable[y, x]
+    medians = median_of_good(data[y, x].astype(float), good, axis=1)
+    enough = 2 * np.count_nonzero(good, axis=1) >= len(core)
+    around = medians[1:][enough[1:]]
+    if not enough[0] or len(around) < _FEWEST_CONTROLS:
         return None
-    level = float(np.median(values))
-    return here - level, MAD_TO_SIGMA * float(np.median(np.abs(values - level)))
+    return float(medians[0] - np.median(around)), robust_sigma(around)
 
 
 def decay(marks: Sequence[Mark]) -> dict[int, float]:
@@ -180,8 +218,7 @@ def _typical(marks: Sequence[Mark]) -> tuple[float, float]:
         return 0.0, 0.0
     values = np.array([mark.ratio for mark in marks])
     ratio = float(np.median(values))
-    scatter = MAD_TO_SIGMA * float(np.median(np.abs(values - ratio)))
-    noise = max(float(np.median([mark.error for mark in marks])), scatter)
+    noise = max(float(np.median([mark.error for mark in marks])), robust_sigma(values))
     return ratio, noise * (MEDIAN_ERROR / math.sqrt(len(marks)) if len(marks) > 1 else 1.0)
 
 
@@ -203,12 +240,3 @@ def predicted(shape: tuple[int, int], sources: Sequence[tuple[BrightPixels, floa
     for bright, ratio in sources:
         glow[bright.pixels] += np.float32(ratio) * bright.values
     return glow.reshape(shape)
-
-
-def _median(data: Float32, usable: Bool, pixels: Indices) -> float | None:
-    """Return the median of the usable pixels, if at least half of them are."""
-    y, x = pixels.T
-    inside = (y >= 0) & (y < data.shape[0]) & (x >= 0) & (x < data.shape[1])
-    y, x = y[inside], x[inside]
-    values: Float64 = np.asarray(data[y, x][usable[y, x]], float)
-    return float(np.median(values)) if len(values) * 2 >= len(pixels) else None

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from niripipe.algorithms import morphology, persistence
-from niripipe.algorithms.persistence import BrightPixels, Mark
-from niripipe.algorithms.robust import MAD_TO_SIGMA
+from niripipe.algorithms.arrays import Bool, Float32, Indices
+from niripipe.algorithms.persistence import BrightPixels, Mark, Source
+from niripipe.algorithms.robust import robust_sigma
 from niripipe.astrodata import DQ, AstroData
 from niripipe.errors import DataError
 from niripipe.logutils import get_logger
@@ -68,30 +68,32 @@ class Persistence(PrimitivesBase):
         if any(frame.is_in_adu() for frame in frames) or len({frame[0].shape for frame in frames}) > 1:
             return self.note_all(frames, skipped("frames in electrons and of one size are needed"))
         ordered = sorted(frames, key=seconds_of)
-        bright = self.map(lambda frame: _bright(frame, params.threshold), ordered)
-        pairs = _pairs(ordered, bright, params)
+        sources = self.map(lambda frame: _sources(frame, params.threshold), ordered)
+        pairs = _pairs(ordered, sources, params)
         if not pairs:
             return self.note_all(frames, not_needed(f"no source above {params.threshold:g} electrons"))
-        seen = sorted({j for j, _ in pairs})
-        sources = {j: [bright[i] for k, i in pairs if k == j] for j in seen}
-        real = self.map(lambda j: _recurring(ordered, j, _near(ordered[j][0].shape, sources[j])), seen)
-        recurring = dict(zip(seen, real, strict=True))
-        marks = self.map(lambda pair: _marks(ordered, bright, recurring[pair[0]], *pair), pairs)
+        numbered = list(zip(ordered, range(len(ordered)), strict=True))
+        marks = self.map(lambda item: _marks(ordered, item[1], sources, pairs.get(item[1], [])), numbered)
         ratios = persistence.decay([mark for own in marks for mark in own])
         if not ratios:
             return self.note_all(frames, not_needed("no mark is left where bright sources were before"))
         text = ", ".join(f"{100 * ratio:.2f} %" for ratio in ratios.values())
         log.stdinfo("persistence: %s of the light is left %s exposures later", text, _lags(ratios))
-        left = [[(bright[i], ratios[j - i]) for k, i in pairs if k == j and j - i in ratios] for j in seen]
-        jobs = [(ordered[j], own, recurring[j]) for j, own in zip(seen, left, strict=True) if own]
-        flagged = self.map(lambda job: _flag(*job, params.limit), jobs)
-        numbers = {id(job[0]): number for job, number in zip(jobs, flagged, strict=True)}
-        for frame in ordered:
-            number = numbers.get(id(frame), 0)
+        lit: dict[int, BrightPixels] = {}
+
+        def flag(item: tuple[AstroData, int]) -> None:
+            frame, j = item
+            earlier = [(lit[i], ratios[j - i]) for i in pairs.get(j, []) if j - i in ratios]
+            number = _flag(ordered, j, earlier, params.limit)
+            if sources[j]:
+                lit[j] = persistence.bright_pixels(*_pixels(frame), threshold=params.threshold)
+            lit.pop(j - max(ratios), None)
             for lag, ratio in ratios.items():
                 frame.phu.set(f"PERSRAT{lag}", round(ratio, 6), f"Light left {lag} exposures later")
             frame[0].hdr.set("PERSNUM", number, "Pixels flagged for persistence")
             self.note(frame, done(f"{number} pixels flagged, {text} is left"))
+
+        self.map(flag, numbered)
         return frames
 
 
@@ -99,52 +101,77 @@ def _lags(ratios: dict[int, float]) -> str:
     return ", ".join(map(str, ratios))
 
 
-def _bright(frame: AstroData, threshold: float) -> BrightPixels:
+def _pixels(frame: AstroData) -> tuple[Float32, Bool]:
+    """Return the data of a frame, and where they are no light."""
     ext = frame[0]
     mask = ext.read("mask")
     bad = np.zeros(ext.shape, bool) if mask is None else mask & np.uint16(DQ.bad_pixel | DQ.cosmic_ray) != 0
-    return persistence.bright_pixels(ext.read("data"), bad, threshold=threshold)
+    return ext.read("data"), bad
+
+
+def _sources(frame: AstroData, threshold: float) -> list[Source]:
+    return persistence.bright_sources(*_pixels(frame), threshold=threshold)
 
 
 def _pairs(
-    frames: Frames, bright: list[BrightPixels], params: FlagPersistenceParams
-) -> list[tuple[int, int]]:
-    """Return pairs of a frame and a near one with a bright source, by index.
+    frames: Frames, sources: list[list[Source]], params: FlagPersistenceParams
+) -> dict[int, list[int]]:
+    """Return, by the index of a frame, the near frames with a bright source.
 
     Frames before the source show what is there without a mark of it.
     """
     times = [seconds_of(frame) for frame in frames]
-    reach = params.exposures
-    return [
-        (j, i)
+    near = {
+        j: [
+            i
+            for i, found in enumerate(sources)
+            if found and 0 < abs(j - i) <= params.exposures and abs(times[j] - times[i]) <= params.time
+        ]
         for j in range(len(frames))
-        for i in range(max(j - reach, 0), min(j + reach + 1, len(frames)))
-        if i != j and bright[i].cores and abs(times[j] - times[i]) <= params.time
-    ]
+    }
+    return {j: indices for j, indices in near.items() if indices}
 
 
-def _near(shape: tuple[int, ...], sources: list[BrightPixels]) -> NDArray[np.bool_]:
-    """Return the boxes in which marks are looked for and measured."""
-    near = np.zeros(shape, bool)
-    for bright in sources:
-        for core in bright.cores:
-            (y1, x1), (y2, x2) = np.maximum(core.min(axis=0) - _REACH, 0), core.max(axis=0) + _REACH + 1
-            near[y1:y2, x1:x2] = True
-        if bright.cores:
-            near.ravel()[bright.pixels] = True
-    return near
+def _marks(frames: Frames, j: int, sources: list[list[Source]], near: list[int]) -> list[Mark]:
+    """Measure in frame j the marks of the sources of other frames."""
+    if not near:
+        return []
+    ext = frames[j][0]
+    boxes = [(i, source, _box(source.core)) for i in near for source in sources[i]]
+    wanted = np.zeros(ext.shape, bool)
+    for _, _, box in boxes:
+        wanted[box] = True
+    usable = ~_recurring(frames, j, wanted)
+    mask = ext.read("mask")
+    if mask is not None:
+        usable &= mask & ~np.uint16(DQ.cosmic_ray) == 0
+    found = []
+    for i, source, box in boxes:
+        corner = [side.start for side in box]
+        measured = persistence.excess(ext.read("data")[box], usable[box], source.core - corner)
+        if measured is not None:
+            found.append(Mark(j - i, measured[0] / source.signal, measured[1] / source.signal))
+    return found
 
 
-def _recurring(frames: Frames, j: int, near: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return where the object mask of a frame shows what other frames show at the same place on the sky.
+def _box(core: Indices) -> tuple[slice, slice]:
+    """Return the box that the measurement of a core needs."""
+    (y1, x1), (y2, x2) = np.maximum(core.min(axis=0) - _REACH, 0), core.max(axis=0) + _REACH + 1
+    return slice(int(y1), int(y2)), slice(int(x1), int(x2))
 
-    Only `near` is looked at.
+
+def _recurring(frames: Frames, j: int, wanted: Bool) -> Bool:
+    """Return where the object mask of a frame shows what other frames show at the same position on the sky.
+
+    Only pixels that are `wanted` are looked at.
     """
     own = frames[j][0].read("OBJMASK")
     if own is None:
-        return np.zeros(frames[j][0].shape, bool)
-    own = (own != 0) & near
+        return np.zeros(wanted.shape, bool)
+    own = np.asarray((own != 0) & wanted)
     y, x = np.nonzero(own)
+    if not len(y):
+        return own
     seen, covered = np.zeros(len(y)), np.zeros(len(y))
     for i, other in enumerate(frames):
         objects = other[0].read("OBJMASK")
@@ -163,38 +190,16 @@ def _recurring(frames: Frames, j: int, near: NDArray[np.bool_]) -> NDArray[np.bo
     return morphology.dilate(own, _MARGIN)
 
 
-def _marks(
-    frames: Frames, bright: list[BrightPixels], recurring: NDArray[np.bool_], j: int, i: int
-) -> list[Mark]:
-    """Measure in frame j the marks of the sources of frame i."""
+def _flag(frames: Frames, j: int, earlier: list[tuple[BrightPixels, float]], limit: float) -> int:
+    """Flag the marks in frame j; return the number of pixels."""
+    if not earlier:
+        return 0
     ext = frames[j][0]
-    mask = ext.read("mask")
-    usable = ~recurring if mask is None else ~recurring & (mask & ~np.uint16(DQ.cosmic_ray) == 0)
-    found = []
-    for core, signal in zip(bright[i].cores, bright[i].signals, strict=True):
-        measured = persistence.excess(ext.read("data"), usable, core)
-        if measured is not None:
-            found.append(Mark(j - i, measured[0] / signal, measured[1] / signal))
-    return found
-
-
-def _flag(
-    frame: AstroData,
-    sources: list[tuple[BrightPixels, float]],
-    recurring: NDArray[np.bool_],
-    limit: float,
-) -> int:
-    """Flag the marks in a frame; return the number of pixels."""
-    ext = frame[0]
-    glow = persistence.predicted(ext.shape, sources)
+    glow = persistence.predicted(ext.shape, earlier)
     data, variance = ext.read("data"), ext.read("variance")
-    lit = glow > 0
-    if variance is None:
-        spread = np.abs(data - np.median(data))
-        noise = np.full(ext.shape, MAD_TO_SIGMA * np.median(spread), np.float32)
-    else:
-        noise = np.sqrt(variance)
-    where = lit & ~recurring & (glow > limit * noise) & (data < 3 * glow + _NOT_ONLY_A_MARK * noise)
+    noise = np.full(ext.shape, robust_sigma(data), np.float32) if variance is None else np.sqrt(variance)
+    where = (glow > limit * noise) & (data < 3 * glow + _NOT_ONLY_A_MARK * noise)
+    where &= ~_recurring(frames, j, morphology.dilate(where, _MARGIN))
     if where.any():
-        objmask.add_to_mask(frame, DQ.cosmic_ray, where)
+        objmask.add_to_mask(frames[j], DQ.cosmic_ray, where)
     return int(np.count_nonzero(where))
