@@ -80,9 +80,10 @@ def where_flagged(mask: RowSource, wanted: int, *, ignore: int = 0) -> Indices:
         Rows and columns, in image order.
     """
     values = mask[:]
-    y, x = np.nonzero(values & np.uint16(wanted))
-    kept = values[y, x] & np.uint16(ignore) == 0
-    return np.stack([y[kept], x[kept]], axis=1)
+    # Indices of flat truth values are found several times faster than those of numbers in two dimensions.
+    found = np.flatnonzero((values & np.uint16(wanted)) != 0)
+    found = found[values.ravel()[found] & np.uint16(ignore) == 0]
+    return np.stack(np.divmod(found, values.shape[1]), axis=1)
 
 
 def _may_have_holes(flagged: Bool) -> bool:

@@ -19,6 +19,7 @@ from __future__ import annotations
 import inspect
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
@@ -154,6 +155,10 @@ class Runner(Protocol):
         self, owner: PrimitivesBase, primitive: Primitive, frames: Frames | None, keywords: Mapping[str, Any]
     ) -> Frames:
         """Run one primitive on the frames given, or on a stream when there are none."""
+
+    def frame_by_frame(self) -> AbstractContextManager[None]:
+        """Let each frame pass all primitives called in the block before the next frame begins."""
+        ...
 
     def map(self, function: Callable[[T], R], items: Sequence[T]) -> list[R]:
         """Apply a function to items and return the results in order."""
@@ -334,6 +339,15 @@ class PrimitivesBase:
     def workers(self) -> int:
         """How many threads an algorithm may use now."""
         return self.runner.workers
+
+    def frame_by_frame(self) -> AbstractContextManager[None]:
+        """Let each frame pass all primitives that a recipe calls in the block before the next frame begins.
+
+        It saves memory and time where many frames do not fit into memory together; results are the same.
+        Primitives that treat all frames together run when they are called. Until the block ends the frames
+        in the streams may be untreated: do not look at them there.
+        """
+        return self.runner.frame_by_frame()
 
     def map(self, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
         """Apply a function to items, each kept in memory meanwhile; return the results in order."""

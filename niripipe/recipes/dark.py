@@ -18,9 +18,10 @@ def makeProcessedDark(p: NIRI) -> None:
     """
     p.prepare()
     p.addDQ(add_illum_mask=False)
-    p.nonlinearityCorrect()
-    p.ADUToElectrons()
-    p.addVAR(poisson_noise=True, read_noise=True)
+    with p.frame_by_frame():
+        p.nonlinearityCorrect()
+        p.ADUToElectrons()
+        p.addVAR(poisson_noise=True, read_noise=True)
     if p.context.mode == "qa":
         p.addToList(purpose="forStack")
         p.getList(purpose="forStack")

@@ -18,9 +18,10 @@ def makeProcessedFlat(p: NIRI) -> None:
     """
     p.prepare()
     p.addDQ()
-    p.nonlinearityCorrect()
-    p.ADUToElectrons()
-    p.addVAR(poisson_noise=True, read_noise=True)
+    with p.frame_by_frame():
+        p.nonlinearityCorrect()
+        p.ADUToElectrons()
+        p.addVAR(poisson_noise=True, read_noise=True)
     if p.context.mode == "qa":
         p.addToList(purpose="forFlat")
         p.getList(purpose="forFlat")

@@ -92,19 +92,21 @@ def calibrate(p: NIRI) -> None:
 
 def _to_dark_corrected(p: NIRI) -> None:
     """Raw frames to linear, dark-subtracted electrons."""
-    p.prepare()
-    p.addDQ()
-    p.removeFirstFrame()
-    p.ADUToElectrons()
-    p.addVAR(poisson_noise=True, read_noise=True)
-    p.nonlinearityCorrect()
-    p.darkCorrect()
+    with p.frame_by_frame():
+        p.prepare()
+        p.addDQ()
+        p.removeFirstFrame()
+        p.ADUToElectrons()
+        p.addVAR(poisson_noise=True, read_noise=True)
+        p.nonlinearityCorrect()
+        p.darkCorrect()
 
 
 def _correct(p: NIRI) -> None:
     """Raw frames to linear, dark-subtracted, flat-fielded electrons."""
-    _to_dark_corrected(p)
-    p.flatCorrect()
+    with p.frame_by_frame():
+        _to_dark_corrected(p)
+        p.flatCorrect()
 
 
 def _subtract_sky(p: NIRI) -> None:

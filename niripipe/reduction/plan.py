@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -219,6 +220,9 @@ class _Notes:
     @property
     def workers(self) -> int:
         return 1
+
+    def frame_by_frame(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def map(self, function: Callable[[T], R], items: Sequence[T]) -> list[R]:
         return [function(item) for item in items]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -65,6 +66,26 @@ def resolve_call(owner: PrimitivesBase, primitive: Primitive, keywords: Mapping[
     )
 
 
+class _Call:
+    """One call of a primitive, with what is known of it while it runs."""
+
+    def __init__(
+        self, owner: PrimitivesBase, primitive: Primitive, resolved: Resolved, streams: StreamArguments
+    ) -> None:
+        self.owner = owner
+        self.primitive = primitive
+        self.resolved = resolved
+        self.streams = streams
+        self.step = Step(primitive.name, str(streams), resolved.params.as_record(), resolved.origins)
+        self.parameters = json.dumps(self.step.parameters, default=str)
+        self.outcomes: dict[int, Outcome] = {}
+        self.started = ""
+
+    def run(self, frames: Any) -> Any:
+        """Run the primitive on one frame or on a list, as it takes them."""
+        return self.primitive.function(self.owner, frames, self.resolved.params)
+
+
 class RecipeRunner:
     """Runs the primitives of one reduction and keeps its report.
 
@@ -102,7 +123,8 @@ class RecipeRunner:
         self.store = FrameStore(None) if store is None else store
         self.written: dict[int, tuple[AstroData, Path]] = {}
         self._to_save: list[tuple[AstroData, Path, bool]] = []
-        self._notes: list[dict[int, Outcome]] = []
+        self._running: list[_Call] = []
+        self._deferred: list[_Call] | None = None
         self.workers = threads
         """How many threads an algorithm may use."""
 
@@ -133,24 +155,34 @@ class RecipeRunner:
         """
         remaining = dict(keywords)
         streams = StreamArguments(remaining, primitive)
-        resolved = resolve_call(owner, primitive, remaining)
+        call = _Call(owner, primitive, resolve_call(owner, primitive, remaining), streams)
         if frames is not None:
-            return self._execute(owner, primitive, frames, resolved, str(streams))
-        inputs = list(owner.streams.get(streams.source, []))
-        if streams.source != streams.target:
-            inputs = [frame.copy() for frame in inputs]
-        if resolved.skip_primitive:
-            self._skip(primitive, inputs, resolved, str(streams))
-            owner.streams[streams.target] = inputs
-            return inputs
-        self.store.watch(inputs, itertools.chain.from_iterable(owner.streams.values()))
-        outputs = self._execute(owner, primitive, inputs, resolved, str(streams))
-        owner.streams[streams.target] = outputs
-        if resolved.write_outputs:
-            for frame in outputs:
-                self.save(frame, owner.context.output_dir / str(frame.filename), overwrite=True)
-            self._save_all()
-        return outputs
+            return self._execute([call], frames)
+        if self._deferred is None:
+            return self._run([call])
+        if _is_chained(call, self._deferred):
+            self._deferred.append(call)
+            return owner.streams.get(streams.source, [])
+        self._run_deferred()
+        return self._run([call])
+
+    @contextmanager
+    def frame_by_frame(self) -> Iterator[None]:
+        """Let each frame pass all primitives that are called in the block before the next frame begins.
+
+        This holds for primitives that treat frames one by one, as long as they follow each other on one
+        stream; others run when they are called, after those before them. Results are the same, with less
+        memory and fewer frames moved to disk and back. Until the block ends frames may not have been treated.
+        """
+        if self._deferred is not None:
+            yield
+            return
+        self._deferred = []
+        try:
+            yield
+            self._run_deferred()
+        finally:
+            self._deferred = None
 
     def map(self, function: Callable[[T], R], items: Sequence[T]) -> list[R]:
         """Apply a function to items, each kept in memory meanwhile; return the results in order."""
@@ -162,7 +194,7 @@ class RecipeRunner:
 
     def note(self, frame: AstroData, outcome: Outcome) -> None:
         """Keep the outcome of the running primitive for one frame; DONE is assumed without."""
-        self._notes[-1][id(frame)] = outcome
+        self._running[-1].outcomes[id(frame)] = outcome
 
     def save(self, frame: AstroData, path: Path, *, overwrite: bool) -> None:
         """Write a frame when the running primitive has ended and its history is complete."""
@@ -178,10 +210,7 @@ class RecipeRunner:
 
     def drop(self, frame: AstroData, reason: str) -> None:
         """Say in the report and the log that the running primitive leaves a frame out."""
-        step = self.report.steps[-1].primitive
-        name = frame.orig_filename or frame.filename or "frame in memory"
-        self.report.dropped.append(DroppedFrame(name, step, reason))
-        log.warning("%s is left out (%s): %s", name, step, reason)
+        self._drop(frame, self._running[-1], reason)
 
     def write(self, frame: AstroData, path: Path, *, overwrite: bool) -> Path:
         """Write a frame now, and say so in the report and the log."""
@@ -193,109 +222,160 @@ class RecipeRunner:
         log.stdinfo("wrote %s", path)
         return path
 
-    # -- one call ------------------------------------------------------------------------------------
+    # -- calls ---------------------------------------------------------------------------------------
 
-    def _execute(
-        self,
-        owner: PrimitivesBase,
-        primitive: Primitive,
-        frames: list[AstroData],
-        resolved: Resolved,
-        stream: str,
-    ) -> list[AstroData]:
-        log.status("PRIMITIVE: %s", primitive.name)
-        step = Step(primitive.name, stream, resolved.params.as_record(), resolved.origins)
-        self.report.steps.append(step)
-        self._notes.append({})
-        started, clock = utc_now(), time.perf_counter()
-        try:
-            if primitive.per_frame:
-                outputs = self._each(owner, primitive, frames, resolved)
-            else:
-                self.progress.update(primitive.name, 0, len(frames))
-                outputs = primitive.function(owner, frames, resolved.params)
-                self.progress.update(primitive.name, len(frames), len(frames))
-        except NiripipeError as error:
-            error.add_note(f"raised by the primitive {primitive.name}")
-            _name_the_raw_file(error, frames)
-            self._notes.pop()
-            raise
-        notes = self._notes.pop()
-        stopped, parameters = utc_now(), json.dumps(step.parameters, default=str)
-        suffix = getattr(resolved.params, "suffix", None) if primitive.renames else None
-        for frame in outputs:
-            outcome = notes.get(id(frame), DONE)
-            step.outcomes[str(frame.orig_filename or frame.filename)] = outcome
-            if outcome.status is Status.DONE:
-                _stamp(frame, primitive, stopped, suffix)
-            add_history(
-                frame,
-                primitive.name,
-                parameters,
-                started,
-                stopped,
-                status=outcome.status,
-                reason=outcome.reason,
-                software=owner.context.software,
-            )
-        self._save_all()
-        # The next step hardly ever wants the same calibrations, and frames are large.
-        owner.context.calibrations.release()
-        step.seconds = time.perf_counter() - clock
-        log.fullinfo("%s: %s, %.3f s", primitive.name, step.summary(), step.seconds)
+    def _run_deferred(self) -> None:
+        calls, self._deferred = self._deferred, []
+        if calls:
+            self._run(calls)
+
+    def _run(self, calls: list[_Call]) -> list[AstroData]:
+        """Run a call, or several that follow each other frame by frame, on its stream."""
+        first, last = calls[0], calls[-1]
+        streams, owner = first.streams, first.owner
+        inputs = list(owner.streams.get(streams.source, []))
+        if streams.source != streams.target:
+            inputs = [frame.copy() for frame in inputs]
+        if first.resolved.skip_primitive:
+            self._skip(first, inputs)
+            owner.streams[streams.target] = inputs
+            return inputs
+        self.store.watch(inputs, itertools.chain.from_iterable(owner.streams.values()))
+        outputs = self._execute(calls, inputs)
+        owner.streams[streams.target] = outputs
+        if last.resolved.write_outputs:
+            for frame in outputs:
+                self.save(frame, owner.context.output_dir / str(frame.filename), overwrite=True)
+            self._save_all()
         return outputs
+
+    def _execute(self, calls: list[_Call], frames: list[AstroData]) -> list[AstroData]:
+        clock = time.perf_counter()
+        for call in calls:
+            log.status("PRIMITIVE: %s", call.primitive.name)
+            self.report.steps.append(call.step)
+        outputs = self._each(calls, frames) if calls[0].primitive.per_frame else self._all(calls[0], frames)
+        # The next step hardly ever wants the same calibrations, and frames are large.
+        calls[0].owner.context.calibrations.release()
+        # Moving frames to disk and back counts to the first step.
+        calls[0].step.seconds += time.perf_counter() - clock - sum(call.step.seconds for call in calls)
+        for call in calls:
+            step = call.step
+            log.fullinfo("%s: %s, %.3f s", call.primitive.name, step.summary(), step.seconds)
+        return outputs
+
+    def _all(self, call: _Call, frames: list[AstroData]) -> list[AstroData]:
+        """Run a primitive that treats frames together."""
+        self.progress.update(call.primitive.name, 0, len(frames))
+        with self._at_work(call, frames):
+            outputs: list[AstroData] = call.run(frames)
+        self.progress.update(call.primitive.name, len(frames), len(frames))
+        for frame in outputs:
+            _finish(call, frame, call.outcomes.get(id(frame), DONE))
+        self._save_all()
+        return outputs
+
+    def _each(self, calls: list[_Call], frames: list[AstroData]) -> list[AstroData]:
+        """Run primitives that treat frames one by one."""
+        self.progress.update(calls[0].primitive.name, 0, len(frames))
+        passed = itertools.count(1)
+
+        def treat(frame: AstroData) -> NiripipeError | None:
+            """Return the error of a frame that is left out."""
+            number = next(passed)
+            for call in calls:
+                try:
+                    with self._at_work(call, [frame]):
+                        outcome = _treat(call, frame)
+                except (DataError, AlgorithmError) as error:
+                    if not self.droppable:
+                        raise
+                    self._drop(frame, call, str(error))
+                    return error
+                finally:
+                    self.progress.update(call.primitive.name, number, len(frames))
+                _finish(call, frame, outcome)
+                self._save_all()
+            return None
+
+        results = self.map(treat, frames)
+        kept = [frame for frame, error in zip(frames, results, strict=True) if error is None]
+        errors = [error for error in results if error is not None]
+        if errors and not kept:
+            raise errors[0]
+        return kept
+
+    @contextmanager
+    def _at_work(self, call: _Call, frames: list[AstroData]) -> Iterator[None]:
+        """Time a call, and let its errors name the primitive and the raw file."""
+        self._running.append(call)
+        call.started, clock = utc_now(), time.perf_counter()
+        try:
+            yield
+        except NiripipeError as error:
+            error.add_note(f"raised by the primitive {call.primitive.name}")
+            _name_the_raw_file(error, frames)
+            raise
+        finally:
+            self._running.pop()
+            call.step.seconds += time.perf_counter() - clock
+
+    def _drop(self, frame: AstroData, call: _Call, reason: str) -> None:
+        name, step = frame.orig_filename or frame.filename or "frame in memory", call.primitive.name
+        self.report.dropped.append(DroppedFrame(name, step, reason))
+        log.warning("%s is left out (%s): %s", name, step, reason)
 
     def _save_all(self) -> None:
         to_save, self._to_save = self._to_save, []
         for frame, path, overwrite in to_save:
             self.write(frame, path, overwrite=overwrite)
 
-    def _each(
-        self, owner: PrimitivesBase, primitive: Primitive, frames: list[AstroData], resolved: Resolved
-    ) -> list[AstroData]:
-        """Run a primitive that treats frames one by one."""
-        once = primitive.stamp if not primitive.repeatable else None
-        passed = itertools.count(1)
-        self.progress.update(primitive.name, 0, len(frames))
-
-        def treat(frame: AstroData) -> Outcome | NiripipeError:
-            """Return the outcome, or the error of a frame that may be dropped."""
-            try:
-                if once and once in frame.phu:
-                    return skipped("already done")
-                return primitive.function(owner, frame, resolved.params) or DONE
-            except (DataError, AlgorithmError) as error:
-                if not self.droppable:
-                    raise
-                _name_the_raw_file(error, [frame])
-                return error
-            finally:
-                self.progress.update(primitive.name, next(passed), len(frames))
-
-        kept = []
-        results = self.map(treat, frames)
-        for frame, result in zip(frames, results, strict=True):
-            if isinstance(result, Outcome):
-                self.note(frame, result)
-                kept.append(frame)
-            else:
-                self.drop(frame, str(result))
-        errors = [result for result in results if not isinstance(result, Outcome)]
-        if errors and not kept:
-            raise errors[0]
-        return kept
-
-    def _skip(self, primitive: Primitive, frames: list[AstroData], resolved: Resolved, stream: str) -> None:
+    def _skip(self, call: _Call, frames: list[AstroData]) -> None:
         outcome = skipped("skip_primitive was set")
-        step = Step(primitive.name, stream, resolved.params.as_record(), resolved.origins)
-        step.outcomes = {str(frame.orig_filename or frame.filename): outcome for frame in frames}
-        self.report.steps.append(step)
-        now = utc_now()
+        self.report.steps.append(call.step)
+        call.started = utc_now()
         for frame in frames:
-            add_history(
-                frame, primitive.name, step.parameters, now, now, status=outcome.status, reason=outcome.reason
-            )
-        log.status("PRIMITIVE: %s skipped", primitive.name)
+            _finish(call, frame, outcome)
+        log.status("PRIMITIVE: %s skipped", call.primitive.name)
+
+
+def _is_chained(call: _Call, before: list[_Call]) -> bool:
+    """Return whether a call may run frame by frame after those before it."""
+    streams, settings = call.streams, call.resolved
+    return (
+        call.primitive.per_frame
+        and streams.source == streams.target
+        and not (settings.skip_primitive or settings.write_outputs)
+        and all(str(other.streams) == str(streams) and other.owner is call.owner for other in before)
+    )
+
+
+def _treat(call: _Call, frame: AstroData) -> Outcome:
+    """Treat a frame, unless it has been treated before and a second time would be wrong."""
+    primitive = call.primitive
+    if primitive.stamp and not primitive.repeatable and primitive.stamp in frame.phu:
+        return skipped("already done")
+    outcome: Outcome | None = call.run(frame)
+    return outcome or DONE
+
+
+def _finish(call: _Call, frame: AstroData, outcome: Outcome) -> None:
+    """Record what a primitive did to a frame, in the report and in the frame."""
+    primitive, stopped = call.primitive, utc_now()
+    call.step.outcomes[str(frame.orig_filename or frame.filename)] = outcome
+    if outcome.status is Status.DONE:
+        suffix = getattr(call.resolved.params, "suffix", None) if primitive.renames else None
+        _stamp(frame, primitive, stopped, suffix)
+    add_history(
+        frame,
+        primitive.name,
+        call.parameters,
+        call.started,
+        stopped,
+        status=outcome.status,
+        reason=outcome.reason,
+        software=call.owner.context.software,
+    )
 
 
 def _name_the_raw_file(error: NiripipeError, frames: list[AstroData]) -> None:

@@ -187,16 +187,26 @@ def test_an_array_that_somebody_may_write_into_stays(raw_file: Path, tmp_path: P
     assert ad[0].read("data")[0, 0] == 77
 
 
-def test_a_scratch_file_lives_as_long_as_somebody_needs_it(tmp_path: Path) -> None:
+def test_a_scratch_file_is_written_anew_when_nobody_needs_it(tmp_path: Path) -> None:
+    folder = ScratchFolder(tmp_path)
     planes = [Plane(np.full((5, 4), 3.0, np.float32))]
-    assert planes[0].move_to_disk(ScratchFolder(tmp_path)) == 80
+    assert planes[0].move_to_disk(folder) == 80
     (file,) = tmp_path.iterdir()
     twin = planes[0].copy()
     planes.clear()
-    assert file.exists()
+    other = Plane(np.full((5, 4), 4.0, np.float32))
+    other.move_to_disk(folder)
+    assert len(list(tmp_path.iterdir())) == 2
     np.testing.assert_array_equal(twin[1:3], 3.0)
     del twin
-    assert not file.exists()
+    for value, shape in ((5.0, (4, 5)), (6.0, (3, 5))):
+        new = Plane(np.full(shape, value, np.float32))
+        new.move_to_disk(folder)
+        assert file.exists()
+        np.testing.assert_array_equal(new[:], np.full(shape, value))
+        np.testing.assert_array_equal(other[:], 4.0)
+    # One of another size is not written into it.
+    assert len(list(tmp_path.iterdir())) == 3
 
 
 @pytest.mark.parametrize("damage", ["gone", "short"])
