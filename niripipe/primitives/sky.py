@@ -263,6 +263,7 @@ class Sky(PrimitivesBase):
             params,
             threads=self.workers,
             with_variance=params.propagate_variance,
+            each=self.map,
         )
         wanted = sorted(users, key=lambda names: float(np.mean([builder.times[name] for name in names])))
         for group in builder.built(wanted):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -129,6 +129,8 @@ class SkyBuilder:
     threads : int
     with_variance : bool
         Whether the skies need a variance.
+    each : callable
+        Applies a function to frames one by one, such as `PrimitivesBase.map`, which keeps a limit of memory.
     """
 
     def __init__(
@@ -139,6 +141,7 @@ class SkyBuilder:
         *,
         threads: int,
         with_variance: bool = True,
+        each: Callable[[Callable[[AstroData], None], Iterable[AstroData]], object],
     ) -> None:
         self.skies = skies
         self.params = params
@@ -147,8 +150,7 @@ class SkyBuilder:
         self.times = {name: seconds_of(frame) for name, frame in skies.items()}
         self._with_variance = with_variance or params.reject_method in _NEEDING_VARIANCE
         self._extended_levels: dict[str, float] | None = None
-        for frame in skies.values():
-            self._mark_objects(frame)
+        each(self._mark_objects, skies.values())
         if params.mask_objects and params.mask_extended and len(skies) > 1:
             self._mark_extended(partners)
         self.scales, self.offsets = self._normalisation()

@@ -24,18 +24,18 @@ log = get_logger(__name__)
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
 
-_AUTOMATIC = 550 * 10**6
+_AUTOMATIC = 590 * 10**6
 """Bytes that a reduction may use, beyond those in use when it starts, unless the user sets a limit."""
 
-_WORKING = 160 * 10**6
+_WORKING = 240 * 10**6
 """Bytes kept free for what algorithms need in addition to the frames: unfinished skies, blocks of rows of all
 frames. It does not grow with the number of frames."""
 
 _LEAST = 48 * 2**20
 """Frames of at least this many bytes stay in memory whatever the limit: a few full frames with all planes."""
 
-_CHECKS = 32
-"""How often in a pass over all frames bytes in memory are counted, which takes 5 microseconds a frame."""
+_SLACK = 32 * 10**6
+"""Bytes of frames that are treated between two counts of all, which take 5 microseconds a frame."""
 
 _ELSEWHERE = 100 * 10**6
 """What a process is taken to use in addition to the frames where the system does not say."""
@@ -113,7 +113,7 @@ class FrameStore:
         self._inputs: set[int] = set()
         self._busy: set[int] = set()
         self._treated: list[int] = []
-        self._ended = 0
+        self._since_count = 0
         self._before = resident_bytes() or _ELSEWHERE
         if limit is not None:
             self.budget = max(limit - _WORKING - self._before, _LEAST)
@@ -155,8 +155,8 @@ class FrameStore:
         finally:
             self._busy.difference_update(frames)
             self._treated += frames
-            self._ended += 1
-            if self._ended >= len(self._frames) / _CHECKS:
+            self._since_count += _bytes_of(frames.values())
+            if self._since_count >= _SLACK:
                 self.settle()
 
     def settle(self) -> None:
@@ -164,7 +164,7 @@ class FrameStore:
         # Asking the system is quicker than counting planes, and it never counts less.
         if self.limit is None or 0 < resident_bytes() < self._before + self.budget:
             return
-        self._ended = 0
+        self._since_count = 0
         excess = _bytes_of(self._frames.values()) - self.budget
         if excess <= 0:
             return

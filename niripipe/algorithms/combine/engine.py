@@ -22,8 +22,8 @@ from .settings import Operation, Rejection, Settings
 
 __all__ = ["combine"]
 
-_BLOCK_VALUES = 2 << 20
-"""Values of all inputs together in a block of rows: data, variance and mask of them take 21 megabytes a
+_BLOCK_VALUES = 1 << 20
+"""Values of all inputs together in a block of rows: data, variance and mask of them take 10 megabytes a
 thread. Threads wait for each other in smaller blocks."""
 _BLOCK_PIXELS = 1 << 16
 """Pixels of a block at most, so that the planes computed from a few inputs stay in the cache."""

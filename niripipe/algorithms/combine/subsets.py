@@ -33,9 +33,9 @@ Bool = NDArray[np.bool_]
 Count = NDArray[np.unsignedinteger[Any]]
 Subset = tuple[int, ...]
 
-_HELD, _HELD_BYTES = 20, 100 << 20
+_HELD, _HELD_BYTES = 20, 60 << 20
 """How many results are made and held at a time at most, and their bytes; inputs are read again each time."""
-_BLOCK_VALUES = 1 << 21
+_BLOCK_VALUES = 1 << 20
 """Values of all inputs in a block of rows."""
 _SORTED = 1 << 15
 """Pixels sorted at a time: more leave the cache, and with fewer threads wait for each other."""
