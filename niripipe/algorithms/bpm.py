@@ -6,6 +6,7 @@ import numpy as np
 
 from niripipe.algorithms import bits
 from niripipe.algorithms.arrays import Bool, Float32, Mask
+from niripipe.algorithms.pattern.quadrants import quadrants_of
 from niripipe.algorithms.robust import MAD_TO_SIGMA, MEDIAN_ERROR
 from niripipe.errors import DataError
 
@@ -63,7 +64,9 @@ def bad_pixels(
     return result
 
 
-def readout_pattern(dark: Float32, *, largest: float = _LARGEST_PATTERN) -> Float32:
+def readout_pattern(
+    dark: Float32, *, largest: float = _LARGEST_PATTERN, centre: tuple[int, int] | None = None
+) -> Float32:
     """Measure the offsets of columns and rows that the read-out adds to a short dark.
 
     In each quadrant, which has its own amplifiers, the pattern of a column is the difference between its
@@ -76,6 +79,9 @@ def readout_pattern(dark: Float32, *, largest: float = _LARGEST_PATTERN) -> Floa
         Stack of short darks, electrons.
     largest : float
         Largest offset (electrons) that is taken for pattern.
+    centre : tuple of int, optional
+        First row and column beyond the middle of the detector, where the quadrants meet; may be outside of
+        a window. The middle of the frame by default.
 
     Returns
     -------
@@ -84,17 +90,16 @@ def readout_pattern(dark: Float32, *, largest: float = _LARGEST_PATTERN) -> Floa
     """
     ny, nx = dark.shape
     pattern = np.zeros(dark.shape, np.float32)
-    for rows in (slice(0, ny // 2), slice(ny // 2, ny)):
-        for columns in (slice(0, nx // 2), slice(nx // 2, nx)):
-            part = dark[rows, columns]
-            good = np.isfinite(part)
-            if not good.any():
-                continue
-            # What is no number is bad anyway; the median of the quadrant shifts no line.
-            part = np.where(good, part, np.median(part[good]))
-            along_columns = _offsets(part, 0, largest)
-            along_rows = _offsets(part - along_columns, 1, largest)
-            pattern[rows, columns] = along_columns + along_rows
+    for corner in quadrants_of(dark.shape, centre or (ny // 2, nx // 2)):
+        part = dark[corner.rows, corner.columns]
+        good = np.isfinite(part)
+        if not good.any():
+            continue
+        # What is no number is bad anyway; the median of the quadrant shifts no line.
+        part = np.where(good, part, np.median(part[good]))
+        along_columns = _offsets(part, 0, largest)
+        along_rows = _offsets(part - along_columns, 1, largest)
+        pattern[corner.rows, corner.columns] = along_columns + along_rows
     return pattern
 
 

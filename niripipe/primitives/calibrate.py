@@ -14,6 +14,7 @@ from niripipe.errors import CalibrationError, InputError
 from niripipe.logutils import get_logger
 from niripipe.primitives.base import Frames, Outcome, PrimitivesBase, primitive, skipped
 from niripipe.primitives.calibrations import FoundCalibration, clipped
+from niripipe.primitives.geometry import quadrant_centre
 from niripipe.primitives.params import CalibrationParams, Field, FrameOrPath, SuffixParams
 from niripipe.primitives.stacking import CombineParams, stack
 
@@ -179,10 +180,10 @@ class Calibrate(PrimitivesBase):
         """Make a bad pixel mask from a normalised flat (main) and a stack of short darks (``darks``).
 
         The limits of the dark hold for pixels against their columns and rows: the pattern that the read-out
-        adds to whole columns and rows of a quadrant is no defect and is subtracted before, where it is
-        significant and not larger than 100 electrons. BPMPATT in the extension header is its standard
-        deviation. (In DRAGONS a column that reads 20 electrons low is bad.) The product has the headers of
-        the flat, OBJECT = BPM, and int16 data of 0 and 1.
+        adds to whole columns and rows of a quadrant (by the detector section) is no defect and is subtracted
+        before, where it is significant and not larger than 100 electrons. BPMPATT in the extension header is
+        its standard deviation. (In DRAGONS a column that reads 20 electrons low is bad.) The product has the
+        headers of the flat, OBJECT = BPM, and int16 data of 0 and 1.
 
         Raises
         ------
@@ -200,7 +201,7 @@ class Calibrate(PrimitivesBase):
         flat, dark = frames[0], clipped(frames[0], darks[0])
         gain = np.float32(dark[0].gain() if dark.is_in_adu() else 1.0)
         counts = dark[0].read("data") * gain
-        pattern = bpm_algorithm.readout_pattern(counts)
+        pattern = bpm_algorithm.readout_pattern(counts, centre=quadrant_centre(flat))
         bad = bpm_algorithm.bad_pixels(
             flat[0].read("data"),
             counts - pattern,

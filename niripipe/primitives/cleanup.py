@@ -7,7 +7,8 @@ from typing import Literal
 from niripipe.algorithms import pattern
 from niripipe.astrodata import AstroData
 from niripipe.logutils import get_logger
-from niripipe.primitives.base import Outcome, PrimitivesBase, not_needed, primitive, skipped
+from niripipe.primitives.base import Outcome, PrimitivesBase, done, not_needed, primitive, skipped
+from niripipe.primitives.geometry import quadrant_centre
 from niripipe.primitives.params import Field, SuffixParams
 
 __all__ = ["Cleanup"]
@@ -19,8 +20,10 @@ class CleanReadoutParams(SuffixParams, suffix="_readoutCleaned"):
     """Parameters of `Cleanup.cleanReadout`."""
 
     clean: Literal["skip", "default", "force"] = Field(
-        "skip", description="default: clean quadrants with a strong pattern; force: all; skip: none"
+        "skip",
+        description="default: remove what lowers the noise; force: also weak patterns; skip: nothing",
     )
+    offsets: bool = Field(True, description="also remove offsets of rows, columns and quadrants")
     pattern_x_size: int = Field(16, ge=2, description="width of the repeating box, a power of 2")
     pattern_y_size: int = Field(4, ge=1, description="height of the repeating box, a power of 2")
     hsigma: float = Field(3.0, ge=0, description="upper clipping limit when boxes are combined, sigma")
@@ -56,14 +59,22 @@ class Cleanup(PrimitivesBase):
 
     @primitive(stamp="CLNRDOUT")
     def cleanReadout(self, frame: AstroData, params: CleanReadoutParams) -> Outcome | None:
-        """Remove the pattern that the readout repeats along the rows of a quadrant.
+        """Remove what the readout adds to rows, columns and quadrants, where that lowers the noise.
 
-        The pattern is measured outside the sources, and removed where that lowers the noise. Variance and
-        mask are not changed. Off by default.
+        First the pattern that repeats along the rows of a quadrant, where it is strong. Then offsets of
+        every eighth row and column, of rows, of columns, and of quadrants (`offsets`): each is measured
+        twice, on stripes of the frame that take turns; what both agree on is subtracted, in the share in
+        which it is certain, and nothing where noise could have made it. Sources are left out, and light that
+        is wider than 32 pixels is no offset, so that a galaxy which fills the field stays.
+
+        RDPATT in the extension header is the rms of the offsets found, RDPATTL what is expected to be left
+        of it, both 0 where none was found. Quadrants meet in the middle of the detector, by the detector
+        section. Variance and mask are not changed. Off unless asked for; the science recipes do.
         """
         if params.clean == "skip":
             return skipped("clean is skip")
         ext = frame[0]
+        centre = quadrant_centre(frame)
         result = pattern.clean_readout(
             ext.read("data"),
             ext.read("mask"),
@@ -71,11 +82,27 @@ class Cleanup(PrimitivesBase):
             force=params.clean == "force",
             subtract_background=params.debug_subtract_background,
             canny_sigma=params.debug_canny_sigma,
+            centre=centre,
             **params.model_dump(
-                exclude={"suffix", "clean", "debug_subtract_background", "debug_canny_sigma"}
+                exclude={"suffix", "clean", "offsets", "debug_subtract_background", "debug_canny_sigma"}
             ),
         )
-        return _take(frame, result)
+        details = []
+        cleaned = [quadrant for quadrant in result.quadrants if quadrant.cleaned]
+        if cleaned:
+            details.append(f"the repeated pattern was removed from {len(cleaned)} quadrants")
+        if params.offsets:
+            found = pattern.remove_offsets(result.data, ext.read("mask"), ext.read("OBJMASK"), centre=centre)
+            ext.hdr.set("RDPATT", round(found.before, 3), "Rms of the offsets by the readout, found")
+            ext.hdr.set("RDPATTL", round(found.after, 3), "Rms of those expected to be left")
+            if found.parts:
+                change = f"offsets of {found.before:.2g} rms lowered to {found.after:.2g}"
+                details.append(f"{change} (noise {found.noise:.3g}): {', '.join(found.parts)}")
+        if not details:
+            return not_needed("no quadrant has a pattern or offsets whose removal lowers the noise")
+        ext.data = result.data
+        log.fullinfo("%s: readout: %s", frame.filename, "; ".join(details))
+        return done("; ".join(details))
 
     @primitive(stamp="CLNFFTRD")
     def cleanFFTReadout(self, frame: AstroData, params: CleanFFTReadoutParams) -> Outcome | None:
@@ -97,6 +124,7 @@ class Cleanup(PrimitivesBase):
             ext.read("mask"),
             ext.read("OBJMASK"),
             force=params.clean == "force",
+            centre=None if params.pad_rows else quadrant_centre(frame),
             **params.model_dump(exclude={"suffix", "clean"}),
         )
         return _take(frame, result)

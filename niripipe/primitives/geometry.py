@@ -10,13 +10,34 @@ from numpy.typing import NDArray
 from niripipe.algorithms.affine import Affine, affine_approximation
 from niripipe.astrodata import AstroData, SkyMapping
 from niripipe.errors import DataError
+from niripipe.instruments.tables import niri_tables
 
 if TYPE_CHECKING:
     from astropy.wcs import WCS
 
-__all__ = ["pixel_mapping", "require_sky_mapping", "require_wcs", "sky_centre"]
+__all__ = ["pixel_mapping", "quadrant_centre", "require_sky_mapping", "require_wcs", "sky_centre"]
 
 Floats = NDArray[np.floating[Any]]
+
+
+def quadrant_centre(frame: AstroData) -> tuple[int, int] | None:
+    """Return the first row and column of a frame beyond the middle of the detector, by its detector section.
+
+    Parameters
+    ----------
+    frame : AstroData
+        A frame as it was read out, or a part of it.
+
+    Returns
+    -------
+    tuple of (int, int) or None
+        May be outside of the frame. None where the section is not known or is not of the frame's size.
+    """
+    section = frame[0].detector_section()
+    if section is None or (section.y2 - section.y1, section.x2 - section.x1) != frame[0].shape:
+        return None
+    middle = niri_tables().detector.size // 2
+    return middle - section.y1, middle - section.x1
 
 
 def require_sky_mapping(frame: AstroData) -> SkyMapping:

@@ -246,6 +246,7 @@ class NIRI(PrimitivesBase):
         *,
         suffix: str | None = "_readoutCleaned",
         clean: Literal["skip", "default", "force"] = "skip",
+        offsets: bool = True,
         pattern_x_size: int = 16,
         pattern_y_size: int = 4,
         hsigma: float = 3.0,
@@ -263,7 +264,7 @@ class NIRI(PrimitivesBase):
         skip_primitive: bool = False,
         write_outputs: bool = False,
     ) -> list[AstroData]:
-        """Remove the pattern that the readout repeats along the rows of a quadrant."""
+        """Remove what the readout adds to rows, columns and quadrants, where that lowers the noise."""
 
     def clearAllStreams(
         self,

@@ -15,7 +15,7 @@ def reduce(p: NIRI) -> None:
     """Reduce dithered images, with or without offset sky frames, to a stacked image (``_image``)."""
     _correct(p)
     _subtract_sky(p)
-    p.cleanReadout()
+    p.cleanReadout(clean="default")
     p.correctResidualSky()
     _align_and_stack(p)
     p.storeProcessedScience(suffix="_image")
@@ -160,6 +160,7 @@ def _second_pass(p: NIRI) -> None:
     p.associateSky()
     p.skyCorrect(mask_objects=True, keep_skies=False)
     p.flagPersistence()
+    p.cleanReadout(clean="default")
     p.correctResidualSky()
     _align_and_stack(p)
     p.storeProcessedScience(suffix="_image")

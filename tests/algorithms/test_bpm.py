@@ -100,3 +100,20 @@ def test_pixels_that_are_no_numbers_stay_bad_and_do_no_harm() -> None:
     assert np.isfinite(pattern).all()
     np.testing.assert_allclose(pattern[:, 60:], clean[:, 60:], atol=2.0)
     assert _bad(dark, clean=True)[:, 10].all()
+
+
+def test_quadrants_of_a_window_meet_in_the_middle_of_the_detector() -> None:
+    dark, defects = _dark()
+    dark += np.where(np.arange(256)[:, None] < 100, np.random.default_rng(7).uniform(-70, 70, (1, 256)), 0)
+    bad = {
+        centre: bad_pixels(
+            np.ones_like(dark),
+            dark.astype(np.float32) - readout_pattern(dark.astype(np.float32), centre=centre),
+        )
+        != 0
+        for centre in ((100, 128), (128, 128), (-200, 700))
+    }
+    assert np.count_nonzero(bad[100, 128] & ~defects) <= 5
+    assert np.count_nonzero(bad[128, 128] & ~defects) > 500
+    # Wholly in one quadrant: columns are those of the whole window.
+    assert np.count_nonzero(bad[-200, 700] & ~defects) > 500

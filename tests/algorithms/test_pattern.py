@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from niripipe.algorithms.pattern import Cleaned, clean_fft_readout, clean_readout
+from niripipe.algorithms.pattern import Cleaned, clean_fft_readout, clean_readout, remove_offsets
 from niripipe.algorithms.pattern.levels import measure_step
 from niripipe.algorithms.pattern.quadrants import Tiles, prepared, source_boxes
 from niripipe.algorithms.pattern.zones import find_zones, unit_strength
@@ -420,3 +420,78 @@ def test_single_rows_with_the_pattern_are_cleaned_on_the_second_level() -> None:
     assert (220, 221) in twice.quadrants[0].rows
     assert np.std((twice.data - clean)[220, :256]) < np.std(truth[220, :256]) / 5
     np.testing.assert_array_equal(once.data[220], data[220])
+
+
+def offsets(centre=(256, 256), size=512, rows=8.0, period=6.0, quadrants=15.0, seed=3):
+    """Offsets of the readout by plain numpy: rows, every eighth row, and quadrants."""
+    rng = np.random.default_rng(seed)
+    plane = np.repeat(rng.normal(0, rows, (size, 1)), size, axis=1)
+    level = rng.normal(0, quadrants, 4)
+    wave = rng.normal(0, period, (4, 8))
+    for k, (y, x) in enumerate(((0, 0), (0, 1), (1, 0), (1, 1))):
+        part = np.s_[
+            centre[0] if y else 0 : None if y else centre[0], centre[1] if x else 0 : None if x else centre[1]
+        ]
+        plane[part] += level[k] + np.resize(wave[k], plane[part].shape[0])[:, None]
+    return plane - plane.mean()
+
+
+def test_offsets_of_rows_and_quadrants_are_lowered_and_what_is_said_to_be_left_is_left() -> None:
+    truth = offsets(seed=1)
+    frame = (truth + np.random.default_rng(1).normal(0, 60, truth.shape)).astype(np.float32)
+    noise = frame - truth
+    found = remove_offsets(frame)
+    left = frame - noise
+    assert np.std(truth) > 15
+    assert np.std(left) < 0.35 * np.std(truth)
+    assert found.before == pytest.approx(np.std(truth), rel=0.25)
+    assert found.after == pytest.approx(np.std(left), rel=0.4)
+    assert found.noise == pytest.approx(60, rel=0.05)
+    assert {"levels of quadrants", "rows, lower half", "rows, upper half"} <= set(found.parts)
+
+
+def test_quadrants_of_a_window_beside_the_middle_of_the_detector_meet_where_they_do() -> None:
+    truth = offsets(centre=(150, 400), rows=0, quadrants=40)
+    clean = np.random.default_rng(1).normal(0, 60, truth.shape)
+    right, wrong = ((truth + clean).astype(np.float32) for _ in range(2))
+    remove_offsets(right, centre=(150, 400))
+    remove_offsets(wrong)
+    assert np.std(right - clean) < 0.3 * np.std(truth)
+    assert np.std(right - clean) < 0.5 * np.std(wrong - clean)
+
+
+def test_a_window_in_one_quadrant_has_no_levels_and_keeps_its_rows_right() -> None:
+    truth = offsets(centre=(0, 512), quadrants=0)
+    clean = np.random.default_rng(1).normal(0, 60, truth.shape)
+    frame = (truth + clean).astype(np.float32)
+    found = remove_offsets(frame, centre=(-40, 600))
+    assert found.levels == (0.0,)
+    assert np.std(frame - clean) < 0.6 * np.std(truth)
+
+
+def test_noise_alone_has_no_offsets() -> None:
+    for seed in range(5):
+        frame = np.random.default_rng(seed).normal(0, 60, (512, 512)).astype(np.float32)
+        before = frame.copy()
+        found = remove_offsets(frame)
+        assert found.parts == ()
+        assert (found.before, found.after) == (0, 0)
+        np.testing.assert_array_equal(frame, before)
+
+
+@pytest.mark.parametrize("ratio", [1.0, 0.3])
+@pytest.mark.parametrize("scale", [15, 60, 200])
+@pytest.mark.parametrize("centre", [(256, 256), (280, 235), (100, 400)])
+def test_light_of_a_galaxy_is_no_offset(centre, scale, ratio) -> None:
+    y, x = np.mgrid[:512, :512].astype(float)
+    galaxy = 3000 * np.exp(-np.hypot((y - centre[0]) / ratio, x - centre[1]) / scale)
+    frame = (galaxy + np.random.default_rng(2).normal(0, 60, galaxy.shape)).astype(np.float32)
+    before = frame.astype(float)
+    remove_offsets(frame)
+    bright = galaxy > 6
+    assert abs((before - frame)[bright].sum()) < 0.001 * galaxy[bright].sum()
+
+
+def test_small_frames_are_left_alone() -> None:
+    frame = np.ones((100, 100), np.float32)
+    assert remove_offsets(frame).parts == ()

@@ -75,3 +75,38 @@ def test_a_parameter_out_of_range_is_named(primitive, option):
     frame, _ = patterned(40)
     with pytest.raises(ParameterError, match=next(iter(option))):
         getattr(make.bench([frame]).p, primitive)(**{"clean": "default"} | option)
+
+
+def test_offsets_are_removed_and_frames_say_how_much():
+    rng = np.random.default_rng(5)
+    truth = np.repeat(rng.normal(0, 8, (256, 1)), 256, axis=1)
+    noise = make.noise(1, 40, 500, SHAPE)
+    frame = make.electrons(make.frame(truth + noise, shape=SHAPE), 1600.0, 0)
+    b = make.bench([frame])
+    b.p.cleanReadout(clean="default")
+    left = frame[0].data - noise
+    assert np.std(left) < 0.5 * np.std(truth)
+    assert frame[0].hdr["RDPATT"] == pytest.approx(8, rel=0.3)
+    assert frame[0].hdr["RDPATTL"] < 4
+    assert "offsets of" in frame.history[-1].reason
+    assert "CLNRDOUT" in frame.phu
+
+
+def test_quadrants_of_an_off_centre_window_are_those_of_the_detector():
+    truth = np.zeros(SHAPE)
+    truth[:96] = 60
+    noise = make.noise(1, 40, 500, SHAPE)
+    limits = {"LOWROW": 416, "HIROW": 671, "LOWCOL": 200, "HICOL": 455}
+    frame = make.electrons(make.frame(truth + noise, shape=SHAPE, ext=limits), 1600.0, 0)
+    make.bench([frame]).p.cleanReadout(clean="default")
+    left = frame[0].data - noise
+    assert abs(np.median(left[:96]) - np.median(left[96:])) < 15
+
+
+def test_offsets_can_be_left():
+    truth = np.repeat(np.random.default_rng(5).normal(0, 8, (256, 1)), 256, axis=1)
+    frame = make.electrons(make.frame(truth + make.noise(1, 40, 500, SHAPE), shape=SHAPE), 1600.0, 0)
+    before = frame[0].data.copy()
+    make.bench([frame]).p.cleanReadout(clean="default", offsets=False)
+    np.testing.assert_array_equal(frame[0].data, before)
+    assert "RDPATT" not in frame[0].hdr

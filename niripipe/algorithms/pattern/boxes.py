@@ -80,14 +80,14 @@ def clean_readout(
     intraquad_smooth: int = 50,
     subtract_background: bool = True,
     canny_sigma: float = 3.0,
+    centre: tuple[int, int] | None = None,
 ) -> Cleaned:
     """Remove the periodic readout pattern of a frame.
 
     Parameters
     ----------
     data : ndarray, shape (ny, nx)
-        The frame, dark or sky subtracted and in electrons; any square or rectangular part of the detector
-        whose middle is that of the frame.
+        The frame, dark or sky subtracted and in electrons; any square or rectangular part of the detector.
     mask, objmask : integer ndarray of the same shape, optional
         Data quality and object mask. Pixels where either is not zero, and those that are not finite, are not
         used to measure; the pattern is subtracted from them too.
@@ -112,6 +112,8 @@ def clean_readout(
         Subtract the mean and gradient of each box before combining, so that only the pattern is left.
     canny_sigma : float
         Smoothing of the strength in the search for edges, in rows.
+    centre : tuple of int, optional
+        First row and column beyond the middle of the detector; the middle of the frame by default.
 
     Returns
     -------
@@ -143,7 +145,7 @@ def clean_readout(
             raise ParameterError(
                 "The size of a pattern box is not usable", item=name, found=size, expected="a power of 2"
             )
-    frame, good, corners = prepared(data, mask, objmask, -len(data) % pattern_y_size)
+    frame, good, corners = prepared(data, mask, objmask, -len(data) % pattern_y_size, centre)
     quadrants = []
     for corner in corners:
         sample = _measure(

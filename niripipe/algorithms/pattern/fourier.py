@@ -99,6 +99,7 @@ def clean_fft_readout(
     l2thres: float = 4.0,
     smoothing_extent: int = 5,
     pad_rows: int = 0,
+    centre: tuple[int, int] | None = None,
 ) -> Cleaned:
     """Remove a periodic readout pattern row by row, by its frequencies.
 
@@ -131,6 +132,8 @@ def clean_fft_readout(
         Rows or columns compared on each side of a border between quadrants.
     pad_rows : int
         Rows that the frame lacks at the top: the quadrants meet at ``(ny + pad_rows) / 2``.
+    centre : tuple of int, optional
+        First row and column beyond the middle of the detector, instead of `pad_rows`.
 
     Returns
     -------
@@ -159,7 +162,7 @@ def clean_fft_readout(
         raise ParameterError(
             "The window must have a middle", item="win_size", found=win_size, expected="an odd number, >= 3"
         )
-    frame, good, corners = prepared(data, mask, objmask, pad_rows)
+    frame, good, corners = prepared(data, mask, objmask, pad_rows, centre)
     spectra = [_transform(frame, good, corner, win_size, periodicity, sigma_fact) for corner in corners]
     combined = _standardized(spectra, corners)
     # The rows to clean of each quadrant, in readout order, and its record.

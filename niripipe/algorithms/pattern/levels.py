@@ -13,10 +13,14 @@ from niripipe.algorithms.pattern.quadrants import Cleaned, Corner, Quadrant
 from niripipe.algorithms.pattern.zones import Range
 from niripipe.algorithms.robust import MEDIAN_ERROR, median_of_good, robust_sigma
 
-__all__ = ["levelled", "measure_step"]
+__all__ = ["levelled", "measure_step", "quadrant_shifts"]
 
 # A step is removed only when it is this many times its own error.
 _SIGNIFICANT = 4.0
+# A change of the slope is no chance when it is this many times its own error.
+_BENT = 2.5
+# No profile makes a step whose change of the slope is smaller against it than this.
+_SMALL = 0.5
 # Error assumed for a step without scatter, so that noise-free data get a finite weight.
 _NO_ERROR = 1e-6
 
@@ -44,8 +48,8 @@ def levelled(
         The frame, changed in the quadrants that were cleaned.
     good : ndarray of bool
         Pixels to measure on.
-    corners, quadrants : sequence of 4 Corner, of 4 Quadrant
-        Lower left, lower right, upper left, upper right.
+    corners, quadrants : sequence of Corner, of Quadrant
+        Lower left, lower right, upper left, upper right, as far as there are any.
     inside, between : bool
         Whether to level the cleaned rows of a quadrant with its other rows, and quadrants with each other.
     near : int
@@ -123,6 +127,25 @@ def measure_step(data: Float32, good: Bool, row: int, near: int, far: int) -> St
     return size, math.hypot(_median_error(steps), near * _median_error(slopes))
 
 
+def _is_bent(data: Float32, good: Bool, row: int, far: int, step: Step) -> bool:
+    """Whether the slope changes across a border by more than the step, and not by chance.
+
+    In the wing of an exponential profile what this measures is at least twice the false step, whatever the
+    scale length; where the profile has its peak near the border, about as much.
+    """
+    half = min(far, row, len(data) - row) // 2
+    if half < 1:
+        return False
+    # Two parts on each side, the outer ones less the inner ones: a level and a slope cancel, and a step.
+    bend = _part(data, good, row + half, half) - _part(data, good, row, half)
+    bend += _part(data, good, row - half, -half) - _part(data, good, row, -half)
+    bend = bend[np.isfinite(bend)]
+    if bend.size < 8:
+        return True
+    size = abs(float(np.median(bend)))
+    return size > max(_SMALL * abs(step[0]), _BENT * _median_error(bend))
+
+
 def _level_rows(
     frame: Float32, good: Bool, corner: Corner, ranges: tuple[Range, ...], *, reach: int
 ) -> tuple[float, ...]:
@@ -149,46 +172,94 @@ def _level_rows(
     return tuple(shifts)
 
 
-def _level_quadrants(
-    frame: Float32, good: Bool, corners: Sequence[Corner], movable: Sequence[bool], *, near: int, far: int
-) -> Float64:
-    """Bring quadrants to the level of their neighbours, in place, and return what was added to each.
+def quadrant_shifts(
+    frame: Float32,
+    good: Bool,
+    corners: Sequence[Corner],
+    movable: Sequence[bool],
+    *,
+    near: int,
+    far: int,
+    straight: bool = False,
+) -> tuple[Float64, Float64]:
+    """Measure what brings quadrants to the level of their neighbours.
 
-    Quadrants that are not movable are the reference; when all are, the mean of their shifts is 0. The four
-    steps across the borders determine the shifts by weighted least squares. A shift is applied when it is at
-    least 4 times its error.
+    Parameters
+    ----------
+    frame, good, corners, near, far
+        As in `levelled`.
+    movable : sequence of bool
+        Quadrants that are not movable are the reference; when all are, the mean of their shifts is 0.
+    straight : bool
+        Whether to give it up where the slope changes across one of the borders: light of a galaxy does so,
+        and by more than the step for which it could be taken.
+
+    Returns
+    -------
+    shifts, errors : ndarray of float64, shape (quadrants,)
+        What to add to each, and its standard error; 0 where not movable.
+
+    Notes
+    -----
+    The steps across the borders determine the shifts by weighted least squares.
     """
     unknown = np.flatnonzero(movable)
     rows: list[Float64] = []
     values: list[float] = []
-    for low, high in ((0, 2), (1, 3), (0, 1), (2, 3)):
+    for low, high in _neighbours(corners):
         if not (movable[low] or movable[high]):
             continue
         first, second = corners[low], corners[high]
         both = slice(first.rows.start, second.rows.stop), slice(first.columns.start, second.columns.stop)
         if first.rows == second.rows:
-            step = measure_step(frame[both].T, good[both].T, second.columns.start, near, far)
+            data, flags, at = frame[both].T, good[both].T, second.columns.start - first.columns.start
         else:
-            step = measure_step(frame[both], good[both], second.rows.start, near, far)
+            data, flags, at = frame[both], good[both], second.rows.start - first.rows.start
+        step = measure_step(data, flags, at, near, far)
         if step is None:
             continue
+        if straight and _is_bent(data, flags, at, far, step):
+            return np.zeros(len(corners)), np.zeros(len(corners))
         size, error = step
         weight = 1 / max(error, _NO_ERROR)
-        row = np.zeros(4)
+        row = np.zeros(len(corners))
         row[high], row[low] = weight, -weight
         rows.append(row[unknown])
         values.append(-weight * size)
-    shifts = np.zeros(4)
+    shifts, errors = np.zeros((2, len(corners)))
     if rows:
         # The pseudo-inverse picks, among equally good solutions, the one with the smallest shifts.
         inverse = np.linalg.pinv(np.array(rows), rcond=1e-10)
-        solution = inverse @ np.array(values)
-        errors = np.sqrt(np.sum(inverse**2, axis=1))
-        shifts[unknown] = np.where(np.abs(solution) > _SIGNIFICANT * errors, solution, 0.0)
+        shifts[unknown] = inverse @ np.array(values)
+        errors[unknown] = np.sqrt(np.sum(inverse**2, axis=1))
+    return shifts, errors
+
+
+def _level_quadrants(
+    frame: Float32, good: Bool, corners: Sequence[Corner], movable: Sequence[bool], *, near: int, far: int
+) -> Float64:
+    """Bring quadrants to the level of their neighbours, in place, and return what was added to each.
+
+    A shift is applied when it is at least 4 times its error.
+    """
+    shifts, errors = quadrant_shifts(frame, good, corners, movable, near=near, far=far)
+    shifts = np.where(np.abs(shifts) > _SIGNIFICANT * errors, shifts, 0.0)
     for corner, shift in zip(corners, shifts, strict=True):
         if shift:
             frame[corner.rows, corner.columns] += np.float32(shift)
     return shifts
+
+
+def _neighbours(corners: Sequence[Corner]) -> list[tuple[int, int]]:
+    """Pairs of quadrants with a common border, the lower or left one first."""
+    pairs = []
+    for low, first in enumerate(corners):
+        for high, second in enumerate(corners):
+            above = first.columns == second.columns and first.rows.stop == second.rows.start
+            beside = first.rows == second.rows and first.columns.stop == second.columns.start
+            if above or beside:
+                pairs.append((low, high))
+    return pairs
 
 
 def _median_error(values: Float32) -> float:

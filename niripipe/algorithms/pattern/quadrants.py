@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -13,7 +13,16 @@ from niripipe.algorithms.pattern.zones import Range, ranges_of
 from niripipe.algorithms.robust import good_pixels, median_of_good, robust_sigma
 from niripipe.errors import DataError
 
-__all__ = ["Cleaned", "Corner", "Quadrant", "Tiles", "prepared", "rms_before_and_after", "source_boxes"]
+__all__ = [
+    "Cleaned",
+    "Corner",
+    "Quadrant",
+    "Tiles",
+    "prepared",
+    "quadrants_of",
+    "rms_before_and_after",
+    "source_boxes",
+]
 
 _Pixel = TypeVar("_Pixel", bound=np.generic)
 
@@ -159,7 +168,11 @@ class Tiles:
 
 
 def prepared(
-    data: Floats, mask: Integers | None, objmask: Integers | None, missing: int
+    data: Floats,
+    mask: Integers | None,
+    objmask: Integers | None,
+    missing: int,
+    centre: tuple[int, int] | None = None,
 ) -> tuple[Float32, Bool, tuple[Corner, ...]]:
     """Check the planes of a frame and cut it into quadrants.
 
@@ -171,6 +184,9 @@ def prepared(
         Data quality and object mask.
     missing : int
         Rows that the frame lacks at the top.
+    centre : tuple of int, optional
+        First row and column of the frame beyond the middle of the detector, where the quadrants meet; the
+        middle of the frame, with `missing` rows added, by default.
 
     Returns
     -------
@@ -179,7 +195,7 @@ def prepared(
     good : ndarray of bool
         Pixels that are finite, have no data-quality bit, and belong to no known object.
     corners : tuple of Corner
-        Lower left, lower right, upper left, upper right.
+        Lower left, lower right, upper left, upper right; without those that the frame does not reach.
 
     Raises
     ------
@@ -189,20 +205,41 @@ def prepared(
     frame = np.array(data, dtype=np.float32)
     good = good_pixels(frame, mask, objmask)
     ny, nx = data.shape
-    middle_y, middle_x = (ny + missing) // 2, nx // 2
-    if not 0 < middle_y < ny or middle_x < 1:
-        raise DataError(
-            "The frame is too small to have quadrants", found=data.shape, remedy="Lower pad_rows."
-        )
-    lower, upper = slice(0, middle_y), slice(middle_y, ny)
-    left, right = slice(0, middle_x), slice(middle_x, nx)
-    corners = (
-        Corner("lower left", lower, left, False, 0),
-        Corner("lower right", lower, right, False, 0),
-        Corner("upper left", upper, left, True, missing),
-        Corner("upper right", upper, right, True, missing),
+    if centre is None:
+        centre = (ny + missing) // 2, nx // 2
+        if not 0 < centre[0] < ny or centre[1] < 1:
+            raise DataError(
+                "The frame is too small to have quadrants", found=data.shape, remedy="Lower pad_rows."
+            )
+    return frame, good, quadrants_of(data.shape, centre)
+
+
+def quadrants_of(shape: tuple[int, ...], centre: tuple[int, int]) -> tuple[Corner, ...]:
+    """Return the quadrants of a frame.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Shape of the frame.
+    centre : tuple of int
+        First row and column beyond the middle of the detector; may be outside of the frame.
+
+    Returns
+    -------
+    tuple of Corner
+        Lower left, lower right, upper left, upper right; without those that the frame does not reach.
+    """
+    (ny, nx), (y, x) = shape, (min(max(at, 0), size) for at, size in zip(centre, shape, strict=True))
+    corners: tuple[Corner, ...] = (
+        Corner("lower left", slice(0, y), slice(0, x), False, max(ny - 2 * y, 0)),
+        Corner("lower right", slice(0, y), slice(x, nx), False, max(ny - 2 * y, 0)),
+        Corner("upper left", slice(y, ny), slice(0, x), True, max(2 * y - ny, 0)),
+        Corner("upper right", slice(y, ny), slice(x, nx), True, max(2 * y - ny, 0)),
     )
-    return frame, good, corners
+    # The upper half alone lacks no rows of an opposite one.
+    if y in (0, ny):
+        corners = tuple(replace(corner, missing=0) for corner in corners)
+    return tuple(c for c in corners if c.rows.start < c.rows.stop and c.columns.start < c.columns.stop)
 
 
 def source_boxes(tiles: Tiles) -> Bool:
