@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from niripipe.algorithms.arrays import Bool, Float64
 
-__all__ = ["LEAST_FRAMES", "Aligned", "SkyGrid", "light_regions", "nine", "same_sky"]
+__all__ = ["LEAST_FRAMES", "Aligned", "SkyGrid", "detector_mean", "light_regions", "nine", "same_sky"]
 
 # A box that is brought onto the sky counts where so much of it is known.
 _KNOWN = 0.5
@@ -75,7 +75,7 @@ class SkyGrid:
         Aligned
         """
         total, square, number, fixed = (np.zeros(self.shape) for _ in range(4))
-        on_detector = np.where(known, maps, 0.0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+        on_detector = detector_mean(maps, known)
         for k, (plane, good) in enumerate(zip(maps, known, strict=True)):
             weight = self._moved(good.astype(float), k)
             share = np.maximum(weight, 1e-9)
@@ -113,6 +113,11 @@ class SkyGrid:
             for dx, wx in ((0, 1 - fx), (1, fx)):
                 moved[y + dy : y + dy + rows, x + dx : x + dx + columns] += wy * wx * plane
         return moved
+
+
+def detector_mean(maps: Float64, known: Bool) -> Float64:
+    """Return the mean over frames at each place of the detector, shape (by, bx); 0 where nothing is known."""
+    return np.asarray(np.where(known, maps, 0.0).sum(axis=0) / np.maximum(known.sum(axis=0), 1))
 
 
 def light_regions(aligned: Aligned, *, seed: float, reach: float, seeds: int = 1) -> Bool:

@@ -17,7 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from niripipe.algorithms.arrays import Bool, Float64
-from niripipe.algorithms.box_maps import LEAST_FRAMES, SkyGrid, light_regions, nine, same_sky
+from niripipe.algorithms.box_maps import (
+    LEAST_FRAMES,
+    SkyGrid,
+    detector_mean,
+    light_regions,
+    nine,
+    same_sky,
+)
 from niripipe.algorithms.robust import MAD_TO_SIGMA, good_pixels, median_of_good
 from niripipe.algorithms.sources import PlaneSource
 from niripipe.errors import AlgorithmError
@@ -195,7 +202,9 @@ def _agreed(light: Bool, rest: Float64, known: Bool, shifts: Float64) -> Bool:
         if len(group) < LEAST_FRAMES or np.ptp(shifts[group], axis=0).max() < 1:
             continue
         grid = SkyGrid(light.shape[1:], shifts[group])
-        aligned = grid.aligned(rest[group], known[group])
+        # Without what the frames show at the same place of the detector, that cannot pass for light.
+        apart = rest[group] - detector_mean(rest[group], known[group])
+        aligned = grid.aligned(apart, known[group])
         region = light_regions(aligned, seed=_AGREED_SEED, reach=_AGREED_REACH, seeds=_SEEDS)
         shown = grid.back(region.astype(float)) > 0
         unseen = grid.back(np.isfinite(aligned.error).astype(float)) < 1

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from niripipe.algorithms.arrays import Bool, Float32, Float64
-from niripipe.algorithms.box_maps import SkyGrid, light_regions, nine
+from niripipe.algorithms.box_maps import SkyGrid, detector_mean, light_regions, nine
 from niripipe.algorithms.robust import MAD_TO_SIGMA
 
 __all__ = ["ResidualSky", "at_pixels", "residual_sky"]
@@ -21,8 +21,9 @@ __all__ = ["ResidualSky", "at_pixels", "residual_sky"]
 _ROUNDS = 4
 # A smooth map falls short at peaks; what it left is smoothed and added so many times (Tukey's twicing).
 _TWICING = 4
-# With less than this weight of known boxes around it, a correction fades to zero.
-_FLOOR = 0.4
+# Under a mask the map continues what is known within these distances (Gaussian sigma, boxes); where less
+# than this weight is known within the widest, it fades to zero.
+_REACHES, _FLOOR = (1.0, 2.0, 3.0), 0.2
 # Light of the field reaches as far as the mean of the frames exceeds its error so many times, around a box
 # where it does so clearly. With 5 degrees of freedom chance does so in 1 of 200 boxes, and does no harm then.
 _SEED, _REACH = 4.0, 1.0
@@ -58,7 +59,7 @@ class ResidualSky:
     light: Bool
 
 
-def residual_sky(boxes: Float64, shifts: Float64, smoothing: float = 0.7) -> ResidualSky:
+def residual_sky(boxes: Float64, shifts: Float64, smoothing: float = 0.8) -> ResidualSky:
     """Fit the residual sky of dithered frames.
 
     Parameters
@@ -91,7 +92,10 @@ def residual_sky(boxes: Float64, shifts: Float64, smoothing: float = 0.7) -> Res
         level = np.array([_level(*one) for one in zip(values - field, known, light, strict=True)])
         flat = values - level[:, None, None]
         aligned = grid.aligned(flat, known)
-        region = light_regions(aligned, seed=_SEED, reach=_REACH)
+        # Without what the frames show at the same place of the detector, that cannot pass for light.
+        region = light_regions(
+            grid.aligned(flat - detector_mean(flat, known), known), seed=_SEED, reach=_REACH
+        )
         # Outskirts are fainter than what can be seen in one box.
         region = np.logical_or.reduce(nine(region))
         mean = np.where(region, aligned.mean, 0.0)
@@ -146,14 +150,28 @@ def _level(rest: Float64, known: Bool, light: Bool) -> float:
 
 
 def _smooth(rest: Float64, known: Bool, sigma: float) -> Float64:
-    """Smooth a map by normalised convolution, with `_TWICING` rounds, fading where nothing is known."""
+    """Smooth a map, with `_TWICING` rounds; where nothing is known it continues what is around, and fades."""
     from scipy import ndimage
 
-    weight = ndimage.gaussian_filter(known.astype(float), sigma, mode="nearest")
-    made = np.zeros_like(rest)
+    made = np.where(known, rest, _around(rest, known))
+    smooth = np.zeros_like(rest)
     for _ in range(_TWICING):
-        left = np.where(known, rest - made, 0.0)
-        made += ndimage.gaussian_filter(left, sigma, mode="nearest") / np.maximum(weight, _FLOOR)
+        smooth += ndimage.gaussian_filter(made - smooth, sigma, mode="nearest")
+    return smooth
+
+
+def _around(rest: Float64, known: Bool) -> Float64:
+    """Mean of the known boxes around each, in the narrowest neighbourhood that holds enough of them."""
+    from scipy import ndimage
+
+    made, missing = np.zeros_like(rest), np.ones(rest.shape)
+    values, weight = np.where(known, rest, 0.0), known.astype(float)
+    for sigma in _REACHES:
+        share = ndimage.gaussian_filter(weight, sigma, mode="nearest")
+        mean = ndimage.gaussian_filter(values, sigma, mode="nearest") / np.maximum(share, 1e-6)
+        trust = np.minimum(share / _FLOOR, 1.0) * missing
+        made += trust * mean
+        missing -= trust
     return made
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from niripipe.algorithms import box_maps, extended
+from niripipe.algorithms import box_maps, deep_masks
 from niripipe.algorithms import residual_sky as algorithm
+from niripipe.algorithms.robust import good_pixels
 from niripipe.astrodata import AstroData
 from niripipe.logutils import get_logger
 from niripipe.primitives.base import Frames, Outcome, PrimitivesBase, done, not_needed, primitive, skipped
@@ -23,8 +27,17 @@ _LEAST_BOXES = 8
 """A frame with fewer boxes on a side shows no structure that could be told from sources."""
 _WORTH = 1.5
 """A fit is subtracted when its rms exceeds its own noise so many times: 1 means that it fits noise alone."""
-_HALO = 2.0
-"""Masks of objects are grown by their own radius so many times."""
+_GROWTH = (1.25, 0.75, 0.4, 0.0)
+"""Sources of the sum of the frames are masked with their halos: grown by their own radius so many times, or
+less in crowded fields. Where the light of a star falls as r^-3, 1.25 leaves a tenth of what could be seen."""
+_SKY_LEFT = 0.6
+"""So much of the boxes has to be left by the masks; otherwise less wide ones are taken."""
+_LEAST_SKY = 0.25
+"""With less than this left nothing is subtracted: sources cover most of the field."""
+_ROUNDS = 2
+"""Sources are looked for, and the sky without them fitted, so many times."""
+_BIN = 4
+"""Side of the bins in which sources are looked for, pixels: about the width of a star."""
 _LARGE = 0.5
 """More than so many standard deviations of a pixel is worth a look at the frame."""
 
@@ -36,9 +49,9 @@ class CorrectResidualSkyParams(SuffixParams, suffix="_residualSkyCorrected"):
         "default", description="default: where there is more than noise to remove; force: always; skip: never"
     )
     box: int = Field(32, ge=8, le=256, description="side of the boxes in which the sky is measured, pixels")
-    smoothing: float = Field(1.0, ge=0.5, le=10, description="smoothing of the fit, boxes (Gaussian sigma)")
+    smoothing: float = Field(0.8, ge=0.5, le=10, description="smoothing of the fit, boxes (Gaussian sigma)")
     dilation: float = Field(
-        8.0, ge=0, description="radius by which object masks are grown beside their own, pixels"
+        8.0, ge=0, description="radius by which object masks of single frames are grown, pixels"
     )
 
 
@@ -50,10 +63,11 @@ class ResidualSky(PrimitivesBase):
         """Fit what is left of the sky in each frame by a smooth map, and subtract it.
 
         A sky or a glow whose structure changes from frame to frame is not in the sky frames. Medians of boxes
-        without objects (OBJMASK, detected if there is none, grown by `dilation` and the size of the object)
-        are compared at the same places of the sky and of the detector: light that the dithered frames agree
-        on is the field's and stays, and what is left is smoothed and subtracted. The level of the frame does
-        not change. Where objects cover most of the field nothing is subtracted.
+        without sources are compared at the same places of the sky and of the detector: light that the
+        dithered frames agree on is the field's and stays, and what is left is smoothed and subtracted. The
+        level of the frame does not change. Left out are the objects of each frame (OBJMASK, detected if there
+        is none, grown by `dilation`), and those that only the sum of the frames shows, with their halos,
+        which the fit would take for sky. Where sources cover most of the field nothing is subtracted.
 
         Frames whose sky comes from other fields are left alone: light that fills their field, as that of a
         galaxy does, hardly moves when they are dithered. So are frames that fewer than three dithered
@@ -85,8 +99,12 @@ class ResidualSky(PrimitivesBase):
         unknown = [frame for frame in frames if frame[0].plane("OBJMASK") is None]
         if unknown:
             self.detectSources(unknown, catalogue=False, suffix=None)  # type: ignore[attr-defined]
-        boxes = np.array(self.map(lambda frame: _boxes(frame, params), frames))
-        fit = algorithm.residual_sky(boxes, shifts, params.smoothing)
+        side = math.gcd(params.box, _BIN)
+        bins = self.map(lambda frame: _binned(frame, side, params.dilation), frames)
+        fit, share = _fit(bins, shifts, params.smoothing, params.box // side)
+        if share < _LEAST_SKY:
+            self.note_all(frames, not_needed(f"sources leave {share:.0%} of the field: too little sky"))
+            return
         if params.correct == "default" and not fit.rms > _WORTH * fit.error:
             text = f"residual sky of {fit.rms:.3g} rms is not above the noise of its fit, {fit.error:.3g}"
             self.note_all(frames, not_needed(text))
@@ -102,33 +120,43 @@ def _is_object_only(frame: AstroData) -> bool:
     return "OBJFRAME" in frame.phu and "SKYFRAME" not in frame.phu
 
 
-def _boxes(frame: AstroData, params: CorrectResidualSkyParams) -> NDArray[np.float64]:
-    """Return the box medians of a frame without its objects."""
-    ext = frame[0]
-    objects = _with_haloes(ext.read("OBJMASK"), params.dilation)
-    planes = (ext.read("data"), ext.read("mask"), objects)
-    return extended.box_medians(*planes, box=params.box, thinned=False)
-
-
-def _with_haloes(objects: NDArray[np.uint8], dilation: float) -> NDArray[np.bool_]:
-    """Grow each object by a radius and by its own size: the larger an object, the wider what is not detected.
-
-    Looked at in squares of 2 x 2 pixels, which is four times quicker.
-    """
+def _binned(frame: AstroData, side: int, dilation: float) -> deep_masks.Binned:
+    """Bin a frame, with its own objects grown by a radius."""
     from scipy import ndimage
 
-    ny, nx = objects.shape
-    seen = np.zeros((ny + ny % 2, nx + nx % 2), bool)
-    seen[:ny, :nx] = objects > 0
-    small = seen[::2, ::2] | seen[1::2, ::2] | seen[::2, 1::2] | seen[1::2, 1::2]
-    if not small.any():
-        return seen[:ny, :nx]
-    label, number = ndimage.label(small)
-    area = np.bincount(label.ravel(), minlength=number + 1)
-    away, nearest = ndimage.distance_transform_edt(~small, return_indices=True)
-    reach = dilation / 2 + _HALO * np.sqrt(area / np.pi)
-    grown = away <= reach[label[tuple(nearest)]]
-    return np.repeat(np.repeat(grown, 2, axis=0), 2, axis=1)[:ny, :nx]
+    ext = frame[0]
+    data, mask = ext.read("data"), ext.read("mask")
+    found = deep_masks.binned(data, good_pixels(data, mask), ext.read("OBJMASK") > 0, side)
+    if not found.objects.any():
+        return found
+    grown = ndimage.distance_transform_edt(~found.objects) <= dilation / side
+    return replace(found, objects=grown)
+
+
+def _fit(
+    bins: Sequence[deep_masks.Binned], shifts: NDArray[np.float64], smoothing: float, box: int
+) -> tuple[algorithm.ResidualSky, float]:
+    """Fit the residual sky without the sources that the frames show together; also say how much is left.
+
+    `shifts` are in boxes, `box` is the side of a box in bins.
+    """
+    shape = bins[0].mean.shape
+    boxes = np.array([deep_masks.box_medians(one, one.objects, box) for one in bins])
+    fit = algorithm.residual_sky(boxes, shifts, smoothing)
+    for _ in range(_ROUNDS):
+        skies = [algorithm.at_pixels(plane, box, shape) for plane in fit.maps]
+        sources = deep_masks.deep_sources(bins, skies, shifts * box)
+        for growth in _GROWTH:
+            left = [
+                deep_masks.box_medians(one, one.objects | sources.mask(k, shape, growth), box, skies[k])
+                for k, one in enumerate(bins)
+            ]
+            boxes = fit.maps + np.array(left)
+            share = float(np.isfinite(boxes).mean())
+            if share >= _SKY_LEFT:
+                break
+        fit = algorithm.residual_sky(boxes, shifts, smoothing)
+    return fit, share
 
 
 def _subtract(frame: AstroData, boxes: NDArray[np.float64], error: float, box: int) -> Outcome:
