@@ -15,7 +15,7 @@ from niripipe.algorithms.arrays import Bool, Float32, Float64
 from niripipe.algorithms.box_maps import SkyGrid, detector_mean, light_regions, nine
 from niripipe.algorithms.robust import MAD_TO_SIGMA
 
-__all__ = ["ResidualSky", "at_pixels", "residual_sky"]
+__all__ = ["ResidualSky", "at_pixels", "recurs", "residual_sky"]
 
 # Levels of frames and light of the field depend on each other; both settle quickly.
 _ROUNDS = 4
@@ -27,6 +27,8 @@ _REACHES, _FLOOR = (1.0, 2.0, 3.0), 0.2
 # Light of the field reaches as far as the mean of the frames exceeds its error so many times, around a box
 # where it does so clearly. With 5 degrees of freedom chance does so in 1 of 200 boxes, and does no harm then.
 _SEED, _REACH = 4.0, 1.0
+# Light over so many boxes is wide.
+_WIDE = 4
 # A box is used when so much of it is shown by three frames or more.
 _SHOWN = 0.5
 # Fewer quiet boxes than this give no level.
@@ -108,6 +110,27 @@ def residual_sky(boxes: Float64, shifts: Float64, smoothing: float = 0.8) -> Res
     maps = np.array([_smooth(*one, smoothing) for one in zip(rest, known, strict=True)])
     rms = float(np.sqrt(np.mean(maps[known] ** 2))) if known.any() else 0.0
     return ResidualSky(maps, noise, noise * _gain(smoothing), rms, light)
+
+
+def recurs(boxes: Float64, shifts: Float64) -> bool:
+    """Whether dithered frames agree on wide light of the field.
+
+    Parameters
+    ----------
+    boxes, shifts : ndarray
+        As in `residual_sky`.
+
+    Returns
+    -------
+    bool
+        True for four boxes or more in one region, also where the light hardly moves on the detector, so that
+        no fit could tell it from residual sky.
+    """
+    known = np.isfinite(boxes)
+    values = np.where(known, boxes, 0.0)
+    level = [_level(*one) for one in zip(values, known, np.zeros_like(known), strict=True)]
+    aligned = SkyGrid(boxes.shape[1:], shifts).aligned(values - np.array(level)[:, None, None], known)
+    return bool(light_regions(aligned, seed=_SEED, reach=_REACH, seeds=_WIDE).any())
 
 
 def at_pixels(boxes: Float64, box: int, shape: tuple[int, ...]) -> Float32:

@@ -324,7 +324,7 @@ class NIRI(PrimitivesBase):
         suffix: str | None = "_residualSkyCorrected",
         correct: Literal["skip", "default", "force"] = "default",
         box: int = 32,
-        smoothing: float = 1.0,
+        smoothing: float = 0.8,
         dilation: float = 8.0,
         stream: str = "main",
         instream: str | None = None,

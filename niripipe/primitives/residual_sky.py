@@ -69,11 +69,11 @@ class ResidualSky(PrimitivesBase):
         is none, grown by `dilation`), and those that only the sum of the frames shows, with their halos,
         which the fit would take for sky. Where sources cover most of the field nothing is subtracted.
 
-        Frames whose sky comes from other fields are left alone: light that fills their field, as that of a
-        galaxy does, hardly moves when they are dithered. So are frames that fewer than three dithered
-        frames of the same field show, and all where the fit is not clearly above its own noise. RESSKY in
-        the extension header is the rms of what was subtracted, RESSKYER its error, whose square is added to
-        the variance.
+        Frames whose sky comes from other fields are left alone where wide light recurs on the sky: that of a
+        galaxy which fills the field hardly moves when they are dithered. So are frames that fewer than three
+        dithered frames of the same field show, and all where the fit is not clearly above its own noise.
+        RESSKY in the extension header is the rms of what was subtracted, RESSKYER its error, whose square is
+        added to the variance.
         """
         if params.correct == "skip":
             return self.note_all(frames, skipped("correct is skip"))
@@ -82,8 +82,6 @@ class ResidualSky(PrimitivesBase):
             return self.note_all(frames, skipped("the frames differ in shape"))
         if frames and min(shape) < _LEAST_BOXES * params.box:
             return self.note_all(frames, not_needed("the frames are too small to show structure of the sky"))
-        if params.correct == "default" and any(_is_object_only(frame) for frame in frames):
-            return self.note_all(frames, not_needed("the sky comes from other fields"))
         shifts = box_shifts(frames, params.box)
         left = set(range(len(frames)))
         for group in box_maps.same_sky(shifts, [size // params.box for size in shape]):
@@ -101,6 +99,12 @@ class ResidualSky(PrimitivesBase):
             self.detectSources(unknown, catalogue=False, suffix=None)  # type: ignore[attr-defined]
         side = math.gcd(params.box, _BIN)
         bins = self.map(lambda frame: _binned(frame, side, params.dilation), frames)
+        if params.correct == "default" and any(_is_object_only(frame) for frame in frames):
+            boxes = np.array([deep_masks.box_medians(one, one.objects, params.box // side) for one in bins])
+            if algorithm.recurs(boxes, shifts):
+                text = "the sky comes from other fields, and wide light recurs on the sky: it is the field's"
+                self.note_all(frames, not_needed(text))
+                return
         fit, share = _fit(bins, shifts, params.smoothing, params.box // side)
         if share < _LEAST_SKY:
             self.note_all(frames, not_needed(f"sources leave {share:.0%} of the field: too little sky"))
