@@ -10,7 +10,7 @@ SHIFTS = np.array([[0, 0], [24, -8], [-16, 20], [8, 12], [-20, -24], [12, -28]])
 
 
 def frames(light: float):
-    """Frames by plain numpy: noise of 40, and a source of sigma 10 pixels at (130, 110), moved by the dithers."""
+    """Noise of 40, and a source of sigma 10 pixels at (130, 110) that the dithers move, by plain numpy."""
     y, x = np.mgrid[:256, :256]
     made = []
     for k, (dy, dx) in enumerate(SHIFTS):
@@ -22,7 +22,7 @@ def frames(light: float):
 
 
 def test_a_source_is_masked_where_each_frame_shows_it() -> None:
-    bins = frames(15.0)
+    bins = frames(6.0)
     skies = [np.zeros((64, 64), np.float32)] * len(bins)
     found = deep_sources(bins, skies, SHIFTS / 4)
     alone = deep_sources(bins[:1], skies[:1], SHIFTS[:1] / 4)
@@ -58,7 +58,8 @@ def test_bins_without_enough_good_pixels_do_not_count() -> None:
     good[4:8, :2] = False
     good[4:8, 2] = False
     frame = binned(data, good, ~good, 4)
-    assert not frame.good[0, 0] and not frame.good[1, 0]
+    assert not frame.good[0, 0]
+    assert not frame.good[1, 0]
     assert frame.good[2:].all()
     assert np.isfinite(frame.mean).all()
     assert np.isnan(box_medians(frame, ~frame.good | True, 4)).all()
