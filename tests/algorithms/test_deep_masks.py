@@ -22,7 +22,7 @@ def frames(light: float):
 
 
 def test_a_source_is_masked_where_each_frame_shows_it() -> None:
-    bins = frames(6.0)
+    bins = frames(10.0)
     skies = [np.zeros((64, 64), np.float32)] * len(bins)
     found = deep_sources(bins, skies, SHIFTS / 4)
     alone = deep_sources(bins[:1], skies[:1], SHIFTS[:1] / 4)
