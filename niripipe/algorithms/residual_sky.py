@@ -155,14 +155,23 @@ def at_pixels(boxes: Float64, box: int, shape: tuple[int, ...]) -> Float32:
 
 
 def _spline_weights(number: int, box: int, size: int) -> Float64:
-    """Return by which weight each box counts at each pixel of a row or column."""
-    from scipy.interpolate import make_interp_spline
+    """Return by which weight each box counts at each pixel of a row or column: a natural cubic spline.
 
-    centres = np.arange(number) * box + (box - 1) / 2
-    at = np.clip(np.arange(size), centres[0], centres[-1])
-    if number < 4:
-        return np.array([np.interp(at, centres, unit) for unit in np.eye(number)]).T
-    return np.asarray(make_interp_spline(centres, np.eye(number), k=3, bc_type="natural")(at))
+    In units of a box; Press et al., Numerical Recipes, section 3.3 (scipy.interpolate takes long to import).
+    """
+    if number < 2:
+        return np.ones((size, number))
+    at = np.clip((np.arange(size) - (box - 1) / 2) / box, 0, number - 1)
+    low = np.minimum(at.astype(int), number - 2)
+    unit = np.eye(number)
+    bend = np.zeros((number, number))
+    inner = number - 2
+    near = (np.eye(inner, k=1) + np.eye(inner, k=-1)) + 4 * np.eye(inner)
+    bend[1:-1] = np.linalg.solve(near, 6 * (unit[:-2] - 2 * unit[1:-1] + unit[2:])) if inner else 0
+    up = (at - low)[:, None]
+    down = 1 - up
+    curved = ((down**3 - down) * bend[low] + (up**3 - up) * bend[low + 1]) / 6
+    return np.asarray(down * unit[low] + up * unit[low + 1] + curved)
 
 
 def _level(rest: Float64, known: Bool, light: Bool) -> float:
