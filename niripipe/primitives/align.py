@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from niripipe.algorithms import fluxscale, register
-from niripipe.algorithms.affine import Grid, corners_of, output_grid
-from niripipe.astrodata import AstroData, shifted
+from niripipe.algorithms.affine import Grid, output_grid
+from niripipe.astrodata import AstroData, shifted, undistorted
 from niripipe.logutils import get_logger
 from niripipe.primitives import resample_to
 from niripipe.primitives.base import Frames, PrimitivesBase, done, not_needed, primitive
-from niripipe.primitives.geometry import pixel_mapping, require_sky_mapping
+from niripipe.primitives.geometry import outline, pixel_mapping, require_sky_mapping
 from niripipe.primitives.params import Field, FrameOrPath, SuffixParams
 from niripipe.primitives.registration import AdjustWCSToReferenceParams, align_frames
 
@@ -111,6 +111,12 @@ class Align(PrimitivesBase):
         no data. All frames get the WCS of the reference, or with `target_wcs` that of the target, in any
         projection, orientation and scale.
 
+        A distortion in the WCS (`standardizeWCS`, `adjustWCSToReference`) is taken out in the same
+        interpolation: the new grid is undistorted, its header has no SIP, and DISTGONE says so. No area of
+        pixels is applied for it. A flat holds the areas already, so that a frame divided by it has the
+        surface brightness of the sky, and a source keeps its flux wherever it lies. A single frame is not
+        resampled and keeps its distortion in the header.
+
         Raises
         ------
         DataError
@@ -132,10 +138,10 @@ class Align(PrimitivesBase):
             grid = Grid((0, 0), reference[0].shape)
         else:
             grid = output_grid(
-                corners_of(frame[0].shape, mapping.inverse())
+                np.stack(mapping.inverse()(*outline(frame).T), axis=1)
                 for frame, mapping in zip(frames, to_frames, strict=True)
             )
-        wcs = shifted(require_sky_mapping(reference), grid.origin[1], grid.origin[0])
+        wcs = shifted(undistorted(require_sky_mapping(reference)), grid.origin[1], grid.origin[0])
         jobs = list(zip(frames, to_frames, strict=True))
         self.map(lambda job: resample_to.put_on_grid(*job, grid, wcs, options), jobs)
         return frames
