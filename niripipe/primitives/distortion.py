@@ -10,7 +10,7 @@ from niripipe.instruments.optics import published_distortion
 
 __all__ = ["GONE", "on_detector", "put_distortion", "record"]
 
-Source = Literal["published", "header", "fitted", "none"]
+Source = Literal["published", "header", "fitted", "refused", "none"]
 """Where the distortion of a frame is from."""
 
 GONE = "DISTGONE"

@@ -17,6 +17,7 @@ from niripipe.algorithms.register import Registration, Sources
 from niripipe.astrodata import FAIL, AstroData, distortion_of, undistorted, with_affine, with_distortion
 from niripipe.errors import AlgorithmError
 from niripipe.primitives.base import Frames, opened_name
+from niripipe.primitives.distortion_check import Choice, prepare_distortion, settle_distortion
 from niripipe.primitives.geometry import exact_mapping, is_distorted, pixel_mapping, require_sky_mapping
 from niripipe.primitives.objcat import inside, sources, straight_sources, typical_ellipticity, update_world
 from niripipe.primitives.offsets import (
@@ -82,6 +83,12 @@ class AdjustWCSToReferenceParams(SuffixParams, suffix="_wcsCorrected"):
     cull_sources: bool = Field(False, description="use good stars only")
     rotate: bool = Field(False, description="allow a rotation")
     scale: bool = Field(False, description="allow a change of scale")
+    distortion: Choice = Field(
+        "auto",
+        description="optical distortion. auto: that of the WCS (published, or of the header) unless the "
+        "dithers disprove it; without one, one fitted to the dithers if it is significant. published: "
+        "without asking the dithers; fit: fitted or none; none",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,12 +159,17 @@ def align_frames(frames: Frames, params: AdjustWCSToReferenceParams, map_items: 
     """
     for frame in frames:
         require_sky_mapping(frame)
+    prepare_distortion(frames, params.distortion)
     headers = [frame[0].sky_mapping for frame in frames]
     if params.method == "offsets":
         reference = frames[0]
         found: list[Registration | None] = [None] * len(frames)
     else:
         reference, found = _chosen(frames, params, map_items)
+        pixels = params.match_radius / float(reference[0].pixel_scale())
+        if settle_distortion(frames, reference, found, params.distortion, pixels):
+            headers = [frame[0].sky_mapping for frame in frames]
+            reference, found = _chosen(frames, params, map_items)
     offsets = [by_offsets(frame, reference) for frame in frames]
     for frame, result in zip(frames, found, strict=True):
         if result is not None and result.accepted:
