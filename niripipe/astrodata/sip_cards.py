@@ -23,6 +23,8 @@ RADIAL = "DISTRAD"
 _LARGEST_ORDER = 9
 # Terms that displace by less than this at the edge (pixels) are not written.
 _NOTHING = 1e-12
+# Distance from the centre (pixels) at which that counts where the size of the image is not known.
+_LARGE = 4096.0
 
 
 def read(header: Any, crpix: tuple[float, float]) -> Distortion | str:
@@ -62,7 +64,7 @@ def cards(distortion: Distortion) -> list[tuple[str, Any, str]]:
     """Return the header cards of a distortion as (keyword, value, comment); the centre is CRPIX."""
     made: list[tuple[str, Any, str]] = []
     for name, terms in zip(("A", "B", "AP", "BP"), to_sip(distortion), strict=True):
-        reach = distortion.reach if math.isfinite(distortion.reach) else 1.0
+        reach = distortion.reach if math.isfinite(distortion.reach) else _LARGE
         kept = {pq: c for pq, c in sorted(terms.items()) if abs(c) * reach ** sum(pq) > _NOTHING}
         made.append(
             (f"{name}_ORDER", max((p + q for p, q in kept), default=0), "SIP: order of the polynomial")

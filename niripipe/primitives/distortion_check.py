@@ -33,8 +33,9 @@ log = get_logger(__name__)
 
 Choice = Literal["auto", "published", "fit", "none"]
 
-_SIGMA = 5.0
-"""A distortion is believed, or not believed, when so many standard errors say so."""
+_SIGMA, _REFUSED = 5.0, 3.5
+"""A fitted distortion is believed when so many standard errors say so. The one of the WCS is likely to be true:
+it is not believed when so many speak against it."""
 _STARS, _FRAMES, _EACH = 10, 4, 4
 """A distortion is fitted to at least so many stars in so many frames, seen so many times each on average."""
 _CHECK_STARS, _CHECK_FRAMES = 3, 3
@@ -47,7 +48,7 @@ _ORDER = 3
 _KNOWN = 0.3
 """A polynomial must be known to this everywhere within its reach, pixels."""
 _LARGEST = 40.0
-"""A displacement larger than this at the edge of the field is no distortion of a camera, pixels."""
+"""A displacement larger than this at the farthest source is no distortion of a camera, pixels."""
 _NEAR_FWHM, _NEAR = 2.0, 4.0
 """Pairs are as near to each other as this after alignment: FWHM and pixels, the larger."""
 _FLUX_RATIO = 1.7
@@ -94,8 +95,8 @@ def settle_distortion(
     found : sequence of Registration or None
         Their displacements; None for the reference.
     choice : {"auto", "published", "fit", "none"}
-        ``auto``: a distortion of the WCS is taken away if the dithers say, by 5 standard errors, that none is
-        nearer to the truth; without one, the one that they show is used if it is significant. ``fit``: as
+        ``auto``: a distortion of the WCS is taken away if the dithers say, by 3.5 standard errors, that none
+        is nearer to the truth; without one, the one that they show is used if it is significant. ``fit``: as
         without one. Else nothing is done.
     match_radius : float
         Largest distance of a pair, pixels.
@@ -115,14 +116,17 @@ def settle_distortion(
     if any((b is None) != (first is None) for b in bent):
         return ""
     seen = _observations(frames, reference, found, centre, match_radius)
+    refused = ""
     if first is not None:
-        return _checked(frames, first, seen, centre) if seen is not None else ""
+        refused = "" if seen is None else _checked(frames, first, seen, centre)
+        if not refused:
+            return ""
     fitted = None if seen is None else _fitted(seen, sources(reference).fwhm)
     if fitted is None:
         if choice == "fit":
             log.warning("no distortion was fitted: the dithers show none that is significant")
-        return ""
-    return _given(frames, fitted, centre)
+        return refused
+    return "; ".join(part for part in (refused, _given(frames, fitted, centre)) if part)
 
 
 class _Fitted(NamedTuple):
@@ -163,7 +167,7 @@ def _checked(frames: Frames, bent: Distortion, seen: Observations, centre: tuple
     share, error = float(fit.values[0]), float(fit.errors[0])
     words = f"the dithers show {share:.2f} +- {error:.2f} of the distortion in the WCS"
     # The sum of squares without it is smaller than with it by (1 - 2 share) / error**2.
-    if (1 - 2 * share) <= _SIGMA**2 * error**2:
+    if (1 - 2 * share) <= _REFUSED**2 * error**2:
         log.debug("%s", words)
         return ""
     for frame in frames:
@@ -180,7 +184,8 @@ def _fitted(seen: Observations, fwhm: float) -> _Fitted | None:
     best: _Fitted | None = None
     k, error = float(radial.values[0]), float(radial.errors[0])
     shape = Distortion((0.0, 0.0), half_diagonal(), k)
-    if abs(k) > _SIGMA * error and shape.largest() < _LARGEST:
+    farthest = float(np.hypot(seen.u, seen.v).max())
+    if abs(k) > _SIGMA * error and abs(k) * farthest**2 < _LARGEST:
         best = _Fitted(radial, shape, f"r' = r + ({k:.3g} +- {error:.2g}) r^2")
     if radial.stars >= _MANY_STARS and radial.observations >= _MANY:
         best = _polynomial(seen, radial) or best

@@ -160,14 +160,15 @@ def align_frames(frames: Frames, params: AdjustWCSToReferenceParams, map_items: 
     for frame in frames:
         require_sky_mapping(frame)
     prepare_distortion(frames, params.distortion)
-    headers = [frame[0].sky_mapping for frame in frames]
+    headers, settled = [frame[0].sky_mapping for frame in frames], ""
     if params.method == "offsets":
         reference = frames[0]
         found: list[Registration | None] = [None] * len(frames)
     else:
         reference, found = _chosen(frames, params, map_items)
         pixels = params.match_radius / float(reference[0].pixel_scale())
-        if settle_distortion(frames, reference, found, params.distortion, pixels):
+        settled = settle_distortion(frames, reference, found, params.distortion, pixels)
+        if settled:
             headers = [frame[0].sky_mapping for frame in frames]
             reference, found = _chosen(frames, params, map_items)
     offsets = [by_offsets(frame, reference) for frame in frames]
@@ -185,7 +186,7 @@ def align_frames(frames: Frames, params: AdjustWCSToReferenceParams, map_items: 
         _anchor([f for f, v in zip(frames, verdicts, strict=True) if v.kept], headers[0])
     for frame in frames:
         update_world(frame)
-    return verdicts
+    return [replace(v, reason=f"{v.reason}; {settled}") for v in verdicts] if settled else verdicts
 
 
 def _moved(wcs: Any, matrix: NDArray[np.float64], offset: NDArray[np.float64]) -> Any:

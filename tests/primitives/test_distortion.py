@@ -1,0 +1,254 @@
+"""Distortion of frames: in the WCS where it is published, checked and fitted by dithers, gone when resampled.
+
+Positions of stars are made here: r' = r + k r**2 solved for r, the distance on the detector (Gemini's page on
+NIRI's pixel scales, k = 1.32e-5 for f/32 with Altair).
+"""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import pytest
+from astropy.wcs import WCS
+
+from .. import frames as make
+
+F32 = {"CAMERA": "f32", "AOFOLD": "IN"}
+SCALE = 0.0214 / 3600
+CD = {"CD1_1": -SCALE, "CD1_2": 0.0, "CD2_1": 0.0, "CD2_2": SCALE}
+SHAPE = (300, 300)
+
+
+def detector(x, y, k, centre=149.5):
+    """Where a barrel of k about the centre puts ideal positions."""
+    u, v = np.asarray(x, float) - centre, np.asarray(y, float) - centre
+    r = np.hypot(u, v)
+    with np.errstate(invalid="ignore"):
+        seen = np.where(r > 0, (np.sqrt(1 + 4 * k * r) - 1) / (2 * k) / r, 1.0) if k else np.ones_like(r)
+    return centre + u * seen, centre + v * seen
+
+
+def prepared(**options):
+    ad = make.frame(100.0, **options)
+    bench = make.bench([ad])
+    bench.p.prepare()
+    return ad, bench
+
+
+# ---- the published one
+
+
+def test_frames_of_f32_with_altair_get_the_published_distortion(tmp_path):
+    ad, bench = prepared(shape=(1024, 1024), ext=CD, **F32)
+    assert ad.phu["DISTMETH"] == "published"
+    assert ad.phu["DISTCOEF"] == 1.32e-5
+    outcome = bench.report.step("prepare").outcomes[ad.orig_filename]
+    assert "published distortion" in outcome.reason
+    # 500 pixels right of the centre, a source is 3.3 pixels nearer to it than the plane says.
+    plane = WCS(make.hdus(0.0, shape=(1024, 1024), ext=CD, **F32)[1].header)
+    sky = plane.all_pix2world(511.5 + 503.3, 511.5, 0)
+    assert np.allclose(ad[0].sky_mapping.all_world2pix(*sky, 0), [1011.5, 511.5], atol=1e-5)
+    assert np.allclose(ad[0].wcs.all_world2pix(*sky, 0), [1011.5, 511.5], atol=0.04)
+    ad.write(tmp_path / "a.fits")
+    from astropy.io import fits
+
+    with fits.open(tmp_path / "a.fits") as file:
+        assert file[1].header["CTYPE1"] == "RA---TAN-SIP"
+        assert np.allclose(WCS(file[1].header).all_world2pix(*sky, 0), [1011.5, 511.5], atol=0.04)
+
+
+@pytest.mark.parametrize("cards", [{"CAMERA": "f32"}, {"CAMERA": "f6", "AOFOLD": "IN"}, {"CAMERA": "f6"}])
+def test_what_is_not_known_is_not_applied(cards):
+    ad, _ = prepared(**cards, ext={} if cards["CAMERA"] == "f6" else CD)
+    assert not ad[0].sky_mapping.has_distortion
+    assert "DISTMETH" not in ad.phu
+
+
+def test_it_can_be_left_out():
+    ad = make.frame(100.0, ext=CD, **F32)
+    make.bench([ad]).p.prepare(distortion="none")
+    assert not ad[0].sky_mapping.has_distortion
+
+
+def test_in_a_subarray_the_centre_is_that_of_the_array():
+    window = {"LOWCOL": 600, "HICOL": 899, "LOWROW": 40, "HIROW": 339}
+    ad, _ = prepared(shape=SHAPE, ext=CD | window, **F32)
+    plane = WCS(make.hdus(0.0, shape=SHAPE, ext=CD | window, **F32)[1].header)
+    true_x, true_y = 700 - 600.0, 200 - 40.0
+    x, y = detector(true_x + 600, true_y + 40, 1.32e-5, centre=511.5)
+    seen = ad[0].sky_mapping.all_world2pix(*plane.all_pix2world(true_x, true_y, 0), 0)
+    assert np.allclose(seen, [float(x) - 600, float(y) - 40], atol=1e-5)
+
+
+def test_sip_of_a_raw_header_is_kept():
+    sip = {"CTYPE1": "RA---TAN-SIP", "CTYPE2": "DEC--TAN-SIP"}
+    sip |= {"A_ORDER": 2, "B_ORDER": 2, "A_2_0": 2e-5, "B_1_1": -1e-5}
+    ad, _ = prepared(ext=sip)
+    theirs = WCS(make.hdus(0.0, ext=sip)[1].header)
+    assert np.allclose(ad[0].sky_mapping.all_pix2world(5, 40, 0), theirs.all_pix2world(5, 40, 0), atol=1e-12)
+    assert ad.phu["DISTMETH"] == "header"
+
+
+# ---- dithered frames
+
+
+class Dithers:
+    """Frames of one field, in which stars are displaced by a distortion."""
+
+    def __init__(self, seed, n_stars, n_frames, k, *, step=45.0, frame=None, flux=(4.3, 5.6)):
+        self.rng = np.random.default_rng(seed)
+        self.stars = np.column_stack(
+            [*self.rng.uniform(-60, 360, (2, n_stars)), 10 ** self.rng.uniform(*flux, n_stars)]
+        )
+        self.k, self.frames, self.shifts = k, [], []
+        for number in range(1, n_frames + 1):
+            self.expose(number, np.zeros(2) if number == 1 else self.rng.uniform(-step, step, 2), frame or {})
+
+    def expose(self, number, shift, cards):
+        x, y = detector(self.stars[:, 0] + shift[0], self.stars[:, 1] + shift[1], self.k)
+        pixels = make.gaussians(SHAPE, np.column_stack([x, y, self.stars[:, 2]]), 1.8)
+        pixels += self.rng.normal(0, 10, SHAPE)
+        offsets = {"POFFSET": shift[0] * make.SCALE, "QOFFSET": -shift[1] * make.SCALE}
+        if cards:
+            offsets = {key: value * SCALE * 3600 / make.SCALE for key, value in offsets.items()}
+        ext = {}
+        if cards:
+            # Where the header of f/32 points, from the offsets.
+            east, north = offsets["POFFSET"] / 3600, offsets["QOFFSET"] / 3600
+            ext = CD | {"CRVAL1": make.RA + east / np.cos(np.deg2rad(make.DEC)), "CRVAL2": make.DEC + north}
+        ad = make.electrons(
+            make.frame(pixels, number=number, shape=SHAPE, ext=ext, **offsets, **cards), 100.0, 0
+        )
+        self.frames.append(ad)
+        self.shifts.append(shift)
+
+    def align(self, **given):
+        self.bench = make.bench(self.frames, droppable=True)
+        if self.frames[0].is_ao():
+            from niripipe.primitives.distortion import put_distortion
+
+            for ad in self.frames:
+                put_distortion(ad)
+        self.bench.p.detectSources()
+        self.bench.p.adjustWCSToReference(**given)
+        return self.bench
+
+    def worst(self):
+        """How far apart the frames put the same stars on the sky, largest, in pixels, by true positions."""
+        off = []
+        for ad, shift in zip(self.frames, self.shifts, strict=True):
+            x, y = self.stars[:, 0] + shift[0], self.stars[:, 1] + shift[1]
+            x, y = detector(x, y, self.k)
+            inside = (x > 5) & (x < 294) & (y > 5) & (y < 294)
+            sky = np.array(ad[0].sky_mapping.all_pix2world(x, y, 0))
+            sky[:, ~inside] = np.nan
+            off.append(sky)
+        spread = np.array(off) - np.nanmean(off, axis=0)
+        scale = self.frames[0][0].pixel_scale() / 3600
+        spread[:, 0] *= np.cos(np.deg2rad(make.DEC))
+        return float(np.nanmax(np.hypot(spread[:, 0], spread[:, 1]))) / scale
+
+
+@pytest.mark.filterwarnings("ignore:Mean of empty slice")
+def test_a_distortion_that_no_one_published_is_fitted_from_the_dithers(caplog):
+    k = 1e-4
+    field = Dithers(1, 60, 6, k)
+    with caplog.at_level(logging.WARNING, logger="niripipe"):
+        field.align()
+    phu = field.frames[2].phu
+    assert phu["DISTMETH"] == "fitted"
+    assert phu["DISTCOEF"] == pytest.approx(k, abs=4 * phu["DISTERR"])
+    assert phu["DISTERR"] < 0.05 * k
+    assert any("a distortion was fitted to the dithers" in r.getMessage() for r in caplog.records)
+    assert phu["ALGNRMS"] < 0.05
+    assert field.worst() < 0.1
+
+
+@pytest.mark.filterwarnings("ignore:Mean of empty slice")
+@pytest.mark.parametrize("choice", ["auto", "fit", "none"])
+def test_none_is_fitted_where_there_is_none(choice):
+    field = Dithers(2, 60, 6, 0.0)
+    field.align(distortion=choice)
+    assert all(ad.phu.get("DISTMETH", "none") == "none" for ad in field.frames)
+    assert not any(ad[0].sky_mapping.has_distortion for ad in field.frames)
+    assert field.worst() < 0.1
+
+
+def test_none_is_fitted_to_a_few_stars_or_frames():
+    for stars, frames in ((8, 6), (60, 3)):
+        field = Dithers(3, stars, frames, 1e-4)
+        field.align()
+        assert not any(ad[0].sky_mapping.has_distortion for ad in field.frames)
+
+
+@pytest.mark.filterwarnings("ignore:Mean of empty slice")
+def test_the_published_one_serves_and_stays():
+    field = Dithers(4, 60, 5, 1.32e-5, frame=F32)
+    field.align()
+    assert all(ad.phu["DISTMETH"] == "published" for ad in field.frames)
+    assert field.worst() < 0.1
+
+
+@pytest.mark.filterwarnings("ignore:Mean of empty slice")
+def test_the_published_one_is_left_out_where_the_dithers_disprove_it(caplog):
+    # Cameras without distortion, or with the opposite one, under headers of f/32 with Altair.
+    field = Dithers(5, 60, 5, 0.0, frame=F32)
+    with caplog.at_level(logging.WARNING, logger="niripipe"):
+        field.align()
+    assert {ad.phu["DISTMETH"] for ad in field.frames} == {"refused"}
+    assert not any(ad[0].sky_mapping.has_distortion for ad in field.frames)
+    assert any("it is not used" in r.getMessage() for r in caplog.records)
+    for choice in ("auto", "fit"):
+        field = Dithers(5, 60, 5, -6e-5, frame=F32)
+        field.align(distortion=choice)
+        assert field.frames[0].phu["DISTCOEF"] == pytest.approx(-6e-5, rel=0.1)
+        assert field.worst() < 0.1
+    field = Dithers(5, 60, 5, -6e-5, frame=F32)
+    field.align(distortion="published")
+    assert {ad.phu["DISTMETH"] for ad in field.frames} == {"published"}
+
+
+def test_published_says_where_nothing_is_published(caplog):
+    field = Dithers(6, 20, 3, 0.0)
+    with caplog.at_level(logging.WARNING, logger="niripipe"):
+        field.align(distortion="published")
+    assert sum("no distortion is published" in r.getMessage() for r in caplog.records) == 3
+
+
+def test_resampled_frames_are_undistorted_and_stars_are_where_they_truly_are():
+    k = 1e-4
+    field = Dithers(1, 60, 6, k)
+    bench = field.align()
+    bench.p.resampleToCommonFrame()
+    first = bench.main[0]
+    assert first[0].hdr["DATASEC"]
+    assert first.phu["DISTGONE"] is True
+    bench.p.stackFrames()
+    (stack,) = bench.main
+    assert not stack[0].sky_mapping.has_distortion
+    assert stack.phu["DISTGONE"] is True
+    assert stack.phu["DISTMETH"] == "fitted"
+    # Where the first frame's plane puts the stars, the grid is moved by whole pixels.
+    ny, nx = stack[0].shape
+    plane = field.frames[0]
+    header = WCS(make.hdus(0.0, shape=SHAPE)[1].header)
+    x, y = stack[0].sky_mapping.all_world2pix(
+        *header.all_pix2world(field.stars[:, 0], field.stars[:, 1], 0), 0
+    )
+    assert plane is not None
+    off = []
+    for x0, y0, flux in zip(x, y, field.stars[:, 2], strict=True):
+        near = np.sort(np.hypot(x - x0, y - y0))[1]
+        if flux < 5e4 or near < 20 or not (12 < x0 < nx - 12 and 12 < y0 < ny - 12):
+            continue
+        cut = stack[0].data[int(y0) - 7 : int(y0) + 9, int(x0) - 7 : int(x0) + 9].astype(float)
+        mask = stack[0].mask[int(y0) - 7 : int(y0) + 9, int(x0) - 7 : int(x0) + 9]
+        if (mask & 16).any():
+            continue
+        v, u = np.mgrid[int(y0) - 7 : int(y0) + 9, int(x0) - 7 : int(x0) + 9]
+        off.append([(cut * u).sum() / cut.sum() - x0, (cut * v).sum() / cut.sum() - y0])
+    off = np.array(off)
+    assert len(off) >= 8
+    # A common shift is what nothing measures: the first frame's pointing.
+    assert np.hypot(*(off - np.median(off, axis=0)).T).max() < 0.15
