@@ -84,8 +84,8 @@ class Align(PrimitivesBase):
         taken away. Where there is none, r' = r + k r^2 (with many stars a polynomial of third order, if it is
         better) is fitted, and used if it is significant at 5 standard errors, displaces the pairs by 0.02
         pixel and 0.005 FWHM rms or more, and rests on 10 stars in 4 frames at least. DISTMETH (published,
-        header, fitted, refused or none), DISTCOEF (k) and DISTERR say so, with a warning for what was fitted or
-        refused.
+        header, fitted, refused or none), DISTCOEF (k) and DISTERR say so, with a warning for what was fitted
+        or refused.
 
         Raises
         ------

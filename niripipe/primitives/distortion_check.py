@@ -34,8 +34,8 @@ log = get_logger(__name__)
 Choice = Literal["auto", "published", "fit", "none"]
 
 _SIGMA, _REFUSED = 5.0, 3.5
-"""A fitted distortion is believed when so many standard errors say so. The one of the WCS is likely to be true:
-it is not believed when so many speak against it."""
+"""A fitted distortion is believed when so many standard errors say so. The one of the WCS is likely to be
+true: it is not believed when so many speak against it."""
 _STARS, _FRAMES, _EACH = 10, 4, 4
 """A distortion is fitted to at least so many stars in so many frames, seen so many times each on average."""
 _CHECK_STARS, _CHECK_FRAMES = 3, 3

@@ -90,6 +90,72 @@ def test_sip_of_a_raw_header_is_kept():
     assert ad.phu["DISTMETH"] == "header"
 
 
+# ---- resampling
+
+
+def _bent(level=1.0, number=1, **cards):
+    """A flat-fielded frame: the sky's surface brightness in every pixel, at a strong distortion."""
+    from niripipe.astrodata import Distortion, with_distortion
+
+    ad = make.electrons(make.frame(np.full(SHAPE, level, "f4"), number=number, shape=SHAPE, **cards), 1.0, 0)
+    bent = Distortion((149.5, 149.5), 212.0, 1e-4)
+    ad[0].sky_mapping = with_distortion(ad[0].sky_mapping, bent)
+    return ad
+
+
+@pytest.mark.parametrize("target", [False, True])
+def test_the_surface_brightness_of_a_flat_fielded_frame_stays(target):
+    frames = [_bent(7.0), _bent(7.0, number=2, POFFSET=20 * make.SCALE)]
+    bench = make.bench(frames)
+    given = {"target_wcs": WCS(make.hdus(0.0, shape=SHAPE)[1].header)} if target else {}
+    bench.p.resampleToCommonFrame(**given)
+    for ad in bench.main:
+        reached = (ad[0].mask & 16) == 0
+        assert reached.mean() > 0.8
+        np.testing.assert_allclose(ad[0].data[reached], 7.0, rtol=1e-4)
+        assert ad[0].hdr["JFACTOR"] == pytest.approx(1, abs=1e-4)
+        assert ad.phu["DISTGONE"] is True
+        assert not ad[0].sky_mapping.has_distortion
+
+
+def test_sources_and_catalogue_move_to_the_new_grid():
+    frames = [_bent(0.0), _bent(0.0, number=2)]
+    x, y = detector([60.0, 240.0], [80.0, 30.0], 1e-4)
+    for ad in frames:
+        ad[0].data += make.gaussians(SHAPE, [(x[0], y[0], 1e5), (x[1], y[1], 1e5)], 2.0)
+        ad[0].data += make.noise(3, 3.0, shape=SHAPE)
+    bench = make.bench(frames)
+    bench.p.detectSources()
+    bench.p.resampleToCommonFrame()
+    (ad, _) = bench.main
+    # The grid begins up to 2 pixels beside the first frame's.
+    origin = ad[0].sky_mapping.all_world2pix(
+        *WCS(make.hdus(0.0, shape=SHAPE)[1].header).all_pix2world(0, 0, 0), 0
+    )
+    listed = ad[0].OBJCAT[np.argsort(ad[0].OBJCAT["FLUX_AUTO"])[-2:]]
+    seen = np.sort(np.asarray(listed["X_IMAGE"]) - 1 - origin[0])
+    np.testing.assert_allclose(seen, [60, 240], atol=0.1)
+    for x0, y0 in ((60, 80), (240, 30)):
+        v, u = round(float(y0 + origin[1])), round(float(x0 + origin[0]))
+        assert ad[0].OBJMASK[v, u] == 1
+        assert np.argmax(ad[0].data[v, u - 9 : u + 10]) == 9
+
+
+def test_an_object_mask_of_a_stack_is_put_where_the_frame_has_the_objects():
+    ad = _bent()
+    stack = make.electrons(make.frame(np.zeros(SHAPE, "f4"), number=2, shape=SHAPE), 1.0, 0)
+    objects = np.zeros(SHAPE, np.uint8)
+    objects[20:30, 30:40] = 1
+    stack[0].OBJMASK = objects
+    bench = make.bench([ad])
+    bench.p.streams["deep"] = [stack]
+    bench.p.transferObjectMask(source="deep", dilation=0)
+    y, x = np.nonzero(ad[0].OBJMASK)
+    seen = detector(34.5, 24.5, 1e-4)
+    assert seen[0] > 35.5  # more than a pixel nearer to the centre
+    np.testing.assert_allclose([x.mean(), y.mean()], seen, atol=0.4)
+
+
 # ---- dithered frames
 
 
@@ -125,14 +191,12 @@ class Dithers:
 
     def align(self, **given):
         self.bench = make.bench(self.frames, droppable=True)
-        if self.frames[0].is_ao():
-            from niripipe.primitives.distortion import put_distortion
-
-            for ad in self.frames:
-                put_distortion(ad)
         self.bench.p.detectSources()
         self.bench.p.adjustWCSToReference(**given)
         return self.bench
+
+    def methods(self):
+        return [ad.phu["ALGNMETH"] for ad in self.frames]
 
     def worst(self):
         """How far apart the frames put the same stars on the sky, largest, in pixels, by true positions."""
@@ -207,6 +271,27 @@ def test_the_published_one_is_left_out_where_the_dithers_disprove_it(caplog):
     field = Dithers(5, 60, 5, -6e-5, frame=F32)
     field.align(distortion="published")
     assert {ad.phu["DISTMETH"] for ad in field.frames} == {"published"}
+
+
+@pytest.mark.filterwarnings("ignore:Mean of empty slice")
+@pytest.mark.parametrize("method", ["correlation", "offsets"])
+def test_other_ways_of_aligning_keep_the_distortion(method):
+    field = Dithers(7, 60, 4, 1.32e-5, frame=F32)
+    field.align(method=method)
+    assert set(field.methods()[1:]) == {method}
+    assert all(ad[0].sky_mapping.has_distortion for ad in field.frames)
+    # Images are compared as a whole: what distortion does to their shift is undone on average.
+    assert field.worst() < (0.25 if method == "correlation" else 0.05)
+
+
+@pytest.mark.filterwarnings("ignore:Mean of empty slice")
+def test_another_reference_keeps_the_distortion_of_each():
+    field = Dithers(4, 60, 5, 1.32e-5, frame=F32)
+    first = field.frames[0][0].sky_mapping
+    field.align(reference="best")
+    assert field.frames[0][0].sky_mapping == first
+    assert all(ad[0].sky_mapping.has_distortion for ad in field.frames)
+    assert field.worst() < 0.1
 
 
 def test_published_says_where_nothing_is_published(caplog):
