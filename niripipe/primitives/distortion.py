@@ -34,7 +34,7 @@ def put_distortion(frame: AstroData, which: Literal["published", "none"] = "publ
         Its WCS changes. One that has a distortion already keeps it; frames that are no longer on the pixels
         of the detector get none.
     which : {"published", "none"}
-        ``none``: no distortion is put there. That of a header stays.
+        ``none``: no distortion is put there, now or later by itself. That of a header stays.
 
     Returns
     -------
@@ -50,12 +50,15 @@ def put_distortion(frame: AstroData, which: Literal["published", "none"] = "publ
             return ""
         record(frame, "header", present)
         return f"the distortion in its header (up to {present.largest():.1f} pixels) is used"
-    # Asked for before, for example fitted and found to be none.
-    if which == "none" or "DISTMETH" in frame.phu or mapping.has_distortion:
+    # It was decided before that there is none, or there is one of another kind.
+    if "DISTMETH" in frame.phu or mapping.has_distortion:
         return ""
     known = published_distortion(cast(AstroDataNiri, frame))
     if known is None:
         return ""
+    if which == "none":
+        record(frame, "none", None)
+        return "the published distortion was left out, as was asked for"
     frame[0].sky_mapping = with_distortion(mapping, known)
     record(frame, "published", known)
     return f"the published distortion, {known.radial:.3g} r^2, went into the WCS"

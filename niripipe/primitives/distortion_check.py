@@ -61,8 +61,8 @@ def prepare_distortion(frames: Frames, choice: Choice) -> None:
     Parameters
     ----------
     frames : list of AstroData
-        With ``fit`` and ``none`` their WCS loses the distortion it has; with ``published`` they get the
-        published one, and those that have none are named in a warning.
+        With ``fit`` and ``none`` their WCS loses the distortion it has; with ``auto`` and ``published`` they
+        get the published one, and with the latter those that have none are named in a warning.
     choice : {"auto", "published", "fit", "none"}
     """
     for frame in frames:
@@ -71,6 +71,9 @@ def prepare_distortion(frames: Frames, choice: Choice) -> None:
             _remove(frame)
             if choice == "none":
                 log.warning("%s: its distortion is not used, as was asked for", frame.filename)
+        elif choice == "auto" and "DISTMETH" not in frame.phu:
+            # Frames that other software prepared have none yet.
+            put_distortion(frame)
         elif choice == "published" and present is None and on_detector(frame):
             frame.phu.remove("DISTMETH", ignore_missing=True)
             if not put_distortion(frame):

@@ -69,6 +69,22 @@ def test_it_can_be_left_out():
     ad = make.frame(100.0, ext=CD, **F32)
     make.bench([ad]).p.prepare(distortion="none")
     assert not ad[0].sky_mapping.has_distortion
+    assert ad.phu["DISTMETH"] == "none"
+
+
+def test_frames_that_others_prepared_get_it_when_they_are_aligned():
+    field = Dithers(4, 20, 3, 1.32e-5, frame=F32)
+    for ad in field.frames:
+        ad.phu.remove("DISTMETH")
+        ad[0].sky_mapping = ad[0].sky_mapping.undistorted
+    field.align()
+    assert {ad.phu["DISTMETH"] for ad in field.frames} == {"published"}
+    left_out = Dithers(4, 20, 3, 1.32e-5, frame=F32)
+    for ad in left_out.frames:
+        ad.phu["DISTMETH"] = "none"
+        ad[0].sky_mapping = ad[0].sky_mapping.undistorted
+    left_out.align()
+    assert not any(ad[0].sky_mapping.has_distortion for ad in left_out.frames)
 
 
 def test_in_a_subarray_the_centre_is_that_of_the_array():
