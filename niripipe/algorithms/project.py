@@ -46,6 +46,7 @@ def project(
     *,
     to_input: Transform,
     to_area: Transform | None = None,
+    area: float = 1.0,
     shape: tuple[int, int],
     kernel: Kernel = "poly3",
     dq_threshold: float = DQ_THRESHOLD,
@@ -64,6 +65,8 @@ def project(
     to_area : callable, optional
         As `to_input`; the mapping whose areas `conserve` multiplies by, for a frame with a distortion the one
         without: division by a flat has equalised the areas of its pixels.
+    area : float
+        The area that they all have then, in pixels without distortion: the one at which the flat is 1.
     shape : tuple of int
         Shape of the output.
     kernel : {"nearest", "linear", "poly3", "poly5", "spline3", "spline5"}
@@ -103,7 +106,7 @@ def project(
         if not inside.any():
             continue
         squared, absolute = weights.power(2), abs(weights)
-        factor = areas.area(rows)[inside] if conserve else 1.0
+        factor = areas.area(rows)[inside] / area if conserve else 1.0
         out[rows][inside] = (weights @ data.ravel()) * factor
         if variance is not None and out_variance is not None:
             out_variance[rows][inside] = (squared @ variance.ravel()) * factor**2
@@ -123,7 +126,7 @@ def project(
         )
     # Over a large area an output pixel takes the variance of its whole area, whatever the kernel.
     correlation = 1.0 / (squares / number * mapping.jacobian)
-    return Resampled(out, out_variance, out_mask, out_objects, areas.jacobian, correlation)
+    return Resampled(out, out_variance, out_mask, out_objects, areas.jacobian / area, correlation)
 
 
 def _share(weights: Any, plane: NDArray[Any]) -> Float32:

@@ -68,7 +68,7 @@ class Resampled:
     objmask : ndarray of uint8 or None
         Object mask, when one was given.
     jacobian : float
-        Input pixels per output pixel, ``abs(det(matrix))``, whether it was applied or not.
+        Input pixels per output pixel, ``abs(det(matrix)) / area``, whether it was applied or not.
     correlation : float
         By how much the variance of the sum over a large area exceeds the sum of the variances in it,
         because neighbouring output pixels share input pixels. 1 for an integer shift.
@@ -97,6 +97,7 @@ def resample(
     clean: bool = True,
     conserve: bool = True,
     distort: Transform | None = None,
+    area: float = 1.0,
 ) -> Resampled:
     """Resample a frame through an affine mapping, and out of a distortion.
 
@@ -130,8 +131,10 @@ def resample(
         brightness.
     distort : callable, optional
         Takes arrays y and x of positions without distortion, to which the affine mapping leads, and returns
-        where the frame has them: the output has no distortion then. The areas of pixels are not applied: a
-        frame divided by a flat has the light of equal areas in equal pixels.
+        where the frame has them: the output has no distortion then. The areas of single pixels are not
+        applied: a frame divided by a flat has the light of equal areas in equal pixels.
+    area : float
+        That area, in pixels without distortion: the one at which the flat is 1.
 
     Returns
     -------
@@ -153,7 +156,7 @@ def resample(
     """
     mapping = Affine(np.asarray(matrix, dtype=np.float64), np.asarray(offset, dtype=np.float64))
     mapping.inverse()
-    jacobian = float(abs(np.linalg.det(mapping.matrix)))
+    jacobian = float(abs(np.linalg.det(mapping.matrix))) / area
     scale = jacobian if conserve else 1.0
     mapping = Affine.shift(*origin).then(mapping)
     job = _Resampling((data.shape[0], data.shape[1]), shape, mapping, kernel, dq_threshold, distort)

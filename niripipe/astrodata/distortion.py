@@ -28,6 +28,8 @@ _SQUARE = (0.13714, 1.80608, -1.66547, 0.7278)
 _INVERSE_ORDER, _INVERSE_POINTS = 7, 200
 # Iterations of the inverse, and the step (pixels) at which it has converged.
 _ITERATIONS, _CONVERGED = 60, 1e-10
+# Points a side at which areas are looked at.
+_AREAS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +107,27 @@ class Distortion:
     def moved(self, dx: float, dy: float) -> Distortion:
         """Return the distortion of an image whose pixel (x, y) is pixel (x + dx, y + dy) of the old one."""
         return replace(self, centre=(self.centre[0] - dx, self.centre[1] - dy))
+
+    def median_area(self, shape: tuple[int, int]) -> float:
+        """Return the median area of an image's pixels without distortion, in undistorted pixels.
+
+        A flat is normalised by its median, and its pixels see light in proportion to their areas.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            Of the image, (ny, nx).
+        """
+        y, x = (
+            axis.ravel()
+            for axis in np.meshgrid(*(np.linspace(0, n - 1, _AREAS) for n in shape), indexing="ij")
+        )
+        right, left = self.undistort(x + 0.5, y), self.undistort(x - 0.5, y)
+        above, below = self.undistort(x, y + 0.5), self.undistort(x, y - 0.5)
+        (a, c), (b, d) = (
+            (plus[0] - minus[0], plus[1] - minus[1]) for plus, minus in ((right, left), (above, below))
+        )
+        return float(np.median(np.abs(a * d - b * c)))
 
     def largest(self) -> float:
         """Return the displacement at the edge of what is known, pixels: the largest of eight directions."""

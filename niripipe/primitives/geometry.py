@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "distorting",
+    "equal_area",
     "exact_mapping",
     "is_distorted",
     "outline",
@@ -139,6 +140,15 @@ def distorting(frame: AstroData) -> Transform | None:
         return new_y, new_x
 
     return mapping
+
+
+def equal_area(frame: AstroData) -> float:
+    """Return the area of a frame's pixels after division by its flat, in pixels without distortion.
+
+    Flats are normalised by their median: 1 without distortion, 1.016 at f/32 with Altair.
+    """
+    bent = distortion_of(frame[0].sky_mapping)
+    return 1.0 if bent is None else bent.median_area(frame[0].shape)
 
 
 def outline(frame: AstroData) -> NDArray[np.float64]:

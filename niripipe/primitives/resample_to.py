@@ -22,7 +22,14 @@ from niripipe.astrodata.wcs import to_astropy
 from niripipe.errors import AlgorithmError, DataError, InputError, ParameterError
 from niripipe.primitives.base import Frames, PrimitivesBase, primitive
 from niripipe.primitives.distortion import GONE
-from niripipe.primitives.geometry import distorting, is_distorted, outline, require_wcs, undistorting
+from niripipe.primitives.geometry import (
+    distorting,
+    equal_area,
+    is_distorted,
+    outline,
+    require_wcs,
+    undistorting,
+)
 from niripipe.primitives.params import Field, Params, SuffixParams, path_as_text
 
 if TYPE_CHECKING:
@@ -184,13 +191,16 @@ def onto_target(
     wcs, shape = _fitted(*_read_target(source, frames), frames)
 
     def treat(frame: AstroData) -> None:
-        own, bent = require_wcs(frame), is_distorted(frame)
+        # Before `wcs` is asked for, which has a polynomial for the distortion.
+        bent, area = is_distorted(frame), equal_area(frame)
+        own = require_wcs(frame)
         straight = to_astropy(undistorted(own)) if bent else own
         try:
             result = project(
                 *_planes(frame),
                 to_input=_transform(wcs, own),
                 to_area=_transform(wcs, straight) if bent else None,
+                area=area,
                 shape=shape,
                 **options,
             )
@@ -246,6 +256,7 @@ def put_on_grid(
         shape=part.shape,
         origin=part.origin,
         distort=distort,
+        area=equal_area(frame) if undistort else 1.0,
         **options,
     )
     to_reference = to_frame.inverse().then(Affine.shift(-grid.origin[0], -grid.origin[1]))

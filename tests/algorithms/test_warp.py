@@ -153,6 +153,17 @@ def test_a_turned_frame_is_gathered_and_gives_the_same_picture(image):
     assert np.abs(made.data - truth)[inner].max() < 0.2
 
 
+def test_the_area_of_equalised_pixels_is_a_factor_of_flux_and_of_the_noise():
+    plane = np.full((N, N), 12.0, "f4")
+    options = {"matrix": np.eye(2), "offset": (0.3, 0.3), "shape": (N, N), "distort": _distort}
+    plain, made = resample(plane, plane, **options), resample(plane, plane, **options, area=1.5)
+    np.testing.assert_allclose(made.data, plain.data / 1.5, rtol=1e-6)
+    np.testing.assert_allclose(made.variance, plain.variance / 1.5**2, rtol=1e-6)
+    assert made.jacobian == pytest.approx(1 / 1.5)
+    kept = resample(plane, plane, **options, area=1.5, conserve=False)
+    np.testing.assert_array_equal(kept.data, plain.data)
+
+
 def test_a_distortion_of_nothing_is_a_plain_shift():
     rng = np.random.default_rng(2)
     data = rng.normal(100, 5, (N, N)).astype("f4")

@@ -144,3 +144,11 @@ def test_fluxes_do_not_depend_on_the_place(stars):
     inner, outer = ([s for s in stars if (s.radius > 420) == far] for far in (False, True))
     flux = [np.average([s.flux for s in part], weights=[s.weight for s in part]) for part in (inner, outer)]
     assert flux[1] / flux[0] == pytest.approx(1, abs=0.005)
+
+
+def test_fluxes_are_those_of_the_stars(stack):
+    """The flat is 1 in pixels of 1.016 times the area of the central one, which must not brighten stars."""
+    night, made = stack
+    score = simulate.score(night, made.output_filenames[0], kind="target")
+    assert score.n_bright > 20
+    assert score.flux_ratio_snr100 == pytest.approx(1, abs=0.004)
