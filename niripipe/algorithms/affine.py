@@ -21,6 +21,7 @@ __all__ = [
     "Grid",
     "Transform",
     "affine_approximation",
+    "around",
     "corners_of",
     "output_grid",
     "part_of_grid",
@@ -112,7 +113,7 @@ def output_grid(corners: Iterable[Floats]) -> Grid:
     return Grid((int(first[0]), int(first[1])), (int(last[0] - first[0] + 1), int(last[1] - first[1] + 1)))
 
 
-def part_of_grid(grid: Grid, shape: tuple[int, int], mapping: Affine) -> Grid:
+def part_of_grid(grid: Grid, shape: tuple[int, int], mapping: Affine, outline: Float64 | None = None) -> Grid:
     """Return the part of a grid outside of which a frame has no data, with a few pixels around it.
 
     Parameters
@@ -122,13 +123,16 @@ def part_of_grid(grid: Grid, shape: tuple[int, int], mapping: Affine) -> Grid:
         Shape of the frame.
     mapping : Affine
         Of positions in the reference to positions in the frame.
+    outline : ndarray of float64, shape (n, 2), optional
+        Of a frame with a distortion: positions (y, x) around it without distortion.
 
     Returns
     -------
     Grid
         Of one pixel at least.
     """
-    corners = corners_of(shape, mapping.inverse())
+    back = mapping.inverse()
+    corners = corners_of(shape, back) if outline is None else np.stack(back(*outline.T), axis=1)
     first, size = np.array(grid.origin), np.array(grid.shape)
     low = np.clip(np.floor(corners.min(axis=0)).astype(int) - _AROUND, first, first + size - 1)
     high = np.clip(np.ceil(corners.max(axis=0)).astype(int) + _AROUND, low, first + size - 1)
@@ -140,6 +144,14 @@ def corners_of(shape: tuple[int, int], mapping: Affine | None = None) -> Float64
     y = np.array([0, 0, shape[0] - 1, shape[0] - 1], dtype=np.float64)
     x = np.array([0, shape[1] - 1, 0, shape[1] - 1], dtype=np.float64)
     return np.stack([y, x] if mapping is None else mapping(y, x), axis=1)
+
+
+def around(shape: tuple[int, int], points: int = 9) -> Float64:
+    """Return positions ``(y, x)`` on the outermost pixels of a frame, so many a side; shape (4 points, 2)."""
+    y, x = np.linspace(0, shape[0] - 1, points), np.linspace(0, shape[1] - 1, points)
+    low, high_y, high_x = np.zeros(points), np.full(points, shape[0] - 1), np.full(points, shape[1] - 1)
+    sides = (low, x), (high_y, x), (y, low), (y, high_x)
+    return np.concatenate([np.stack(side, axis=1) for side in sides]).astype(np.float64)
 
 
 def affine_approximation(transform: Transform, shape: tuple[int, int]) -> Affine:

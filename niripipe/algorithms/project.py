@@ -45,6 +45,8 @@ def project(
     objmask: NDArray[np.uint8] | None = None,
     *,
     to_input: Transform,
+    to_area: Transform | None = None,
+    area: float = 1.0,
     shape: tuple[int, int],
     kernel: Kernel = "poly3",
     dq_threshold: float = DQ_THRESHOLD,
@@ -60,6 +62,11 @@ def project(
     to_input : callable
         Takes arrays y and x of output positions, returns y and x in the frame; smooth over the output. It is
         evaluated on a lattice only. Positions that are not finite lie outside of the frame.
+    to_area : callable, optional
+        As `to_input`; the mapping whose areas `conserve` multiplies by, for a frame with a distortion the one
+        without: division by a flat has equalised the areas of its pixels.
+    area : float
+        The area that they all have then, in pixels without distortion: the one at which the flat is 1.
     shape : tuple of int
         Shape of the output.
     kernel : {"nearest", "linear", "poly3", "poly5", "spline3", "spline5"}
@@ -84,6 +91,7 @@ def project(
         For a mapping that nowhere reaches the frame.
     """
     mapping = _Mapping(to_input, shape, data.shape)
+    areas = mapping if to_area is None else _Mapping(to_area, shape, data.shape)
     data, variance, flags = _prepared(data, variance, mask, clean)
     out = np.zeros(shape, np.float32)
     out_variance = None if variance is None else np.zeros(shape, np.float32)
@@ -98,7 +106,7 @@ def project(
         if not inside.any():
             continue
         squared, absolute = weights.power(2), abs(weights)
-        factor = mapping.area(rows)[inside] if conserve else 1.0
+        factor = areas.area(rows)[inside] / area if conserve else 1.0
         out[rows][inside] = (weights @ data.ravel()) * factor
         if variance is not None and out_variance is not None:
             out_variance[rows][inside] = (squared @ variance.ravel()) * factor**2
@@ -118,7 +126,7 @@ def project(
         )
     # Over a large area an output pixel takes the variance of its whole area, whatever the kernel.
     correlation = 1.0 / (squares / number * mapping.jacobian)
-    return Resampled(out, out_variance, out_mask, out_objects, mapping.jacobian, correlation)
+    return Resampled(out, out_variance, out_mask, out_objects, areas.jacobian / area, correlation)
 
 
 def _share(weights: Any, plane: NDArray[Any]) -> Float32:

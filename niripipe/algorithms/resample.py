@@ -5,7 +5,8 @@ the pixel ``(Y, X)`` of the output takes the value of the input at ``matrix @ (Y
 offset``.
 
 Shifts, and rotations so small that they amount to a shear along each axis, are done by two passes of
-one-dimensional kernels (`niripipe.algorithms.shear`). Anything else gathers its pixels one by one.
+one-dimensional kernels (`niripipe.algorithms.shear`), distorted frames too (`niripipe.algorithms.warp`).
+Anything else gathers its pixels one by one.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from niripipe.algorithms.affine import WHOLE, Affine
+from niripipe.algorithms.affine import WHOLE, Affine, Transform
 from niripipe.algorithms.arrays import Bool, Float32, Float64, Floats, Indices, Mask
 from niripipe.algorithms.bits import BAD, COSMIC_RAY, NO_DATA
 from niripipe.algorithms.kernels import (
@@ -33,6 +34,7 @@ from niripipe.algorithms.kernels import (
 from niripipe.algorithms.parallel import plane_rows, row_blocks
 from niripipe.algorithms.repair import replace_bad_pixels
 from niripipe.algorithms.shear import Shifts, shear, split
+from niripipe.algorithms.warp import Bend, Pass, warp
 
 __all__ = ["DQ_THRESHOLD", "REPLACED", "Resampled", "resample"]
 
@@ -46,6 +48,8 @@ REPLACED = BAD | COSMIC_RAY | NO_DATA
 # Mappings that differ by less than this many pixels anywhere on the frame are the same mapping: 1 % of the
 # best centring of a star.
 _SAME = 1e-3
+# Accuracy of the positions in a distorted frame, pixels: what is so near to the outermost pixels is on them.
+_BENT = 1e-3
 _SPLINES: dict[str, Literal[3, 5]] = {"spline3": 3, "spline5": 5}
 # A bit set in more than this share of the frame is spread plane-wise rather than pixel by pixel.
 _DENSE = 0.03
@@ -64,7 +68,7 @@ class Resampled:
     objmask : ndarray of uint8 or None
         Object mask, when one was given.
     jacobian : float
-        Input pixels per output pixel, ``abs(det(matrix))``, whether it was applied or not.
+        Input pixels per output pixel, ``abs(det(matrix)) / area``, whether it was applied or not.
     correlation : float
         By how much the variance of the sum over a large area exceeds the sum of the variances in it,
         because neighbouring output pixels share input pixels. 1 for an integer shift.
@@ -92,8 +96,10 @@ def resample(
     dq_threshold: float = DQ_THRESHOLD,
     clean: bool = True,
     conserve: bool = True,
+    distort: Transform | None = None,
+    area: float = 1.0,
 ) -> Resampled:
-    """Resample a frame through an affine mapping.
+    """Resample a frame through an affine mapping, and out of a distortion.
 
     Parameters
     ----------
@@ -123,6 +129,12 @@ def resample(
     conserve : bool
         Multiply by the Jacobian, so that the flux of a source stays the same; False keeps the surface
         brightness.
+    distort : callable, optional
+        Takes arrays y and x of positions without distortion, to which the affine mapping leads, and returns
+        where the frame has them: the output has no distortion then. The areas of single pixels are not
+        applied: a frame divided by a flat has the light of equal areas in equal pixels.
+    area : float
+        That area, in pixels without distortion: the one at which the flat is 1.
 
     Returns
     -------
@@ -144,10 +156,10 @@ def resample(
     """
     mapping = Affine(np.asarray(matrix, dtype=np.float64), np.asarray(offset, dtype=np.float64))
     mapping.inverse()
-    jacobian = float(abs(np.linalg.det(mapping.matrix)))
+    jacobian = float(abs(np.linalg.det(mapping.matrix))) / area
     scale = jacobian if conserve else 1.0
     mapping = Affine.shift(*origin).then(mapping)
-    job = _Resampling((data.shape[0], data.shape[1]), shape, mapping, kernel, dq_threshold)
+    job = _Resampling((data.shape[0], data.shape[1]), shape, mapping, kernel, dq_threshold, distort)
     flags = np.zeros(data.shape, np.uint16) if mask is None else np.array(mask, np.uint16)
     bad = (flags & np.uint16(REPLACED)) != 0 if clean else None
     for plane in (data,) if variance is None else (data, variance):
@@ -174,17 +186,25 @@ class _Resampling:
         mapping: Affine,
         kernel: Kernel,
         threshold: float,
+        distort: Transform | None = None,
     ) -> None:
         self._source, self._target = source, target
-        self._mapping = mapping = _snap(mapping, target)
+        self._mapping = mapping = _snap(mapping, target) if distort is None else mapping
         self._taps = TAPS[kernel]
         self._spline: Literal[3, 5] | None = _SPLINES.get(kernel)
         self._threshold = np.float32(threshold)
         m, o = mapping.matrix, mapping.offset
-        self._exact = bool((m == np.eye(2)).all() and (o == np.rint(o)).all())
+        self._bend: Bend | None = None
+        self._passes: tuple[Pass, Pass] | None = None
+        if distort is not None:
+            self._bend = Bend(lambda y, x: distort(*mapping(y, x)), target, source)
+            if self._taps > 1 and not self._spline and min(source) >= self._taps and self._bend.is_upright():
+                self._passes = self._bend.along_x(), self._bend.along_y()
+        straight = self._bend is None
+        self._exact = bool(straight and (m == np.eye(2)).all() and (o == np.rint(o)).all())
         # Shifts of the input's rows along x and of the output's columns along y.
         self._shifts: tuple[Shifts, Shifts] | None = None
-        if self._taps > 1 and not self._exact and _is_shear(m, max(*source, *target)):
+        if straight and self._taps > 1 and not self._exact and _is_shear(m, max(*source, *target)):
             along_x = split(m[1, 0] / m[0, 0] * (np.arange(source[0]) - o[0]) + o[1])
             self._shifts = along_x, split(m[0, 1] * np.arange(target[1]) + o[0])
         self._outside = ~self._inside()
@@ -241,6 +261,8 @@ class _Resampling:
             return self._by_splines(plane, self._spline, power)
         if self._shifts is not None:
             return shear(plane, *self._shifts, self._target, taps=self._taps, power=power)
+        if self._passes is not None:
+            return warp(plane, *self._passes, taps=self._taps, power=power)
         return self._gathered(plane, power)
 
     def _finished(self, out: Float32, scale: float) -> Float32:
@@ -300,11 +322,21 @@ class _Resampling:
         y, x = np.arange(self._target[0])[:, None], np.arange(self._target[1])[None, :]
         # The nearest pixel is taken as a whole; other kernels need a neighbour on the far side.
         rim = 0.5 if self._taps == 1 else WHOLE
+        if self._bend is not None:
+            return self._bent_inside(rim)
         inside = np.ones(self._target, dtype=bool)
         for size, row, offset in zip(self._source, self._mapping.matrix, self._mapping.offset, strict=True):
             # Without a mixed term the position depends on one coordinate only, and so do the comparisons.
             position = sum(c * p for c, p in zip(row, (y, x), strict=True) if c != 0) + offset
             inside &= (position >= -rim) & (position <= size - 1 + rim)
+        return inside
+
+    def _bent_inside(self, rim: float) -> Bool:
+        inside = np.empty(self._target, dtype=bool)
+        (ny, nx), rim = self._source, max(rim, _BENT)
+        for rows in self._blocks():
+            y, x = self._positions(rows)
+            inside[rows] = (y >= -rim) & (y <= ny - 1 + rim) & (x >= -rim) & (x <= nx - 1 + rim)
         return inside
 
     def _squares(self, fraction: Floats) -> Float64:
@@ -349,9 +381,14 @@ class _Resampling:
         return out
 
     def _by_splines(self, plane: Float32, order: Literal[3, 5], power: Power) -> Float32:
-        from scipy.ndimage import affine_transform
+        from scipy.ndimage import affine_transform, map_coordinates
 
-        out: Float32 = affine_transform(
+        if self._bend is not None:
+            used = 1 if power == "squared" else order
+            at = np.stack(self._positions(slice(0, self._target[0])))
+            out: Float32 = map_coordinates(plane, at, np.dtype(np.float32), order=used, mode="nearest")
+            return self._times_squares(out) if power == "squared" else out
+        out = affine_transform(
             plane,
             self._mapping.matrix,
             self._mapping.offset,
@@ -360,11 +397,14 @@ class _Resampling:
             order=1 if power == "squared" else order,
             mode="nearest",
         )
-        if power == "squared":
-            for rows in self._blocks():
-                y, x = self._positions(rows)
-                squares = self._squares(y - np.floor(y)) * self._squares(x - np.floor(x))
-                out[rows] *= squares.astype(np.float32)
+        return self._times_squares(out) if power == "squared" else out
+
+    def _times_squares(self, out: Float32) -> Float32:
+        """Multiply by the sums of squared weights of the spline, in place."""
+        for rows in self._blocks():
+            y, x = self._positions(rows)
+            squares = self._squares(y - np.floor(y)) * self._squares(x - np.floor(x))
+            out[rows] *= squares.astype(np.float32)
         return out
 
     def _blocks(self) -> list[slice]:
@@ -372,6 +412,8 @@ class _Resampling:
 
     def _positions(self, rows: slice) -> tuple[Float64, Float64]:
         """Return the positions in the input of the pixels in some rows of the output."""
+        if self._bend is not None:
+            return self._bend.positions(rows)
         return self._mapping(np.arange(rows.start, rows.stop)[:, None], np.arange(self._target[1])[None, :])
 
 

@@ -7,6 +7,7 @@ mean, register themselves with `register_class` and mark their methods with `ast
 
 from niripipe.astrodata.core import AstroData
 from niripipe.astrodata.descriptors import astro_data_descriptor, returns_list
+from niripipe.astrodata.distortion import Distortion
 from niripipe.astrodata.dq import DQ, FAIL, NOT_SIGNAL
 from niripipe.astrodata.extension import Extension
 from niripipe.astrodata.factory import create, open, register_class
@@ -27,13 +28,22 @@ from niripipe.astrodata.provenance import (
 from niripipe.astrodata.section import Section
 from niripipe.astrodata.tags import TagSet, astro_data_tag
 from niripipe.astrodata.tangent import TangentPlane
-from niripipe.astrodata.wcs import SkyMapping, pixel_scale, shifted, with_affine
+from niripipe.astrodata.wcs import (
+    SkyMapping,
+    distortion_of,
+    pixel_scale,
+    shifted,
+    undistorted,
+    with_affine,
+    with_distortion,
+)
 
 __all__ = [
     "DQ",
     "FAIL",
     "NOT_SIGNAL",
     "AstroData",
+    "Distortion",
     "Extension",
     "HeaderManager",
     "HistoryRecord",
@@ -52,6 +62,7 @@ __all__ = [
     "clone_history",
     "clone_provenance",
     "create",
+    "distortion_of",
     "file_md5",
     "from_ccddata",
     "header_value",
@@ -61,6 +72,8 @@ __all__ = [
     "returns_list",
     "shifted",
     "to_ccddata",
+    "undistorted",
     "utc_now",
     "with_affine",
+    "with_distortion",
 ]

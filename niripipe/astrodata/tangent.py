@@ -1,4 +1,4 @@
-"""The gnomonic projection, with which an image without distortions shows a small part of the sky.
+"""The gnomonic projection, with which an image shows a small part of the sky, and the distortion before it.
 
 This does what `astropy.wcs` does for the plain case: its import alone takes longer than the alignment of a
 night. Formulas: Calabretta & Greisen 2002, A&A 395, 1077.
@@ -7,10 +7,12 @@ night. Formulas: Calabretta & Greisen 2002, A&A 395, 1077.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from niripipe.astrodata.distortion import Distortion
 
 __all__ = ["TangentPlane"]
 
@@ -19,7 +21,7 @@ _Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class TangentPlane:
-    """World coordinates of axes ``RA---TAN`` and ``DEC--TAN`` with the default LONPOLE, without distortions.
+    """World coordinates of axes ``RA---TAN`` and ``DEC--TAN`` with the default LONPOLE.
 
     Attributes
     ----------
@@ -33,6 +35,8 @@ class TangentPlane:
         Reference frame, as in RADESYS.
     equinox : float
         Years; NaN where the frame needs none.
+    distortion : Distortion or None
+        What moves the pixels before the plane is applied to them; its centre need not be `crpix`.
     """
 
     crpix: tuple[float, float]
@@ -40,11 +44,17 @@ class TangentPlane:
     cd: tuple[float, float, float, float]
     radesys: str = "FK5"
     equinox: float = 2000.0
+    distortion: Distortion | None = None
 
     @property
     def has_distortion(self) -> bool:
-        """False: named as in `astropy.wcs.WCS`."""
-        return False
+        """Whether there is a distortion; named as in `astropy.wcs.WCS`."""
+        return self.distortion is not None
+
+    @property
+    def undistorted(self) -> TangentPlane:
+        """The plane alone, for positions without distortion."""
+        return self if self.distortion is None else replace(self, distortion=None)
 
     @property
     def pixel_scale_matrix(self) -> _Floats:
@@ -68,8 +78,10 @@ class TangentPlane:
             where that of the reference pixel is negative.
         """
         a, b, c, d = self._signed_cd()
-        dx = np.asarray(x, float) - origin - (self.crpix[0] - 1)
-        dy = np.asarray(y, float) - origin - (self.crpix[1] - 1)
+        px, py = np.asarray(x, float) - origin, np.asarray(y, float) - origin
+        if self.distortion is not None:
+            px, py = self.distortion.undistort(px, py)
+        dx, dy = px - (self.crpix[0] - 1), py - (self.crpix[1] - 1)
         xi, eta = np.radians(a * dx + b * dy), np.radians(c * dx + d * dy)
         lon0, lat0 = self.crval
         sin0, cos0 = math.sin(math.radians(lat0)), math.cos(math.radians(lat0))
@@ -108,9 +120,36 @@ class TangentPlane:
         eta = np.degrees((np.sin(up) + versine * math.sin(lat0)) / towards)
         a, b, c, d = self._signed_cd()
         det = a * d - b * c
-        x = (d * xi - b * eta) / det + (self.crpix[0] - 1) + origin
-        y = (a * eta - c * xi) / det + (self.crpix[1] - 1) + origin
-        return x, y
+        x = (d * xi - b * eta) / det + (self.crpix[0] - 1)
+        y = (a * eta - c * xi) / det + (self.crpix[1] - 1)
+        if self.distortion is not None:
+            x, y = self.distortion.distort(x, y)
+        return x + origin, y + origin
+
+    def about(self, x: float, y: float) -> TangentPlane:
+        """Return the plane of the same sky whose reference pixel is another one.
+
+        Parameters
+        ----------
+        x, y : float
+            The new reference pixel, 0-based, without distortion.
+
+        Returns
+        -------
+        TangentPlane
+            With the same distortion. One plane is not exactly another one: for a reference pixel 1 arcmin
+            away the positions over a NIRI field differ by less than 1e-4 pixel.
+        """
+        plane = self.undistorted
+        lon, lat = (float(value) for value in plane.all_pix2world(x, y, 0))
+        unit = TangentPlane((1.0, 1.0), (lon, lat), (1.0, 0.0, 0.0, 1.0))
+        step = 100.0
+        sky = plane.all_pix2world([x + step, x - step, x, x], [y, y, y + step, y - step], 0)
+        xi, eta = unit.all_world2pix(*sky, 0)
+        a, c = (xi[0] - xi[1]) / (2 * step), (eta[0] - eta[1]) / (2 * step)
+        b, d = (xi[2] - xi[3]) / (2 * step), (eta[2] - eta[3]) / (2 * step)
+        cd = (float(a), float(b), float(c), float(d))
+        return replace(self, crpix=(x + 1, y + 1), crval=(lon, lat), cd=cd)
 
     def _signed_cd(self) -> tuple[float, float, float, float]:
         """Return CD, turned by 180 degrees at the North pole, where LONPOLE is 0 by default."""

@@ -17,10 +17,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from niripipe.astrodata import sip_cards
+from niripipe.astrodata.distortion import Distortion, to_sip
 from niripipe.astrodata.headers import header_value
 from niripipe.astrodata.tangent import TangentPlane
+from niripipe.astrodata.wcs_numbers import ctype_problem, frame_of, matrix_of, matrix_problem, number
 from niripipe.errors import InputError
 
 if TYPE_CHECKING:
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = [
     "LinearTerms",
     "SkyMapping",
+    "distortion_of",
     "from_header",
     "is_wcs_card",
     "linear_terms",
@@ -37,8 +41,10 @@ __all__ = [
     "terms_of",
     "to_astropy",
     "to_cards",
+    "undistorted",
     "warnings_lock",
     "with_affine",
+    "with_distortion",
     "write_to_header",
 ]
 
@@ -47,15 +53,9 @@ SkyMapping: TypeAlias = "TangentPlane | WCS"
 
 _Mapping = TypeVar("_Mapping", TangentPlane, "WCS")
 
-# Pixel scales that are believed, arcsec/pixel.
-_SMALLEST_SCALE, _LARGEST_SCALE = 1e-4, 60.0
-
-# Ratio of the singular values of the CD matrix beyond which one axis has collapsed. Detectors have 1.
-_LARGEST_CONDITION = 100.0
-_CELESTIAL = re.compile(r"(RA--|DEC-|GLON|GLAT|ELON|ELAT)-([A-Z]{3})(-SIP)?")
 _TANGENT = ("RA---TAN", "DEC--TAN")
 _LONGITUDES = ("RA--", "GLON", "ELON")
-_PAIRS = ({"RA--", "DEC-"}, {"GLON", "GLAT"}, {"ELON", "ELAT"})
+_SIP = ("RA---TAN-SIP", "DEC--TAN-SIP")
 _DISTORTION_KEYS = ("A_ORDER", "B_ORDER", "PV2_1", "PV1_1", "D2IMDIS1", "CPDIS1")
 _OLD_CARDS = re.compile(r"(PC|CD)\d_\d|PC\d{6}|CDELT\d|CROTA\d|LONPOLE|LATPOLE|WCSDIM|WCSAXES|FITS-WCS")
 _KEYS = ("CTYPE1", "CTYPE2", "CRVAL1", "CRVAL2", "CRPIX1", "CRPIX2")
@@ -117,11 +117,19 @@ def from_header(header: Any) -> WcsReading:
     -------
     WcsReading
         The mapping; or None and the reason: not celestial, an element missing or not finite, a singular
-        matrix, a pixel scale outside 0.0001 to 60 arcsec, a declination beyond a pole.
+        matrix, a pixel scale outside 0.0001 to 60 arcsec, a declination beyond a pole, a distortion that
+        cannot be understood. One by SIP belongs to the plane, any other one is left to astropy.
     """
     solution = _solution(header)
     if isinstance(solution, str):
         return WcsReading(None, solution)
+    if tuple(solution.ctypes) == _SIP and not any(key in header for key in _DISTORTION_KEYS[2:]):
+        plane = _tangent(header, solution._replace(ctypes=list(_TANGENT)))
+        if plane is not None:
+            read = sip_cards.read(header, plane.crpix)
+            if isinstance(read, str):
+                return WcsReading(None, f"the distortion cannot be understood: {read}")
+            return WcsReading(replace(plane, distortion=read))
     if solution.distorted:
         return _full(header)
     return WcsReading(_tangent(header, solution) or _linear(header, solution))
@@ -153,8 +161,69 @@ def to_astropy(mapping: SkyMapping) -> WCS:
     """Return a mapping to the sky as an `astropy.wcs.WCS`: a new one, or itself if it is one."""
     if not isinstance(mapping, TangentPlane):
         return mapping
+    mapping = _standard(mapping)
     ctypes, terms, radesys, equinox = _description(mapping)
-    return _astropy_wcs(ctypes, terms, {"radesys": radesys, "equinox": equinox})
+    wcs = _astropy_wcs(ctypes, terms, {"radesys": radesys, "equinox": equinox})
+    if mapping.distortion is not None:
+        wcs.sip = sip_cards.to_astropy(mapping.distortion)
+        wcs.wcs.set()
+    return wcs
+
+
+def undistorted(mapping: SkyMapping) -> SkyMapping:
+    """Return the mapping to the sky of undistorted positions (`Distortion.undistort` of pixels)."""
+    plane = _as_plane(mapping)
+    return mapping if plane is None else plane.undistorted
+
+
+def distortion_of(mapping: SkyMapping | None) -> Distortion | None:
+    """Return the distortion of a mapping; None if it has none, or one that is not SIP's."""
+    plane = None if mapping is None else _as_plane(mapping)
+    return None if plane is None else plane.distortion
+
+
+def with_distortion(mapping: SkyMapping, distortion: Distortion | None) -> SkyMapping:
+    """Return the same mapping of undistorted positions with another distortion, or none, before it.
+
+    Raises
+    ------
+    InputError
+        The mapping is no tangent plane.
+    """
+    plane = _as_plane(mapping)
+    if plane is None:
+        if distortion is None and not mapping.has_distortion:
+            return mapping
+        raise InputError("a distortion belongs before a tangent plane", found=type(mapping).__name__)
+    return replace(plane, distortion=distortion)
+
+
+def _standard(plane: TangentPlane) -> TangentPlane:
+    """Return a plane with its reference pixel in the centre of the distortion, as SIP has it."""
+    bent = plane.distortion
+    if bent is None or bent.centre == (plane.crpix[0] - 1, plane.crpix[1] - 1):
+        return plane
+    return plane.about(*bent.centre)
+
+
+def _as_plane(mapping: SkyMapping) -> TangentPlane | None:
+    """Return an object of astropy as a plane with or without SIP; None where it is more than that."""
+    if isinstance(mapping, TangentPlane):
+        return mapping
+    w = mapping.wcs
+    linear = (str(w.ctype[0]), str(w.ctype[1])) in (_TANGENT, _SIP)
+    others = mapping.cpdis1, mapping.cpdis2, mapping.det2im1, mapping.det2im2
+    if mapping.naxis != 2 or not linear or len(w.get_pv()) or any(other is not None for other in others):
+        return None
+    _, terms, radesys, equinox = _description(mapping)
+    if w.lonpole != (180.0 if terms.crval[1] < 90 else 0.0):
+        return None
+    shape = mapping.pixel_shape
+    reach = math.inf
+    if shape is not None and None not in shape:
+        reach = math.hypot(*(max(c, n + 1 - c) for c, n in zip(terms.crpix, shape, strict=True)))
+    bent = None if mapping.sip is None else sip_cards.of_astropy(mapping.sip, reach)
+    return TangentPlane(*terms, radesys=radesys, equinox=equinox, distortion=bent)
 
 
 def pixel_scale(wcs: SkyMapping) -> float:
@@ -178,7 +247,8 @@ def shifted(wcs: _Mapping, dx: float, dy: float) -> _Mapping:
         As `wcs`.
     """
     if isinstance(wcs, TangentPlane):
-        return replace(wcs, crpix=(wcs.crpix[0] - dx, wcs.crpix[1] - dy))
+        bent = None if wcs.distortion is None else wcs.distortion.moved(dx, dy)
+        return replace(wcs, crpix=(wcs.crpix[0] - dx, wcs.crpix[1] - dy), distortion=bent)
     new = copy.deepcopy(wcs)
     new.wcs.crpix = np.asarray(new.wcs.crpix) - [dx, dy]
     if new.sip is not None:
@@ -190,13 +260,14 @@ def shifted(wcs: _Mapping, dx: float, dy: float) -> _Mapping:
     return new
 
 
-def with_affine(wcs: _Mapping, matrix: ArrayLike, offset: ArrayLike) -> _Mapping:
+def with_affine(wcs: SkyMapping, matrix: ArrayLike, offset: ArrayLike) -> SkyMapping:
     """Return the WCS of an image whose pixel p shows what pixel p' = M p + o of the old one shows.
 
     Parameters
     ----------
     wcs : TangentPlane or astropy.wcs.WCS
-        WCS of the old image, without distortions; it is not changed.
+        WCS of the old image; it is not changed. With a distortion, M and o speak of undistorted
+        positions, and the pixels of both images are distorted alike.
     matrix : array_like
         M, 2 x 2, for column vectors (x, y).
     offset : array_like
@@ -205,12 +276,13 @@ def with_affine(wcs: _Mapping, matrix: ArrayLike, offset: ArrayLike) -> _Mapping
     Returns
     -------
     TangentPlane or astropy.wcs.WCS
-        As `wcs`, with CD' = CD M, and CRPIX' so that M CRPIX' + o = CRPIX (0-based).
+        As `wcs`, with CD' = CD M, and CRPIX' so that M CRPIX' + o = CRPIX (0-based). An object of
+        astropy with SIP gives a `TangentPlane`.
 
     Raises
     ------
     InputError
-        The matrix is singular, or the WCS has distortions.
+        The matrix is singular, or the WCS has distortions other than SIP's.
     """
     m = np.asarray(matrix, float)
     o = np.asarray(offset, float)
@@ -220,8 +292,11 @@ def with_affine(wcs: _Mapping, matrix: ArrayLike, offset: ArrayLike) -> _Mapping
             found=f"matrix {m.tolist()}, offset {o.tolist()}",
             expected="a regular 2 x 2 matrix and two offsets",
         )
-    if wcs.has_distortion:
-        raise InputError("an affine mapping cannot be put into a WCS with distortions")
+    if wcs.has_distortion and not isinstance(wcs, TangentPlane):
+        plane = _as_plane(wcs)
+        if plane is None:
+            raise InputError("an affine mapping cannot be put into a WCS with distortions other than SIP")
+        return with_affine(plane, m, o)
     cd = np.asarray(wcs.pixel_scale_matrix) @ m
     crpix = np.linalg.solve(m, np.asarray(_description(wcs)[1].crpix) - 1.0 - o) + 1.0
     if isinstance(wcs, TangentPlane):
@@ -244,9 +319,14 @@ def to_cards(wcs: SkyMapping) -> list[tuple[str, Any, str]]:
 
     Notes
     -----
-    A WCS with distortions gives the cards that astropy writes for it.
+    With a distortion (SIP) the reference pixel is its centre, whatever it was before. Distortions that
+    are not SIP give the cards that astropy writes for them.
     """
-    if not isinstance(wcs, TangentPlane) and wcs.has_distortion:
+    if wcs.has_distortion:
+        wcs = _as_plane(wcs) or wcs
+    if isinstance(wcs, TangentPlane):
+        wcs = _standard(wcs)
+    elif wcs.has_distortion:
         return [(c.keyword, c.value, c.comment) for c in wcs.to_header(relax=True).cards]
     ctypes, terms, radesys, equinox = _description(wcs)
     cards: list[tuple[str, Any, str]] = []
@@ -263,6 +343,8 @@ def to_cards(wcs: SkyMapping) -> list[tuple[str, Any, str]]:
         cards.append(("RADESYS", radesys, "Reference frame"))
     if math.isfinite(equinox):
         cards.append(("EQUINOX", equinox, "[yr] Equinox"))
+    if isinstance(wcs, TangentPlane) and wcs.distortion is not None:
+        cards += sip_cards.cards(wcs.distortion)
     return cards
 
 
@@ -289,14 +371,20 @@ def write_to_header(wcs: SkyMapping | None, header: Any) -> None:
 
 def signature(wcs: SkyMapping) -> tuple[Any, ...]:
     """Return what defines a WCS, to see whether it changed; the same for a plane and its astropy object."""
+    plane = _as_plane(wcs) if wcs.has_distortion else None
+    bent: Any = wcs.has_distortion
+    if plane is not None and plane.distortion is not None:
+        wcs = _standard(plane)
+        bent = tuple(tuple(sorted(terms.items())) for terms in to_sip(plane.distortion)[:2])
     ctypes, terms, radesys, equinox = _description(wcs)
-    return ctypes, terms, radesys, repr(equinox), wcs.has_distortion
+    return ctypes, terms, radesys, repr(equinox), bent
 
 
 def _description(wcs: SkyMapping) -> tuple[tuple[str, str], LinearTerms, str, float]:
     """Return what is written of a WCS: CTYPEs, numbers, RADESYS, EQUINOX."""
     if isinstance(wcs, TangentPlane):
-        return _TANGENT, LinearTerms(wcs.crpix, wcs.crval, wcs.cd), wcs.radesys, wcs.equinox
+        ctypes = _TANGENT if wcs.distortion is None else _SIP
+        return ctypes, LinearTerms(wcs.crpix, wcs.crval, wcs.cd), wcs.radesys, wcs.equinox
     w = wcs.wcs
     cd = tuple(np.ravel(wcs.pixel_scale_matrix).tolist())
     terms = LinearTerms(tuple(w.crpix.tolist()), tuple(w.crval.tolist()), cd)
@@ -305,62 +393,24 @@ def _description(wcs: SkyMapping) -> tuple[tuple[str, str], LinearTerms, str, fl
 
 def is_wcs_card(key: str) -> bool:
     """Return whether a keyword belongs to a WCS."""
-    return bool(_OLD_CARDS.fullmatch(key)) or key in _KEYS or key in ("CUNIT1", "CUNIT2")
-
-
-def _ctype_problem(ctypes: list[str]) -> str:
-    matches = [_CELESTIAL.fullmatch(ctype) for ctype in ctypes]
-    if not all(matches):
-        return f"CTYPE {ctypes[0]!r}, {ctypes[1]!r} are not celestial axes"
-    if {ctype[:4] for ctype in ctypes} not in _PAIRS:
-        return f"CTYPE {ctypes[0]!r}, {ctypes[1]!r} are not a longitude and a latitude"
-    return ""
-
-
-def _matrix(header: Any) -> NDArray[np.float64] | None:
-    """Return the CD matrix in deg/pixel, or None where an element is not a number."""
-    if any(f"CD{i}_{j}" in header for i in (1, 2) for j in (1, 2)):
-        elements = [_float(header, f"CD{i}_{j}", 0.0) for i in (1, 2) for j in (1, 2)]
-        return None if None in elements else np.array(elements, float).reshape(2, 2)
-    cdelt = [_float(header, f"CDELT{i}", 1.0) for i in (1, 2)]
-    pc = [_float(header, f"PC{i}_{j}", float(i == j)) for i in (1, 2) for j in (1, 2)]
-    rotation = _float(header, "CROTA2", 0.0)
-    if None in cdelt or None in pc or rotation is None:
-        return None
-    scale = np.array(cdelt, float)
-    matrix: NDArray[np.float64] = scale[:, None] * np.array(pc, float).reshape(2, 2)
-    if rotation and not any(f"PC{i}_{j}" in header for i in (1, 2) for j in (1, 2)):
-        # CD from CDELT and CROTA2: Calabretta & Greisen 2002, A&A 395, 1077, section 6.1
-        c, s = math.cos(math.radians(rotation)), math.sin(math.radians(rotation))
-        matrix = np.array([[scale[0] * c, -scale[1] * s], [scale[0] * s, scale[1] * c]])
-    return matrix
-
-
-def _matrix_problem(matrix: NDArray[np.float64] | None) -> str:
-    if matrix is None or not np.isfinite(matrix).all():
-        return "the CD matrix has elements that are not finite numbers"
-    large, small = np.linalg.svd(matrix, compute_uv=False)
-    if not small > 0 or large / small > _LARGEST_CONDITION:
-        return f"the CD matrix {matrix.ravel().tolist()} is singular"
-    scale = 3600.0 * math.sqrt(large * small)
-    if not _SMALLEST_SCALE <= scale <= _LARGEST_SCALE:
-        return f"a pixel scale of {scale:.4g} arcsec is outside {_SMALLEST_SCALE} to {_LARGEST_SCALE}"
-    return ""
+    if _OLD_CARDS.fullmatch(key) or sip_cards.SIP_KEYWORD.fullmatch(key):
+        return True
+    return key in _KEYS or key in ("CUNIT1", "CUNIT2")
 
 
 def _solution(header: Any) -> _Solution | str:
     """Return what a header says about its WCS, or why that cannot be true."""
     ctypes = [str(header_value(header, f"CTYPE{i}", "")).strip().upper() for i in (1, 2)]
-    problem = _ctype_problem(ctypes)
+    problem = ctype_problem(ctypes)
     if problem:
         return problem
-    values = {key: _float(header, key) for key in _KEYS[2:]}
+    values = {key: number(header, key) for key in _KEYS[2:]}
     bad = [key for key, value in values.items() if value is None or not math.isfinite(value)]
     if bad:
         return f"{', '.join(bad)} missing or not a finite number"
     x, y, first, second = (float(values[key] or 0.0) for key in ("CRPIX1", "CRPIX2", "CRVAL1", "CRVAL2"))
-    matrix = _matrix(header)
-    problem = _matrix_problem(matrix)
+    matrix = matrix_of(header)
+    problem = matrix_problem(matrix)
     latitude = first if ctypes[1][:4] in _LONGITUDES else second
     if not problem and abs(latitude) > 90:
         problem = f"the reference point has latitude {latitude:g}"
@@ -378,15 +428,15 @@ def _tangent(header: Any, solution: _Solution) -> TangentPlane | None:
     if (
         tuple(solution.ctypes) != _TANGENT
         or abs(terms.crval[0]) > 360
-        or ("LONPOLE" in header and _float(header, "LONPOLE") not in (None, default_pole))
+        or ("LONPOLE" in header and number(header, "LONPOLE") not in (None, default_pole))
     ):
         return None
-    return TangentPlane(*terms, **_frame(header))
+    return TangentPlane(*terms, **frame_of(header))
 
 
 def _linear(header: Any, solution: _Solution) -> WCS:
-    poles = {name: _float(header, name.upper()) for name in ("lonpole", "latpole") if name.upper() in header}
-    frame = _frame(header) if solution.ctypes[0].startswith(("RA", "DEC")) else {}
+    poles = {name: number(header, name.upper()) for name in ("lonpole", "latpole") if name.upper() in header}
+    frame = frame_of(header) if solution.ctypes[0].startswith(("RA", "DEC")) else {}
     return _astropy_wcs(solution.ctypes, solution.terms, poles | frame)
 
 
@@ -404,16 +454,6 @@ def _astropy_wcs(ctypes: Sequence[str], terms: LinearTerms, others: dict[str, An
     return wcs
 
 
-def _frame(header: Any) -> dict[str, Any]:
-    name = header_value(header, "RADESYS", header_value(header, "RADECSYS", ""))
-    frame = str(name).strip().upper() or "FK5"
-    if frame == "ICRS":
-        return {"radesys": frame, "equinox": math.nan}
-    equinox = _float(header, "EQUINOX", 0.0) or 0.0
-    default = 1950.0 if frame.startswith("FK4") else 2000.0
-    return {"radesys": frame, "equinox": equinox if equinox > 0 else default}
-
-
 def _full(header: Any) -> WcsReading:
     """Let astropy parse a header with distortions."""
     from astropy.wcs import WCS
@@ -424,13 +464,3 @@ def _full(header: Any) -> WcsReading:
             return WcsReading(WCS(header, naxis=2))
         except Exception as error:  # whatever a damaged header provokes in the parser means the same here
             return WcsReading(None, f"the distortions cannot be understood: {error}")
-
-
-def _float(header: Any, key: str, default: float | None = None) -> float | None:
-    value = header_value(header, key, default)
-    if isinstance(value, bool):
-        return None
-    try:
-        return None if value is None else float(value)
-    except (TypeError, ValueError):
-        return None

@@ -113,6 +113,16 @@ class Camera:
 
 
 @dataclass(frozen=True, slots=True)
+class RadialDistortion:
+    """The published distortion of a camera with or without AO: k of r' = r + k r**2, its error; 1/pixel."""
+
+    camera: str
+    ao: bool
+    radial: float
+    error: float
+
+
+@dataclass(frozen=True, slots=True)
 class Filter:
     """One filter or filter pair.
 
@@ -197,6 +207,7 @@ class NiriTables:
     wells: tuple[Well, ...]
     linearity: tuple[LinearityCoefficients, ...]
     cameras: tuple[Camera, ...]
+    distortions: tuple[RadialDistortion, ...]
     filters: tuple[Filter, ...]
     bands: Mapping[str, float]
     zero_points: Mapping[tuple[str, str], float]
@@ -234,6 +245,12 @@ class NiriTables:
         """Find a camera by its header name (``f14`` is ``f13.9``), in any letter case."""
         wanted = (name or "").strip().lower()
         return next((c for c in self.cameras if wanted == c.name or wanted in c.aliases), None)
+
+    def distortion(self, camera: str | None, ao: bool) -> RadialDistortion | None:
+        """Find the published distortion of a camera, with or without AO; None if there is none."""
+        known = self.camera(camera)
+        name = None if known is None else known.name
+        return next((d for d in self.distortions if (d.camera, d.ao) == (name, ao)), None)
 
     def filter_of(self, raw: Iterable[str]) -> Filter | None:
         """Find the filter made by these wheel names (identifiers removed), in any case and order."""
@@ -301,6 +318,7 @@ def _build(raw: dict[str, Any]) -> NiriTables:
         wells=tuple(Well(**entry) for entry in raw["wells"]["entries"]),
         linearity=tuple(LinearityCoefficients(**entry) for entry in raw["linearity"]["entries"]),
         cameras=tuple(Camera(**_values(entry)) for entry in raw["cameras"]["entries"]),
+        distortions=tuple(RadialDistortion(**entry) for entry in raw["distortion"]["entries"]),
         filters=filters,
         bands=MappingProxyType(_values(raw["bands"])),
         zero_points=MappingProxyType(

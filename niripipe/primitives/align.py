@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from niripipe.algorithms import fluxscale, register
-from niripipe.algorithms.affine import Grid, corners_of, output_grid
-from niripipe.astrodata import AstroData, shifted
+from niripipe.algorithms.affine import Grid, output_grid
+from niripipe.astrodata import AstroData, shifted, undistorted
 from niripipe.logutils import get_logger
 from niripipe.primitives import resample_to
 from niripipe.primitives.base import Frames, PrimitivesBase, done, not_needed, primitive
-from niripipe.primitives.geometry import pixel_mapping, require_sky_mapping
+from niripipe.primitives.geometry import outline, pixel_mapping, require_sky_mapping
 from niripipe.primitives.params import Field, FrameOrPath, SuffixParams
 from niripipe.primitives.registration import AdjustWCSToReferenceParams, align_frames
 
@@ -78,6 +78,15 @@ class Align(PrimitivesBase):
         (shift in pixels at the centre, rotation in degrees and scale of the sources relative to where the
         header puts them), ALGNREF. Pixels are not touched.
 
+        Positions are compared without the distortion in the WCS (`standardizeWCS`). With
+        ``distortion="auto"`` the dithers check it: each star is seen at several places of the detector, which
+        shows all of a distortion but its linear part. One that is contradicted by 3.5 standard errors is
+        taken away. Where there is none, r' = r + k r^2 (with many stars a polynomial of third order, if it is
+        better) is fitted, and used if it is significant at 5 standard errors, displaces the pairs by 0.02
+        pixel and 0.005 FWHM rms or more, and rests on 10 stars in 4 frames at least. DISTMETH (published,
+        header, fitted, refused or none), DISTCOEF (k) and DISTERR say so, with a warning for what was fitted
+        or refused.
+
         Raises
         ------
         DataError
@@ -111,6 +120,13 @@ class Align(PrimitivesBase):
         no data. All frames get the WCS of the reference, or with `target_wcs` that of the target, in any
         projection, orientation and scale.
 
+        A distortion in the WCS (`standardizeWCS`, `adjustWCSToReference`) is taken out in the same
+        interpolation: the new grid is undistorted, its header has no SIP, and DISTGONE says so. The areas
+        of single pixels are not applied. A flat holds them already, so that a frame divided by it has the
+        surface brightness of the sky, in the light of its median pixel; the area of that one (1.016 at f/32
+        with Altair) is in JFACTOR, so that a source has its own flux wherever it lies. A single frame is not
+        resampled and keeps its distortion in the header.
+
         Raises
         ------
         DataError
@@ -132,10 +148,10 @@ class Align(PrimitivesBase):
             grid = Grid((0, 0), reference[0].shape)
         else:
             grid = output_grid(
-                corners_of(frame[0].shape, mapping.inverse())
+                np.stack(mapping.inverse()(*outline(frame).T), axis=1)
                 for frame, mapping in zip(frames, to_frames, strict=True)
             )
-        wcs = shifted(require_sky_mapping(reference), grid.origin[1], grid.origin[0])
+        wcs = shifted(undistorted(require_sky_mapping(reference)), grid.origin[1], grid.origin[0])
         jobs = list(zip(frames, to_frames, strict=True))
         self.map(lambda job: resample_to.put_on_grid(*job, grid, wcs, options), jobs)
         return frames

@@ -15,13 +15,13 @@ from niripipe.algorithms.match import match_sources
 from niripipe.algorithms.register import Registration, Sources, pair_sources
 from niripipe.algorithms.source_catalogue import MISSING
 from niripipe.algorithms.vote import brightest_first
-from niripipe.astrodata import AstroData, with_affine
+from niripipe.astrodata import AstroData, undistorted, with_affine
 from niripipe.errors import InputError
 from niripipe.logutils import get_logger
 from niripipe.primitives import catalogue_client
 from niripipe.primitives.base import Frames, Outcome, PrimitivesBase, primitive, skipped
 from niripipe.primitives.geometry import require_sky_mapping, sky_centre
-from niripipe.primitives.objcat import inside, sources, update_world
+from niripipe.primitives.objcat import inside, sources, straight_sources, update_world
 from niripipe.primitives.params import Field, SuffixParams, nearest
 
 __all__ = ["Astrometry"]
@@ -251,9 +251,12 @@ def _matched(frame: AstroData, params: DetermineAstrometricSolutionParams, scale
 
 
 def _reference(frame: AstroData) -> tuple[Floats, Floats, Floats]:
-    """Return where the frame's WCS puts the catalogue (0-based pixels), and fluxes on an unknown scale."""
+    """Return where the WCS puts the catalogue, and fluxes on an unknown scale.
+
+    Positions are 0-based pixels without distortion.
+    """
     table = frame.REFCAT
-    x, y = frame[0].sky_mapping.all_world2pix(
+    x, y = undistorted(require_sky_mapping(frame)).all_world2pix(
         np.asarray(table["RAJ2000"], float), np.asarray(table["DEJ2000"], float), 0
     )
     magnitude = np.asarray(table["filtermag"], float)
@@ -267,7 +270,7 @@ def _reference(frame: AstroData) -> tuple[Floats, Floats, Floats]:
 
 def _objects(frame: AstroData, number: int, scale: float) -> Sources:
     """Return the brightest objects, in arcsec; those fainter than the catalogue would match by accident."""
-    found = sources(frame)
+    found = straight_sources(frame)
     found = replace(found, x=found.x * scale, y=found.y * scale, error=found.error * scale)
     return found.take(brightest_first(found.flux)[:number])
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from niripipe.algorithms.register import Sources
-from niripipe.astrodata import DQ, FAIL, AstroData
+from niripipe.astrodata import DQ, FAIL, AstroData, distortion_of
 
-__all__ = ["inside", "sources", "typical_ellipticity", "update_world"]
+__all__ = ["inside", "sources", "straight_sources", "typical_ellipticity", "update_world"]
 
 _TRUNCATED = 4 | 8 | 16
 """SExtractor's flags: saturated, truncated by the edge, aperture incomplete."""
@@ -57,6 +58,15 @@ def sources(frame: AstroData) -> Sources:
     flux, noise = column("FLUX_AUTO"), column("FLUXERR_AUTO")
     fwhm = typical_of_bright(column("FWHM_IMAGE"), flux, noise, suspect)
     return Sources(x - 1, y - 1, flux, noise, error, suspect, float(np.maximum(fwhm, _LEAST_FWHM)))
+
+
+def straight_sources(frame: AstroData) -> Sources:
+    """Return `sources` with their positions without the distortion in the frame's WCS."""
+    listed, bent = sources(frame), distortion_of(frame[0].sky_mapping)
+    if bent is None:
+        return listed
+    x, y = bent.undistort(listed.x, listed.y)
+    return replace(listed, x=x, y=y)
 
 
 def typical_of_bright(

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from niripipe.algorithms.register import Registration, pair_sources
-from niripipe.astrodata import AstroData, shifted
+from niripipe.astrodata import AstroData, distortion_of, shifted, undistorted, with_distortion
 from niripipe.instruments import AstroDataNiri, pointing
 from niripipe.primitives.geometry import require_sky_mapping
 from niripipe.primitives.objcat import inside, sources
@@ -54,7 +54,11 @@ def by_offsets(frame: AstroData, reference: AstroData) -> Offsets:
     turned = (frame.position_angle() or 0.0) - (reference.position_angle() or 0.0)
     if here is None or there is None or abs(turned) > MAX_ROTATION:
         return Offsets(frame[0].sky_mapping, "header WCS", "the WCS in its header")
-    wcs = shifted(require_sky_mapping(reference), there[0] - here[0], there[1] - here[1])
+    plane = undistorted(require_sky_mapping(reference))
+    wcs = shifted(plane, there[0] - here[0], there[1] - here[1])
+    bent = distortion_of(frame[0].sky_mapping)
+    if bent is not None:
+        wcs = with_distortion(wcs, bent)
     return Offsets(wcs, "offsets", "telescope offsets")
 
 

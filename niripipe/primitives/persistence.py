@@ -13,7 +13,7 @@ from niripipe.errors import DataError
 from niripipe.logutils import get_logger
 from niripipe.primitives import objmask
 from niripipe.primitives.base import Frames, PrimitivesBase, done, not_needed, primitive, skipped
-from niripipe.primitives.geometry import pixel_mapping
+from niripipe.primitives.geometry import exact_mapping
 from niripipe.primitives.params import Field, SuffixParams
 from niripipe.primitives.skybuild import seconds_of
 
@@ -178,7 +178,7 @@ def _recurring(frames: Frames, j: int, wanted: Bool) -> Bool:
         if i == j or objects is None:
             continue
         try:
-            there = pixel_mapping(frames[j], other)(y.astype(float), x.astype(float))
+            there = exact_mapping(frames[j], other)(y.astype(float), x.astype(float))
         except DataError:
             continue
         v, u = (np.rint(axis).astype(int) for axis in there)

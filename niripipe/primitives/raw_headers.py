@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal, cast
 
 import numpy as np
 
-from niripipe.astrodata import AstroData
+from niripipe.astrodata import AstroData, distortion_of
 from niripipe.errors import DataError
 from niripipe.instruments import AstroDataNiri, pointing
 from niripipe.logutils import get_logger
-from niripipe.primitives.base import Outcome, done, not_needed, skipped
+from niripipe.primitives.base import Outcome, Status, done, not_needed, skipped
+from niripipe.primitives.distortion import put_distortion
 
 __all__ = [
     "BadWCS",
@@ -125,9 +127,14 @@ def average_read_pairs(frame: AstroData) -> str:
 
 
 def standardize_wcs(
-    frame: AstroData, *, bad_wcs: BadWCS, limit: float, require_wcs: bool = True
+    frame: AstroData,
+    *,
+    bad_wcs: BadWCS,
+    limit: float,
+    require_wcs: bool = True,
+    distortion: Literal["published", "none"] = "published",
 ) -> Outcome | None:
-    """Take the better copy of the WCS, or rebuild it; see `Standardize.standardizeWCS`.
+    """Take the better copy of the WCS, or rebuild it, and add a distortion; see `Standardize.standardizeWCS`.
 
     Raises
     ------
@@ -136,6 +143,16 @@ def standardize_wcs(
     """
     if frame.tags & _WITHOUT_WCS:
         return not_needed("calibrations need no WCS")
+    outcome = _believable_wcs(frame, bad_wcs=bad_wcs, limit=limit, require_wcs=require_wcs)
+    words = put_distortion(frame, distortion)
+    if not words or outcome is None:
+        return outcome
+    before = outcome.reason if outcome.status is not Status.NOT_NEEDED else ""
+    return replace(outcome, status=Status.DONE, reason="; ".join(part for part in (before, words) if part))
+
+
+def _believable_wcs(frame: AstroData, *, bad_wcs: BadWCS, limit: float, require_wcs: bool) -> Outcome:
+    """Take the better copy of the WCS, or rebuild it."""
     niri = cast(AstroDataNiri, frame)
     change = "" if bad_wcs == "ignore" else _take_header_wcs(niri, limit)
     follows = pointing.rotator_follows(niri)
@@ -177,6 +194,10 @@ def _take_header_wcs(frame: AstroDataNiri, limit: float) -> str:
     """Give a raw frame the WCS that its headers mean; say what was wrong with the one it had."""
     ext = frame[0]
     if "PREPARED" in frame.tags or "WCSFIX" in frame.phu or ext.wcs_origin == "set":
+        return ""
+    mapping = ext.sky_mapping
+    if distortion_of(mapping) is not None and pointing.is_plausible(ext.linear_wcs, frame.camera()):
+        # What a header says of the distortion is not thrown away.
         return ""
     believed = pointing.raw_wcs(frame, limit)
     if believed is None:

@@ -10,14 +10,16 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from niripipe.algorithms.affine import Affine
 from niripipe.algorithms.correlate import cross_correlation_shift
 from niripipe.algorithms.match import match_sources
 from niripipe.algorithms.register import Registration, Sources
-from niripipe.astrodata import FAIL, AstroData, with_affine
+from niripipe.astrodata import FAIL, AstroData, distortion_of, undistorted, with_affine, with_distortion
 from niripipe.errors import AlgorithmError
 from niripipe.primitives.base import Frames, opened_name
-from niripipe.primitives.geometry import pixel_mapping, require_sky_mapping
-from niripipe.primitives.objcat import inside, sources, typical_ellipticity, update_world
+from niripipe.primitives.distortion_check import Choice, prepare_distortion, settle_distortion
+from niripipe.primitives.geometry import exact_mapping, is_distorted, pixel_mapping, require_sky_mapping
+from niripipe.primitives.objcat import inside, sources, straight_sources, typical_ellipticity, update_world
 from niripipe.primitives.offsets import (
     MAX_ROTATION,
     Offsets,
@@ -81,6 +83,12 @@ class AdjustWCSToReferenceParams(SuffixParams, suffix="_wcsCorrected"):
     cull_sources: bool = Field(False, description="use good stars only")
     rotate: bool = Field(False, description="allow a rotation")
     scale: bool = Field(False, description="allow a change of scale")
+    distortion: Choice = Field(
+        "auto",
+        description="optical distortion. auto: that of the WCS (published, or of the header) unless the "
+        "dithers disprove it; without one, one fitted to the dithers if it is significant. published: "
+        "without asking the dithers; fit: fitted or none; none",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,12 +159,18 @@ def align_frames(frames: Frames, params: AdjustWCSToReferenceParams, map_items: 
     """
     for frame in frames:
         require_sky_mapping(frame)
-    headers = [frame[0].sky_mapping for frame in frames]
+    prepare_distortion(frames, params.distortion)
+    headers, settled = [frame[0].sky_mapping for frame in frames], ""
     if params.method == "offsets":
         reference = frames[0]
         found: list[Registration | None] = [None] * len(frames)
     else:
         reference, found = _chosen(frames, params, map_items)
+        pixels = params.match_radius / float(reference[0].pixel_scale())
+        settled = settle_distortion(frames, reference, found, params.distortion, pixels)
+        if settled:
+            headers = [frame[0].sky_mapping for frame in frames]
+            reference, found = _chosen(frames, params, map_items)
     offsets = [by_offsets(frame, reference) for frame in frames]
     for frame, result in zip(frames, found, strict=True):
         if result is not None and result.accepted:
@@ -172,7 +186,7 @@ def align_frames(frames: Frames, params: AdjustWCSToReferenceParams, map_items: 
         _anchor([f for f, v in zip(frames, verdicts, strict=True) if v.kept], headers[0])
     for frame in frames:
         update_world(frame)
-    return verdicts
+    return [replace(v, reason=f"{v.reason}; {settled}") for v in verdicts] if settled else verdicts
 
 
 def _moved(wcs: Any, matrix: NDArray[np.float64], offset: NDArray[np.float64]) -> Any:
@@ -185,7 +199,9 @@ def _anchor(frames: Frames, first_wcs: Any) -> None:
     moved = frames[0].copy()
     for frame in frames[1:]:
         mapping = pixel_mapping(frame, moved)
-        frame[0].sky_mapping = _moved(first_wcs, np.asarray(mapping.matrix), np.asarray(mapping.offset))
+        plane = _moved(undistorted(first_wcs), np.asarray(mapping.matrix), np.asarray(mapping.offset))
+        bent = distortion_of(frame[0].sky_mapping)
+        frame[0].sky_mapping = plane if bent is None else with_distortion(plane, bent)
     frames[0][0].sky_mapping = first_wcs
 
 
@@ -362,6 +378,7 @@ def _matched(
     # A star cut by the edge of one of the two may be what spoils a match of a few.
     back = to_frame.inverse()
 
+    # Positions without distortion are a few pixels off at the edge, which does not matter here.
     def uncut(listed: Sources) -> Sources:
         y, x = back(listed.y, listed.x)
         in_both = inside(frame, listed.x, listed.y, _EDGE) & inside(reference, x, y, _EDGE)
@@ -393,8 +410,8 @@ def _confirmed(found: Registration, *frames: AstroData) -> Registration:
 
 
 def _sources(frame: AstroData, params: AdjustWCSToReferenceParams) -> Sources:
-    """Return the sources of a frame that may be matched."""
-    listed = sources(frame)
+    """Return the sources of a frame that may be matched, without the distortion of its WCS."""
+    listed = straight_sources(frame)
     if params.cull_sources and len(listed):
         return listed.take(np.asarray(frame[0].columns("OBJCAT")["CLASS_STAR"], float) > 0.5)
     return listed
@@ -402,7 +419,7 @@ def _sources(frame: AstroData, params: AdjustWCSToReferenceParams) -> Sources:
 
 def _correlated(frame: AstroData, reference: AstroData, params: AdjustWCSToReferenceParams) -> Registration:
     """Compare the images of two frames where the headers let them overlap."""
-    to_frame = pixel_mapping(reference, frame)
+    to_frame = _as_seen(reference, frame)
     turned = np.abs(np.asarray(to_frame.matrix) - np.eye(2)).max()
     centre = np.array([(size - 1) / 2 for size in reference[0].shape])
     refused = partial(Registration, method="correlation", centre=(float(centre[1]), float(centre[0])))
@@ -435,6 +452,25 @@ def _correlated(frame: AstroData, reference: AstroData, params: AdjustWCSToRefer
     rest = carried - centre - step
     found = replace(found, dx=found.dx + float(rest[1]), dy=found.dy + float(rest[0]))
     return _checked(found, frame, reference) if found.accepted else found
+
+
+def _as_seen(reference: AstroData, frame: AstroData) -> Affine:
+    """Return the mapping of the pixels of two frames; of distorted ones, the mean shift where they overlap.
+
+    Images that are correlated are as the detector shows them.
+    """
+    straight = pixel_mapping(reference, frame)
+    if not (is_distorted(reference) or is_distorted(frame)):
+        return straight
+    ny, nx = reference[0].shape
+    y, x = np.meshgrid(np.linspace(0, ny - 1, 17), np.linspace(0, nx - 1, 17), indexing="ij")
+    to_y, to_x = exact_mapping(reference, frame)(y, x)
+    both = inside(frame, to_x, to_y, 0)
+    if not both.any():
+        return straight
+    centre = np.array([(ny - 1) / 2, (nx - 1) / 2])
+    moved = np.array([np.mean((to_y - y)[both]), np.mean((to_x - x)[both])])
+    return Affine(straight.matrix, centre + moved - straight.matrix @ centre)
 
 
 def _checked(found: Registration, frame: AstroData, reference: AstroData) -> Registration:

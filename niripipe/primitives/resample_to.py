@@ -17,10 +17,19 @@ from niripipe.algorithms.bits import NO_DATA
 from niripipe.algorithms.kernels import Kernel
 from niripipe.algorithms.project import project
 from niripipe.algorithms.resample import DQ_THRESHOLD, Resampled, resample
-from niripipe.astrodata import AstroData, SkyMapping, shifted
+from niripipe.astrodata import AstroData, SkyMapping, shifted, undistorted
+from niripipe.astrodata.wcs import to_astropy
 from niripipe.errors import AlgorithmError, DataError, InputError, ParameterError
 from niripipe.primitives.base import Frames, PrimitivesBase, primitive
-from niripipe.primitives.geometry import require_wcs
+from niripipe.primitives.distortion import GONE
+from niripipe.primitives.geometry import (
+    distorting,
+    equal_area,
+    is_distorted,
+    outline,
+    require_wcs,
+    undistorting,
+)
 from niripipe.primitives.params import Field, Params, SuffixParams, path_as_text
 
 if TYPE_CHECKING:
@@ -135,7 +144,7 @@ class ResampleTo(PrimitivesBase):
             dy, dx = move.offset - np.array(grid.origin)
             old = frame[0].sky_mapping
             wcs = None if old is None else shifted(old, -float(dx), -float(dy))
-            put_on_grid(frame, move.inverse(), grid, wcs, params.options)
+            put_on_grid(frame, move.inverse(), grid, wcs, params.options, undistort=False)
 
         self.map(shift, zip(frames, moves, strict=True))
         return frames
@@ -182,9 +191,19 @@ def onto_target(
     wcs, shape = _fitted(*_read_target(source, frames), frames)
 
     def treat(frame: AstroData) -> None:
+        # Before `wcs` is asked for, which has a polynomial for the distortion.
+        bent, area = is_distorted(frame), equal_area(frame)
         own = require_wcs(frame)
+        straight = to_astropy(undistorted(own)) if bent else own
         try:
-            result = project(*_planes(frame), to_input=_transform(wcs, own), shape=shape, **options)
+            result = project(
+                *_planes(frame),
+                to_input=_transform(wcs, own),
+                to_area=_transform(wcs, straight) if bent else None,
+                area=area,
+                shape=shape,
+                **options,
+            )
         except AlgorithmError as error:
             raise DataError(
                 "The frame does not reach the target",
@@ -194,13 +213,21 @@ def onto_target(
                 expected="some overlap on the sky",
             ) from None
         _replace_planes(frame, result, wcs, _transform(own, wcs))
+        if bent:
+            frame.phu.set(GONE, True, "Pixels are on a grid without distortion")
 
     run(treat, frames)
     return frames
 
 
 def put_on_grid(
-    frame: AstroData, to_frame: Affine, grid: Grid, wcs: SkyMapping | None, options: dict[str, Any]
+    frame: AstroData,
+    to_frame: Affine,
+    grid: Grid,
+    wcs: SkyMapping | None,
+    options: dict[str, Any],
+    *,
+    undistort: bool = True,
 ) -> None:
     """Interpolate a frame onto a grid, with zeros and the flag for no data where it does not reach.
 
@@ -209,26 +236,38 @@ def put_on_grid(
     frame : AstroData
         Changed in place.
     to_frame : Affine
-        Mapping of the positions of the reference to those of the frame.
+        Mapping of the positions of the reference to those of the frame, without distortion.
     grid : Grid
         Pixels of the reference that are wanted.
     wcs : SkyMapping or None
         The coordinates of the grid; None keeps what the frame has.
     options : dict
         Keywords of `niripipe.algorithms.resample.resample`.
+    undistort : bool
+        Take the distortion of the frame out; False leaves it in its pixels and `wcs`.
     """
     # A frame fills a part of the grid: elsewhere there is nothing to interpolate.
-    part = part_of_grid(grid, frame[0].shape, to_frame)
+    distort = distorting(frame) if undistort else None
+    part = part_of_grid(grid, frame[0].shape, to_frame, None if distort is None else outline(frame))
     result = resample(
         *_planes(frame),
         matrix=to_frame.matrix,
         offset=to_frame.offset,
         shape=part.shape,
         origin=part.origin,
+        distort=distort,
+        area=equal_area(frame) if undistort else 1.0,
         **options,
     )
     to_reference = to_frame.inverse().then(Affine.shift(-grid.origin[0], -grid.origin[1]))
-    _replace_planes(frame, _on_whole_grid(result, part, grid), wcs, to_reference)
+    straight = undistorting(frame)
+
+    def moved(y: Any, x: Any) -> tuple[Any, Any]:
+        return to_reference(*(straight(y, x) if undistort else (y, x)))
+
+    _replace_planes(frame, _on_whole_grid(result, part, grid), wcs, moved)
+    if distort is not None:
+        frame.phu.set(GONE, True, "Pixels are on a grid without distortion")
 
 
 def _on_whole_grid(result: Resampled, part: Grid, grid: Grid) -> Resampled:

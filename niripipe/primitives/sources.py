@@ -7,12 +7,13 @@ from typing import Literal
 import numpy as np
 
 from niripipe.algorithms import detect, morphology, resample
+from niripipe.algorithms.affine import Affine
 from niripipe.algorithms.kernels import Kernel
 from niripipe.astrodata import DQ, AstroData
 from niripipe.errors import ParameterError
 from niripipe.primitives import objmask
 from niripipe.primitives.base import Frames, Outcome, PrimitivesBase, not_needed, primitive, skipped
-from niripipe.primitives.geometry import pixel_mapping
+from niripipe.primitives.geometry import exact_mapping, is_distorted, pixel_mapping
 from niripipe.primitives.params import Field, SuffixParams
 
 __all__ = ["Sources"]
@@ -143,7 +144,8 @@ class Sources(PrimitivesBase):
         plane = objects.astype(np.float32)
 
         def transfer(frame: AstroData) -> None:
-            mapping = pixel_mapping(frame, source[0])
+            bent = is_distorted(frame) or is_distorted(source[0])
+            mapping = Affine.shift(0, 0) if bent else pixel_mapping(frame, source[0])
             projected = resample.resample(
                 plane,
                 matrix=mapping.matrix,
@@ -151,6 +153,7 @@ class Sources(PrimitivesBase):
                 shape=frame[0].shape,
                 kernel=params.interpolant,
                 clean=False,
+                distort=exact_mapping(frame, source[0]) if bent else None,
             )
             covered = np.abs(projected.data) > params.dq_threshold
             frame[0].OBJMASK = morphology.dilate(covered, params.dilation).view(np.uint8)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,6 +54,9 @@ class StandardizeWCSParams(SuffixParams, suffix="_wcsStandardized"):
     )
     debug_consistency_limit: float = Field(
         30.0, ge=2, description="allowed distance between WCS and target plus offsets, arcsec"
+    )
+    distortion: Literal["published", "none"] = Field(
+        "published", description="put the published distortion of camera and light path into the WCS, or none"
     )
 
 
@@ -154,8 +157,13 @@ class Standardize(PrimitivesBase):
         contradicts the telescope's pointing by more than `debug_consistency_limit` is rebuilt from target,
         offsets, position angle, camera and port. WCSFIX in the primary header says what was done.
 
-        DRAGONS stops the whole reduction for one frame that is more than the limit away
-        (``bad_wcs="exit"``); here the default rebuilds that frame's WCS.
+        Frames of f/32 with Altair get the published distortion, r' = r + 1.32e-5 r^2 pixels about the centre
+        of the array (`niripipe.instruments.optics`), into their WCS: `ext.wcs` and the SIP keywords of
+        written files. DISTMETH (published, or header where the header had SIP) and DISTCOEF say so. Pixels
+        are not touched; `resampleToCommonFrame` takes the distortion out.
+
+        DRAGONS knows no distortion. It stops the whole reduction for one frame that is more than the limit
+        away (``bad_wcs="exit"``); here the default rebuilds that frame's WCS.
 
         Raises
         ------
@@ -164,7 +172,10 @@ class Standardize(PrimitivesBase):
             allow one to be built.
         """
         return raw_headers.standardize_wcs(
-            frame, bad_wcs=params.bad_wcs, limit=params.debug_consistency_limit
+            frame,
+            bad_wcs=params.bad_wcs,
+            limit=params.debug_consistency_limit,
+            distortion=params.distortion,
         )
 
     @primitive(stamp="PREPARE")
@@ -173,7 +184,7 @@ class Standardize(PrimitivesBase):
 
         Runs what `validateData`, `standardizeStructure`, `standardizeHeaders` and `standardizeWCS` do.
         Pixels are touched in frames from before November 2001 only (see `standardizeStructure`). What was
-        corrected is in the history, and in LNRSDIV and WCSFIX of the primary header.
+        corrected is in the history, and in LNRSDIV, WCSFIX and DISTMETH of the primary header.
 
         Raises
         ------
@@ -187,6 +198,7 @@ class Standardize(PrimitivesBase):
             bad_wcs=params.bad_wcs,
             limit=params.debug_consistency_limit,
             require_wcs=params.require_wcs,
+            distortion=params.distortion,
         )
         if outcome is not None and outcome.status is not Status.NOT_NEEDED:
             changes.append(outcome.reason)

@@ -192,12 +192,26 @@ def test_cards_keep_their_place_and_comment_when_they_are_rewritten() -> None:
     assert not {"CTYPE1", "CRPIX1", "CD1_1"} & set(header)
 
 
-def test_distortions_are_left_to_astropy(tmp_path: Path) -> None:
+def test_a_polynomial_distortion_is_kept_by_what_moves_a_wcs() -> None:
     cards = {**WCS_CARDS, "CTYPE1": "RA---TAN-SIP", "CTYPE2": "DEC--TAN-SIP", "A_ORDER": 2, "B_ORDER": 2}
     header = fits.Header(cards | {"A_2_0": 1e-6, "B_0_2": 1e-6})
     wcs = wcs_of(header)
     assert wcs.sip is not None
     assert np.allclose(shifted(wcs, 3, 0).all_pix2world(0, 0, 0), wcs.all_pix2world(3, 0, 0), atol=1e-12)
-    with pytest.raises(InputError, match="distortions"):
-        with_affine(wcs, np.eye(2), (0, 0))
+    for old in (wcs, from_header(header).mapping):
+        same = with_affine(old, np.eye(2), (0, 0))
+        assert np.allclose(same.all_pix2world(5, 7, 0), wcs.all_pix2world(5, 7, 0), atol=1e-12)
+        assert "A_2_0" in {key for key, _, _ in to_cards(same)}
     assert "A_2_0" in {key for key, _, _ in to_cards(wcs)}
+
+
+def test_other_distortions_are_left_to_astropy() -> None:
+    from astropy.wcs import WCS
+
+    changes = {"CTYPE1": "RA---TPV", "CTYPE2": "DEC--TPV", "PV1_1": 1.0, "PV2_1": 1.0, "PV1_4": 1e-3}
+    header = _header(**changes)
+    wcs = wcs_of(header)
+    assert np.allclose(wcs.all_pix2world(5, 7, 0), WCS(header).all_pix2world(5, 7, 0), atol=1e-12)
+    changes = {"CTYPE1": "RA---TAN-SIP", "CTYPE2": "DEC--TAN-SIP", "A_ORDER": 2, "B_ORDER": 2}
+    both = wcs_of(_header(**changes, PV1_1=0.0, A_2_0=1e-6))
+    assert both.has_distortion
