@@ -52,6 +52,7 @@ MEASURED: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "cloud cover": ("MEANZP", "MEANZPSD", "MEANZPER", "ZPNUM", "PHOTZP", "CLOUDEXT", "CCBAND"),
         "sky": ("SKYLEVEL", "SKYNUM", "SKYMETH", "SKYSCALE", "SKYRESID"),
         "persistence": ("PERSNUM",),
+        "noise": ("NOISSKY", "NOISLEN", "NOISRAD"),
         "alignment": (
             "ALGNMETH", "ALGNNUM", "ALGNRMS", "ALGNERR", "ALGNREF", "ALGNFLAG",
             "ALGNDX", "ALGNDY", "ALGNROT", "ALGNSCL",
