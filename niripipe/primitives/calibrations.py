@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
+from weakref import ReferenceType, WeakKeyDictionary, ref
 
 from niripipe import astrodata
 from niripipe.astrodata import AstroData, add_provenance, file_md5
 from niripipe.cal_service.masks import mask_origin, masks_to_unite
-from niripipe.errors import CalibrationError, DataError
+from niripipe.errors import CalibrationError, DataError, NiripipeError
 
 if TYPE_CHECKING:
     from niripipe.cal_service import CalibrationService
@@ -76,6 +76,8 @@ class CalibrationBook:
         self.files: dict[str, set[str]] = {}
         self.reasons: dict[str, str | None] = {}
         self._open: dict[Path, AstroData] = {}
+        # Files are opened again when they are wanted: frames are large.
+        self._applied: dict[tuple[str, str], Path | ReferenceType[AstroData]] = {}
         # Frames that the reduction lets go of are not kept alive by what was found for them.
         self._found: WeakKeyDictionary[AstroData, dict[str, FoundCalibration | None]] = WeakKeyDictionary()
         self._further: WeakKeyDictionary[AstroData, list[FoundCalibration]] = WeakKeyDictionary()
@@ -182,8 +184,23 @@ class CalibrationBook:
         with self._lock:
             name = frame.orig_filename or frame.filename or ""
             self.used[name, calibration.caltype] = calibration.name
+            kept = ref(calibration.frame) if path is None else Path(path)
+            self._applied[calibration.caltype, calibration.name] = kept
             if calibration.origin != "parameter" and path is not None:
                 self.files.setdefault(calibration.caltype, set()).add(path)
+
+    def applied(self, caltype: str, name: str) -> AstroData | None:
+        """Return a calibration that was applied in this reduction, by the name that it has in headers.
+
+        None if none was, or if it is not there any more.
+        """
+        kept = self._applied.get((caltype, name))
+        if not isinstance(kept, Path):
+            return None if kept is None else kept()
+        try:
+            return self.opened(kept)
+        except NiripipeError:
+            return None
 
     def release(self) -> None:
         """Release all frames; the record of what was used stays."""
