@@ -26,7 +26,7 @@ _AWAY = 1.0
 """Apertures keep this distance from pixels that are not blank."""
 _LENGTHS = tuple(np.geomspace(1.0, 64.0, 25).tolist())
 """Correlation lengths that are tried, pixels. Structure much larger than an aperture is one level in it."""
-_SIGNIFICANT = 2.0
+_SIGNIFICANT = 3.0
 """A residual sky is taken for real when it exceeds its error so many times."""
 _SEED = 20160102
 _STRIDE = 8
