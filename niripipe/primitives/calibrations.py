@@ -76,8 +76,8 @@ class CalibrationBook:
         self.files: dict[str, set[str]] = {}
         self.reasons: dict[str, str | None] = {}
         self._open: dict[Path, AstroData] = {}
-        # Files are opened again when they are wanted: frames are large.
-        self._applied: dict[tuple[str, str], Path | ReferenceType[AstroData]] = {}
+        # Frames are large: those that nobody else keeps are opened again when they are wanted.
+        self._applied: dict[tuple[str, str], tuple[ReferenceType[AstroData], str | None]] = {}
         # Frames that the reduction lets go of are not kept alive by what was found for them.
         self._found: WeakKeyDictionary[AstroData, dict[str, FoundCalibration | None]] = WeakKeyDictionary()
         self._further: WeakKeyDictionary[AstroData, list[FoundCalibration]] = WeakKeyDictionary()
@@ -184,8 +184,7 @@ class CalibrationBook:
         with self._lock:
             name = frame.orig_filename or frame.filename or ""
             self.used[name, calibration.caltype] = calibration.name
-            kept = ref(calibration.frame) if path is None else Path(path)
-            self._applied[calibration.caltype, calibration.name] = kept
+            self._applied[calibration.caltype, calibration.name] = ref(calibration.frame), path
             if calibration.origin != "parameter" and path is not None:
                 self.files.setdefault(calibration.caltype, set()).add(path)
 
@@ -194,13 +193,14 @@ class CalibrationBook:
 
         None if none was, or if it is not there any more.
         """
-        kept = self._applied.get((caltype, name))
-        if not isinstance(kept, Path):
-            return None if kept is None else kept()
-        try:
-            return self.opened(kept)
-        except NiripipeError:
-            return None
+        kept, path = self._applied.get((caltype, name), (None, None))
+        frame = None if kept is None else kept()
+        if frame is None and path is not None:
+            try:
+                return self.opened(Path(path))
+            except NiripipeError:
+                return None
+        return frame
 
     def release(self) -> None:
         """Release all frames; the record of what was used stays."""
