@@ -28,6 +28,8 @@ _LENGTHS = tuple(np.geomspace(1.0, 64.0, 25).tolist())
 """Correlation lengths that are tried, pixels. Structure much larger than an aperture is one level in it."""
 _SIGNIFICANT = 3.0
 """A residual sky is taken for real when it exceeds its error so many times."""
+_MODEL = 0.03
+"""Relative error of predictions beside that of the scatter: no residual sky has exactly the shape assumed."""
 _SEED = 20160102
 _STRIDE = 8
 
@@ -154,7 +156,8 @@ def _fit(
 ) -> ApertureNoise:
     """Return the noise with the residual sky that explains the ratios best."""
     area = math.pi * radius**2
-    excess, weight = ratio**2 - 1, 1 / (2 * ratio * error) ** 2
+    excess = ratio**2 - 1
+    weight = 1 / (4 * ratio**2 * (error**2 + (_MODEL * ratio) ** 2))
     best, least = noise, float((weight * excess**2).sum())
     for length in _LENGTHS:
         shape = ApertureNoise(noise.correlation, 1.0, length).residual(area)

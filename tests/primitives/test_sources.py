@@ -115,7 +115,7 @@ def test_a_frame_without_usable_pixels_is_dropped_or_raises():
 
 
 def realisation(seed, *, residual=0.0, shape=(256, 256)):
-    """A star on noise of 10, and smooth residual sky; 40 frames of them hold the same star."""
+    """The same star on noise of 10, and smooth residual sky."""
     rng = np.random.default_rng(seed)
     pixels = make.gaussians(shape, [(128.3, 127.6, 4000.0)]) + rng.normal(0, 10, shape)
     if residual:
@@ -126,7 +126,7 @@ def realisation(seed, *, residual=0.0, shape=(256, 256)):
 
 @pytest.mark.parametrize("residual", [0.0, 4.0])
 def test_errors_of_fluxes_are_the_scatter_of_fluxes(residual):
-    ads = [realisation(seed, residual=residual) for seed in range(40)]
+    ads = [realisation(seed, residual=residual) for seed in range(24)]
     make.bench(ads).p.detectSources()
     flux, error = [], []
     for ad in ads:
@@ -136,8 +136,8 @@ def test_errors_of_fluxes_are_the_scatter_of_fluxes(residual):
         error.append(row["FLUXERR_AUTO"])
         magnitudes = 2.5 / np.log(10) * row["FLUXERR_AUTO"] / row["FLUX_AUTO"]
         assert row["MAGERR_AUTO"] == pytest.approx(magnitudes, rel=1e-4)
-    # 40 fluxes give a scatter to 11 %.
-    assert np.std(flux) / np.median(error) == pytest.approx(1, abs=0.3)
+    # 24 fluxes give a scatter to 15 %.
+    assert np.std(flux) / np.median(error) == pytest.approx(1, abs=0.35)
 
 
 def test_the_noise_of_apertures_is_kept_and_used():
