@@ -29,8 +29,8 @@ class SharedNoise:
     Parameters
     ----------
     book : CalibrationBook
-        Where the darks and flats that this reduction applied are found by name. Of frames that were
-        corrected elsewhere they are not known, and their variances stay as they are.
+        Where the darks and flats that were applied are found. Where they are not known any more, as of frames
+        that were corrected elsewhere, variances stay as they are.
     skies : mapping of str to AstroData
         The frames that skies are made of, by name.
     """
@@ -51,7 +51,7 @@ class SharedNoise:
         The frame still has its pixels from before the subtraction.
         """
         found = {
-            kind: self._book.applied(caltype, name)
+            kind: self._book.applied(frame, caltype, name)
             for kind, (keyword, caltype) in _KINDS.items()
             if (name := str(frame.phu.get(keyword, "")))
             and all(self._names.get(other, {}).get(kind) == name for other in sky.names)

@@ -415,3 +415,21 @@ def test_dark_noise_of_frames_corrected_elsewhere_or_otherwise_stays(place):
     ext = b.main[0][0]
     assert "VARSHARE" not in ext.hdr
     np.testing.assert_allclose(ext.variance, 900 * (1 + ext.hdr["SKYSCALE"] ** 2 / 3), rtol=1e-4)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_dark_of_an_earlier_reduction_is_found_while_it_is_the_same_file(tmp_path, kept):
+    dark = calibration("dark", np.zeros(make.SHAPE), 400.0, 0)
+    dark.write(tmp_path / "one_dark.fits")
+    frames = [at(2000.0, 900.0, number=1, minute=3)]
+    frames += [at(2000.0, 900.0, number=10 + i, minute=2 * i + 1, p=300.0 + 2 * i) for i in range(3)]
+    make.bench(frames).p.darkCorrect(dark=tmp_path / "one_dark.fits")
+    if not kept:
+        dark[0].variance *= 2
+        dark.write(tmp_path / "one_dark.fits", overwrite=True)
+    b = make.bench(frames)
+    b.p.makeSky(time=7200)
+    b.p.skyCorrect(operation="mean", reject_method="none", mask_objects=False)
+    noise = 900 if kept else 1300
+    assert b.main[0][0].hdr.get("VARSHARE") == ("dark" if kept else None)
+    np.testing.assert_allclose(b.main[0][0].variance, noise * (1 + 1 / 3), rtol=1e-3)
