@@ -17,8 +17,8 @@ __all__ = ["RADII", "BlankApertures", "measure_apertures"]
 
 RADII = (1.5, 2.5, 4.0, 6.0, 9.0, 13.0)
 """Radii at which the scatter is measured, pixels: from the core of a star to the apertures of photometry."""
-_TRIES = 5000
-"""Positions that are tried at each radius: a scatter of so many is good to 1.2 %."""
+_TRIES = 3000
+"""Positions that are tried at each radius: a scatter of so many is good to 2 %."""
 _FEWEST = 40
 """A scatter of fewer independent apertures is not used: its error would be 15 % or more."""
 _FEWEST_RADII = 3

@@ -40,9 +40,9 @@ def test_noise_alone_shows_no_residual_sky():
     assert found.noise.residual(300.0) < 0.1 * 300 * 100
 
 
-@pytest.mark.parametrize("shape", [(700, 700), (256, 512)])
+@pytest.mark.parametrize(("shape", "precision"), [((800, 800), 0.1), ((256, 512), 0.25)])
 @pytest.mark.parametrize(("rms", "length"), [(2.0, 4.0), (1.5, 10.0)])
-def test_the_prediction_holds_at_scales_and_places_that_were_not_measured(shape, rms, length):
+def test_the_prediction_holds_at_scales_and_places_that_were_not_measured(shape, precision, rms, length):
     pixels = image(2, shape, rms=rms, length=length)
     blank = np.ones(shape, bool)
     # The upper half is measured, the lower one is checked.
@@ -53,7 +53,8 @@ def test_the_prediction_holds_at_scales_and_places_that_were_not_measured(shape,
     for radius in (2.0, 5.0, 10.0):
         scatter, kernel = scatters(pixels, radius, ~seen, seed=5)
         predicted = math.sqrt(noise.of_sum(kernel, np.full(kernel.shape, 100.0)))
-        assert scatter / predicted == pytest.approx(1, abs=0.12)
+        # A small image has few pieces of the smooth residual, and they differ.
+        assert scatter / predicted == pytest.approx(1, abs=precision)
 
 
 def test_sources_and_bad_pixels_are_kept_away_from():

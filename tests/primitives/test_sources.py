@@ -117,7 +117,7 @@ def test_a_frame_without_usable_pixels_is_dropped_or_raises():
 def realisation(seed, *, residual=0.0, shape=(256, 256)):
     """The same star on noise of 10, and smooth residual sky."""
     rng = np.random.default_rng(seed)
-    pixels = make.gaussians(shape, [(128.3, 127.6, 4000.0)]) + rng.normal(0, 10, shape)
+    pixels = make.gaussians(shape, [(128.3, 127.6, 12000.0)]) + rng.normal(0, 10, shape)
     if residual:
         smooth = ndimage.gaussian_filter(rng.normal(size=shape), 4.0)
         pixels += residual * smooth / smooth.std()
