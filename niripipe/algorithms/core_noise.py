@@ -49,7 +49,7 @@ def add_core_errors(
     A shift by e changes a pixel by ``e`` times the gradient. Interpolation by a cubic polynomial flattens
     peaks by ``b (d4/dx4 + d4/dy4)`` with b = 0.0153 where the fractions of pixels are spread evenly, in
     proportion to ``sqrt(correlation) - 1`` elsewhere; it is the same in all frames, and its square is added.
-    (Derivatives are differences of the fourth order less a sixth of those of the sixth.) Both move light
+    (Derivatives are differences with the next term of their series.) Both move light
     between neighbouring pixels and hardly change a flux.
     """
     share = _CUBIC * max(math.sqrt(correlation) - 1, 0.0) / _EVEN
@@ -69,7 +69,7 @@ def add_core_errors(
     curved = np.zeros(pixels.size)
     for step in (1, nx):
         at = [flat[pixels + k * step].astype(float) for k in range(-_REACH, _REACH + 1)]
-        extra += (shift_error * (at[4] - at[2]) / 2) ** 2
+        extra += (shift_error * (8 * (at[4] - at[2]) - (at[5] - at[1])) / 12) ** 2
         fourth = at[1] - 4 * at[2] + 6 * at[3] - 4 * at[4] + at[5]
         sixth = at[0] - 6 * at[1] + 15 * at[2] - 20 * at[3] + 15 * at[4] - 6 * at[5] + at[6]
         curved += share * (fourth - sixth / 6)
