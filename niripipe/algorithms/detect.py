@@ -20,7 +20,10 @@ from numpy.typing import NDArray
 from niripipe.algorithms.arrays import Bool, Float32, Floats, Mask
 from niripipe.algorithms.background import BackgroundMap, background_map, can_be_halved
 from niripipe.algorithms.bits import BAD, COSMIC_RAY, NO_DATA, UNILLUMINATED
+from niripipe.algorithms.blank_apertures import BlankApertures, measure_apertures
+from niripipe.algorithms.morphology import dilate
 from niripipe.algorithms.photometry import (
+    PixelNoise,
     add_isophotal_fluxes,
     add_kron_fluxes,
     add_widths,
@@ -36,6 +39,7 @@ from niripipe.algorithms.source_catalogue import (
     new_catalogue,
     star_likeness,
 )
+from niripipe.aperture_noise import ApertureNoise
 from niripipe.errors import AlgorithmError
 
 __all__ = ["Detection", "detect_sources"]
@@ -49,6 +53,9 @@ _NOT_SKY = BAD | COSMIC_RAY | NO_DATA | UNILLUMINATED
 _LEVELS, _FEW_LEVELS = 32, 8
 # Sources above this multiple of the usual threshold have nearly all of the weight in an alignment.
 _BRIGHT = 4.0
+# Apertures without sources keep away from the mask of sources by so many pixels: wings go on below the
+# threshold.
+_WINGS = 4.0
 # Values of bad pixels are replaced up to this distance from the nearest good pixel; further inside they would
 # be invented.
 _REACH = 2
@@ -73,6 +80,8 @@ class Detection:
     fwhm : float
         Width of the stars, pixels; NaN when there was no clear sequence of equal widths (see
         `~niripipe.algorithms.source_catalogue.star_likeness`).
+    apertures : BlankApertures or None
+        Scatter of apertures without sources; None where it was not measured.
     """
 
     catalogue: Catalogue
@@ -80,6 +89,7 @@ class Detection:
     level: float
     rms: float
     fwhm: float
+    apertures: BlankApertures | None = None
 
 
 def detect_sources(
@@ -99,6 +109,9 @@ def detect_sources(
     pix2world: PixelToWorld | None = None,
     measure: bool | Literal["positions"] = True,
     enough: int = 0,
+    variance: Float32 | None = None,
+    correlation: float = 1.0,
+    depth: NDArray[Any] | None = None,
 ) -> Detection:
     """Detect and measure the sources of a frame.
 
@@ -141,6 +154,13 @@ def detect_sources(
         With ``measure="positions"``: if so many sources stand out at four times the threshold, only
         these are measured, and the mask only holds their pixels above it. The positions of faint sources
         weigh little, and take most of the time. 0 looks for all.
+    variance : ndarray of float32 of the same shape, optional
+        Variance of each pixel. With it, and ``measure=True``, the scatter of apertures without sources is
+        measured, and errors of fluxes are those of `niripipe.aperture_noise.ApertureNoise`.
+    correlation : float
+        Variance of a large aperture over the sum of its variances.
+    depth : ndarray of int of the same shape, optional
+        Number of frames in each pixel.
 
     Returns
     -------
@@ -179,8 +199,11 @@ def detect_sources(
         objects["tnpix"] = side**2 * np.bincount(segments[bright], minlength=len(objects) + 1)[1:]
     objects, segments, flagged, union = field.without_artefacts(objects, segments)
     objmask = (segments != 0).view(np.uint8).repeat(side, axis=0).repeat(side, axis=1)
+    noise, apertures = None, None
+    if measure is True and variance is not None:
+        noise, apertures = _noise(plane, variance, mask, hidden, objmask, correlation, depth)
     if len(objects) == 0 or not measure:
-        return replace(empty, objmask=objmask)
+        return replace(empty, objmask=objmask, apertures=apertures)
 
     catalogue = new_catalogue(objects, flagged, union)
     catalogue["BACKGROUND"] = field.at(background.level, objects)
@@ -188,14 +211,43 @@ def detect_sources(
         add_isophotal_fluxes(catalogue, objects, thresh=detect_thresh, rms=rms, gain=gain)
     else:
         add_kron_fluxes(
-            catalogue, objects, plane, segments, hidden, rms=rms, gain=gain, least=phot_min_radius
+            catalogue,
+            objects,
+            plane,
+            segments,
+            hidden,
+            rms=rms,
+            gain=gain,
+            least=phot_min_radius,
+            noise=noise,
         )
     add_widths(catalogue, objects, plane, stamp_half_size(pixel_scale), half_light=measure is True)
     catalogue["CLASS_STAR"], width = star_likeness(catalogue)
     add_windowed_positions(catalogue, objects, plane, hidden, rms=rms, gain=gain, width=width)
     if pix2world is not None:
         catalogue = add_world_columns(catalogue, pix2world)
-    return Detection(catalogue, objmask, background.mean, rms, width)
+    return Detection(catalogue, objmask, background.mean, rms, width, apertures)
+
+
+def _noise(
+    plane: Float32,
+    variance: Float32,
+    mask: Mask | None,
+    hidden: Bool | None,
+    objmask: NDArray[np.uint8],
+    correlation: float,
+    depth: NDArray[Any] | None,
+) -> tuple[PixelNoise, BlankApertures | None]:
+    """Return the noise of the pixels, with the residual sky that apertures without sources show."""
+    known = np.isfinite(variance)
+    blank = known & (variance > 0) & ~dilate(objmask != 0, _WINGS)
+    for flags in (mask, hidden):
+        if flags is not None:
+            blank &= flags == 0
+    variance = np.where(known, variance, np.float32(0))
+    apertures = measure_apertures(plane, variance, blank, correlation=correlation, depth=depth)
+    noise = ApertureNoise(correlation) if apertures is None else apertures.noise
+    return PixelNoise(variance, noise, depth), apertures
 
 
 def _repaired(data: Floats, mask: Mask | None, bits: int) -> tuple[Float32, Bool | None]:

@@ -5,6 +5,7 @@ Planes are free of background. Objects are those of ``sep.extract``: positions, 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,50 @@ from niripipe.algorithms.arrays import Bool, Float32, Float64, Floats
 from niripipe.algorithms.profile import measure_profiles
 from niripipe.algorithms.robust import SIGMA_TO_FWHM
 from niripipe.algorithms.source_catalogue import MISSING, Catalogue
+from niripipe.aperture_noise import ApertureNoise
 
-__all__ = ["add_isophotal_fluxes", "add_kron_fluxes", "add_widths", "add_windowed_positions"]
+__all__ = [
+    "PixelNoise",
+    "add_isophotal_fluxes",
+    "add_kron_fluxes",
+    "add_widths",
+    "add_windowed_positions",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class PixelNoise:
+    """Variances of pixels, and what the noise of sums over them has beside.
+
+    Attributes
+    ----------
+    variance : ndarray of float32, shape (ny, nx)
+        Finite everywhere.
+    apertures : ApertureNoise
+        Correlation and residual sky.
+    depth : ndarray of int, shape (ny, nx), or None
+        Number of frames in each pixel.
+    """
+
+    variance: Float32
+    apertures: ApertureNoise
+    depth: NDArray[Any] | None = None
+
+    def of_sums(self, summed: Float64, area: Float64, x: Float64, y: Float64) -> Float64:
+        """Return the variances of sums over round apertures.
+
+        Parameters
+        ----------
+        summed, area : ndarray of float64, shape (n,)
+            Sum of the variances in each, and its area (pixels).
+        x, y : ndarray of float64, shape (n,)
+            Their centres, 0-based.
+        """
+        share = np.ones(x.shape)
+        if self.depth is not None:
+            here = self.depth[np.rint(y).astype(int), np.rint(x).astype(int)]
+            share = max(int(self.depth.max(initial=1)), 1) / np.maximum(here, 1)
+        return np.asarray(self.apertures.factor(area) * summed + share * self.apertures.residual(area))
 
 
 def add_kron_fluxes(
@@ -28,8 +71,12 @@ def add_kron_fluxes(
     rms: float,
     gain: float,
     least: float,
+    noise: PixelNoise | None = None,
 ) -> None:
     """Measure fluxes in 2.5 Kron radii; pixels of neighbours are replaced by those opposite.
+
+    The errors are those of `ApertureNoise`: the variances in the aperture, the correlation of neighbouring
+    pixels, and residual sky.
 
     Parameters
     ----------
@@ -47,6 +94,9 @@ def add_kron_fluxes(
         Electrons per unit.
     least : float
         Least size of the aperture, in units of the axes.
+    noise : PixelNoise, optional
+        Variances of the pixels, and what sums over them have beside. Without it a source has the noise of
+        independent pixels of this rms, and of its own photons.
     """
     import sep
 
@@ -56,6 +106,7 @@ def add_kron_fluxes(
     )
     radius = np.fmax(2.5 * kron, least)
     flux, error, flag = sep.sum_ellipse(plane, *shape, radius, err=rms, gain=gain)
+    squares = error**2 if noise is None else sep.sum_ellipse(noise.variance, *shape, radius)[0]
     extent = np.ceil(a * radius).astype(np.intp) + 1
     for k in range(x.size):
         found = _without_neighbours(plane, segments, k + 1, x[k], y[k], int(extent[k]))
@@ -65,6 +116,14 @@ def add_kron_fluxes(
             ellipse = x[one] - x0, y[one] - y0, a[one], b[one], theta[one]
             flux[one] = sep.sum_ellipse(stamp, *ellipse, radius[one])[0]
             catalogue["FLAGS"][k] |= 1
+            again = None
+            if noise is not None:
+                again = _without_neighbours(noise.variance, segments, k + 1, x[k], y[k], int(extent[k]))
+            if again is not None:
+                squares[one] = sep.sum_ellipse(again[0], *ellipse, radius[one])[0]
+    if noise is not None:
+        area = np.pi * a * b * radius**2
+        error = np.sqrt(noise.of_sums(squares, area, x, y))
     catalogue["FLAGS"] |= np.where(flag & 0x10, 16, 0).astype(np.int16)
     _set_flux(catalogue, flux, error)
 

@@ -23,6 +23,8 @@ from niripipe.astrodata.slices import Parts
 from niripipe.errors import InputError, StorageError
 
 if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
     from niripipe.astrodata.declared import Declared
 else:
     Declared = object
@@ -302,6 +304,10 @@ class AstroData(Operators, Attachments, FileNames, Declared):
             extension.check_section(section)
         for extension in self.extensions:
             extension.crop(section)
+
+    def aperture_variance(self, x: ArrayLike, y: ArrayLike | None = None, r: ArrayLike | None = None) -> Any:
+        """Return the variance of sums over apertures of a slice; see `Extension.aperture_variance`."""
+        return self._only("aperture_variance").aperture_variance(x, y, r)
 
     # ---- output
 

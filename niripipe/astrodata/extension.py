@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from niripipe.astrodata import wcs as wcs_module
+from niripipe.astrodata.apertures import variance_of_sums
 from niripipe.astrodata.conversion import (
     PLANE_DTYPES,
     as_attachment,
@@ -347,6 +348,24 @@ class Extension:
     def wcs_problem(self) -> str:
         """Why the extension's own header was not used for the WCS; empty if it was."""
         return self._wcs_state().problem
+
+    # ---- noise
+
+    def aperture_variance(self, x: ArrayLike, y: ArrayLike | None = None, r: ArrayLike | None = None) -> Any:
+        """Return the variance of sums over apertures; see `niripipe.astrodata.apertures.variance_of_sums`.
+
+        Parameters
+        ----------
+        x, y, r : float or array_like
+            Centres (0-based) and radii of circles, pixels. Or `x` alone: an array as large as the image of
+            what each pixel is multiplied by, or of which pixels count.
+
+        Returns
+        -------
+        float, or ndarray of float64
+            In the square of the data's unit.
+        """
+        return variance_of_sums(self, x, y, r)
 
     # ---- whole extensions
 

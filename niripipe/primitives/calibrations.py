@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from niripipe import astrodata
 from niripipe.astrodata import AstroData, add_provenance, file_md5
@@ -76,6 +76,8 @@ class CalibrationBook:
         self.files: dict[str, set[str]] = {}
         self.reasons: dict[str, str | None] = {}
         self._open: dict[Path, AstroData] = {}
+        # Frames are large: those that nobody else keeps are opened again when they are wanted.
+        self._applied: WeakValueDictionary[tuple[str, str], AstroData] = WeakValueDictionary()
         # Frames that the reduction lets go of are not kept alive by what was found for them.
         self._found: WeakKeyDictionary[AstroData, dict[str, FoundCalibration | None]] = WeakKeyDictionary()
         self._further: WeakKeyDictionary[AstroData, list[FoundCalibration]] = WeakKeyDictionary()
@@ -182,8 +184,28 @@ class CalibrationBook:
         with self._lock:
             name = frame.orig_filename or frame.filename or ""
             self.used[name, calibration.caltype] = calibration.name
+            self._applied[calibration.caltype, calibration.name] = calibration.frame
             if calibration.origin != "parameter" and path is not None:
                 self.files.setdefault(calibration.caltype, set()).add(path)
+
+    def applied(self, frame: AstroData, caltype: str, name: str) -> AstroData | None:
+        """Return a calibration that was applied to a frame, by the name that it has in the frame's header.
+
+        It is one that this reduction used, or the file that the frame's provenance names, if its checksum is
+        the same; else None.
+        """
+        with self._lock:
+            known = self._applied.get((caltype, name))
+            if known is not None:
+                return known
+            for record in frame.provenance:
+                path = Path(record.filename)
+                if record.provenance_added_by != caltype or path.name != name or not record.md5:
+                    continue
+                if file_md5(path) == record.md5:
+                    self._applied[caltype, name] = opened = self.opened(path)
+                    return opened
+            return None
 
     def release(self) -> None:
         """Release all frames; the record of what was used stays."""

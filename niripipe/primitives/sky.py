@@ -10,7 +10,6 @@ import numpy as np
 from pydantic import BeforeValidator
 
 from niripipe.algorithms import grouping
-from niripipe.algorithms.sky import subtracted
 from niripipe.astrodata import AstroData
 from niripipe.astrodata.tables import as_rows
 from niripipe.errors import DataError, ParameterError
@@ -29,6 +28,7 @@ from niripipe.primitives.base import (
 from niripipe.primitives.params import Field, NameList, Params, SuffixParams, split_names
 from niripipe.primitives.skybuild import BuiltSky, SkyBuilder, SkyBuildParams, seconds_of
 from niripipe.primitives.skymatch import SkyLevel, level_of, match_sky
+from niripipe.primitives.skynoise import SharedNoise, subtract_planes
 
 __all__ = ["Sky"]
 
@@ -228,7 +228,9 @@ class Sky(PrimitivesBase):
         the frame, with `offset_sky` shifted; else it gets the level that the skies before and after the frame
         let expect. Where extended light leaves hardly any sky in the frame, a scale above that is not
         believed. The variance of the sky is added, its unusable pixels are flagged; where every sky shows
-        an object the pixel is flagged as without data (bit 16).
+        an object the pixel is flagged as without data (bit 16). Noise of a dark and a flat that were applied
+        to frame and skies alike cancels between them and is taken out of the variance; VARSHARE in the
+        extension header names them. It stays where dark or flat are not there any more.
 
         SKYNUM, SKYMETH, SKYSCALE, SKYLEVEL and SKYRESID in the extension header say what was subtracted and
         what is left; SKYTABLE which frames the sky was made of, by what each was multiplied (SCALE), and how
@@ -254,6 +256,7 @@ class Sky(PrimitivesBase):
         # Frames may be their own neighbours' skies: copies keep the pixels from before the subtraction.
         skies = {name: sky.copy() for name, sky in known.items() if name in needed}
         self.keep(skies.values())
+        shared = SharedNoise(self.context.calibrations, known)
         del known
         if not params.keep_skies:
             self.streams.pop("sky", None)
@@ -267,7 +270,8 @@ class Sky(PrimitivesBase):
         )
         wanted = sorted(users, key=lambda names: float(np.mean([builder.times[name] for name in names])))
         for group in builder.built(wanted):
-            self._subtract_skies([(frame, sky) for sky in group for frame in users[sky.names]], params)
+            jobs = [(frame, sky) for sky in group for frame in users[sky.names]]
+            self._subtract_skies(jobs, params, shared)
             if params.save_sky:
                 for sky in group:
                     self._save_sky(users[sky.names][0], sky)
@@ -331,9 +335,14 @@ class Sky(PrimitivesBase):
             frame[0].hdr.set("SKYLEVEL", reference, "Sky level")
         return frames
 
-    def _subtract_skies(self, jobs: list[tuple[AstroData, BuiltSky]], params: SubtractSkyParams) -> None:
+    def _subtract_skies(
+        self,
+        jobs: list[tuple[AstroData, BuiltSky]],
+        params: SubtractSkyParams,
+        shared: SharedNoise | None = None,
+    ) -> None:
         """Subtract from each frame its sky."""
-        for frame, outcome in self.map(lambda job: _subtract(*job, params), jobs):
+        for frame, outcome in self.map(lambda job: _subtract(*job, params, shared), jobs):
             self.note(frame, outcome)
 
     def _add_to_sky_stream(self, skies: Frames) -> None:
@@ -368,11 +377,13 @@ class Sky(PrimitivesBase):
         self.runner.save(frame, path, overwrite=self.context.overwrite)
 
 
-def _subtract(frame: AstroData, sky: BuiltSky, params: SubtractSkyParams) -> tuple[AstroData, Outcome]:
+def _subtract(
+    frame: AstroData, sky: BuiltSky, params: SubtractSkyParams, shared: SharedNoise | None
+) -> tuple[AstroData, Outcome]:
     """Subtract a sky from a frame, and say in its headers what was subtracted."""
     match = match_sky(frame, sky, params)
     kept = level_of(frame) if params.reset_sky else 0.0
-    _subtract_planes(frame, sky, match.factor, match.constant - kept, params)
+    subtract_planes(frame, sky, match.factor, match.constant - kept, params, shared)
     level = float(np.median(sky.data[::8, ::8])) * match.factor + match.constant
     hdr = frame[0].hdr
     hdr.set("SKYNUM", len(sky.names), "Number of sky frames combined")
@@ -413,21 +424,6 @@ def _shared(
         nearest = sorted(every, key=lambda name: abs(times[name] - middle))[:_ENOUGH_SKIES]
         united.setdefault(tuple(sorted(nearest)), []).extend(frame for _, frame in group)
     return united
-
-
-def _subtract_planes(
-    frame: AstroData, sky: BuiltSky, factor: float, constant: float, params: SubtractSkyParams
-) -> None:
-    """Subtract ``factor sky + constant``; the variance of the sky counts ``factor^2``, flags are joined."""
-    ext = frame[0]
-    data = subtracted(ext.read("data"), sky.data, factor=factor, constant=constant)
-    variance = ext.read("variance") if params.propagate_variance else None
-    if variance is not None and sky.variance is not None:
-        variance = variance + np.float32(factor**2) * sky.variance
-    mask = ext.read("mask")
-    if sky.mask is not None:
-        mask = sky.mask.copy() if mask is None else mask | sky.mask
-    ext.reset(data, mask=mask, variance=variance)
 
 
 def _sky_names(frame: AstroData) -> list[str]:

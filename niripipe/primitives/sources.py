@@ -8,15 +8,23 @@ import numpy as np
 
 from niripipe.algorithms import detect, morphology, resample
 from niripipe.algorithms.affine import Affine
+from niripipe.algorithms.blank_apertures import BlankApertures
 from niripipe.algorithms.kernels import Kernel
 from niripipe.astrodata import DQ, AstroData
 from niripipe.errors import ParameterError
+from niripipe.logutils import get_logger
 from niripipe.primitives import objmask
 from niripipe.primitives.base import Frames, Outcome, PrimitivesBase, not_needed, primitive, skipped
 from niripipe.primitives.geometry import exact_mapping, is_distorted, pixel_mapping
 from niripipe.primitives.params import Field, SuffixParams
+from niripipe.primitives.stacking import MEASURED, remove_keywords
 
 __all__ = ["Sources"]
+
+log = get_logger(__name__)
+
+_MISFIT = 0.25
+"""The noise of small apertures differs by so much from what VAR says where VAR is wrong or sources crowd."""
 
 
 class DetectSourcesParams(SuffixParams, suffix="_sourcesDetected"):
@@ -80,13 +88,23 @@ class Sources(PrimitivesBase):
         the frame are multiples of 4, so that the mask reaches about a pixel further out; and with `enough`
         it leaves out the faint ones.
 
+        A full catalogue of a frame with variances comes with the noise of apertures. The scatter of apertures
+        without sources is measured at radii from 1.5 to 13 pixels, on the frame without its background.
+        What it has beyond the variances and their correlation (NOISCORR) is residual sky. In the
+        extension header NOISSKY is its rms in a pixel, NOISLEN the length over which it is correlated
+        (pixels), NOISRAD the largest radius measured; `AstroData.aperture_variance` and the errors of the
+        fluxes use them. Where too little of the frame is blank there is a warning, and none of the
+        keywords.
+
         Raises
         ------
         AlgorithmError
             The frame has no usable pixel, or more sources than can be separated.
         """
         ext = frame[0]
+        remove_keywords(frame, MEASURED["noise"])
         mask = ext.plane("mask") if params.mask else None
+        measured = params.catalogue is True
         sky = ext.sky_mapping if params.catalogue else None
         found = detect.detect_sources(
             ext.plane("data")[:],
@@ -97,7 +115,12 @@ class Sources(PrimitivesBase):
             pix2world=None if sky is None else lambda x, y: sky.all_pix2world(x, y, 0),
             pixel_scale=ext.pixel_scale(),
             measure=params.catalogue,
+            variance=ext.read("variance") if measured else None,
+            correlation=float(ext.hdr.get("NOISCORR", 1.0)),
+            depth=ext.read("COVERAGE") if measured else None,
         )
+        if measured and ext.plane("variance") is not None:
+            _record_noise(frame, found.apertures)
         ext.OBJMASK = found.objmask
         if params.catalogue:
             ext.OBJCAT = found.catalogue
@@ -160,3 +183,28 @@ class Sources(PrimitivesBase):
 
         self.map(transfer, frames)
         return frames
+
+
+def _record_noise(frame: AstroData, found: BlankApertures | None) -> None:
+    """Write what apertures without sources said about the noise."""
+    if found is None:
+        log.warning(
+            "%s: too little of it is blank to measure the noise of apertures: errors of fluxes hold "
+            "VAR and NOISCORR alone",
+            frame.filename,
+        )
+        return
+    hdr, noise = frame[0].hdr, found.noise
+    hdr.set("NOISSKY", round(noise.rms, 5), "Rms of residual sky in a pixel, from apertures")
+    hdr.set("NOISLEN", round(noise.length, 3), "Length of its correlation (pixels)")
+    hdr.set("NOISRAD", float(found.radius[-1]), "Largest aperture measured for it (radius, pixels)")
+    ratios = ", ".join(f"{r:g}: {v:.2f}" for r, v in zip(found.radius, found.ratio, strict=True))
+    log.fullinfo("%s: scatter of apertures over VAR and NOISCORR, by radius: %s", frame.filename, ratios)
+    smallest = float(found.ratio[0])
+    if abs(smallest - 1) > _MISFIT:
+        log.warning(
+            "%s: apertures of %g pixels scatter %.2f times as much as VAR says",
+            frame.filename,
+            found.radius[0],
+            smallest,
+        )

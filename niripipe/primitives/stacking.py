@@ -11,6 +11,7 @@ import numpy as np
 
 from niripipe.algorithms import combine as engine
 from niripipe.algorithms import normalize
+from niripipe.algorithms.core_noise import add_core_errors
 from niripipe.algorithms.robust import fast_median
 from niripipe.astrodata import AstroData, clone_provenance
 from niripipe.astrodata.tables import as_rows, is_rows
@@ -52,6 +53,7 @@ MEASURED: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "cloud cover": ("MEANZP", "MEANZPSD", "MEANZPER", "ZPNUM", "PHOTZP", "CLOUDEXT", "CCBAND"),
         "sky": ("SKYLEVEL", "SKYNUM", "SKYMETH", "SKYSCALE", "SKYRESID"),
         "persistence": ("PERSNUM",),
+        "noise": ("NOISSKY", "NOISLEN", "NOISRAD"),
         "alignment": (
             "ALGNMETH", "ALGNNUM", "ALGNRMS", "ALGNERR", "ALGNREF", "ALGNFLAG",
             "ALGNDX", "ALGNDY", "ALGNROT", "ALGNSCL",
@@ -240,6 +242,7 @@ def _describe(frames: Frames, result: AstroData) -> None:
     correlation = _correlation(frames)
     if correlation is not None:
         hdr.set("NOISCORR", round(correlation, 5), "Variance of large apertures over sum of VAR")
+        _add_core_errors(frames, result, correlation)
     _join_sky_tables(frames, result)
     _tabulate_alignment(frames, result)
 
@@ -261,6 +264,19 @@ def _correlation(frames: Frames) -> float | None:
     return float(
         np.average([1.0 if factor is None else float(factor) for factor in factors], weights=variances)
     )
+
+
+def _add_core_errors(frames: Frames, result: AstroData, correlation: float) -> None:
+    """Add to VAR what alignment and interpolation do to the cores of stars."""
+    variance = result[0].variance
+    if variance is None or len(frames) < 2 or not all("ALIGN" in frame.phu for frame in frames):
+        return
+    errors = [float(frame.phu.get("ALGNERR", 0.0)) for frame in frames]
+    error = math.hypot(*errors) / len(frames)
+    number = add_core_errors(variance, result[0].read("data"), shift_error=error, correlation=correlation)
+    result[0].variance = variance
+    result[0].hdr.set("ALGNMEAN", round(error, 5), "Error of the mean shift, in VAR of bright stars (pixels)")
+    log.fullinfo("the variance of %d pixels in stars holds errors of alignment and interpolation", number)
 
 
 def _typical_variance(frame: AstroData) -> float:

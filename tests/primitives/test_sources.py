@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from niripipe.algorithms.morphology import dilate
 from niripipe.astrodata import DQ
@@ -108,6 +109,94 @@ def test_a_frame_without_usable_pixels_is_dropped_or_raises():
     b = make.bench([starry(), blind()], droppable=True)
     b.p.detectSources()
     assert [d.name for d in b.report.dropped] == [make.name(2)]
+
+
+# ---- noise of fluxes
+
+
+def realisation(seed, *, residual=0.0, shape=(256, 256)):
+    """The same star on noise of 10, and smooth residual sky."""
+    rng = np.random.default_rng(seed)
+    pixels = make.gaussians(shape, [(128.3, 127.6, 12000.0)]) + rng.normal(0, 10, shape)
+    if residual:
+        smooth = ndimage.gaussian_filter(rng.normal(size=shape), 4.0)
+        pixels += residual * smooth / smooth.std()
+    return make.electrons(make.frame(pixels.astype(np.float32), shape=shape), 100.0, 0)
+
+
+@pytest.mark.parametrize("residual", [0.0, 4.0])
+def test_errors_of_fluxes_are_the_scatter_of_fluxes(residual):
+    ads = [realisation(seed, residual=residual) for seed in range(24)]
+    make.bench(ads).p.detectSources()
+    flux, error = [], []
+    for ad in ads:
+        table = ad[0].OBJCAT
+        row = table[np.argmin(np.hypot(table["X_IMAGE"] - 129.3, table["Y_IMAGE"] - 128.6))]
+        flux.append(row["FLUX_AUTO"])
+        error.append(row["FLUXERR_AUTO"])
+        magnitudes = 2.5 / np.log(10) * row["FLUXERR_AUTO"] / row["FLUX_AUTO"]
+        assert row["MAGERR_AUTO"] == pytest.approx(magnitudes, rel=1e-4)
+    # 24 fluxes give a scatter to 15 %.
+    assert np.std(flux) / np.median(error) == pytest.approx(1, abs=0.35)
+
+
+def test_the_noise_of_apertures_is_kept_and_used():
+    ad = realisation(1, residual=4.0)
+    make.bench([ad]).p.detectSources()
+    hdr = ad[0].hdr
+    assert hdr["NOISSKY"] == pytest.approx(4, rel=0.4)
+    assert hdr["NOISRAD"] == 13
+    plain = realisation(1)
+    make.bench([plain]).p.detectSources()
+    assert plain[0].hdr["NOISSKY"] == pytest.approx(0, abs=1)
+    # Blank apertures, centres far from the star, against what is predicted.
+    pixels = ad[0].data.astype(float)
+    kernel = np.hypot(*np.mgrid[-8:9, -8:9]) <= 8
+    summed = ndimage.convolve(pixels, kernel.astype(float))[8:100:3, 8:248:3].ravel()
+    scatter = 1.4826 * np.median(np.abs(summed - np.median(summed)))
+    where = np.zeros(pixels.shape, bool)
+    where[40:57, 40:57] = kernel
+    assert scatter / np.sqrt(ad[0].aperture_variance(where)) == pytest.approx(1, abs=0.25)
+
+
+def test_the_correlation_of_pixels_makes_errors_of_fluxes_larger():
+    errors = []
+    for correlation in (None, 2.0):
+        ad = starry()
+        if correlation:
+            ad[0].hdr["NOISCORR"] = correlation
+        # Too small for the noise of apertures to be measured at three radii.
+        make.bench([ad]).p.detectSources()
+        errors.append(np.median(ad[0].OBJCAT["FLUXERR_AUTO"]))
+    assert 1.2 < errors[1] / errors[0] < 1.42
+
+
+def test_without_blank_sky_errors_hold_what_is_known(caplog):
+    ad = starry(shape=(48, 48), stars=[(20.0, 24.0, 60000.0)])
+    ad[0].hdr["NOISSKY"] = 99.0
+    with caplog.at_level("WARNING", logger="niripipe"):
+        make.bench([ad]).p.detectSources()
+    assert "too little of it is blank" in caplog.text
+    assert "NOISSKY" not in ad[0].hdr
+    assert (ad[0].OBJCAT["FLUXERR_AUTO"] > 0).all()
+
+
+def test_quick_catalogues_and_frames_without_variance_measure_no_noise(caplog):
+    for options, variance in (({"catalogue": "positions"}, 100.0), ({"catalogue": False}, 100.0), ({}, None)):
+        ad = realisation(2)
+        ad[0].variance = None if variance is None else ad[0].variance
+        with caplog.at_level("WARNING", logger="niripipe"):
+            make.bench([ad]).p.detectSources(**options)
+        assert "NOISSKY" not in ad[0].hdr
+    assert "blank" not in caplog.text
+
+
+def test_a_variance_that_is_wrong_is_named(caplog):
+    ad = realisation(3)
+    ad[0].variance *= np.float32(0.3)
+    with caplog.at_level("WARNING", logger="niripipe"):
+        make.bench([ad]).p.detectSources()
+    assert "times as much as VAR says" in caplog.text
 
 
 # ---- masks

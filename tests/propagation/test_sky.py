@@ -8,7 +8,7 @@ import pytest
 from niripipe.astrodata import DQ
 
 from .. import frames as make
-from .planes import centre, check, flags, frame, median_variance, values
+from .planes import calibration, centre, check, flags, frame, median_variance, values
 
 Y, X = np.mgrid[:64, :64]
 BASE = 1000 * (1 + 0.1 * (X - 32) / 64 - 0.05 * (Y - 32) / 64)
@@ -368,3 +368,68 @@ def test_skies_are_clipped_below_and_above_at_different_limits(place, hsigma, ls
     assert len(b.main[0].SKYTABLE) == n
     sky = (skies * used).sum(axis=0) / number
     check(b.main[0], 2000 + BASE - sky, values(1, 1, 9) + 40.0 / number, atol=0.02)
+
+
+@pytest.mark.parametrize("factor", [1.0, 1.4])
+@pytest.mark.parametrize("skies", [["dark", "flat"], ["dark"], ["flat"], []], ids="-".join)
+def test_dark_and_flat_that_cancel_add_no_noise(place, factor, skies):
+    """The variance is that of the difference, written out from the noise of each exposure."""
+    read, n = 900.0, 5
+    dark_noise, flat_noise, flat = values(2, 50, 90), values(3, 1e-5, 3e-5), values(4, 0.8, 1.25)
+    frames = [
+        at(factor * 2000 + STAR, read, number=1, minute=n),
+        *(at(2000.0, read, number=10 + i, minute=2 * i + 1, p=300.0 + 2 * i) for i in range(n)),
+    ]
+    b = make.bench(place(*frames))
+    dark, gain = calibration("dark", 0 * flat, dark_noise, 0), calibration("flat", flat, flat_noise, 0)
+    if "dark" in skies:
+        b.p.darkCorrect(dark=place(dark)[0])
+    if "flat" in skies:
+        b.p.flatCorrect(flat=place(gain)[0])
+    b.p.makeSky(time=7200)
+    b.p.skyCorrect(operation="mean", reject_method="none", mask_objects=False, scale_sky=factor != 1)
+    ext = b.main[0][0]
+    f = ext.hdr["SKYSCALE"]
+    divided = flat.astype(float) if "flat" in skies else 1.0
+    light, sky = (factor * 2000 + STAR.astype(float)) / divided, 2000 / divided
+    expected = read / divided**2 * (1 + f**2 / n)
+    if "dark" in skies:
+        expected += (1 - f) ** 2 * dark_noise / divided**2
+    if "flat" in skies:
+        expected += (light - f * sky) ** 2 * flat_noise / divided**2
+    # How many skies a variance stands for is told by frames at the same level.
+    np.testing.assert_allclose(ext.variance, expected, rtol=1e-2)
+    assert ext.hdr.get("VARSHARE", "") == ", ".join(skies)
+
+
+def test_dark_noise_of_frames_corrected_elsewhere_or_otherwise_stays(place):
+    frames = [
+        at(2000.0, 900.0, number=1, minute=3),
+        *(at(2000.0, 900.0, number=10 + i, minute=2 * i + 1, p=300.0 + 2 * i) for i in range(3)),
+    ]
+    for own, frame_ in enumerate(frames):
+        frame_.phu["DARKIM"] = "elsewhere_dark.fits" if own else "other_dark.fits"
+    b = make.bench(place(*frames))
+    b.p.makeSky(time=7200)
+    b.p.skyCorrect(operation="mean", reject_method="none", mask_objects=False)
+    ext = b.main[0][0]
+    assert "VARSHARE" not in ext.hdr
+    np.testing.assert_allclose(ext.variance, 900 * (1 + ext.hdr["SKYSCALE"] ** 2 / 3), rtol=1e-4)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_dark_of_an_earlier_reduction_is_found_while_it_is_the_same_file(tmp_path, kept):
+    dark = calibration("dark", np.zeros(make.SHAPE), 400.0, 0)
+    dark.write(tmp_path / "one_dark.fits")
+    frames = [at(2000.0, 900.0, number=1, minute=3)]
+    frames += [at(2000.0, 900.0, number=10 + i, minute=2 * i + 1, p=300.0 + 2 * i) for i in range(3)]
+    make.bench(frames).p.darkCorrect(dark=tmp_path / "one_dark.fits")
+    if not kept:
+        dark[0].variance *= 2
+        dark.write(tmp_path / "one_dark.fits", overwrite=True)
+    b = make.bench(frames)
+    b.p.makeSky(time=7200)
+    b.p.skyCorrect(operation="mean", reject_method="none", mask_objects=False)
+    noise = 900 if kept else 1300
+    assert b.main[0][0].hdr.get("VARSHARE") == ("dark" if kept else None)
+    np.testing.assert_allclose(b.main[0][0].variance, noise * (1 + 1 / 3), rtol=1e-3)
