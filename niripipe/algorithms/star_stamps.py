@@ -38,9 +38,14 @@ _LEAST_GOOD = 0.9
 """Share of a star's light that a frame must show in good pixels."""
 _STEEP = 0.001
 """Contrast, as a share of a star's height, from which on deviations are compared with it."""
+_ADDED, _ALLOWED = 2.0, 4.0
+"""Noise that may add to the deviations measured, and the usual limit of a combination, sigma."""
 _PROVEN, _STARS_FOR_ALL, _OUTLYING = 3, 5, 0.1
 """Stars that show a deviation to be one of the frame, with the largest left out; from the second number on,
 so large a share is left out."""
+_RING_PIXELS, _HIT_SHARE = 12, 0.2
+"""Pixels of a ring around a star (radius 2 or more) from which such a share of the largest deviations is left
+out: a cosmic ray covers two to four."""
 _NEIGHBOURS = 2
 """Half the width of the square of the contrast, as in the noise model of combinations."""
 
@@ -134,8 +139,9 @@ class StarStamps:
         Returns
         -------
         proven, single : ndarray, shape (n,)
-            The largest among pixels that three stars or more show; and among the others, where a hit cannot
-            be told from the star. 0 where there are none.
+            The largest among pixels that three stars or more show; and among the others. There a hit cannot
+            be told from the star, but stars are alike all around: of a ring of many pixels some are
+            left out. 0 where there are none.
         """
         factor = (1 / flux).astype(np.float32)[:, None, None, None]
         scaled = self.data * factor
@@ -146,15 +152,17 @@ class StarStamps:
         # Where the contrast is small the noise is what counts, and what noise explains asks for no contrast.
         used = self.good & self.inside & self.usable[:, :, None, None]
         used &= contrast > np.maximum(_STEEP * height, 3 * noise)
-        share = np.abs(scaled - centre) - 2 * noise
-        share = np.where(used, share / np.where(used, contrast, 1), 0)
+        # Noise may add to a deviation, and is part of what a combination allows: both add up in squares there.
+        share = (np.abs(scaled - centre) + _ADDED * noise) ** 2 - (_ALLOWED * noise) ** 2
+        share = np.where(used, np.sqrt(np.maximum(share, 0)) / np.where(used, contrast, 1), 0)
         number = used.sum(axis=1)
         left_out = np.where(number >= _STARS_FOR_ALL, np.ceil(_OUTLYING * number), 1).astype(np.intp)
         left_out[number < _PROVEN] = 0
         rank = np.maximum(share.shape[1] - 1 - left_out, 0)
         largest = np.take_along_axis(np.sort(share, axis=1), rank[:, None], axis=1)[:, 0]
         proven = np.where(number >= _PROVEN, largest, 0).max(axis=(1, 2))
-        return proven, np.where(number < _PROVEN, largest, 0).max(axis=(1, 2))
+        single = np.where(number < _PROVEN, largest, 0)
+        return proven, _largest_all_around(single, (number < _PROVEN) & (number > 0))
 
 
 def cut_stamps(
@@ -359,6 +367,18 @@ def _contrast(stars: Float32) -> Float32:
     padded = np.pad(stars, ((0, 0), (reach, reach), (reach, reach)), mode="edge")
     windows = np.lib.stride_tricks.sliding_window_view(padded, (2 * reach + 1,) * 2, axis=(1, 2))
     largest: Float32 = np.maximum(windows.max(axis=(3, 4)) - stars, stars - windows.min(axis=(3, 4)))
+    return largest
+
+
+def _largest_all_around(values: Floats, known: Bool) -> Float64:
+    """Return the largest of the values (n, k, k), (n,), with some left out of rings of many known pixels."""
+    largest = np.zeros(len(values))
+    distance = np.rint(_radii(values.shape[1] // 2))
+    for k, (plane, there) in enumerate(zip(values, known, strict=True)):
+        for step in np.unique(distance[there]):
+            ring = np.sort(plane[there & (distance == step)])
+            left_out = int(_HIT_SHARE * ring.size) if ring.size >= _RING_PIXELS else 0
+            largest[k] = max(largest[k], ring[ring.size - 1 - left_out])
     return largest
 
 
