@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ import numpy as np
 from niripipe.algorithms import bits
 from niripipe.algorithms.arrays import Bool, Float32, Float64, Floats, Indices, Mask
 from niripipe.algorithms.combine.select import UNUSABLE
-from niripipe.algorithms.robust import median_of_good, robust_sigma
+from niripipe.algorithms.robust import MEDIAN_ERROR, median_of_good, robust_sigma
 from niripipe.algorithms.sorting import lower_median_rows
 from niripipe.algorithms.sources import RowSource
 
@@ -46,6 +47,8 @@ so large a share is left out."""
 _RING_PIXELS, _HIT_SHARE = 12, 0.2
 """Pixels of a ring around a star (radius 2 or more) from which such a share of the largest deviations is left
 out: a cosmic ray covers two to four."""
+_CENTRED = 5
+"""Rounds of the centroid under a window."""
 _NEIGHBOURS = 2
 """Half the width of the square of the contrast, as in the noise model of combinations."""
 
@@ -65,7 +68,8 @@ class StarStamps:
     inside : ndarray of bool, shape (k, k)
         The aperture.
     relative_errors : ndarray, shape (n, m)
-        Errors of the fluxes over the fluxes; NaN where a frame does not show the star.
+        Errors of the fluxes over the fluxes, with that of the background; NaN where a frame does not show the
+        star.
     median : ndarray of float32, shape (m, k, k)
         Median of each star over the frames.
     """
@@ -125,6 +129,58 @@ class StarStamps:
         shared = np.median(own[known]) * np.sqrt(area / np.median(area[known]))
         return np.asarray(np.fmax(own, shared), float)
 
+    def shapes(self) -> tuple[Float64, Float64]:
+        """Return how the stars of each frame are elongated.
+
+        Second moments about the centroid under a Gaussian window, whose FWHM is 2.35 times that of the widest
+        frame: a wide one, for a trail is fainter than the core and beside it.
+
+        Returns
+        -------
+        ellipticity : ndarray, shape (n, 2)
+            ``(xx - yy) / (xx + yy)`` and ``2 xy / (xx + yy)`` of the median star; NaN where no star is
+            usable.
+        error : ndarray, shape (n,)
+            What the noise of the pixels makes of either.
+        """
+        n, half = len(self.data), self.inside.shape[0] // 2
+        if not len(self.positions):
+            return np.full((n, 2), np.nan), np.full(n, np.nan)
+        typical = self.typical()
+        values = np.where(np.isfinite(typical), typical, 0) * self.inside
+        sigma = np.sqrt(self.inside.sum() / np.pi) / _APERTURE
+        y, x = np.mgrid[-half : half + 1, -half : half + 1].astype(float)
+        noise = self._noise_of_typical()
+        ellipticity, error = np.full((n, 2), np.nan), np.full(n, np.nan)
+        for k, plane in enumerate(values):
+            cx = cy = 0.0
+            for _ in range(_CENTRED):
+                window = np.exp(-((x - cx) ** 2 + (y - cy) ** 2) / (2 * sigma**2)) * self.inside
+                total = (window * plane).sum()
+                if not total > 0:
+                    break
+                # Moments under a window are short of those without by the share that the window leaves.
+                cx += float((window * plane * (x - cx)).sum() / total)
+                cy += float((window * plane * (y - cy)).sum() / total)
+            u, v = x - cx, y - cy
+            weighted = window * plane
+            size = float((weighted * (u**2 + v**2)).sum())
+            if not (total > 0 and size > 0 and max(abs(cx), abs(cy)) < half):
+                continue
+            ellipticity[k] = (weighted * (u**2 - v**2)).sum() / size, (weighted * 2 * u * v).sum() / size
+            error[k] = noise[k] * math.sqrt(float(((window * (u**2 - v**2)) ** 2).sum())) / size
+        return ellipticity, error
+
+    def _noise_of_typical(self) -> Float64:
+        """Return the noise of a pixel of the median star of each frame, (n,); infinity if there is none."""
+        total = np.maximum((self.median * self.inside).sum(axis=(1, 2)), np.float32(1e-30))
+        number = np.maximum(self.good.sum(axis=(2, 3)), 1)
+        noise = np.sqrt(self.variance.sum(axis=(2, 3), dtype=float) / number) / total
+        # The median of m normal deviates of different scatter s has the variance (pi/2) m / sum(1/s)**2.
+        inverse = np.where(self.usable, 1 / np.maximum(noise, 1e-30), 0).sum(axis=1)
+        seen = self.usable.sum(axis=1)
+        return np.where(seen > 0, MEDIAN_ERROR * np.sqrt(seen) / np.maximum(inverse, 1e-30), np.inf)
+
     def deviations(self, flux: Float64) -> tuple[Float64, Float64]:
         """Return the largest deviations from the median star, over the contrast there.
 
@@ -152,7 +208,7 @@ class StarStamps:
         # Where the contrast is small the noise is what counts, and what noise explains asks for no contrast.
         used = self.good & self.inside & self.usable[:, :, None, None]
         used &= contrast > np.maximum(_STEEP * height, 3 * noise)
-        # Noise may add to a deviation, and is part of what a combination allows: both add up in squares there.
+        # Noise may add to a deviation, and is part of what a combination allows: the sum of both squares.
         share = (np.abs(scaled - centre) + _ADDED * noise) ** 2 - (_ALLOWED * noise) ** 2
         share = np.where(used, np.sqrt(np.maximum(share, 0)) / np.where(used, contrast, 1), 0)
         number = used.sum(axis=1)
@@ -230,7 +286,7 @@ def _cut_all(
     values = np.where(good, values - _median_finite(outside)[:, :, None, None], 0).astype(np.float32)
     noise = np.where(good, noise, 0).astype(np.float32)
     median = _median_star(values, good)
-    errors = _errors(values, noise, good, median * inside, inside)
+    errors = _errors(values, noise, good, median * inside, inside, ring)
     return StarStamps(positions, values, noise, good, inside, errors, median)
 
 
@@ -348,7 +404,9 @@ def _cut(
     return values, noise, flags
 
 
-def _errors(values: Float32, noise: Float32, good: Bool, median: Float32, inside: Bool) -> Float64:
+def _errors(
+    values: Float32, noise: Float32, good: Bool, median: Float32, inside: Bool, ring: Bool
+) -> Float64:
     """Return relative errors of fluxes, (n, m); NaN where a frame does not show the star."""
     light = np.maximum(median, 0)
     total = light.sum(axis=(1, 2))
@@ -356,7 +414,13 @@ def _errors(values: Float32, noise: Float32, good: Bool, median: Float32, inside
     centre = values.shape[2] // 2
     core = np.s_[:, :, centre - 1 : centre + 2, centre - 1 : centre + 2]
     flux = (values * (good & inside)).sum(axis=(2, 3), dtype=float)
-    sigma = np.sqrt((noise * inside).sum(axis=(2, 3), dtype=float))
+    # The background is the median of the ring, and counts for all of the aperture.
+    around = np.maximum((good & ring).sum(axis=(2, 3)), 1)
+    background = MEDIAN_ERROR * inside.sum() / around
+    sigma = np.sqrt(
+        (noise * inside).sum(axis=(2, 3), dtype=float)
+        + background**2 * (noise * ring).sum(axis=(2, 3), dtype=float)
+    )
     usable = (seen >= _LEAST_GOOD) & good[core].all(axis=(2, 3)) & (flux > 0)
     return np.where(usable, np.maximum(sigma, 1e-6 * flux) / np.where(flux > 0, flux, 1), np.nan)
 
