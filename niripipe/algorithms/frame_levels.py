@@ -50,6 +50,8 @@ _TRAILED = 0.06
 exposure make 0.14, 0.12 and 0.065 at a FWHM of 3.4, 4.7 and 7.7 pixels."""
 _CERTAIN = 5.0
 """How many of its errors it is at least."""
+_LONGER = 1.03
+"""A trail makes stars wider by 1.045 at least in those cases; adaptive optics also changes their shape."""
 _MARGIN = 1.2
 """By how much more than the stars measured have shown the inputs may differ."""
 
@@ -153,7 +155,7 @@ def measure_frames(
     flux, flux_error = _fluxes(stamps, np.sqrt(factors))
     level, error, background = _levels(boxes, flux)
     fwhm, deviation = _widths(stamps, widths, flux)
-    elongation, trailed = _elongations(stamps, np.sqrt(factors))
+    elongation, trailed = _elongations(stamps, fwhm, np.sqrt(factors))
     return FrameLevels(
         level,
         error,
@@ -276,15 +278,16 @@ def _flux_error(ratio: Float64, errors: Float64, weight: Float64) -> float:
     return noise * max(1.0, disagreement * math.sqrt(number / (number - 1)))
 
 
-def _elongations(stamps: StarStamps, noisier: Float64) -> tuple[Float64, Bool]:
+def _elongations(stamps: StarStamps, fwhm: Float64, noisier: Float64) -> tuple[Float64, Bool]:
     """Return changes of ellipticity against the median frame, and which of them are trails."""
     ellipticity, error = stamps.shapes()
-    known: Bool = np.isfinite(ellipticity[:, 0])
+    known: Bool = np.isfinite(ellipticity[:, 0]) & np.isfinite(fwhm)
     if not known.any():
         return np.full(len(known), np.nan), known
     difference = ellipticity - np.median(ellipticity[known], axis=0)
     change = np.asarray(np.hypot(difference[:, 0], difference[:, 1]), float)
-    return change, np.nan_to_num(change) > np.fmax(_TRAILED, _CERTAIN * noisier * error)
+    trailed = np.nan_to_num(change) > np.fmax(_TRAILED, _CERTAIN * noisier * error)
+    return change, trailed & (np.nan_to_num(fwhm) > _LONGER * np.median(fwhm[known]))
 
 
 def _widths(stamps: StarStamps, fwhm: Float64, flux: Float64) -> tuple[Float64, Float64]:

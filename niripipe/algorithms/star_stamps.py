@@ -19,6 +19,8 @@ __all__ = ["StarStamps", "cut_stamps"]
 
 _SEARCHED = 3
 """Frames in the median in which stars are looked for; it is free of cosmic rays."""
+_BLOCK = 32
+"""Rows of that median found at a time."""
 _MOST = 16
 """Stars measured at most, the brightest: more would hardly be better, but slower."""
 _CLEARANCE = 12
@@ -72,6 +74,8 @@ class StarStamps:
         star.
     median : ndarray of float32, shape (m, k, k)
         Median of each star over the frames.
+    typical : ndarray of float64, shape (n, k, k)
+        Median star of each frame, of unit flux; NaN where nothing is good.
     """
 
     positions: Indices
@@ -81,6 +85,7 @@ class StarStamps:
     inside: Bool
     relative_errors: Float64
     median: Float32
+    typical: Float64
 
     @property
     def usable(self) -> Bool:
@@ -103,12 +108,6 @@ class StarStamps:
         # The brightest star is not to rule alone: it may be the one that a cosmic ray has hit.
         return ratio, np.sqrt(np.maximum(median.sum(axis=1, dtype=float), 1e-30))
 
-    def typical(self) -> Float64:
-        """Return the median star of each frame, (n, k, k), of unit flux; NaN where nothing is good."""
-        total = np.maximum((self.median * self.inside).sum(axis=(1, 2)), np.float32(1e-30))
-        scaled = self.data / total[:, None, None]
-        return median_of_good(scaled, self.good & self.usable[:, :, None, None], axis=1).astype(float)
-
     def widths(self) -> Float64:
         """Return the width of the stars in each frame, pixels, (n,); NaN where no star is usable.
 
@@ -118,7 +117,7 @@ class StarStamps:
         """
         if not len(self.positions):
             return np.full(len(self.data), np.nan)
-        typical = self.typical()
+        typical = self.typical
         own = _profile_widths(typical)
         values = np.where(np.isfinite(typical), typical, 0) * self.inside
         total, squares = values.sum(axis=(1, 2)), (values**2).sum(axis=(1, 2))
@@ -146,30 +145,26 @@ class StarStamps:
         n, half = len(self.data), self.inside.shape[0] // 2
         if not len(self.positions):
             return np.full((n, 2), np.nan), np.full(n, np.nan)
-        typical = self.typical()
-        values = np.where(np.isfinite(typical), typical, 0) * self.inside
-        sigma = np.sqrt(self.inside.sum() / np.pi) / _APERTURE
-        y, x = np.mgrid[-half : half + 1, -half : half + 1].astype(float)
-        noise = self._noise_of_typical()
-        ellipticity, error = np.full((n, 2), np.nan), np.full(n, np.nan)
-        for k, plane in enumerate(values):
-            cx = cy = 0.0
+        stars = np.where(np.isfinite(self.typical), self.typical, 0) * self.inside
+        sigma = float(np.sqrt(self.inside.sum() / np.pi)) / _APERTURE
+        axis = np.arange(-half, half + 1.0)
+        centre = np.zeros((2, n, 1))
+        with np.errstate(all="ignore"):
             for _ in range(_CENTRED):
-                window = np.exp(-((x - cx) ** 2 + (y - cy) ** 2) / (2 * sigma**2)) * self.inside
-                total = (window * plane).sum()
-                if not total > 0:
-                    break
-                # Moments under a window are short of those without by the share that the window leaves.
-                cx += float((window * plane * (x - cx)).sum() / total)
-                cy += float((window * plane * (y - cy)).sum() / total)
-            u, v = x - cx, y - cy
-            weighted = window * plane
-            size = float((weighted * (u**2 + v**2)).sum())
-            if not (total > 0 and size > 0 and max(abs(cx), abs(cy)) < half):
-                continue
-            ellipticity[k] = (weighted * (u**2 - v**2)).sum() / size, (weighted * 2 * u * v).sum() / size
-            error[k] = noise[k] * math.sqrt(float(((window * (u**2 - v**2)) ** 2).sum())) / size
-        return ellipticity, error
+                offsets = axis - centre
+                total = _moment(stars, offsets, sigma, 0, 0)
+                first = np.stack([_moment(stars, offsets, sigma, 1, 0), _moment(stars, offsets, sigma, 0, 1)])
+                centre = centre + (first / total)[:, :, None]
+            offsets = axis - centre
+            xx, yy = _moment(stars, offsets, sigma, 0, 2), _moment(stars, offsets, sigma, 2, 0)
+            size = xx + yy
+            ellipticity = (
+                np.stack([xx - yy, 2 * _moment(stars, offsets, sigma, 1, 1)], axis=1) / size[:, None]
+            )
+            ellipticity[~((total > 0) & (size > 0) & (np.abs(centre).max(axis=(0, 2)) < half))] = np.nan
+            window = np.exp(-(axis**2 + axis[:, None] ** 2) / (2 * sigma**2)) * self.inside
+            spread = math.sqrt(float(((window * (axis**2 - axis[:, None] ** 2)) ** 2).sum()))
+            return ellipticity, self._noise_of_typical() * spread / size
 
     def _noise_of_typical(self) -> Float64:
         """Return the noise of a pixel of the median star of each frame, (n,); infinity if there is none."""
@@ -215,7 +210,9 @@ class StarStamps:
         left_out = np.where(number >= _STARS_FOR_ALL, np.ceil(_OUTLYING * number), 1).astype(np.intp)
         left_out[number < _PROVEN] = 0
         rank = np.maximum(share.shape[1] - 1 - left_out, 0)
-        largest = np.take_along_axis(np.sort(share, axis=1), rank[:, None], axis=1)[:, 0]
+        if share.shape[1]:
+            share.partition(np.unique(rank), axis=1)
+        largest = np.take_along_axis(share, rank[:, None], axis=1)[:, 0]
         proven = np.where(number >= _PROVEN, largest, 0).max(axis=(1, 2))
         single = np.where(number < _PROVEN, largest, 0)
         return proven, _largest_all_around(single, (number < _PROVEN) & (number > 0))
@@ -287,25 +284,27 @@ def _cut_all(
     noise = np.where(good, noise, 0).astype(np.float32)
     median = _median_star(values, good)
     errors = _errors(values, noise, good, median * inside, inside, ring)
-    return StarStamps(positions, values, noise, good, inside, errors, median)
+    typical = _typical_star(values, good & np.isfinite(errors)[:, :, None, None], median * inside)
+    return StarStamps(positions, values, noise, good, inside, errors, median, typical)
 
 
 def _reference(data: Sequence[RowSource], mask: Sequence[RowSource | None]) -> Float32:
     """Return the median of a few frames; minus infinity where one of them is not good."""
     chosen = sorted(set(np.linspace(0, len(data) - 1, min(_SEARCHED, len(data))).astype(int).tolist()))
-    planes = []
-    for k in chosen:
-        plane = np.asarray(data[k][:], np.float32)
-        bad = ~np.isfinite(plane)
-        flags = mask[k]
-        if flags is not None:
-            bad |= flags[:] & UNUSABLE != 0
-        planes.append(np.where(bad, np.float32(-np.inf), plane))
-    height, width = planes[0].shape
+    height, width = data[0].shape
     result = np.empty((height, width), np.float32)
-    for start in range(0, height, 32):
-        rows = slice(start, start + 32)
-        result[rows] = lower_median_rows([plane[rows] for plane in planes])
+    for start in range(0, height, _BLOCK):
+        rows = slice(start, min(start + _BLOCK, height))
+        planes = []
+        for k in chosen:
+            plane = np.array(data[k][rows], np.float32)
+            good = np.isfinite(plane)
+            flags = mask[k]
+            if flags is not None:
+                good &= flags[rows] & UNUSABLE == 0
+            np.copyto(plane, np.float32(-np.inf), where=~good)
+            planes.append(plane)
+        result[rows] = lower_median_rows(planes)
     return result
 
 
@@ -320,16 +319,17 @@ def _find(reference: Float32) -> Indices:
     def moved(dy: int, dx: int) -> Float32:
         return reference[step + dy : ny - step + dy, step + dx : nx - step + dx]
 
-    maximum = np.isfinite(inner)
-    for dy, dx in ((0, 1), (1, -1), (1, 0), (1, 1)):
-        maximum &= inner >= moved(dy, dx)
-        maximum &= inner > moved(-dy, -dx)
     # Differences of distant pixels: smooth light drops out.
     jumps = reference[::4, step::4] - reference[::4, :-step:4]
-    limit = _SIGNIFICANT * robust_sigma(jumps[np.isfinite(jumps)]) / np.sqrt(2)
-    maximum &= inner - moved(0, step) > limit / 2
-    maximum &= inner - moved(0, -step) > limit / 2
-    y, x = (where + step for where in np.nonzero(maximum))
+    limit = np.float32(_SIGNIFICANT * robust_sigma(jumps[np.isfinite(jumps)]) / np.sqrt(2))
+    # Most pixels do not stand out, and are not looked at again.
+    candidates = np.flatnonzero(inner - moved(0, step) > limit / 2)
+    y, x = (where + step for where in np.divmod(candidates, inner.shape[1]))
+    own = reference[y, x]
+    maximum = np.isfinite(own) & (own - reference[y, x - step] > limit / 2)
+    for dy, dx in ((0, 1), (1, -1), (1, 0), (1, 1)):
+        maximum &= (own >= reference[y + dy, x + dx]) & (own > reference[y - dy, x - dx])
+    y, x = y[maximum], x[maximum]
     around = [reference[y + dy, x + dx] for dy in (-step, 0, step) for dx in (-step, 0, step) if dy or dx]
     prominence = reference[y, x] - np.median(around, axis=0)
     keep = np.isfinite(prominence) & (prominence > max(limit, 0.0))
@@ -427,11 +427,28 @@ def _errors(
 
 def _contrast(stars: Float32) -> Float32:
     """Return the largest difference between a pixel and those of the 5 x 5 around it, (m, k, k)."""
-    reach = _NEIGHBOURS
-    padded = np.pad(stars, ((0, 0), (reach, reach), (reach, reach)), mode="edge")
-    windows = np.lib.stride_tricks.sliding_window_view(padded, (2 * reach + 1,) * 2, axis=(1, 2))
-    largest: Float32 = np.maximum(windows.max(axis=(3, 4)) - stars, stars - windows.min(axis=(3, 4)))
+    highest, lowest = stars, stars
+    for axis in (-1, -2):
+        highest, lowest = _running(np.maximum, highest, axis), _running(np.minimum, lowest, axis)
+    largest: Float32 = np.maximum(highest - stars, stars - lowest)
     return largest
+
+
+def _running(extreme: np.ufunc, stars: Float32, axis: int) -> Float32:
+    """Take the running maximum or minimum over 5 pixels along one of the last two axes."""
+    lines = np.swapaxes(stars, axis, -1)
+    result = lines.copy()
+    for step in range(1, _NEIGHBOURS + 1):
+        extreme(result[..., step:], lines[..., :-step], out=result[..., step:])
+        extreme(result[..., :-step], lines[..., step:], out=result[..., :-step])
+    return np.swapaxes(result, axis, -1)
+
+
+def _moment(stars: Float64, offsets: Float64, sigma: float, in_y: int, in_x: int) -> Float64:
+    """Sum stars (n, k, k) times powers of the offsets in y and x (2, n, k) and a Gaussian of them, (n,)."""
+    window = np.exp(-(offsets**2) / (2 * sigma**2))
+    down, across = window[0] * offsets[0] ** in_y, window[1] * offsets[1] ** in_x
+    return np.asarray((down[:, None] @ stars @ across[:, :, None])[:, 0, 0], float)
 
 
 def _largest_all_around(values: Floats, known: Bool) -> Float64:
@@ -449,6 +466,12 @@ def _largest_all_around(values: Floats, known: Bool) -> Float64:
 def _median_star(values: Float32, good: Bool) -> Float32:
     """Return the median over the frames of the good pixels, 0 where there are none."""
     return np.nan_to_num(median_of_good(values, good))
+
+
+def _typical_star(values: Float32, good: Bool, median: Float32) -> Float64:
+    """Return the median star of each frame, of unit flux; NaN where nothing is good."""
+    total = np.maximum(median.sum(axis=(1, 2)), np.float32(1e-30))
+    return median_of_good(values / total[:, None, None], good, axis=1).astype(float)
 
 
 def _centre_star(values: Float32, good: Bool) -> Float32:

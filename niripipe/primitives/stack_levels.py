@@ -41,6 +41,8 @@ _UNKNOWN_SHIFT = 0.5
 """Error of a shift that nothing is known of, FWHM: a shift that is worse is not accepted."""
 _FULL_WEIGHT = 0.99
 """Weights above it are 1."""
+_LITTLE_WEIGHT = 0.9
+"""A doubtful shift is warned of by the alignment, and here if the weight is below this."""
 _SAMPLE = 64
 """One row in so many gives the typical variance of a frame."""
 
@@ -141,7 +143,7 @@ class Differences:
                     typical,
                     share,
                 )
-            elif weight < 1 and self.doubtful is not None and self.doubtful[k]:
+            elif weight < _LITTLE_WEIGHT and self.doubtful is not None and self.doubtful[k]:
                 log.warning("%s: its shift is doubtful: it is in the stack with %s", name, share)
             if rejected[k] > _REJECTED:
                 log.warning(
