@@ -210,8 +210,7 @@ class StarStamps:
         left_out = np.where(number >= _STARS_FOR_ALL, np.ceil(_OUTLYING * number), 1).astype(np.intp)
         left_out[number < _PROVEN] = 0
         rank = np.maximum(share.shape[1] - 1 - left_out, 0)
-        if share.shape[1]:
-            share.partition(np.unique(rank), axis=1)
+        share.partition(np.unique(rank), axis=1)
         largest = np.take_along_axis(share, rank[:, None], axis=1)[:, 0]
         proven = np.where(number >= _PROVEN, largest, 0).max(axis=(1, 2))
         single = np.where(number < _PROVEN, largest, 0)
@@ -470,6 +469,8 @@ def _median_star(values: Float32, good: Bool) -> Float32:
 
 def _typical_star(values: Float32, good: Bool, median: Float32) -> Float64:
     """Return the median star of each frame, of unit flux; NaN where nothing is good."""
+    if not len(median):
+        return np.full((len(values), *values.shape[2:]), np.nan)
     total = np.maximum(median.sum(axis=(1, 2)), np.float32(1e-30))
     return median_of_good(values / total[:, None, None], good, axis=1).astype(float)
 
