@@ -276,7 +276,11 @@ def _cut_all(
     inside = radius <= _APERTURE * width
     ring = ~inside & (radius <= _APERTURE * width + _RING)
     good = np.isfinite(values) & np.isfinite(noise) & (flags & UNUSABLE == 0)
-    clean = ~((flags & bits.SATURATED != 0) & inside).any(axis=(0, 2, 3))
+    # Full pixels in the core are the star's; elsewhere they are hot, and no fault of the star.
+    full = good & (flags & bits.SATURATED != 0)
+    core = radius <= width / 2
+    clean = ~(full & core).any(axis=(0, 2, 3))
+    good &= ~(full & ~core)
     positions, values, noise, good = positions[clean], values[:, clean], noise[:, clean], good[:, clean]
     outside = np.where(good & ring, values, np.nan)[:, :, ring]
     values = np.where(good, values - _median_finite(outside)[:, :, None, None], 0).astype(np.float32)

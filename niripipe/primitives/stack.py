@@ -8,8 +8,9 @@ from niripipe.astrodata import DQ, AstroData
 from niripipe.errors import DataError
 from niripipe.logutils import get_logger
 from niripipe.primitives import objmask
-from niripipe.primitives.base import Frames, PrimitivesBase, primitive, skipped
+from niripipe.primitives.base import Frames, PrimitivesBase, done, primitive, skipped
 from niripipe.primitives.params import Field
+from niripipe.primitives.stack_levels import unlike_the_others
 from niripipe.primitives.stacking import AlignedCombineParams, CombineParams, ScaledCombineParams, stack
 
 __all__ = ["SkyCombineParams", "Stack"]
@@ -92,6 +93,8 @@ class Stack(PrimitivesBase):
             self.note(result, skipped("there is only one frame"))
             if params.suffix:
                 result.update_filename(suffix=params.suffix, strip=True)
+        elif params.weighting != "all" and (unlike := unlike_the_others(result)):
+            self.note(result, done(unlike))
         return [result]
 
     @primitive(stamp="STACKFRM")

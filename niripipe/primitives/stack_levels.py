@@ -21,7 +21,7 @@ from niripipe.logutils import get_logger
 from niripipe.primitives.base import Frames, raw_name
 from niripipe.primitives.stack_params import AlignedCombineParams, CombineParams
 
-__all__ = ["Differences", "differences", "typical_variance"]
+__all__ = ["Differences", "differences", "typical_variance", "unlike_the_others"]
 
 log = get_logger(__name__)
 
@@ -39,8 +39,8 @@ _TO_FWHM = 2.3548
 """FWHM of a Gaussian over its standard deviation."""
 _UNKNOWN_SHIFT = 0.5
 """Error of a shift that nothing is known of, FWHM: a shift that is worse is not accepted."""
-_FULL_WEIGHT = 0.99
-"""Weights above it are 1."""
+_FULL_WEIGHT = 0.95
+"""Weights above it are 1: they change the signal to noise of a stack by less than 0.1 %."""
 _LITTLE_WEIGHT = 0.9
 """A doubtful shift is warned of by the alignment, and here if the weight is below this."""
 _SAMPLE = 64
@@ -202,6 +202,20 @@ def differences(
         weights = _weights(frames, levels, params, has_variance=variance is not None)
     doubtful = [bool(frame.phu.get("ALGNFLAG", False)) for frame in frames]
     return Differences(levels, params.scale_flux, weights, doubtful)
+
+
+def unlike_the_others(stack: AstroData) -> str:
+    """Return which frames of a stack are trailed or have less weight, for the report; empty for none."""
+    if "STACKING" not in stack.tables:
+        return ""
+    rows = stack.columns("STACKING")
+    found = [
+        f"{row['IMAGE']} {'is trailed' if row['TRAILED'] else 'has a doubtful shift'} "
+        f"(FWHM {row['FWHM']:.2f} pixels, weight {row['WEIGHT']:.2f})"
+        for row in rows
+        if row["TRAILED"] or row["WEIGHT"] < _LITTLE_WEIGHT
+    ]
+    return "; ".join(found)
 
 
 def typical_variance(frame: AstroData) -> float:

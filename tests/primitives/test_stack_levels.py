@@ -310,6 +310,25 @@ def test_the_error_of_a_flux_is_true_with_few_stars(stars):
     assert 0.25 < np.sqrt(np.mean(np.square(pulls))) < 1.35
 
 
+def test_hot_pixels_near_stars_are_not_stars_that_saturate():
+    flux = CASES["clouds"]["flux"]
+    this = field(**CASES["clouds"])
+    mask = np.zeros(this.data.shape, np.uint16)
+    # The frames are dithered: a hot pixel moves from frame to frame.
+    for y, x in this.stars.astype(int):
+        for k, (dy, dx) in enumerate(((4, -3), (-5, 0), (3, 5), (0, 7), (-6, -2))):
+            mask[k, y + dy, x + dx] = DQ.saturated
+            this.data[k, y + dy, x + dx] = 200000
+    table = stacked(this, mask).STACKING
+    np.testing.assert_allclose(table["FLUX"], np.array(flux) / np.mean(flux), rtol=0.01)
+    # Full cores are not used: without the brightest stars nothing changes but the errors.
+    for y, x in this.stars[this.flux > 1e6].astype(int):
+        mask[1, y - 1 : y + 2, x - 1 : x + 2] = DQ.saturated
+        this.data[1, y - 1 : y + 2, x - 1 : x + 2] *= 0.5
+    table = stacked(this, mask).STACKING
+    np.testing.assert_allclose(table["FLUX"], np.array(flux) / np.mean(flux), rtol=0.015)
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 def test_frames_without_stars_are_levelled(threads):
     rng = np.random.default_rng(1)
