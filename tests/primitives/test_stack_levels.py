@@ -150,6 +150,34 @@ def test_star_cores_keep_their_inputs_and_cosmic_rays_go(case):
     assert (excess[hit] > 5).mean() <= 0.02
 
 
+@pytest.mark.parametrize(("stars", "extent"), [(None, False), ((2e5, 2.5e6), True), ((2e5, 2.5e6), False)])
+def test_faint_cores_and_wings_of_bright_stars_survive_changing_seeing(stars, extent):
+    """The sharpest frame stands out in the cores of faint stars, the widest in the wings of bright ones."""
+    ratios, kept = [], []
+    for seed in (1, 2, 3):
+        this = field(**CASES["seeing"], seed=seed, star_fluxes=stars, extent=extent)
+        result = stacked(this)
+        ratio = apertures(result[0].data, this.stars) / apertures(this.clean.mean(axis=0), this.stars)
+        ratios.extend(ratio[(this.flux < 1.5e5) | (stars is not None)])
+        kept.extend(
+            result[0].COVERAGE[y - 2 : y + 3, x - 2 : x + 3].mean() for y, x in this.stars.astype(int)
+        )
+    assert np.mean(ratios) == pytest.approx(1, abs=0.005)
+    assert np.mean(kept) >= 0.995 * 4
+
+
+def test_a_hit_beside_the_only_star_does_not_widen_the_limits():
+    this = field(fwhm=(4.7, 3.4, 6.8, 8.5), star_fluxes=(1e6,), extent=False)
+    y, x = this.stars[0].astype(int)
+    this.data[0, y + 12, x + 3 : x + 5] += 20000
+    clean = stacked(field(fwhm=(4.7, 3.4, 6.8, 8.5), star_fluxes=(1e6,), extent=False))
+    result = stacked(this)
+    assert (result[0].COVERAGE[y + 12, x + 3 : x + 5] == 3).all()
+    # Hits of 2500 electrons and more go with it as without it.
+    hit = this.hits.max(axis=0) > 0
+    assert result[0].COVERAGE[hit].mean() <= clean[0].COVERAGE[hit].mean() + 0.02
+
+
 def test_without_it_the_same_frames_are_biased():
     this = field(**CASES["sky oscillates by 3 %"])
     faint = this.flux < 1.5e5
