@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ import numpy as np
 from niripipe.algorithms import bits
 from niripipe.algorithms.arrays import Bool, Float32, Float64, Floats, Indices, Mask
 from niripipe.algorithms.combine.select import UNUSABLE
-from niripipe.algorithms.robust import median_of_good, robust_sigma
+from niripipe.algorithms.robust import MEDIAN_ERROR, median_of_good, robust_sigma
 from niripipe.algorithms.sorting import lower_median_rows
 from niripipe.algorithms.sources import RowSource
 
@@ -18,6 +19,8 @@ __all__ = ["StarStamps", "cut_stamps"]
 
 _SEARCHED = 3
 """Frames in the median in which stars are looked for; it is free of cosmic rays."""
+_BLOCK = 32
+"""Rows of that median found at a time."""
 _MOST = 16
 """Stars measured at most, the brightest: more would hardly be better, but slower."""
 _CLEARANCE = 12
@@ -38,9 +41,16 @@ _LEAST_GOOD = 0.9
 """Share of a star's light that a frame must show in good pixels."""
 _STEEP = 0.001
 """Contrast, as a share of a star's height, from which on deviations are compared with it."""
+_ADDED, _ALLOWED = 2.0, 4.0
+"""Noise that may add to the deviations measured, and the usual limit of a combination, sigma."""
 _PROVEN, _STARS_FOR_ALL, _OUTLYING = 3, 5, 0.1
 """Stars that show a deviation to be one of the frame, with the largest left out; from the second number on,
 so large a share is left out."""
+_RING_PIXELS, _HIT_SHARE = 12, 0.2
+"""Pixels of a ring around a star (radius 2 or more) from which such a share of the largest deviations is left
+out: a cosmic ray covers two to four."""
+_CENTRED = 5
+"""Rounds of the centroid under a window."""
 _NEIGHBOURS = 2
 """Half the width of the square of the contrast, as in the noise model of combinations."""
 
@@ -60,9 +70,12 @@ class StarStamps:
     inside : ndarray of bool, shape (k, k)
         The aperture.
     relative_errors : ndarray, shape (n, m)
-        Errors of the fluxes over the fluxes; NaN where a frame does not show the star.
+        Errors of the fluxes over the fluxes, with that of the background; NaN where a frame does not show the
+        star.
     median : ndarray of float32, shape (m, k, k)
         Median of each star over the frames.
+    typical : ndarray of float64, shape (n, k, k)
+        Median star of each frame, of unit flux; NaN where nothing is good.
     """
 
     positions: Indices
@@ -72,6 +85,7 @@ class StarStamps:
     inside: Bool
     relative_errors: Float64
     median: Float32
+    typical: Float64
 
     @property
     def usable(self) -> Bool:
@@ -94,12 +108,6 @@ class StarStamps:
         # The brightest star is not to rule alone: it may be the one that a cosmic ray has hit.
         return ratio, np.sqrt(np.maximum(median.sum(axis=1, dtype=float), 1e-30))
 
-    def typical(self) -> Float64:
-        """Return the median star of each frame, (n, k, k), of unit flux; NaN where nothing is good."""
-        total = np.maximum((self.median * self.inside).sum(axis=(1, 2)), np.float32(1e-30))
-        scaled = self.data / total[:, None, None]
-        return median_of_good(scaled, self.good & self.usable[:, :, None, None], axis=1).astype(float)
-
     def widths(self) -> Float64:
         """Return the width of the stars in each frame, pixels, (n,); NaN where no star is usable.
 
@@ -109,7 +117,7 @@ class StarStamps:
         """
         if not len(self.positions):
             return np.full(len(self.data), np.nan)
-        typical = self.typical()
+        typical = self.typical
         own = _profile_widths(typical)
         values = np.where(np.isfinite(typical), typical, 0) * self.inside
         total, squares = values.sum(axis=(1, 2)), (values**2).sum(axis=(1, 2))
@@ -119,6 +127,54 @@ class StarStamps:
             return own
         shared = np.median(own[known]) * np.sqrt(area / np.median(area[known]))
         return np.asarray(np.fmax(own, shared), float)
+
+    def shapes(self) -> tuple[Float64, Float64]:
+        """Return how the stars of each frame are elongated.
+
+        Second moments about the centroid under a Gaussian window, whose FWHM is 2.35 times that of the widest
+        frame: a wide one, for a trail is fainter than the core and beside it.
+
+        Returns
+        -------
+        ellipticity : ndarray, shape (n, 2)
+            ``(xx - yy) / (xx + yy)`` and ``2 xy / (xx + yy)`` of the median star; NaN where no star is
+            usable.
+        error : ndarray, shape (n,)
+            What the noise of the pixels makes of either.
+        """
+        n, half = len(self.data), self.inside.shape[0] // 2
+        if not len(self.positions):
+            return np.full((n, 2), np.nan), np.full(n, np.nan)
+        stars = np.where(np.isfinite(self.typical), self.typical, 0) * self.inside
+        sigma = float(np.sqrt(self.inside.sum() / np.pi)) / _APERTURE
+        axis = np.arange(-half, half + 1.0)
+        centre = np.zeros((2, n, 1))
+        with np.errstate(all="ignore"):
+            for _ in range(_CENTRED):
+                offsets = axis - centre
+                total = _moment(stars, offsets, sigma, 0, 0)
+                first = np.stack([_moment(stars, offsets, sigma, 1, 0), _moment(stars, offsets, sigma, 0, 1)])
+                centre = centre + (first / total)[:, :, None]
+            offsets = axis - centre
+            xx, yy = _moment(stars, offsets, sigma, 0, 2), _moment(stars, offsets, sigma, 2, 0)
+            size = xx + yy
+            ellipticity = (
+                np.stack([xx - yy, 2 * _moment(stars, offsets, sigma, 1, 1)], axis=1) / size[:, None]
+            )
+            ellipticity[~((total > 0) & (size > 0) & (np.abs(centre).max(axis=(0, 2)) < half))] = np.nan
+            window = np.exp(-(axis**2 + axis[:, None] ** 2) / (2 * sigma**2)) * self.inside
+            spread = math.sqrt(float(((window * (axis**2 - axis[:, None] ** 2)) ** 2).sum()))
+            return ellipticity, self._noise_of_typical() * spread / size
+
+    def _noise_of_typical(self) -> Float64:
+        """Return the noise of a pixel of the median star of each frame, (n,); infinity if there is none."""
+        total = np.maximum((self.median * self.inside).sum(axis=(1, 2)), np.float32(1e-30))
+        number = np.maximum(self.good.sum(axis=(2, 3)), 1)
+        noise = np.sqrt(self.variance.sum(axis=(2, 3), dtype=float) / number) / total
+        # The median of m normal deviates of different scatter s has the variance (pi/2) m / sum(1/s)**2.
+        inverse = np.where(self.usable, 1 / np.maximum(noise, 1e-30), 0).sum(axis=1)
+        seen = self.usable.sum(axis=1)
+        return np.where(seen > 0, MEDIAN_ERROR * np.sqrt(seen) / np.maximum(inverse, 1e-30), np.inf)
 
     def deviations(self, flux: Float64) -> tuple[Float64, Float64]:
         """Return the largest deviations from the median star, over the contrast there.
@@ -134,8 +190,9 @@ class StarStamps:
         Returns
         -------
         proven, single : ndarray, shape (n,)
-            The largest among pixels that three stars or more show; and among the others, where a hit cannot
-            be told from the star. 0 where there are none.
+            The largest among pixels that three stars or more show; and among the others. There a hit cannot
+            be told from the star, but stars are alike all around: of a ring of many pixels some are
+            left out. 0 where there are none.
         """
         factor = (1 / flux).astype(np.float32)[:, None, None, None]
         scaled = self.data * factor
@@ -146,15 +203,18 @@ class StarStamps:
         # Where the contrast is small the noise is what counts, and what noise explains asks for no contrast.
         used = self.good & self.inside & self.usable[:, :, None, None]
         used &= contrast > np.maximum(_STEEP * height, 3 * noise)
-        share = np.abs(scaled - centre) - 2 * noise
-        share = np.where(used, share / np.where(used, contrast, 1), 0)
+        # Noise may add to a deviation, and is part of what a combination allows: the sum of both squares.
+        share = (np.abs(scaled - centre) + _ADDED * noise) ** 2 - (_ALLOWED * noise) ** 2
+        share = np.where(used, np.sqrt(np.maximum(share, 0)) / np.where(used, contrast, 1), 0)
         number = used.sum(axis=1)
         left_out = np.where(number >= _STARS_FOR_ALL, np.ceil(_OUTLYING * number), 1).astype(np.intp)
         left_out[number < _PROVEN] = 0
         rank = np.maximum(share.shape[1] - 1 - left_out, 0)
-        largest = np.take_along_axis(np.sort(share, axis=1), rank[:, None], axis=1)[:, 0]
+        share.partition(np.unique(rank), axis=1)
+        largest = np.take_along_axis(share, rank[:, None], axis=1)[:, 0]
         proven = np.where(number >= _PROVEN, largest, 0).max(axis=(1, 2))
-        return proven, np.where(number < _PROVEN, largest, 0).max(axis=(1, 2))
+        single = np.where(number < _PROVEN, largest, 0)
+        return proven, _largest_all_around(single, (number < _PROVEN) & (number > 0))
 
 
 def cut_stamps(
@@ -216,32 +276,38 @@ def _cut_all(
     inside = radius <= _APERTURE * width
     ring = ~inside & (radius <= _APERTURE * width + _RING)
     good = np.isfinite(values) & np.isfinite(noise) & (flags & UNUSABLE == 0)
-    clean = ~((flags & bits.SATURATED != 0) & inside).any(axis=(0, 2, 3))
+    # Full pixels in the core are the star's; elsewhere they are hot, and no fault of the star.
+    full = good & (flags & bits.SATURATED != 0)
+    core = radius <= width / 2
+    clean = ~(full & core).any(axis=(0, 2, 3))
+    good &= ~(full & ~core)
     positions, values, noise, good = positions[clean], values[:, clean], noise[:, clean], good[:, clean]
     outside = np.where(good & ring, values, np.nan)[:, :, ring]
     values = np.where(good, values - _median_finite(outside)[:, :, None, None], 0).astype(np.float32)
     noise = np.where(good, noise, 0).astype(np.float32)
     median = _median_star(values, good)
-    errors = _errors(values, noise, good, median * inside, inside)
-    return StarStamps(positions, values, noise, good, inside, errors, median)
+    errors = _errors(values, noise, good, median * inside, inside, ring)
+    typical = _typical_star(values, good & np.isfinite(errors)[:, :, None, None], median * inside)
+    return StarStamps(positions, values, noise, good, inside, errors, median, typical)
 
 
 def _reference(data: Sequence[RowSource], mask: Sequence[RowSource | None]) -> Float32:
     """Return the median of a few frames; minus infinity where one of them is not good."""
     chosen = sorted(set(np.linspace(0, len(data) - 1, min(_SEARCHED, len(data))).astype(int).tolist()))
-    planes = []
-    for k in chosen:
-        plane = np.asarray(data[k][:], np.float32)
-        bad = ~np.isfinite(plane)
-        flags = mask[k]
-        if flags is not None:
-            bad |= flags[:] & UNUSABLE != 0
-        planes.append(np.where(bad, np.float32(-np.inf), plane))
-    height, width = planes[0].shape
+    height, width = data[0].shape
     result = np.empty((height, width), np.float32)
-    for start in range(0, height, 32):
-        rows = slice(start, start + 32)
-        result[rows] = lower_median_rows([plane[rows] for plane in planes])
+    for start in range(0, height, _BLOCK):
+        rows = slice(start, min(start + _BLOCK, height))
+        planes = []
+        for k in chosen:
+            plane = np.array(data[k][rows], np.float32)
+            good = np.isfinite(plane)
+            flags = mask[k]
+            if flags is not None:
+                good &= flags[rows] & UNUSABLE == 0
+            np.copyto(plane, np.float32(-np.inf), where=~good)
+            planes.append(plane)
+        result[rows] = lower_median_rows(planes)
     return result
 
 
@@ -256,16 +322,17 @@ def _find(reference: Float32) -> Indices:
     def moved(dy: int, dx: int) -> Float32:
         return reference[step + dy : ny - step + dy, step + dx : nx - step + dx]
 
-    maximum = np.isfinite(inner)
-    for dy, dx in ((0, 1), (1, -1), (1, 0), (1, 1)):
-        maximum &= inner >= moved(dy, dx)
-        maximum &= inner > moved(-dy, -dx)
     # Differences of distant pixels: smooth light drops out.
     jumps = reference[::4, step::4] - reference[::4, :-step:4]
-    limit = _SIGNIFICANT * robust_sigma(jumps[np.isfinite(jumps)]) / np.sqrt(2)
-    maximum &= inner - moved(0, step) > limit / 2
-    maximum &= inner - moved(0, -step) > limit / 2
-    y, x = (where + step for where in np.nonzero(maximum))
+    limit = np.float32(_SIGNIFICANT * robust_sigma(jumps[np.isfinite(jumps)]) / np.sqrt(2))
+    # Most pixels do not stand out, and are not looked at again.
+    candidates = np.flatnonzero(inner - moved(0, step) > limit / 2)
+    y, x = (where + step for where in np.divmod(candidates, inner.shape[1]))
+    own = reference[y, x]
+    maximum = np.isfinite(own) & (own - reference[y, x - step] > limit / 2)
+    for dy, dx in ((0, 1), (1, -1), (1, 0), (1, 1)):
+        maximum &= (own >= reference[y + dy, x + dx]) & (own > reference[y - dy, x - dx])
+    y, x = y[maximum], x[maximum]
     around = [reference[y + dy, x + dx] for dy in (-step, 0, step) for dx in (-step, 0, step) if dy or dx]
     prominence = reference[y, x] - np.median(around, axis=0)
     keep = np.isfinite(prominence) & (prominence > max(limit, 0.0))
@@ -340,7 +407,9 @@ def _cut(
     return values, noise, flags
 
 
-def _errors(values: Float32, noise: Float32, good: Bool, median: Float32, inside: Bool) -> Float64:
+def _errors(
+    values: Float32, noise: Float32, good: Bool, median: Float32, inside: Bool, ring: Bool
+) -> Float64:
     """Return relative errors of fluxes, (n, m); NaN where a frame does not show the star."""
     light = np.maximum(median, 0)
     total = light.sum(axis=(1, 2))
@@ -348,23 +417,66 @@ def _errors(values: Float32, noise: Float32, good: Bool, median: Float32, inside
     centre = values.shape[2] // 2
     core = np.s_[:, :, centre - 1 : centre + 2, centre - 1 : centre + 2]
     flux = (values * (good & inside)).sum(axis=(2, 3), dtype=float)
-    sigma = np.sqrt((noise * inside).sum(axis=(2, 3), dtype=float))
+    # The background is the median of the ring, and counts for all of the aperture.
+    around = np.maximum((good & ring).sum(axis=(2, 3)), 1)
+    background = MEDIAN_ERROR * inside.sum() / around
+    sigma = np.sqrt(
+        (noise * inside).sum(axis=(2, 3), dtype=float)
+        + background**2 * (noise * ring).sum(axis=(2, 3), dtype=float)
+    )
     usable = (seen >= _LEAST_GOOD) & good[core].all(axis=(2, 3)) & (flux > 0)
     return np.where(usable, np.maximum(sigma, 1e-6 * flux) / np.where(flux > 0, flux, 1), np.nan)
 
 
 def _contrast(stars: Float32) -> Float32:
     """Return the largest difference between a pixel and those of the 5 x 5 around it, (m, k, k)."""
-    reach = _NEIGHBOURS
-    padded = np.pad(stars, ((0, 0), (reach, reach), (reach, reach)), mode="edge")
-    windows = np.lib.stride_tricks.sliding_window_view(padded, (2 * reach + 1,) * 2, axis=(1, 2))
-    largest: Float32 = np.maximum(windows.max(axis=(3, 4)) - stars, stars - windows.min(axis=(3, 4)))
+    highest, lowest = stars, stars
+    for axis in (-1, -2):
+        highest, lowest = _running(np.maximum, highest, axis), _running(np.minimum, lowest, axis)
+    largest: Float32 = np.maximum(highest - stars, stars - lowest)
+    return largest
+
+
+def _running(extreme: np.ufunc, stars: Float32, axis: int) -> Float32:
+    """Take the running maximum or minimum over 5 pixels along one of the last two axes."""
+    lines = np.swapaxes(stars, axis, -1)
+    result = lines.copy()
+    for step in range(1, _NEIGHBOURS + 1):
+        extreme(result[..., step:], lines[..., :-step], out=result[..., step:])
+        extreme(result[..., :-step], lines[..., step:], out=result[..., :-step])
+    return np.swapaxes(result, axis, -1)
+
+
+def _moment(stars: Float64, offsets: Float64, sigma: float, in_y: int, in_x: int) -> Float64:
+    """Sum stars (n, k, k) times powers of the offsets in y and x (2, n, k) and a Gaussian of them, (n,)."""
+    window = np.exp(-(offsets**2) / (2 * sigma**2))
+    down, across = window[0] * offsets[0] ** in_y, window[1] * offsets[1] ** in_x
+    return np.asarray((down[:, None] @ stars @ across[:, :, None])[:, 0, 0], float)
+
+
+def _largest_all_around(values: Floats, known: Bool) -> Float64:
+    """Return the largest of the values (n, k, k), (n,), with some left out of rings of many known pixels."""
+    largest = np.zeros(len(values))
+    distance = np.rint(_radii(values.shape[1] // 2))
+    for k, (plane, there) in enumerate(zip(values, known, strict=True)):
+        for step in np.unique(distance[there]):
+            ring = np.sort(plane[there & (distance == step)])
+            left_out = int(_HIT_SHARE * ring.size) if ring.size >= _RING_PIXELS else 0
+            largest[k] = max(largest[k], ring[ring.size - 1 - left_out])
     return largest
 
 
 def _median_star(values: Float32, good: Bool) -> Float32:
     """Return the median over the frames of the good pixels, 0 where there are none."""
     return np.nan_to_num(median_of_good(values, good))
+
+
+def _typical_star(values: Float32, good: Bool, median: Float32) -> Float64:
+    """Return the median star of each frame, of unit flux; NaN where nothing is good."""
+    if not len(median):
+        return np.full((len(values), *values.shape[2:]), np.nan)
+    total = np.maximum(median.sum(axis=(1, 2)), np.float32(1e-30))
+    return median_of_good(values / total[:, None, None], good, axis=1).astype(float)
 
 
 def _centre_star(values: Float32, good: Bool) -> Float32:

@@ -1078,6 +1078,7 @@ class NIRI(PrimitivesBase):
         separate_ext: bool = True,
         level: bool = True,
         scale_flux: bool = False,
+        weighting: Literal["none", "blurred", "all"] = "blurred",
         stream: str = "main",
         instream: str | None = None,
         outstream: str | None = None,

@@ -8,8 +8,9 @@ from niripipe.astrodata import DQ, AstroData
 from niripipe.errors import DataError
 from niripipe.logutils import get_logger
 from niripipe.primitives import objmask
-from niripipe.primitives.base import Frames, PrimitivesBase, primitive, skipped
+from niripipe.primitives.base import Frames, PrimitivesBase, done, primitive, skipped
 from niripipe.primitives.params import Field
+from niripipe.primitives.stack_levels import unlike_the_others
 from niripipe.primitives.stacking import AlignedCombineParams, CombineParams, ScaledCombineParams, stack
 
 __all__ = ["SkyCombineParams", "Stack"]
@@ -68,10 +69,17 @@ class Stack(PrimitivesBase):
         the frames at one flux, and the cores of stars as far as the seeing differs. The stack has the mean
         flux of its inputs, also where a pixel lacks some. Frames taken through clouds are not scaled: they
         have no less noise from the sky, and scaling would raise it and make the stack noisier. `scale_flux`
-        does it. The table STACKING has level, flux, FWHM and share of rejected pixels of each frame.
-        Warnings name frames with wide or trailed stars, fluxes that differ by more than 5 %, frames that
-        lose more than 2 % of their pixels, and star cores that lose 1 % of their inputs (CORECOV in the
-        header).
+        does it.
+
+        A trailed frame, and one whose shift is doubtful (ALGNFLAG), has the weight ``(F / FWHM)**2``: F is
+        the FWHM of the median frame, and the error of the shift adds to the frame's FWHM in squares.
+        VAR is that of the weighted mean, and fluxes are right for any weights. Bad seeing alone does not
+        change weights; ``weighting="all"`` weighs all frames by the signal to noise of a point source.
+
+        The table STACKING has level, flux, FWHM, elongation, share of rejected pixels and weight of each
+        frame. Warnings name frames with wide or trailed stars and frames with less weight, fluxes that
+        differ by more than 5 %, frames that lose more than 2 % of their pixels, and star cores that lose
+        1 % of their inputs (CORECOV in the header).
 
         Raises
         ------
@@ -85,6 +93,8 @@ class Stack(PrimitivesBase):
             self.note(result, skipped("there is only one frame"))
             if params.suffix:
                 result.update_filename(suffix=params.suffix, strip=True)
+        elif params.weighting != "all" and (unlike := unlike_the_others(result)):
+            self.note(result, done(unlike))
         return [result]
 
     @primitive(stamp="STACKFRM")

@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from niripipe.algorithms.arrays import Float64
 from niripipe.algorithms.combine import Combined, NoiseModel
 from niripipe.algorithms.combine.select import UNUSABLE
 from niripipe.algorithms.frame_levels import FrameLevels, measure_frames
+from niripipe.algorithms.robust import fast_median
 from niripipe.algorithms.sources import RowSource
 from niripipe.astrodata import AstroData
 from niripipe.astrodata.tables import as_rows
@@ -19,7 +21,7 @@ from niripipe.logutils import get_logger
 from niripipe.primitives.base import Frames, raw_name
 from niripipe.primitives.stack_params import AlignedCombineParams, CombineParams
 
-__all__ = ["Differences", "differences"]
+__all__ = ["Differences", "differences", "typical_variance", "unlike_the_others"]
 
 log = get_logger(__name__)
 
@@ -31,8 +33,18 @@ _CORE_LOSS = 0.01
 _TRANSPARENCY = 0.05
 """Change of flux that is worth a warning: the response of the detector and apertures explain 1 or 2 %."""
 _WIDER = 1.15
-"""A frame whose stars are wider than the median frame's by this factor is named: steady seeing varies less,
-and a trail of 8 pixels during half of an exposure comes to 1.2 at a FWHM of 4.7 pixels."""
+"""A frame whose stars are wider than the median frame's by this factor is named: steady seeing varies less
+than that."""
+_TO_FWHM = 2.3548
+"""FWHM of a Gaussian over its standard deviation."""
+_UNKNOWN_SHIFT = 0.5
+"""Error of a shift that nothing is known of, FWHM: a shift that is worse is not accepted."""
+_FULL_WEIGHT = 0.95
+"""Weights above it are 1: they change the signal to noise of a stack by less than 0.1 %."""
+_LITTLE_WEIGHT = 0.9
+"""A doubtful shift is warned of by the alignment, and here if the weight is below this."""
+_SAMPLE = 64
+"""One row in so many gives the typical variance of a frame."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +53,19 @@ class Differences:
 
     levels: FrameLevels
     scale_flux: bool
+    weights: Float64 | None = None
+    doubtful: Sequence[bool] | None = None
+
+    @property
+    def table_weights(self) -> Float64:
+        """The weight of each frame, 1 where there are none."""
+        return np.ones(len(self.levels.flux)) if self.weights is None else self.weights
 
     def settings(self, rejection: str, sigma: float) -> dict[str, Any]:
         """Return scales, offsets and noise model as keywords of `niripipe.algorithms.combine.combine`."""
         levels = self.levels
         scale = 1 / levels.flux if self.scale_flux else np.ones(len(levels.flux))
-        given: dict[str, Any] = {"scale": scale, "zero": -levels.level * scale}
+        given: dict[str, Any] = {"scale": scale, "zero": -levels.level * scale, "weights": self.weights}
         if rejection == "noiseclip":
             least = NoiseModel().contrast
             contrasts = levels.contrasts(least, sigma)
@@ -73,20 +92,26 @@ class Differences:
                 "FLUX": levels.flux,
                 "FLUXERR": levels.flux_error,
                 "FWHM": levels.fwhm,
+                "ELONG": levels.elongation,
+                "TRAILED": levels.trailed.astype(int),
                 "REJECTED": rejected,
+                "WEIGHT": self.table_weights,
             }
         )
         hdr = result[0].hdr
         hdr.set("REJMAX", round(float(rejected.max()), 5), "Largest share of a frame's pixels rejected")
         hdr.set("FLUXSCAL", self.scale_flux, "Inputs were scaled to their mean flux")
+        if self.weights is not None:
+            hdr.set("WGTMIN", round(float(self.weights.min()), 4), "Smallest weight of an input; largest 1")
         for k, name in enumerate(names):
             log.fullinfo(
-                "%s: level %+.1f, flux %.3f, FWHM %.2f pixels, %.2f %% rejected",
+                "%s: level %+.1f, flux %.3f, FWHM %.2f pixels, %.2f %% rejected, weight %.2f",
                 name,
                 levels.level[k],
                 levels.flux[k],
                 levels.fwhm[k],
                 100 * rejected[k],
+                self.table_weights[k],
             )
         self._warn(names, rejected)
         if combined.rejected is not None:
@@ -97,14 +122,29 @@ class Differences:
         known = levels.fwhm[np.isfinite(levels.fwhm)]
         typical = float(np.median(known)) if known.size else math.nan
         for k, name in enumerate(names):
-            if levels.fwhm[k] > _WIDER * typical:
+            weight = self.table_weights[k]
+            share = "full weight" if weight == 1 else f"weight {weight:.2f}"
+            if levels.trailed[k]:
                 log.warning(
-                    "%s: stars are %.2f pixels wide, %.2f in the median frame (bad seeing, or trailed): "
-                    "it is in the stack with full weight",
+                    "%s: stars are trailed: they are %.2f pixels wide, %.2f in the median frame, and "
+                    "elongated by %.2f: it is in the stack with %s",
                     name,
                     levels.fwhm[k],
                     typical,
+                    levels.elongation[k],
+                    share,
                 )
+            elif levels.fwhm[k] > _WIDER * typical:
+                log.warning(
+                    "%s: stars are %.2f pixels wide, %.2f in the median frame (bad seeing?): "
+                    "it is in the stack with %s",
+                    name,
+                    levels.fwhm[k],
+                    typical,
+                    share,
+                )
+            elif weight < _LITTLE_WEIGHT and self.doubtful is not None and self.doubtful[k]:
+                log.warning("%s: its shift is doubtful: it is in the stack with %s", name, share)
             if rejected[k] > _REJECTED:
                 log.warning(
                     "%s: %.1f %% of its pixels were rejected: it differs from the other frames",
@@ -156,4 +196,78 @@ def differences(
         return None
     if not all("ALIGN" in frame.phu for frame in frames):
         return None
-    return Differences(measure_frames(data, variance, mask, threads=threads), params.scale_flux)
+    levels = measure_frames(data, variance, mask, correlation=_correlations(frames), threads=threads)
+    weights = None
+    if params.weighting != "none":
+        weights = _weights(frames, levels, params, has_variance=variance is not None)
+    doubtful = [bool(frame.phu.get("ALGNFLAG", False)) for frame in frames]
+    return Differences(levels, params.scale_flux, weights, doubtful)
+
+
+def unlike_the_others(stack: AstroData) -> str:
+    """Return which frames of a stack are trailed or have less weight, for the report; empty for none."""
+    if "STACKING" not in stack.tables:
+        return ""
+    rows = stack.columns("STACKING")
+    found = [
+        f"{row['IMAGE']} {'is trailed' if row['TRAILED'] else 'has a doubtful shift'} "
+        f"(FWHM {row['FWHM']:.2f} pixels, weight {row['WEIGHT']:.2f})"
+        for row in rows
+        if row["TRAILED"] or row["WEIGHT"] < _LITTLE_WEIGHT
+    ]
+    return "; ".join(found)
+
+
+def typical_variance(frame: AstroData) -> float:
+    """Return the median variance of a sample of the good pixels, NaN if there are none."""
+    variance, mask = frame[0].plane("variance"), frame[0].plane("mask")
+    if variance is None:
+        return math.nan
+    sample = np.asarray(variance[::_SAMPLE], np.float32)
+    good = np.isfinite(sample)
+    if mask is not None:
+        good &= mask[::_SAMPLE] == 0
+    return fast_median(sample, good)
+
+
+def _correlations(frames: Frames) -> list[float]:
+    return [float(frame[0].hdr.get("NOISCORR", 1.0)) for frame in frames]
+
+
+def _weights(
+    frames: Frames, levels: FrameLevels, params: CombineParams, *, has_variance: bool
+) -> Float64 | None:
+    """Return weights of frames, the largest of which is 1; None where all are equal.
+
+    What is gained for a point source goes with its signal to noise squared, that is with the inverse area of
+    its light: the square of the FWHM. The error of a shift adds to the FWHM in squares. Levelled frames show
+    the same scene, so that their weighted mean has the same flux whatever the weights.
+    """
+    assert isinstance(params, AlignedCombineParams)
+    shift = np.array([_doubt(frame) for frame in frames])
+    known = levels.fwhm[np.isfinite(levels.fwhm)]
+    if not known.size:
+        return None
+    typical = float(np.median(known))
+    width = np.where(np.isfinite(levels.fwhm), levels.fwhm, typical)
+    if params.weighting == "blurred":
+        width = np.where(levels.trailed, np.maximum(width, typical), typical)
+    shift = np.where(np.isinf(shift), _UNKNOWN_SHIFT * typical, shift)
+    weights = 1 / (width**2 + (_TO_FWHM * shift) ** 2)
+    if params.weighting == "all":
+        # Scaled to one flux the signal is the same, and the noise goes with 1 / flux.
+        weights *= levels.flux**2 / np.array([typical_variance(frame) for frame in frames])
+    weights /= weights.max()
+    if not np.isfinite(weights).all() or weights.min() > _FULL_WEIGHT:
+        return None
+    if params.operation != "mean" or not has_variance:
+        log.warning("frames are not weighted: that needs the mean, and variances of all frames")
+        return None
+    return np.where(weights > _FULL_WEIGHT, 1.0, weights)
+
+
+def _doubt(frame: AstroData) -> float:
+    """Return the error of a doubtful shift, pixels: infinity if it is not known, 0 for a good shift."""
+    if not frame.phu.get("ALGNFLAG", False):
+        return 0.0
+    return float(frame.phu.get("ALGNERR", math.inf))

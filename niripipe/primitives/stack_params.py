@@ -58,3 +58,8 @@ class AlignedCombineParams(ScaledCombineParams):
     scale_flux: bool = Field(
         False, description="of aligned frames: scale each to the mean flux of all, as measured on stars"
     )
+    weighting: Literal["none", "blurred", "all"] = Field(
+        "blurred",
+        description="of aligned frames: weigh by (typical FWHM / FWHM)**2 those that are trailed or whose "
+        "shift is doubtful (blurred), weigh all by (flux / FWHM)**2 / variance (all), or none",
+    )

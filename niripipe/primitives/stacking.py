@@ -11,14 +11,14 @@ import numpy as np
 
 from niripipe.algorithms import combine as engine
 from niripipe.algorithms import normalize
+from niripipe.algorithms.arrays import Float64
 from niripipe.algorithms.core_noise import add_core_errors
-from niripipe.algorithms.robust import fast_median
 from niripipe.astrodata import AstroData, clone_provenance
 from niripipe.astrodata.tables import as_rows, is_rows
 from niripipe.errors import DataError, ParameterError
 from niripipe.logutils import get_logger
 from niripipe.primitives.base import Frames, raw_name
-from niripipe.primitives.stack_levels import differences
+from niripipe.primitives.stack_levels import differences, typical_variance
 from niripipe.primitives.stack_params import (
     AlignedCombineParams,
     CombineParams,
@@ -40,9 +40,6 @@ __all__ = [
 ]
 
 log = get_logger(__name__)
-
-_SAMPLE = 64
-"""One row in so many gives the typical variance of a frame."""
 
 MEASURED: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
@@ -112,9 +109,10 @@ def stack(frames: Frames, params: CombineParams, *, threads: int) -> AstroData:
             delattr(result[0], name)
     for keywords in MEASURED.values():
         remove_keywords(result, keywords)
+    weights = None
     if len(frames) > 1:
-        _combine_planes(frames, result, params, threads)
-    _describe(frames, result)
+        weights = _combine_planes(frames, result, params, threads)
+    _describe(frames, result, np.ones(len(frames)) if weights is None else weights)
     return result
 
 
@@ -164,7 +162,8 @@ def _check_shapes(frames: Sequence[AstroData]) -> None:
             )
 
 
-def _combine_planes(frames: Frames, result: AstroData, params: CombineParams, threads: int) -> None:
+def _combine_planes(frames: Frames, result: AstroData, params: CombineParams, threads: int) -> Float64 | None:
+    """Put the combined planes into the result, and return the weights of the frames unless all are equal."""
     # The combination reads rows: a frame on disk stays there.
     data = [frame[0].plane("data") for frame in frames]
     variance = planes_of_all(frames, "variance")
@@ -187,6 +186,7 @@ def _combine_planes(frames: Frames, result: AstroData, params: CombineParams, th
         found.record(frames, result, combined, mask)
     if params.save_rejection_map:
         ext.REJMAP = (len(frames) - combined.count.astype(np.int16)).astype(np.int16)
+    return None if found is None else found.weights
 
 
 def _exposures(frames: Frames) -> list[float] | None:
@@ -214,9 +214,11 @@ def _normalisation(data: list[Any], mask: list[Any] | None, params: CombineParam
     return {"zero": normalize.zero_offsets(data, mask, section=where)}
 
 
-def _describe(frames: Frames, result: AstroData) -> None:
+def _describe(frames: Frames, result: AstroData, weights: Float64) -> None:
     """Write what the result was made of."""
     phu, hdr = result.phu, result[0].hdr
+    # As many frames of equal weight have the same noise.
+    number = float(weights.sum() ** 2 / np.sum(weights**2))
     phu.set("NCOMBINE", len(frames), "Number of frames combined")
     for i, frame in enumerate(frames, start=1):
         # The standard has eight characters a keyword; more than 999 inputs are listed in PROVENANCE only.
@@ -232,63 +234,53 @@ def _describe(frames: Frames, result: AstroData) -> None:
     if noises:
         rms = float(np.sqrt(np.mean(np.square(noises))))
         hdr.set("RDNOISE", rms, "Rms of the inputs' read noise (electron)")
-        hdr.set("EFFRDN", rms / math.sqrt(len(frames)), "Read noise of a mean of them all (electron)")
+        hdr.set("EFFRDN", rms / math.sqrt(number), "Read noise of a mean of them all (electron)")
     gains = _known(frame[0].gain() for frame in frames)
     if gains:
         harmonic = float(len(gains) / np.sum(1 / np.asarray(gains)))
         if len(set(gains)) > 1:
             hdr.set("GAIN", harmonic, "Harmonic mean of the inputs' gains")
-        hdr.set("EFFGAIN", harmonic * len(frames), "Gain of a mean of them all (electron/data unit)")
-    correlation = _correlation(frames)
+        hdr.set("EFFGAIN", harmonic * number, "Gain of a mean of them all (electron/data unit)")
+    correlation = _correlation(frames, weights)
     if correlation is not None:
         hdr.set("NOISCORR", round(correlation, 5), "Variance of large apertures over sum of VAR")
-        _add_core_errors(frames, result, correlation)
+        _add_core_errors(frames, result, correlation, weights)
     _join_sky_tables(frames, result)
-    _tabulate_alignment(frames, result)
+    _tabulate_alignment(frames, result, weights)
 
 
-def _correlation(frames: Frames) -> float | None:
+def _correlation(frames: Frames, weights: Float64) -> float | None:
     """Return the factor of a mean by which variances summed over an aperture are too small.
 
-    Over an aperture the variance of frame i is ``c_i sum(v_i)``, and that of the mean of n frames the sum of
-    those over n squared. Its VAR adds up to ``sum(v_i) / n**2``, so that the factor is
-    ``sum(c_i v_i) / sum(v_i)``.
+    Over an aperture the variance of frame i is ``c_i sum(v_i)``, and that of a mean with weights w_i of sum 1
+    the sum of ``w_i**2 c_i sum(v_i)``. Its VAR adds up to ``w_i**2 sum(v_i)``, so that the factor is
+    ``sum(w_i**2 c_i v_i) / sum(w_i**2 v_i)``.
     """
     factors = [frame[0].hdr.get("NOISCORR") for frame in frames]
     if all(factor is None for factor in factors):
         return None
-    variances = [_typical_variance(frame) for frame in frames]
+    variances = np.array([typical_variance(frame) for frame in frames])
     if not all(value > 0 for value in variances):
-        variances = [1.0] * len(frames)
+        variances = np.ones(len(frames))
     # A frame that was not interpolated has independent pixels.
     return float(
-        np.average([1.0 if factor is None else float(factor) for factor in factors], weights=variances)
+        np.average(
+            [1.0 if factor is None else float(factor) for factor in factors], weights=weights**2 * variances
+        )
     )
 
 
-def _add_core_errors(frames: Frames, result: AstroData, correlation: float) -> None:
+def _add_core_errors(frames: Frames, result: AstroData, correlation: float, weights: Float64) -> None:
     """Add to VAR what alignment and interpolation do to the cores of stars."""
     variance = result[0].variance
     if variance is None or len(frames) < 2 or not all("ALIGN" in frame.phu for frame in frames):
         return
-    errors = [float(frame.phu.get("ALGNERR", 0.0)) for frame in frames]
-    error = math.hypot(*errors) / len(frames)
+    errors = np.array([float(frame.phu.get("ALGNERR", 0.0)) for frame in frames])
+    error = float(np.sqrt(np.sum((weights * errors) ** 2)) / np.sum(weights))
     number = add_core_errors(variance, result[0].read("data"), shift_error=error, correlation=correlation)
     result[0].variance = variance
     result[0].hdr.set("ALGNMEAN", round(error, 5), "Error of the mean shift, in VAR of bright stars (pixels)")
     log.fullinfo("the variance of %d pixels in stars holds errors of alignment and interpolation", number)
-
-
-def _typical_variance(frame: AstroData) -> float:
-    """Return the median variance of a sample of the good pixels, NaN if there are none."""
-    variance, mask = frame[0].plane("variance"), frame[0].plane("mask")
-    if variance is None:
-        return math.nan
-    sample = np.asarray(variance[::_SAMPLE], np.float32)
-    good = np.isfinite(sample)
-    if mask is not None:
-        good &= mask[::_SAMPLE] == 0
-    return fast_median(sample, good)
 
 
 def _known(values: Iterable[float | None]) -> list[float]:
@@ -307,8 +299,8 @@ def _join_sky_tables(frames: Frames, result: AstroData) -> None:
         result.SKYTABLE = vstack([frame.SKYTABLE for frame in having], metadata_conflicts="silent")
 
 
-def _tabulate_alignment(frames: Frames, result: AstroData) -> None:
-    """Keep for every frame how it was aligned.
+def _tabulate_alignment(frames: Frames, result: AstroData, weights: Float64) -> None:
+    """Keep for every frame how it was aligned, and its weight in the stack.
 
     DX and DY are where its sources lie relative to where its header puts them, pixels at the centre.
     """
@@ -327,5 +319,7 @@ def _tabulate_alignment(frames: Frames, result: AstroData) -> None:
     for name, keyword in numbers.items():
         table[name] = [float(frame.phu.get(keyword, math.nan)) for frame in aligned]
     table["DOUBTFUL"] = [int(bool(frame.phu.get("ALGNFLAG", False))) for frame in aligned]
-    table["WEIGHT"] = [1.0] * len(aligned)
+    table["WEIGHT"] = [
+        float(weight) for frame, weight in zip(frames, weights, strict=True) if "ALGNMETH" in frame.phu
+    ]
     result.ALIGNMENT = as_rows(table)

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import special
 
-from niripipe.algorithms.combine import Combined, combine, median_variance_factor, pixels
+from niripipe.algorithms import bits
+from niripipe.algorithms.combine import Combined, NoiseModel, combine, median_variance_factor, pixels
 from niripipe.errors import DataError, ParameterError
 
 V10 = (10, 11, 12, 13, 14, 15, 16, 17, 18, 200)
@@ -599,3 +600,85 @@ def test_all_that_clipping_rejects_is_suspected_before(
         assert np.count_nonzero(suspected & ~rejected) < 30
     if scatter >= 1 and n >= 10 and method == "sigclip":
         assert 500 < np.count_nonzero(rejected) < 2500
+
+
+WEIGHTED = {
+    "none": {},
+    "noiseclip": {"hsigma": 5.0, "lsigma": 5.0},
+    "sigclip": {"hsigma": 1.8, "lsigma": 1.8, "max_iters": 1},
+    "varclip": {"hsigma": 5.0, "lsigma": 5.0},
+    "minmax": {"nhigh": 1},
+}
+
+
+@pytest.mark.parametrize("method", WEIGHTED)
+def test_a_mean_with_weights_is_that_of_the_inputs_left(method: str) -> None:
+    rng = np.random.default_rng(5)
+    weights = np.array([1.0, 0.3, 0.7, 1.0, 0.5])
+    scale, zero = np.array([1.0, 2.0, 1.0, 0.5, 1.0]), np.array([0.0, 5.0, -3.0, 0.0, 1.0])
+    sigma = np.array([10.0, 6.0, 12.0, 20.0, 8.0])[:, None, None]
+    factor, offset = scale[:, None, None], zero[:, None, None]
+    data = ((100 + sigma * rng.normal(size=(5, 12, 30)) - offset) / factor).astype(np.float32)
+    variance = np.broadcast_to((sigma / factor) ** 2, data.shape).astype(np.float32)
+    mask = np.zeros(data.shape, np.uint16)
+    data[2, 3, 4] += 3000
+    data[4, 5, 6] = np.nan
+    mask[1, 7, 8] = bits.BAD
+    mask[:, 9, 9] = bits.NO_DATA
+    given = {"scale": scale, "zero": zero, "rows_per_block": 5, "exposures": [1.0] * 5}
+    settings: dict[str, Any] = {**WEIGHTED[method], **given, "reject": method}
+    made = combine(data, variance, mask, weights=weights, **settings)
+    plain = combine(data, variance, mask, **settings)
+    assert (made.count == plain.count).all()
+    np.testing.assert_array_equal(made.mask, plain.mask)
+    np.testing.assert_array_equal(made.exposure, plain.exposure)
+    scaled, noise = data * factor + offset, variance * factor**2
+    # Which inputs are left is known where all are, and where one is masked or no number.
+    left = np.isfinite(scaled) & (mask == 0)
+    left[:, 9, 9] = True
+    known = made.count == left.sum(axis=0)
+    assert known[5, 6] or method in ("sigclip", "minmax")
+    assert known.any() or method == "minmax"
+    w = weights[:, None, None] * left
+    with np.errstate(invalid="ignore"):
+        mean = np.nansum(w * scaled, axis=0) / w.sum(axis=0)
+    spread = np.nansum(w**2 * noise, axis=0) / w.sum(axis=0) ** 2
+    np.testing.assert_allclose(made.data[known], mean[known], rtol=1e-4)
+    assert made.variance is not None
+    np.testing.assert_allclose(made.variance[known], spread[known], rtol=1e-5)
+    if method == "noiseclip":
+        rest = np.delete(np.arange(5), 2)
+        assert made.count[3, 4] == 4
+        expected = np.average(scaled[rest, 3, 4], weights=weights[rest])
+        assert made.data[3, 4] == pytest.approx(expected, rel=1e-4)
+
+
+def test_weighted_inputs_of_other_flux_have_the_plain_mean_flux() -> None:
+    flux, weights = np.array([1.2, 0.6, 1.0, 1.2]), np.array([1.0, 1.0, 0.4, 1.0])
+    data = (50 + 1000 * flux[:, None, None] * np.ones((4, 9, 9))).astype(np.float32)
+    data[1, 4, 4] += 3000
+    noise = NoiseModel(fluxes=tuple(flux), background=50.0)
+    result = combine(
+        data, np.full_like(data, 25), reject="noiseclip", hsigma=4, lsigma=4, noise=noise, weights=weights
+    )
+    assert np.argwhere(result.count < 4).tolist() == [[4, 4]]
+    np.testing.assert_allclose(result.data, 1050, rtol=1e-5)
+    factor = 1 / np.average(flux, weights=weights)
+    assert result.variance is not None
+    expected = 25 * np.sum(weights**2) / np.sum(weights) ** 2 * factor**2
+    assert result.variance[0, 0] == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("weights", "settings"),
+    [([1.0, 0.0], {}), ([1.0], {}), ([1.0, np.nan], {}), ([1.0, 0.5], {"operation": "median"})],
+)
+def test_weights_are_positive_and_those_of_a_mean(weights: list[float], settings: dict[str, Any]) -> None:
+    data = np.zeros((2, 4, 4), np.float32)
+    with pytest.raises(ParameterError, match="weights"):
+        combine(data, np.ones_like(data), weights=weights, **settings)
+
+
+def test_weights_need_variances() -> None:
+    with pytest.raises(DataError, match="weights"):
+        combine(np.zeros((2, 4, 4), np.float32), weights=[1.0, 0.5])

@@ -42,7 +42,9 @@ def moffat(stars, flux, fwhm):
     return image
 
 
-def field(*, level=LEVELS, flux=None, fwhm=None, trail=None, seed=0):
+def field(
+    *, level=LEVELS, flux=None, fwhm=None, trail=None, seed=0, moving=0.5, star_fluxes=None, extent=True
+):
     rng = np.random.default_rng(seed)
     n = len(level)
     flux = (1.0,) * n if flux is None else flux
@@ -51,14 +53,18 @@ def field(*, level=LEVELS, flux=None, fwhm=None, trail=None, seed=0):
     grid = [((i + 0.5) * step, (j + 0.5) * step) for i in range(SIDE) for j in range(SIDE)]
     stars = np.array(grid) + rng.uniform(-8, 8, (SIDE**2, 2))
     total = rng.permutation(np.geomspace(4e4, 2e6, SIDE**2))
+    if star_fluxes is not None:
+        stars, total = stars[:: SIDE + 1][: len(star_fluxes)], np.array(star_fluxes)
     y, x = np.mgrid[:SIZE, :SIZE]
-    galaxy = 6000 * np.exp(-np.hypot(x - SIZE / 2, (y - SIZE / 2) / 0.55) / (SIZE / 4))
+    galaxy = 6000 * extent * np.exp(-np.hypot(x - SIZE / 2, (y - SIZE / 2) / 0.55) / (SIZE / 4))
     drawn = {width: moffat(stars, total, width) for width in set(fwhm)}
     data, variance, clean, hits = [], [], [], []
     for k in range(n):
         light = drawn[fwhm[k]]
         if k == trail:
-            light = np.mean([np.roll(light, round(t), axis=1) for t in [0] * 9 + list(range(9))], axis=0)
+            # Still for some time, then moving by 8 pixels in 9 steps.
+            still = round(9 * (1 - moving) / moving)
+            light = np.mean([np.roll(light, t, axis=1) for t in [0] * still + list(range(9))], axis=0)
         light = flux[k] * (light + galaxy) + SKY + level[k]
         frame = rng.poisson(light) + rng.normal(0, READ_NOISE, light.shape)
         hit = np.zeros(light.shape)
@@ -71,13 +77,18 @@ def field(*, level=LEVELS, flux=None, fwhm=None, trail=None, seed=0):
     return Field(*(np.array(part) for part in (data, variance, clean, hits)), stars, total, galaxy)
 
 
-def stacked(this, mask=0, aligned=True, **options):
+def stacked(this, mask=0, aligned=True, doubts=None, **options):
     frames = []
     for k, (data, variance) in enumerate(zip(this.data, this.variance, strict=True)):
         ad = make.electrons(make.frame(data, number=k + 1, shape=data.shape), variance, 0)
         ad[0].mask |= np.asarray(mask if np.isscalar(mask) else mask[k], np.uint16)
         if aligned:
             ad.phu.set("ALIGN", "2016-01-02T00:00:00")
+        if doubts is not None:
+            ad.phu.set("ALGNMETH", "sources")
+            ad.phu.set("ALGNFLAG", k in doubts)
+            if doubts.get(k) is not None:
+                ad.phu.set("ALGNERR", doubts[k])
         frames.append(ad)
     b = make.bench(frames)
     b.p.stackFrames(**options)
@@ -137,6 +148,34 @@ def test_star_cores_keep_their_inputs_and_cosmic_rays_go(case):
     excess = (result[0].data - this.clean.mean(axis=0)) / np.sqrt(result[0].variance)
     assert hit.sum() > 40
     assert (excess[hit] > 5).mean() <= 0.02
+
+
+@pytest.mark.parametrize(("stars", "extent"), [(None, False), ((2e5, 2.5e6), True), ((2e5, 2.5e6), False)])
+def test_faint_cores_and_wings_of_bright_stars_survive_changing_seeing(stars, extent):
+    """The sharpest frame stands out in the cores of faint stars, the widest in the wings of bright ones."""
+    ratios, kept = [], []
+    for seed in (1, 2, 3):
+        this = field(**CASES["seeing"], seed=seed, star_fluxes=stars, extent=extent)
+        result = stacked(this)
+        ratio = apertures(result[0].data, this.stars) / apertures(this.clean.mean(axis=0), this.stars)
+        ratios.extend(ratio[(this.flux < 1.5e5) | (stars is not None)])
+        kept.extend(
+            result[0].COVERAGE[y - 2 : y + 3, x - 2 : x + 3].mean() for y, x in this.stars.astype(int)
+        )
+    assert np.mean(ratios) == pytest.approx(1, abs=0.005)
+    assert np.mean(kept) >= 0.995 * 4
+
+
+def test_a_hit_beside_the_only_star_does_not_widen_the_limits():
+    this = field(fwhm=(4.7, 3.4, 6.8, 8.5), star_fluxes=(1e6,), extent=False)
+    y, x = this.stars[0].astype(int)
+    this.data[0, y + 12, x + 3 : x + 5] += 20000
+    clean = stacked(field(fwhm=(4.7, 3.4, 6.8, 8.5), star_fluxes=(1e6,), extent=False))
+    result = stacked(this)
+    assert (result[0].COVERAGE[y + 12, x + 3 : x + 5] == 3).all()
+    # Hits of 2500 electrons and more go with it as without it.
+    hit = this.hits.max(axis=0) > 0
+    assert result[0].COVERAGE[hit].mean() <= clean[0].COVERAGE[hit].mean() + 0.02
 
 
 def test_without_it_the_same_frames_are_biased():
@@ -216,6 +255,106 @@ def test_a_frame_that_does_not_fit_is_named_and_lost_cores_are_not_passed_over(c
     caplog.clear()
     stacked(field(fwhm=(4.7, 3.4, 6.8, 8.5)), hsigma=1.0, lsigma=0.0)
     assert "THE CORES OF STARS LOSE" in caplog.text
+
+
+@pytest.mark.parametrize("moving", [0.2, 0.5, 1.0])
+def test_a_trailed_frame_has_less_weight_and_fluxes_and_variances_stay_right(caplog, moving):
+    """8 pixels in a fifth, in half and in all of the exposure, at a FWHM of 4.7."""
+    caplog.set_level(logging.WARNING)
+    this = field(level=(0,) * 5, trail=2, moving=moving)
+    if moving == 1:
+        # A matcher puts the middle of the trail on the star.
+        for planes in (this.data, this.variance, this.clean, this.hits):
+            planes[2] = np.roll(planes[2], -4, axis=1)
+    result = stacked(this)
+    table = result.STACKING
+    weights = np.array(table["WEIGHT"])
+    assert weights[2] < {0.2: 0.9, 0.5: 0.8, 1.0: 0.75}[moving]
+    assert (np.delete(weights, 2) == 1).all()
+    assert list(table["TRAILED"]) == [0, 0, 1, 0, 0]
+    assert weights[2] == pytest.approx((np.median(table["FWHM"]) / table["FWHM"][2]) ** 2, rel=1e-6)
+    assert f"{make.name(3)}: stars are trailed" in caplog.text
+    assert f"weight {weights[2]:.2f}" in caplog.text
+    assert result[0].hdr["WGTMIN"] == pytest.approx(weights[2], abs=1e-4)
+    # By hand, where nothing is hit.
+    plain = (this.hits.max(axis=0) == 0) & (result[0].COVERAGE == 5)
+    w = weights[:, None, None] / weights.sum()
+    level = np.array(table["LEVEL"])[:, None, None]
+    # An aperture holds less of a trailed star: up to 0.3 % are taken for a change of flux.
+    np.testing.assert_allclose(
+        result[0].data[plain], np.sum(w * (this.data - level), axis=0)[plain], rtol=3e-3, atol=2
+    )
+    np.testing.assert_allclose(
+        result[0].variance[plain], np.sum(w**2 * this.variance, axis=0)[plain], rtol=6e-3
+    )
+    assert plain.mean() > 0.99
+    # The flux is that of the frames, in an aperture that holds the trail.
+    mean = this.clean.mean(axis=0)
+    bright = this.flux > 3e5
+    y, x = np.mgrid[:SIZE, :SIZE]
+    for py, px in this.stars[bright]:
+        near = np.hypot(y - py, x - px) < 16
+        rest = near.sum() * 5 * np.sqrt(SKY / 5)
+        difference = (result[0].data - mean)[near].sum()
+        assert abs(difference) < 0.005 * mean[near].sum() + rest / np.sqrt(near.sum())
+
+
+def test_weights_can_be_switched_off_and_seeing_counts_only_on_request():
+    this = field(trail=2)
+    plain = stacked(this, weighting="none")
+    assert (plain.STACKING["WEIGHT"] == 1).all()
+    assert "WGTMIN" not in plain[0].hdr
+    seeing = field(fwhm=(4.7, 3.4, 6.8, 8.5))
+    assert (stacked(seeing).STACKING["WEIGHT"] == 1).all()
+    assert not stacked(seeing).STACKING["TRAILED"].any()
+    weights = np.array(stacked(seeing, weighting="all").STACKING["WEIGHT"])
+    np.testing.assert_allclose(weights, (3.4 / np.array((4.7, 3.4, 6.8, 8.5))) ** 2, rtol=0.1)
+
+
+def test_a_frame_whose_shift_is_doubtful_has_less_weight():
+    this = field()
+    errors = {1: 0.05, 2: 1.5, 3: None}
+    result = stacked(this, doubts=errors)
+    fwhm = np.median(result.STACKING["FWHM"])
+    expected = [1, 1, fwhm**2 / (fwhm**2 + (2.3548 * 1.5) ** 2), 1 / (1 + (2.3548 * 0.5) ** 2)]
+    np.testing.assert_allclose(result.STACKING["WEIGHT"], expected, rtol=0.01)
+    np.testing.assert_array_equal(result.ALIGNMENT["WEIGHT"], result.STACKING["WEIGHT"])
+    number = np.sum(expected) ** 2 / np.sum(np.square(expected))
+    assert stacked(this)[0].hdr["EFFRDN"] / result[0].hdr["EFFRDN"] == pytest.approx(
+        np.sqrt(number / 4), rel=0.01
+    )
+
+
+@pytest.mark.parametrize("stars", [(6e5,), (3e5, 6e5), (8e4, 2e5, 1e6)])
+def test_the_error_of_a_flux_is_true_with_few_stars(stars):
+    flux = np.array((0.95, 0.55, 0.8, 0.7, 0.95))
+    pulls = []
+    for seed in range(6):
+        this = field(level=(0,) * 5, flux=flux, seed=seed, star_fluxes=stars, extent=False)
+        table = stacked(this).STACKING
+        assert (table["FLUXERR"] < 0.05).all()
+        pulls.extend((table["FLUX"] - flux / flux.mean()) / table["FLUXERR"])
+    # 30 values that share six means: a third either way. Stars that may disagree make errors larger.
+    assert 0.25 < np.sqrt(np.mean(np.square(pulls))) < 1.35
+
+
+def test_hot_pixels_near_stars_are_not_stars_that_saturate():
+    flux = CASES["clouds"]["flux"]
+    this = field(**CASES["clouds"])
+    mask = np.zeros(this.data.shape, np.uint16)
+    # The frames are dithered: a hot pixel moves from frame to frame.
+    for y, x in this.stars.astype(int):
+        for k, (dy, dx) in enumerate(((4, -3), (-5, 0), (3, 5), (0, 7), (-6, -2))):
+            mask[k, y + dy, x + dx] = DQ.saturated
+            this.data[k, y + dy, x + dx] = 200000
+    table = stacked(this, mask).STACKING
+    np.testing.assert_allclose(table["FLUX"], np.array(flux) / np.mean(flux), rtol=0.01)
+    # Full cores are not used: without the brightest stars nothing changes but the errors.
+    for y, x in this.stars[this.flux > 1e6].astype(int):
+        mask[1, y - 1 : y + 2, x - 1 : x + 2] = DQ.saturated
+        this.data[1, y - 1 : y + 2, x - 1 : x + 2] *= 0.5
+    table = stacked(this, mask).STACKING
+    np.testing.assert_allclose(table["FLUX"], np.array(flux) / np.mean(flux), rtol=0.015)
 
 
 @pytest.mark.parametrize("threads", [1, 2])

@@ -1,4 +1,10 @@
-"""One small simulated night, reduced once, for all tests of recipes."""
+"""Two small simulated nights, each reduced once, for all tests of recipes.
+
+One is clean. The other has all that `simulate.Reality` knows: distortion, haloes, changing seeing and
+transparency, a trailed frame, a sky with blobs, slopes, fringes and waves, thermal light, rows and quadrants
+that jump, persistence; its standard stands alone on hardly any sky. What the recipes promise holds on both;
+where physics allows less on the second, the test says so.
+"""
 
 from __future__ import annotations
 
@@ -25,6 +31,11 @@ class ReducedNight:
     flat: Reduce
     standard: Reduce
     science: Reduce
+
+    @property
+    def is_real(self) -> bool:
+        """Whether the night has all that real nights have."""
+        return self.night.truth.reality is not None
 
     def reduce(self, files: list[Path], folder: str, **options: Any) -> Reduce:
         made = Reduce(files, calibrations=self.caldb, output_dir=self.folder / folder, **options)
@@ -76,8 +87,32 @@ def reduce_night(
     )
 
 
+SCIENCE = {"skyCorrect": {"scale_sky": False}}
+"""Parameters of the target's reduction, as in the tutorial: the galaxy is brighter than the sky varies."""
+
+
 @pytest.fixture(scope="session")
-def reduced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReducedNight]:
-    science = {"skyCorrect": {"scale_sky": False}}
-    yield reduce_night(tmp_path_factory.mktemp("night"), science=science)
+def clean(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReducedNight]:
+    """A night without anything that disturbs."""
+    yield reduce_night(tmp_path_factory.mktemp("night"), science=SCIENCE)
     cal_service.clear_calservice()
+
+
+@pytest.fixture(scope="session")
+def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReducedNight]:
+    """A night with everything on."""
+    yield reduce_night(tmp_path_factory.mktemp("real"), reality=True, science=SCIENCE)
+    cal_service.clear_calservice()
+
+
+@pytest.fixture(scope="session", params=["clean", "real"])
+def reduced(request: pytest.FixtureRequest) -> ReducedNight:
+    """Both nights, one after the other."""
+    night: ReducedNight = request.getfixturevalue(request.param)
+    return night
+
+
+@pytest.fixture(scope="session", params=[False, True], ids=["clean", "real"])
+def reality(request: pytest.FixtureRequest) -> bool:
+    """Whether a night of a test's own has everything on."""
+    return bool(request.param)

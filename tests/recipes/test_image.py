@@ -23,20 +23,24 @@ def score(product, reduced):
     return simulate.score(reduced.night, made.output_filenames[0], kind=kind)
 
 
-def test_the_flux_of_bright_stars_is_right(score):
-    assert score.n_bright >= 3
-    assert score.flux_ratio_snr100 == pytest.approx(1, abs=0.006)
+def test_the_flux_of_bright_stars_is_right(score, reduced):
+    # The standard stands alone on the night with everything on. Distortion makes a flat brighter by 3 k r,
+    # which takes 0.4 % of the light of stars at the mean distance from the centre, 0.7 % in the corners.
+    alone = reduced.is_real and score.kind == "std"
+    assert score.n_bright >= (1 if alone else 3)
+    assert score.flux_ratio_snr100 == pytest.approx(1, abs=0.012 if reduced.is_real else 0.006)
 
 
-def test_stars_are_where_the_world_coordinates_say(score):
-    # A few stars measure this to about 0.01 pixel.
-    assert score.astrom_rms_pix < 0.03
+def test_stars_are_where_the_world_coordinates_say(score, reduced):
+    # A few stars measure this to about 0.01 pixel. The distortion k r^2 is 0.4 pixel in the corners.
+    assert score.astrom_rms_pix < (0.2 if reduced.is_real else 0.03)
     # The pointing of the first frame, 0.05 arcsec rms, is the stack's.
     assert np.hypot(*score.shift) < 2
 
 
-def test_images_are_as_sharp_as_the_seeing(score):
-    assert score.r50_ratio < 1.012
+def test_images_are_as_sharp_as_the_seeing(score, reduced):
+    # One frame in five is trailed by 8 pixels: alone it has a half-light radius of 1.3 times the others'.
+    assert score.r50_ratio < (1.05 if reduced.is_real else 1.012)
 
 
 def test_the_variance_is_that_of_the_pixels(score):

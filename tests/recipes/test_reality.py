@@ -14,15 +14,7 @@ import sep
 
 from niripipe import Reduce, astrodata, simulate
 
-from .conftest import ReducedNight, reduce_night
-
 GAIN = 12.3
-
-
-@pytest.fixture(scope="module")
-def real(tmp_path_factory: pytest.TempPathFactory) -> ReducedNight:
-    """A night with all of `Reality`, reduced."""
-    return reduce_night(tmp_path_factory.mktemp("real"), reality=True)
 
 
 @pytest.fixture(scope="module", params=["science", "standard"])
@@ -48,6 +40,20 @@ def test_every_frame_is_in_the_stack_or_named_as_left_out(product, real):
     assert len(stacked) == count >= 3
     assert given - stacked <= left_out
     assert not stacked & left_out
+
+
+def test_the_trailed_frame_is_named_and_has_less_weight(real):
+    made = real.science
+    table = made.outputs[0].STACKING
+    trailed = real.night.truth.names("target")[3]
+    weights = dict(zip(map(str, table["IMAGE"]), map(float, table["WEIGHT"]), strict=True))
+    if trailed not in weights:
+        assert trailed in {Path(dropped.name).name for dropped in made.report.dropped}
+        return
+    assert weights.pop(trailed) < 0.85
+    assert min(weights.values()) > 0.9
+    (outcome,) = made.report.step("stackFrames").outcomes.values()
+    assert f"{trailed} is trailed" in outcome.reason
 
 
 def test_stars_and_their_fluxes_come_out(product, real):

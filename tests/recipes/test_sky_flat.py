@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,12 @@ QUIET = simulate.Effects(cosmic_rays=0.0, sky_gradient=0.0, hot=0.0, warm=0.0, d
 
 
 @pytest.fixture(scope="module")
-def flats(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Reduce]:
+def flats(tmp_path_factory: pytest.TempPathFactory, reality: bool) -> dict[str, Reduce]:
     """A sky flat and a lamp flat of the same detector."""
     folder = tmp_path_factory.mktemp("skyflat")
     night = simulate.night(
         folder / "raw",
+        reality=reality,
         seed=5,
         size=256,
         scene="sparse",
@@ -49,7 +51,7 @@ def flats(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Reduce]:
 
 
 @pytest.mark.parametrize("mode", ["sq", "qa"])
-def test_the_flat_of_the_sky_is_that_of_the_lamp(flats, mode):
+def test_the_flat_of_the_sky_is_that_of_the_lamp(flats, mode, reality):
     sky, lamp = flats[mode].outputs[0][0], flats["lamp"].outputs[0][0]
     inner = np.zeros(sky.shape, bool)
     inner[8:-8, 8:-8] = True
@@ -58,8 +60,10 @@ def test_the_flat_of_the_sky_is_that_of_the_lamp(flats, mode):
     noise = np.sqrt(sky.variance[good] / sky.data[good] ** 2 + lamp.variance[good] / lamp.data[good] ** 2)
     spread = 0.7413 * np.subtract(*np.percentile(ratio / np.median(ratio), [75, 25]))
     # Dead pixels, whose dark current has its own way, apart: nothing but noise, and no star.
-    assert spread < 1.3 * float(np.median(noise))
-    assert np.mean(np.abs(ratio / np.median(ratio) - 1) > 6 * noise) < 0.004
+    # What the sky has that the lamp has not is in its flat: slopes of 1 %, fringes, blobs of 2 %.
+    structure = 0.006 if reality else 0.0
+    assert spread < 1.3 * math.hypot(float(np.median(noise)), structure)
+    assert np.mean(np.abs(ratio / np.median(ratio) - 1) > 6 * np.hypot(noise, structure)) < 0.004
 
 
 @pytest.mark.parametrize("mode", ["sq", "qa"])

@@ -29,10 +29,11 @@ class Deep:
 
 
 @pytest.fixture(scope="module")
-def deep(tmp_path_factory: pytest.TempPathFactory) -> Deep:
+def deep(tmp_path_factory: pytest.TempPathFactory, reality: bool) -> Deep:
     folder = tmp_path_factory.mktemp("deep")
     night = simulate.night(
         folder / "raw",
+        reality=reality,
         seed=11,
         size=256,
         scene="sparse",
@@ -58,14 +59,15 @@ def whole(deep: Deep) -> Reduce:
     return deep.reduce(deep.night.target, "whole", "ultradeep")
 
 
-def test_the_stack_is_as_good_as_the_truth_allows(deep, whole):
+def test_the_stack_is_as_good_as_the_truth_allows(deep, whole, reality):
     score = simulate.score(deep.night, whole.outputs[0])
     assert score.flux_ratio == pytest.approx(1, abs=0.02)
-    assert score.astrom_rms_pix < 0.04
+    # The distortion k r^2 is 0.4 pixel in the corners of these frames, 0.2 rms.
+    assert score.astrom_rms_pix < (0.25 if reality else 0.04)
     assert score.pull == pytest.approx(1, abs=0.06)
 
 
-def test_the_second_pass_masks_more_than_single_frames_show(deep, whole):
+def test_the_second_pass_masks_more_than_single_frames_show(deep, whole, reality):
     first, second = (astrodata.open(path) for path in whole.report.outputs)
     assert first.filename.endswith("_stack.fits")
     assert second.filename.endswith("_image.fits")
@@ -73,7 +75,9 @@ def test_the_second_pass_masks_more_than_single_frames_show(deep, whole):
     transferred = whole.report.step("transferObjectMask")
     assert len(transferred.outcomes) == 8
     single = deep.reduce(deep.night.target, "single", "reduce").outputs[0]
-    assert len(second[0].OBJCAT) >= len(single[0].OBJCAT)
+    # With everything on, two of 30 stars are at the limit and found by chance.
+    least = len(single[0].OBJCAT) - (3 if reality else 0)
+    assert len(second[0].OBJCAT) >= least
 
 
 def test_nothing_is_left_but_the_products(deep, whole):

@@ -12,11 +12,18 @@ from numpy.typing import NDArray
 
 from niripipe.algorithms.parallel import check_threads, map_blocks
 from niripipe.algorithms.sources import RowSource
-from niripipe.errors import DataError
+from niripipe.errors import DataError, ParameterError
 
-from .inputs import Inputs, Numbers, per_input
+from .inputs import Inputs, Numbers, Planes, per_input
 from .noiseclip import HALO, NoiseModel, outliers
-from .pixels import Combined, combine_pixels, correct_for_missing, mean_of_used
+from .pixels import (
+    Combined,
+    combine_pixels,
+    correct_for_missing,
+    mean_of_used,
+    weighted_mean_of_used,
+)
+from .reject import reject as rejected_by
 from .select import select_usable
 from .settings import Operation, Rejection, Settings
 
@@ -47,6 +54,7 @@ def combine(
     scale: Numbers | None = None,
     zero: Numbers | None = None,
     noise: NoiseModel | None = None,
+    weights: Numbers | None = None,
     threads: int = 1,
     exposures: Sequence[float] | None = None,
     rows_per_block: int | None = None,
@@ -90,6 +98,8 @@ def combine(
         N factors and offsets.
     noise : NoiseModel, optional
         For ``"noiseclip"``; `NoiseModel`'s defaults otherwise.
+    weights : sequence of float, optional
+        N positive weights of the inputs in a mean; equal by default. They do not take part in rejection.
     threads : int
         Number of threads.
     exposures : sequence of float, optional
@@ -100,17 +110,19 @@ def combine(
     Returns
     -------
     Combined
-        The variance is ``sum(v) / n**2`` for the mean, ``1 / sum(1 / v)`` for the weighted mean, and
-        ``k(n) v / n`` for the median of n values with mean variance v and k of `median_variance_factor`;
-        if minmax has rejected as many low as high values, n counts all selected ones. Without input
-        variances v is the sample variance of the inputs used, and 0 if there is one.
+        The variance is ``sum(v) / n**2`` for the mean, ``sum(w**2 v) / sum(w)**2`` with weights w,
+        ``1 / sum(1 / v)`` for the weighted mean, and ``k(n) v / n`` for the median of n values with mean
+        variance v and k of `median_variance_factor`; if minmax has rejected as many low as high values, n
+        counts all selected ones. Without input variances v is the sample variance of the inputs used, and 0
+        if there is one.
 
     Raises
     ------
     ParameterError
         If a setting cannot be used, or a sequence has another length than `data`.
     DataError
-        If there are no planes, shapes differ, or the rejection needs variances and there are none.
+        If there are no planes, shapes differ, or there are no variances where the rejection or the weights
+        need them.
     """
     settings = Settings(
         n_inputs=len(data),
@@ -130,6 +142,7 @@ def combine(
     if variance is None and reject in ("varclip", "noiseclip"):
         raise DataError("this rejection needs the variance of every input", item="reject", found=reject)
     times = None if exposures is None else per_input("exposures", exposures, len(data))
+    shares_of = None if weights is None else _checked_weights(weights, settings, variance is not None)
     ny, nx = inputs.shape
     result = Combined.empty(
         inputs.shape, len(data), with_mask=inputs.mask is not None, with_exposure=times is not None
@@ -137,7 +150,7 @@ def combine(
     if rows_per_block is None:
         least = _LEAST_ROWS if reject == "noiseclip" else 1
         rows_per_block = max(min(_BLOCK_VALUES // len(data), _BLOCK_PIXELS) // max(nx, 1), least)
-    combine_rows = partial(_combine_rows, inputs, settings, times, result)
+    combine_rows = partial(_combine_rows, inputs, settings, times, shares_of, result)
     shares = map_blocks(combine_rows, ny, rows_per_block=rows_per_block, threads=threads)
     if reject == "noiseclip":
         used, rejected = np.sum(shares, axis=0) if shares else np.zeros((2, len(data)))
@@ -145,10 +158,24 @@ def combine(
     return result
 
 
+def _checked_weights(weights: Numbers, settings: Settings, has_variance: bool) -> NDArray[np.float64]:
+    numbers = per_input("weights", weights, settings.n_inputs)
+    if settings.operation != "mean" or (numbers <= 0).any():
+        raise ParameterError(
+            "weights are positive, and those of a mean",
+            item="weights",
+            found=f"{numbers.tolist()} for {settings.operation}",
+        )
+    if not has_variance:
+        raise DataError("weights need the variance of every input", item="weights")
+    return numbers
+
+
 def _combine_rows(
     inputs: Inputs,
     settings: Settings,
     exposures: NDArray[np.float64] | None,
+    weights: NDArray[np.float64] | None,
     result: Combined,
     rows: slice,
 ) -> NDArray[np.intp]:
@@ -160,7 +187,11 @@ def _combine_rows(
     # Values that are not finite are found, not warned about; threads do not inherit the caller's settings.
     with np.errstate(all="ignore"):
         if settings.reject != "noiseclip":
-            combine_pixels(inputs.read(rows).flat(), None, settings, out, exposures)
+            planes = inputs.read(rows).flat()
+            if weights is None:
+                combine_pixels(planes, None, settings, out, exposures)
+            else:
+                weighted_mean_of_used(planes, _kept(planes, settings), weights, out, exposures)
             return np.zeros((2, len(inputs.data)), np.intp)
         wide = slice(max(rows.start - HALO, 0), min(rows.stop + HALO, inputs.shape[0]))
         planes = inputs.read(wide)
@@ -183,9 +214,24 @@ def _combine_rows(
         shares = np.array([[np.count_nonzero(one) for one in some] for some in (usable, lost)])
         if settings.operation == "mean":
             kept &= usable
-            mean_of_used(planes, kept, out, exposures)
+            if weights is None:
+                mean_of_used(planes, kept, out, exposures)
+            else:
+                weighted_mean_of_used(planes, kept, weights, out, exposures)
             if settings.noise.fluxes is not None:
-                correct_for_missing(kept, settings.noise.fluxes, settings.noise.background, out)
+                correct_for_missing(kept, settings.noise.fluxes, settings.noise.background, out, weights)
         else:
             combine_pixels(planes, kept, settings, out, exposures)
         return shares
+
+
+def _kept(planes: Planes, settings: Settings) -> NDArray[np.bool_]:
+    """Return which inputs a rejection other than by the noise model leaves; values not finite become 0."""
+    finite = planes.finite()
+    usable = select_usable(planes.mask, finite)
+    for plane in (planes.data, planes.variance):
+        if plane is not None:
+            np.putmask(plane, ~finite, 0)
+    if settings.reject == "none":
+        return usable
+    return rejected_by(planes.data, planes.variance, usable, settings)

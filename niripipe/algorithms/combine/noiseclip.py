@@ -21,7 +21,7 @@ from niripipe.errors import ParameterError
 
 from .select import count_true, with_infinities
 
-__all__ = ["HALO", "NoiseModel", "outliers"]
+__all__ = ["HALO", "NoiseModel", "outliers", "smoothed"]
 
 Float32 = NDArray[np.float32]
 Bool = NDArray[np.bool_]
@@ -29,8 +29,12 @@ Bool = NDArray[np.bool_]
 _REACH = 2
 """Half the width of the square in which the contrast is measured: about a seeing disc at NIRI's f/6."""
 
-HALO = _REACH + 1
-"""Rows needed on either side of a block: neighbours of rejected pixels, and the contrast there."""
+HALO = _REACH + 2
+"""Rows needed on either side of a block: neighbours of rejected pixels, and the contrast there, for which
+the centre may be smoothed."""
+
+_CHANCE = 16 * 1.3
+"""The squared contrast of a flat field, in variances of the mean: four times the scatter of the median."""
 
 
 _SORTED = 1 << 20
@@ -68,7 +72,9 @@ class NoiseModel:
         Limit for the eight neighbours of a rejected pixel in the same input, in sigma: interpolation
         spreads a hit over its surroundings. ``inf`` switches the second look off.
     contrasts : tuple of float, optional
-        A contrast for each input, instead of `contrast`: for frames of different seeing, as measured.
+        A contrast for each input, instead of `contrast`: for frames of different seeing, as measured. Then r
+        is the larger of that of the centre and that of the centre smoothed over 3 x 3 pixels, which has
+        less noise.
     fluxes : tuple of float, optional
         Relative flux of the sources in each input, after scaling: for frames taken through clouds. Inputs are
         judged after what exceeds `background` is divided by it. The mean is that of the values as they
@@ -231,18 +237,16 @@ def _model_variance(
     centre: Float32, smallest: Float32, count: NDArray[np.intp], model: NoiseModel
 ) -> tuple[Float32, Float32 | None]:
     """Variance from what differs between exposures besides noise; squared contrast if inputs differ in it."""
-    highest, lowest = centre, centre
-    undefined = np.isnan(centre)
-    if undefined.any():
-        highest, lowest = (np.where(undefined, value, centre) for value in (-np.inf, np.inf))
-    highest, lowest = _square_filter(np.maximum, highest), _square_filter(np.minimum, lowest)
-    total: Float32 = np.maximum(highest - centre, centre - lowest)
-    total *= total
-    # Four times the scatter of the median: what noise alone makes of a flat field.
-    by_chance: Float32 = np.float32(16 * 1.3) / np.maximum(count, 1).astype(np.float32)
-    total -= smallest * by_chance
-    # Maxima with a number are not vectorised, limits are.
-    np.clip(total, 0, np.inf, out=total)
+    missing = np.isnan(centre)
+    undefined = missing if missing.any() else None
+    by_chance: Float32 = smallest * (np.float32(_CHANCE) / np.maximum(count, 1).astype(np.float32))
+    total = _squared_contrast(centre, by_chance, undefined)
+    if model.contrasts is not None:
+        # A star that hardly stands out of the noise needs all of its contrast where frames differ much: the
+        # mean of nine pixels has a third of the noise.
+        by_chance *= np.float32(1 / 9)
+        filled = centre if undefined is None else np.where(undefined, np.float32(0), centre)
+        np.maximum(total, _squared_contrast(smoothed(filled), by_chance, undefined), out=total)
     contrast = None
     if model.contrasts is None:
         total *= np.float32(model.contrast**2)
@@ -259,6 +263,31 @@ def _model_variance(
     brightness *= brightness
     total += brightness
     return total, contrast
+
+
+def _squared_contrast(shape: Float32, by_chance: Float32, undefined: Bool | None) -> Float32:
+    """Return the square of the largest difference from the 5 x 5 pixels around, less what is chance, or 0."""
+    highest, lowest = shape, shape
+    if undefined is not None:
+        highest, lowest = (np.where(undefined, value, shape) for value in (-np.inf, np.inf))
+    highest, lowest = _square_filter(np.maximum, highest), _square_filter(np.minimum, lowest)
+    total: Float32 = np.maximum(highest - shape, shape - lowest)
+    total *= total
+    total -= by_chance
+    # Maxima with a number are not vectorised, limits are.
+    return np.clip(total, 0, np.inf, out=total)
+
+
+def smoothed(planes: Float32) -> Float32:
+    """Return the mean over the 3 x 3 pixels around each one of planes (..., rows, nx), 0 outside them."""
+    tall = planes.copy()
+    tall[..., 1:, :] += planes[..., :-1, :]
+    tall[..., :-1, :] += planes[..., 1:, :]
+    wide = tall.copy()
+    wide[..., 1:] += tall[..., :-1]
+    wide[..., :-1] += tall[..., 1:]
+    wide *= np.float32(1 / 9)
+    return wide
 
 
 def _square_filter(extreme: np.ufunc, plane: Float32) -> Float32:

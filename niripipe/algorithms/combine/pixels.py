@@ -17,7 +17,15 @@ from .reject import doubtful, reject
 from .select import UNUSABLE, count_true, select_usable
 from .settings import Settings
 
-__all__ = ["Combined", "combine_pixels", "combine_special", "correct_for_missing", "counter", "mean_of_used"]
+__all__ = [
+    "Combined",
+    "combine_pixels",
+    "combine_special",
+    "correct_for_missing",
+    "counter",
+    "mean_of_used",
+    "weighted_mean_of_used",
+]
 
 Float32 = NDArray[np.float32]
 Bool = NDArray[np.bool_]
@@ -222,8 +230,43 @@ def mean_of_used(planes: Planes, used: Bool, out: Combined, exposures: NDArray[n
         out.exposure[:] = exposures.sum() - missing
 
 
-def correct_for_missing(used: Bool, fluxes: tuple[float, ...], background: float, out: Combined) -> None:
-    """Give pixels that lack inputs the mean that all inputs would have.
+def weighted_mean_of_used(
+    planes: Planes,
+    used: Bool,
+    weights: NDArray[np.float64],
+    out: Combined,
+    exposures: NDArray[np.float64] | None,
+) -> None:
+    """Take the weighted mean of the inputs used: ``sum(w d) / sum(w)``, variance ``sum(w**2 v) / sum(w)**2``.
+
+    Parameters
+    ----------
+    planes, used, out, exposures
+        As for `mean_of_used`. Data and variances are multiplied by the weights.
+    weights : ndarray of float64
+        Positive, ``(n,)``.
+    """
+    assert planes.variance is not None
+    total = np.zeros(used.shape[1], np.float32)
+    for k, weight in enumerate(weights.astype(np.float32)):
+        planes.data[k] *= weight
+        planes.variance[k] *= weight**2
+        total += weight * used[k]
+    mean_of_used(planes, used, out, exposures)
+    assert out.variance is not None
+    factor = np.divide(out.count, total, out=np.zeros_like(total), where=total > 0)
+    out.data[:] *= factor
+    out.variance[:] *= factor**2
+
+
+def correct_for_missing(
+    used: Bool,
+    fluxes: tuple[float, ...],
+    background: float,
+    out: Combined,
+    weights: NDArray[np.float64] | None = None,
+) -> None:
+    """Give pixels that lack inputs, or whose inputs have weights, the mean that all inputs would have.
 
     Parameters
     ----------
@@ -235,12 +278,17 @@ def correct_for_missing(used: Bool, fluxes: tuple[float, ...], background: float
         Level above which the flux counts.
     out : Combined
         Flat planes with the means, which are changed.
+    weights : ndarray of float64, optional
+        Weights of the inputs in the mean, ``(n,)``.
     """
-    where = np.flatnonzero((out.count < len(used)) & (out.count > 0))
+    flux = np.array(fluxes)
+    equal = weights is None
+    share = np.ones(len(flux)) if weights is None else weights
+    where = np.flatnonzero(((out.count < len(used)) | (not equal)) & (out.count > 0))
     if not where.size:
         return
-    flux = np.array(fluxes)
-    mean = flux @ used[:, where] / out.count[where]
+    total = out.count[where] if equal else share @ used[:, where]
+    mean = (share * flux) @ used[:, where] / total
     factor = (flux.mean() / mean).astype(np.float32)
     level = np.float32(background)
     out.data[where] = (out.data[where] - level) * factor + level
