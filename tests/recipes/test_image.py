@@ -116,7 +116,9 @@ def test_what_was_skipped_is_told(reduced):
     steps = {s.primitive: s for s in reduced.standard.report.steps}
     assert "do_cal is skip" in steps["darkCorrect"].summary()
     assert "DARKIM" not in reduced.standard.outputs[0].phu
-    assert "no quadrant has a pattern" in steps["cleanReadout"].summary()
+    # Real nights have rows and quadrants that are off.
+    expected = "DONE" if reduced.is_real else "no quadrant has a pattern"
+    assert expected in steps["cleanReadout"].summary()
     assert steps["flatCorrect"].summary() == "4 DONE"
 
 
