@@ -88,15 +88,18 @@ def binned(data: Float32, good: Bool, objects: Bool, side: int) -> Binned:
     -------
     Binned
     """
-    ny, nx = (size // side for size in data.shape)
-    shape = (ny, side, nx, side)
-    cut = np.s_[: ny * side, : nx * side]
-    known = good[cut].reshape(shape)
-    number = known.sum(axis=(1, 3), dtype=np.int32)
-    sums = np.where(known, data[cut].reshape(shape), np.float32(0)).sum(axis=(1, 3))
+    number = _summed(good.astype(np.float32), side)
+    sums = _summed(np.where(good, data, np.float32(0)), side)
     enough = number >= max(_KNOWN * side * side, 1)
     mean = np.where(enough, sums / np.maximum(number, 1), 0).astype(np.float32)
-    return Binned(mean, enough, np.asarray(objects[cut].reshape(shape).any(axis=(1, 3))))
+    return Binned(mean, enough, _summed(objects.astype(np.float32), side) > 0)
+
+
+def _summed(plane: Float32, side: int) -> Float32:
+    """Add up the pixels of each bin; rows first, which are contiguous."""
+    ny, nx = (size // side for size in plane.shape)
+    rows = plane[: ny * side].reshape(ny, side, -1).sum(axis=1)
+    return np.asarray(sum(rows[:, k : nx * side : side] for k in range(side)))
 
 
 def box_medians(frame: Binned, masked: Bool, side: int, sky: Float32 | None = None) -> Float64:
