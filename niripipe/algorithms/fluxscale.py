@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from niripipe.algorithms.arrays import Floats
+from niripipe.algorithms.robust import weighted_median
 from niripipe.errors import AlgorithmError
 
 __all__ = ["flux_scale", "within_tolerance"]
@@ -45,7 +46,7 @@ def flux_scale(flux: Floats, flux_error: Floats, reference: Floats, reference_er
         raise AlgorithmError(
             "No source has a usable flux in both frames", found=0, expected="at least 1 source"
         )
-    start = _weighted_median(y / x, x**2 / (sy**2 + (y / x) ** 2 * sx**2))
+    start = weighted_median(y / x, x**2 / (sy**2 + (y / x) ** 2 * sx**2))
     weight = 1 / (sy**2 + start**2 * sx**2)
     kept = np.ones(x.size, dtype=bool)
     factor = _fit(x, y, weight)
@@ -80,9 +81,3 @@ def within_tolerance(factor: float, expected: float, tolerance: float) -> bool:
 
 def _fit(x: Floats, y: Floats, weight: Floats) -> float:
     return float((weight * x * y).sum() / (weight * x * x).sum())
-
-
-def _weighted_median(values: Floats, weight: Floats) -> float:
-    order = np.argsort(values, kind="stable")
-    growth = np.cumsum(weight[order])
-    return float(values[order][np.searchsorted(growth, 0.5 * growth[-1])])

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from niripipe.algorithms.arrays import Bool, Float64, Indices
 from niripipe.algorithms.combine.select import UNUSABLE
 from niripipe.algorithms.parallel import map_items
-from niripipe.algorithms.robust import MAD_TO_SIGMA, MEDIAN_ERROR, median_of_good
+from niripipe.algorithms.robust import MAD_TO_SIGMA, MEDIAN_ERROR, median_of_good, weighted_median
 from niripipe.algorithms.sources import RowSource
 from niripipe.algorithms.star_stamps import StarStamps, cut_stamps
 
@@ -238,7 +238,7 @@ def _fluxes(stamps: StarStamps, noisier: Float64) -> tuple[Float64, Float64]:
     for _ in range(_FLUX_ROUNDS):
         own = ratio / _median(ratio / flux[:, None], axis=0)
         there = ~np.isnan(own)
-        new = np.array([_weighted_median(own[k, there[k]], weight[there[k]]) for k in range(n)])
+        new = np.array([weighted_median(own[k, there[k]], weight[there[k]]) for k in range(n)])
         if (new <= 0).any():
             return np.ones(n), np.full(n, np.nan)
         moved, flux = float(np.abs(new / flux - 1).max()), new
@@ -313,13 +313,6 @@ def _explained(width: float, widths: Float64) -> float:
     contrast = 1 - (1 + 8 / (0.981 * float(np.nanmax(widths))) ** 2) ** -3
     ratio = max(float(np.nanmax(widths)) / width, width / float(np.nanmin(widths)))
     return 1.5 * (ratio**2 - 1) / contrast + 1
-
-
-def _weighted_median(values: Float64, weights: Float64) -> float:
-    order = np.argsort(values)
-    # Each value stands for the middle of its weight.
-    share = (np.cumsum(weights[order]) - weights[order] / 2) / weights.sum()
-    return float(np.interp(0.5, share, values[order]))
 
 
 def _median(values: Float64, axis: int) -> Float64:

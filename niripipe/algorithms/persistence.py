@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from niripipe.algorithms.arrays import Bool, Float32, Indices
-from niripipe.algorithms.robust import MEDIAN_ERROR, median_of_good, robust_sigma
+from niripipe.algorithms.robust import MEDIAN_ERROR, median_of_good, robust_sigma, weighted_median
 
 __all__ = [
     "BrightPixels",
@@ -45,6 +45,9 @@ _SIGNIFICANT = 4.0
 
 _FOLLOWING = 3.0
 """The same for later exposures when the first shows a mark: that there is one is known by then."""
+
+_LEAST_ERROR = 1e-6
+"""Of a ratio; far below any that is measured."""
 
 _LARGEST_RATIO = 0.05
 """Aladdin arrays keep some thousandths of the light at most; more than this is a source and no mark."""
@@ -195,16 +198,16 @@ def decay(marks: Sequence[Mark]) -> dict[int, float]:
     -------
     dict of int to float
         Lag to ratio, only lags with a significant mark, ending before the first without one. Each is the
-        median of the marks, with the larger of the errors that the marks have and that their scatter gives.
-        A mark does not grow, so no ratio exceeds that of the lag before. Light that frames before the
-        source show as well, such as its halo after a small dither, is no mark: it is subtracted.
+        median of the marks, weighted by their errors, which count more where the marks scatter more.
+        A mark does not grow, so no ratio exceeds that of the lag before. What frames before the source
+        show is no mark and is subtracted: its halo after a small dither, or a sky that holds the mark and
+        is too bright there.
     """
     ratios: dict[int, float] = {}
     for lag in sorted({mark.lag for mark in marks if mark.lag > 0}):
         ratio, error = _typical([mark for mark in marks if mark.lag == lag])
         before, before_error = _typical([mark for mark in marks if mark.lag == -lag])
-        if before > 0:
-            ratio, error = ratio - before, math.hypot(error, before_error)
+        ratio, error = ratio - before, math.hypot(error, before_error)
         needed = _FOLLOWING if ratios else _SIGNIFICANT
         if not needed * error < ratio < _LARGEST_RATIO:
             break
@@ -213,13 +216,16 @@ def decay(marks: Sequence[Mark]) -> dict[int, float]:
 
 
 def _typical(marks: Sequence[Mark]) -> tuple[float, float]:
-    """Return the median ratio of marks and its error; without marks 0."""
+    """Return the weighted median of the ratios of marks and its error; without marks 0."""
     if not marks:
         return 0.0, 0.0
     values = np.array([mark.ratio for mark in marks])
-    ratio = float(np.median(values))
-    noise = max(float(np.median([mark.error for mark in marks])), robust_sigma(values))
-    return ratio, noise * (MEDIAN_ERROR / math.sqrt(len(marks)) if len(marks) > 1 else 1.0)
+    errors = np.maximum([mark.error for mark in marks], _LEAST_ERROR)
+    ratio = weighted_median(values, errors**-2)
+    # Marks may scatter more than their errors say, by faint objects in cores or around them.
+    excess = max(robust_sigma((values - ratio) / errors), 1.0)
+    error = excess / math.sqrt(float(np.sum(errors**-2)))
+    return ratio, error * (MEDIAN_ERROR if len(marks) > 1 else 1.0)
 
 
 def predicted(shape: tuple[int, int], sources: Sequence[tuple[BrightPixels, float]]) -> Float32:

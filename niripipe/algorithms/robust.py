@@ -20,6 +20,7 @@ __all__ = [
     "median_of_good",
     "median_of_ranks",
     "robust_sigma",
+    "weighted_median",
 ]
 
 _Real = TypeVar("_Real", bound=np.floating[Any])
@@ -99,3 +100,17 @@ def median_of_ranks(ordered: NDArray[_Real], low: Indices, high: Indices, axis: 
         for rank in ((low + high - 1) // 2, (low + high) // 2)
     )
     return np.asarray(ordered.dtype.type(0.5) * (lower + upper))
+
+
+def weighted_median(values: Floats, weights: Floats) -> float:
+    """Return the value with half of the weight on either side; with equal weights it is the median.
+
+    Parameters
+    ----------
+    values, weights : ndarray, shape (n,)
+        At least one; weights are positive.
+    """
+    order = np.argsort(values, kind="stable")
+    # Each value stands for the middle of its weight.
+    share = (np.cumsum(weights[order]) - weights[order] / 2) / weights.sum()
+    return float(np.interp(0.5, share, values[order]))

@@ -130,6 +130,15 @@ def test_a_decay_ends_with_the_first_lag_that_is_not_significant():
     assert persistence.decay([]) == {}
 
 
+def test_marks_count_by_their_errors_against_what_was_there_before():
+    good = [Mark(1, 0.004, 0.0002), Mark(1, 0.0042, 0.0002), Mark(1, 0.0038, 0.0002)]
+    poor = [Mark(1, value, 0.01) for value in (-0.02, -0.01, 0.0, 0.001, 0.03)]
+    # A sky that holds the mark is too bright where the source will be.
+    before = [Mark(-1, -0.002, 0.0002)] * 3
+    assert persistence.decay(good + poor) == {1: pytest.approx(0.004, abs=2e-4)}
+    assert persistence.decay(good + poor + before) == {1: pytest.approx(0.006, abs=2e-4)}
+
+
 def test_a_mark_does_not_grow():
     marks = [Mark(1, 0.004, 0.0005)] * 5 + [Mark(2, 0.006, 0.0005)] * 5
     assert persistence.decay(marks) == {1: 0.004, 2: 0.004}
