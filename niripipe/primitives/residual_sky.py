@@ -29,8 +29,9 @@ _WORTH = 1.5
 """A fit is subtracted when its rms exceeds its own noise so many times: 1 means that it fits noise alone."""
 _GROWTH = (0.5, 0.3, 0.0)
 """Sources of the sum of the frames are masked with their halos: grown by their own radius so many times, or
-less in crowded fields. Where the light of a star falls as r^-3, 0.5 leaves a third of what could be seen. With
-more, fewer boxes follow the sky: on real frames sources have the same flux to 0.5 %, and the sky is less flat."""
+less in crowded fields. Where the light of a star falls as r^-3, 0.5 leaves a third of what could be seen.
+With more, fewer boxes follow the sky: on real frames sources have the same flux to 0.5 %, and the sky is less
+flat."""
 _SKY_LEFT = 0.6
 """So much of the boxes has to be left by the masks; otherwise less wide ones are taken."""
 _LEAST_SKY = 0.25
