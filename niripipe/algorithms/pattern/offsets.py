@@ -222,10 +222,8 @@ def _measured(
     """Return what to subtract, the mean square of the pattern and that of its noise; None for no pattern."""
     sums, counts = np.zeros((2, 2, parts[0].shape[1 - axis]))
     for part, weight in zip(parts, weights, strict=True):
-        stripe = np.arange(part.shape[axis]) // _STRIPE % 2
-        pick = np.stack([stripe == 0, stripe == 1]).astype(np.float32)
-        sums += pick @ (part.T if axis else part)
-        counts += pick @ (weight.T if axis else weight)
+        sums += _in_turns(part, axis)
+        counts += _in_turns(weight, axis)
     if fold:
         sums, counts = _folded(sums, fold), _folded(counts, fold)
     least = _LEAST_SHARE / 2 * sum(part.size for part in parts) / sums.shape[1]
@@ -248,6 +246,13 @@ def _measured(
         offsets = np.resize(offsets, parts[0].shape[1 - axis])
     shaped = offsets[:, None] if axis else offsets[None, :]
     return shaped.astype(np.float32), pattern, error
+
+
+def _in_turns(part: Float32, axis: int) -> Float64:
+    """Add up the stripes across an axis that are even, and those that are odd."""
+    stripes = np.add.reduceat(part, np.arange(0, part.shape[axis], _STRIPE), axis=axis)
+    stripes = stripes.swapaxes(0, axis).astype(float)
+    return np.stack([stripes[::2].sum(axis=0), stripes[1::2].sum(axis=0)])
 
 
 def _folded(lines: Float64, period: int) -> Float64:
