@@ -250,8 +250,9 @@ def _measured(
 
 def _in_turns(part: Float32, axis: int) -> Float64:
     """Add up the stripes across an axis that are even, and those that are odd."""
-    stripes = np.add.reduceat(part, np.arange(0, part.shape[axis], _STRIPE), axis=axis)
-    stripes = stripes.swapaxes(0, axis).astype(float)
+    starts = range(0, part.shape[axis], _STRIPE)
+    across = [np.s_[:, k : k + _STRIPE] if axis else np.s_[k : k + _STRIPE] for k in starts]
+    stripes = np.array([part[stripe].sum(axis=axis) for stripe in across], float)
     return np.stack([stripes[::2].sum(axis=0), stripes[1::2].sum(axis=0)])
 
 
