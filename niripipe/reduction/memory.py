@@ -24,15 +24,18 @@ log = get_logger(__name__)
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
 
-_AUTOMATIC = 590 * 10**6
+_AUTOMATIC = 610 * 10**6
 """Bytes that a reduction may use, beyond those in use when it starts, unless the user sets a limit."""
 
-_WORKING = 240 * 10**6
+_WORKING = 260 * 10**6
 """Bytes kept free for what algorithms need in addition to the frames: unfinished skies, blocks of rows of all
 frames. It does not grow with the number of frames."""
 
 _LEAST = 48 * 2**20
 """Frames of at least this many bytes stay in memory whatever the limit: a few full frames with all planes."""
+
+_SMALLEST = 200 * 10**6
+"""Bytes beyond those in use at the start that a reduction of full frames needs whatever the limit."""
 
 _SLACK = 32 * 10**6
 """Bytes of frames that are treated between two counts of all, which take 5 microseconds a frame."""
@@ -117,7 +120,7 @@ class FrameStore:
         self._before = resident_bytes() or _ELSEWHERE
         if limit is not None:
             self.budget = max(limit - _WORKING - self._before, _LEAST)
-            if self.budget == _LEAST:
+            if limit < self._before + _SMALLEST:
                 log.warning("the memory limit of %d MB is less than a reduction needs", limit // 10**6)
 
     def __enter__(self) -> Self:

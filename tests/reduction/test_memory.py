@@ -237,7 +237,7 @@ def test_unless_told_otherwise_a_reduction_has_a_fixed_amount_of_memory(night, t
     for given in ({}, {"max_memory": None}, {"max_memory": "2 GB"}):
         Reduce(night.darks, output_dir=tmp_path, **given).runr()
     (automatic, relaxed), (none, _), (fixed, strict) = seen
-    assert automatic == pytest.approx(before + 590e6, abs=100e6)
+    assert automatic == pytest.approx(before + 610e6, abs=100e6)
     assert (none, fixed) == (None, 2 * 10**9)
     assert (relaxed["required"], strict["required"]) == (False, True)
 
