@@ -13,6 +13,7 @@ import numpy as np
 
 from niripipe.algorithms.arrays import Bool, Float32, Float64
 from niripipe.algorithms.box_maps import SkyGrid, detector_mean, light_regions, nine
+from niripipe.algorithms.parallel import row_blocks
 from niripipe.algorithms.robust import MAD_TO_SIGMA
 
 __all__ = ["ResidualSky", "at_pixels", "recurs", "residual_sky"]
@@ -20,6 +21,8 @@ __all__ = ["ResidualSky", "at_pixels", "recurs", "residual_sky"]
 # Levels of frames and light of the field depend on each other; both settle quickly.
 _ROUNDS = 4
 # A smooth map falls short at peaks; what it left is smoothed and added so many times (Tukey's twicing).
+_PRODUCT_ROWS = 8
+"""Rows of a matrix product."""
 _TWICING = 4
 # Under a mask the map continues what is known within these distances (Gaussian sigma, boxes); where less
 # than this weight is known within the widest, it fades to zero.
@@ -150,8 +153,13 @@ def at_pixels(boxes: Float64, box: int, shape: tuple[int, ...]) -> Float32:
     ndarray of float32, shape (ny, nx)
     """
     rows = _spline_weights(boxes.shape[0], box, shape[0])
-    columns = _spline_weights(boxes.shape[1], box, shape[1])
-    return np.asarray((rows @ boxes @ columns.T).astype(np.float32))
+    columns = _spline_weights(boxes.shape[1], box, shape[1]).T.astype(np.float32)
+    along_y = (rows @ boxes).astype(np.float32)
+    plane = np.empty(shape, np.float32)
+    # Products this small take one thread: on a busy machine several would wait for each other.
+    for part in row_blocks(shape[0], _PRODUCT_ROWS):
+        np.matmul(along_y[part], columns, out=plane[part])
+    return plane
 
 
 def _spline_weights(number: int, box: int, size: int) -> Float64:
