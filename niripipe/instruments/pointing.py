@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from niripipe.astrodata import TangentPlane
 from niripipe.astrodata.wcs import LinearTerms
 from niripipe.errors import DataError
-from niripipe.instruments.headers import Header, get_float, get_text
+from niripipe.instruments.headers import Header, find_date, get_float, get_text
 from niripipe.instruments.tables import niri_tables
 
 if TYPE_CHECKING:
@@ -26,13 +26,16 @@ if TYPE_CHECKING:
 __all__ = [
     "angular_separation",
     "cd_matrix",
+    "east_north",
     "expected_position",
     "header_wcs",
     "is_mirrored",
     "is_plausible",
+    "pixel_shift",
     "raw_wcs",
     "rotator_follows",
     "sky_offset",
+    "telescope_offset",
     "to_icrs",
     "usable_copies",
     "wcs_from_pointing",
@@ -286,25 +289,96 @@ def rotator_follows(ad: AstroDataNiri) -> bool:
     return not ad.is_ao() or (get_text(ad.phu, "CRFOLLOW") or "yes").lower() != "no"
 
 
+def telescope_offset(
+    ra_offset: float, dec_offset: float, position_angle: float, *, old: bool
+) -> tuple[float, float]:
+    """Turn ``RAOFFSET`` and ``DECOFFSE`` into the instrument offsets (P, Q).
+
+    Parameters
+    ----------
+    ra_offset, dec_offset : float
+        As in the header, arcsec.
+    position_angle : float
+        Degrees.
+    old : bool
+        Whether the frame is from before 2014.
+
+    Returns
+    -------
+    tuple of float
+        P and Q, arcsec.
+
+    Notes
+    -----
+    By headers of Gemini instruments that hold both pairs (2005 to 2024): since 2014 the pair is the offset on
+    the sky, see `east_north`. Before, RAOFFSET = Q sin PA - P cos PA and DECOFFSE = -P sin PA - Q cos PA:
+    the sign is reversed and the turn goes the other way, so that the pair is no offset in right ascension
+    and declination unless PA is a multiple of 90 degrees.
+    """
+    cos, sin = math.cos(math.radians(position_angle)), math.sin(math.radians(position_angle))
+    if old:
+        return -ra_offset * cos - dec_offset * sin, ra_offset * sin - dec_offset * cos
+    return ra_offset * cos - dec_offset * sin, ra_offset * sin + dec_offset * cos
+
+
+def east_north(p: float, q: float, position_angle: float) -> tuple[float, float]:
+    """Turn instrument offsets into offsets on the sky: Q is along PA, P along PA + 90 degrees.
+
+    Parameters
+    ----------
+    p, q : float
+        arcsec.
+    position_angle : float
+        Degrees East of North.
+
+    Returns
+    -------
+    tuple of float
+        East and North, arcsec.
+    """
+    cos, sin = math.cos(math.radians(position_angle)), math.sin(math.radians(position_angle))
+    return p * cos + q * sin, q * cos - p * sin
+
+
+def pixel_shift(east: float, north: float, cd: tuple[float, float, float, float]) -> tuple[float, float]:
+    """Return by how much sources move on the detector when the telescope moves.
+
+    Parameters
+    ----------
+    east, north : float
+        Motion of the telescope, arcsec (small; the sky is taken for flat).
+    cd : tuple of float
+        CD1_1, CD1_2, CD2_1, CD2_2 of the frame, degrees per pixel.
+
+    Returns
+    -------
+    tuple of float
+        Motion of the sources in x and y, pixels.
+    """
+    a, b, c, d = (3600.0 * value for value in cd)
+    det = a * d - b * c
+    # Adding 0 makes 0 of -0.
+    return (b * north - d * east) / det + 0.0, (c * east - a * north) / det + 0.0
+
+
 def sky_offset(ad: AstroDataNiri) -> tuple[float, float] | None:
     """Return how far the telescope was sent from the target, as (P, Q) in arcsec.
 
     Returns
     -------
     tuple of float or None
-        ``POFFSET`` and ``QOFFSET``. Frames from before these keywords existed have only ``RAOFFSET`` and
-        ``DECOFFSE``, which until 2012 hold the sky offset with the sign reversed; they are turned by the
-        position angle into (P, Q). None if neither pair is there.
+        ``POFFSET`` and ``QOFFSET``. Frames from before mid-2005 have only ``RAOFFSET`` and ``DECOFFSE``;
+        see `telescope_offset`. None if neither pair is there.
     """
     p, q = get_float(ad.phu, "POFFSET"), get_float(ad.phu, "QOFFSET")
     if p is not None and q is not None:
         return p, q
     ra_offset, dec_offset = get_float(ad.phu, "RAOFFSET"), get_float(ad.phu, "DECOFFSE")
-    angle = ad.position_angle()
+    angle, day = ad.position_angle(), find_date(ad.phu)
     if ra_offset is None or dec_offset is None or angle is None:
         return None
-    east, north, turn = -ra_offset, -dec_offset, math.radians(angle)
-    return east * math.cos(turn) - north * math.sin(turn), east * math.sin(turn) + north * math.cos(turn)
+    since = niri_tables().epochs.offsets_on_sky_since
+    return telescope_offset(ra_offset, dec_offset, angle, old=day is None or day < since)
 
 
 def expected_position(ad: AstroDataNiri, *, apparent: bool = False) -> tuple[float, float] | None:

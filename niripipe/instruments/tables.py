@@ -172,6 +172,7 @@ class Epochs:
 
     read_pairs_averaged_since: date
     subarray_crpix_since: date
+    offsets_on_sky_since: date
 
 
 Limits = tuple[tuple[int, float], ...]

@@ -32,6 +32,8 @@ _LATITUDE, _LONGITUDE = 19.8238, -155.4690
 _POINTING_SIDE, _POINTING_BOTTOM = (545.186, 489.049), (527.925, 499.601)
 #: From this day on headers say how the telescope tracked.
 _TRACKING_SINCE = date(2004, 1, 1)
+#: From this day on RAOFFSET and DECOFFSE are East and North; before, they are reversed and turned.
+_OFFSETS_ON_SKY = date(2014, 1, 1)
 #: A frame ends this long after the light has been collected, s.
 _READ_TIME = 1.5
 #: Voltage VDDUC, from which the bias is counted.
@@ -181,11 +183,12 @@ def _times(frame: Exposure) -> dict[str, Any]:
 
 def _offsets(frame: Exposure, setup: Setup) -> dict[str, Any]:
     angle = math.radians(setup.position_angle)
-    return {
-        "x_offset": -frame.p,
-        "east": frame.p * math.cos(angle) + frame.q * math.sin(angle),
-        "north": frame.q * math.cos(angle) - frame.p * math.sin(angle),
-    }
+    cos, sin = math.cos(angle), math.sin(angle)
+    offset = frame.p * cos + frame.q * sin, frame.q * cos - frame.p * sin
+    if frame.start.date() < _OFFSETS_ON_SKY:
+        offset = frame.q * sin - frame.p * cos, -frame.p * sin - frame.q * cos
+    # XOFFSET and YOFFSET as in frames of 2003 and 2007 from the side port.
+    return {"x_offset": -frame.q, "ra_offset": offset[0], "dec_offset": offset[1]}
 
 
 def _instrument(frame: Exposure, setup: Setup) -> dict[str, Any]:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import csv
 import math
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -159,13 +161,42 @@ def test_the_expected_position_is_the_target_moved_by_p_and_q(make_frame: MakeFr
     assert pointing.expected_position(ad[0]) == expected
 
 
-def test_before_p_and_q_the_old_offsets_count_with_reversed_sign(make_frame: MakeFrame) -> None:
-    """As in N20030325S0098: DECOFFSE is -4 and the WCS lies 4 arcsec north of the target."""
-    ad = make_frame(POFFSET=None, QOFFSET=None, RAOFFSET=0.0, DECOFFSE=-4.0, PA=90.0)
-    assert pointing.sky_offset(ad) == pytest.approx((-4.0, 0.0))
+def real_offsets() -> list[dict[str, str]]:
+    """Read what headers of Gemini instruments of 2005 to 2024 state, which hold both pairs."""
+    path = Path(__file__).with_name("telescope_offsets.csv")
+    return list(csv.DictReader(path.read_text().splitlines()[1:]))
+
+
+@pytest.mark.parametrize("row", real_offsets(), ids=lambda row: f"{row['date']} PA {row['PA']}")
+def test_the_two_pairs_of_offsets_of_real_headers_agree(make_frame: MakeFrame, row: dict[str, str]) -> None:
+    known = {key: float(row[key]) for key in ("PA", "RAOFFSET", "DECOFFSE")}
+    ad = make_frame(known, POFFSET=None, QOFFSET=None, **{"DATE-OBS": row["date"]})
+    stated = float(row["POFFSET"]), float(row["QOFFSET"])
+    assert pointing.sky_offset(ad) == pytest.approx(stated, abs=0.05)
+
+
+def test_before_p_and_q_the_old_offsets_count(make_frame: MakeFrame) -> None:
+    """As in N20030325S0098: PA is 0, DECOFFSE is -4 and the WCS lies 4 arcsec north of the target."""
+    old = {"RAOFFSET": 0.0, "DECOFFSE": -4.0, "DATE-OBS": "2003-03-25"}
+    ad = make_frame(old, POFFSET=None, QOFFSET=None, PA=0.0)
+    assert pointing.sky_offset(ad) == pytest.approx((0.0, 4.0))
     expected = pointing.expected_position(ad)
     assert expected is not None
     assert (expected[1] - 30.1464) * 3600.0 == pytest.approx(4.0, abs=0.01)
+
+
+def test_offsets_on_the_sky_follow_the_position_angle() -> None:
+    """At PA 90 +y points East: Q goes East, and P South."""
+    assert pointing.east_north(0.0, 7.0, 90.0) == pytest.approx((7.0, 0.0))
+    assert pointing.east_north(5.0, 0.0, 90.0) == pytest.approx((0.0, -5.0))
+
+
+def test_offsets_become_pixels_through_the_cd_matrix_of_the_frame() -> None:
+    """N20120118S0441: the rotator stood still, so that +y lies 29 degrees from the header's PA."""
+    cd = 5.19733538529198e-06, 2.9267662205282e-06, 2.89434122378772e-06, -5.20003526974889e-06
+    x, y = pointing.pixel_shift(3.0, -2.0, cd)
+    moved = np.reshape(cd, (2, 2)) @ [x, y] * 3600.0
+    assert moved == pytest.approx([-3.0, 2.0])
 
 
 @pytest.mark.parametrize(
