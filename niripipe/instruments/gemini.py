@@ -471,8 +471,11 @@ class AstroDataGemini(GeminiTags):
         if ra is None or dec is None:
             return ra, dec
         if offset:
-            dec += _sum(phu, "DECOFFSE", "DECTRGOF") / 3600.0
-            ra += _sum(phu, "RAOFFSET", "RATRGOFF") / 3600.0 / math.cos(math.radians(dec))
+            east, north = pointing.on_sky(
+                _sum(phu, "RAOFFSET"), _sum(phu, "DECOFFSE"), self.position_angle(), headers.find_date(phu)
+            )
+            dec += (north + _sum(phu, "DECTRGOF")) / 3600.0
+            ra += (east + _sum(phu, "RATRGOFF")) / 3600.0 / math.cos(math.radians(dec))
         start = self._start()
         if pm and start is not None:
             years = headers.decimal_year(start) - _epoch(phu)

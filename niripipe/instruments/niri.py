@@ -360,8 +360,9 @@ class AstroDataNiri(AstroDataGemini):
     def detector_x_offset(self) -> float | None:
         """Return by how much the sources have moved in +x relative to no offset, in pixels.
 
-        ``POFFSET`` over the pixel scale, with the sign reversed if the image is mirrored; None if either is
-        missing.
+        As in DRAGONS: ``POFFSET`` over the pixel scale, with the sign reversed if the image is mirrored; None
+        if either is missing. This holds where the rotator followed the sky; alignment asks the WCS, too
+        (`niripipe.instruments.pointing.detector_offset`).
         """
         p, scale = get_float(self.phu, "POFFSET"), self.pixel_scale()
         if p is None or scale is None:

@@ -2,22 +2,30 @@
 
 The raw headers state the pointing twice: as a WCS (in the extension and again in the primary header) and as
 target, offsets, position angle, camera and port. The functions here compare the two and build the WCS from
-the second when the first is broken.
-
-Conventions (checked on raw frames of 2003 to 2021): +Q moves the telescope towards position angle PA and +P
-towards PA + 90 degrees; with PA = 0 and the image not mirrored, North is up (+y) and East is left (-x).
+the second when the first is broken. The arithmetic is in `niripipe.instruments.position`.
 """
 
 from __future__ import annotations
 
 import math
-from datetime import datetime
+from datetime import date, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from niripipe.astrodata import TangentPlane
 from niripipe.astrodata.wcs import LinearTerms
 from niripipe.errors import DataError
 from niripipe.instruments.headers import Header, find_date, get_float, get_text
+from niripipe.instruments.position import (
+    angular_separation,
+    cd_matrix,
+    east_north,
+    offset_position,
+    orientation,
+    pixel_shift,
+    position_at,
+    separation_east_north,
+    telescope_offset,
+)
 from niripipe.instruments.tables import niri_tables
 
 if TYPE_CHECKING:
@@ -26,14 +34,22 @@ if TYPE_CHECKING:
 __all__ = [
     "angular_separation",
     "cd_matrix",
+    "detector_offset",
     "east_north",
     "expected_position",
     "header_wcs",
     "is_mirrored",
     "is_plausible",
+    "nominal_cd",
+    "offset_position",
+    "on_sky",
+    "orientation",
     "pixel_shift",
+    "position_at",
     "raw_wcs",
     "rotator_follows",
+    "separation_east_north",
+    "sky_motion",
     "sky_offset",
     "telescope_offset",
     "to_icrs",
@@ -87,83 +103,6 @@ def is_mirrored(inport: int | None, is_ao: bool) -> bool:
     It is on the bottom port, unless the light passes through the adaptive optics.
     """
     return inport == niri_tables().pointing.mirrored_port and not is_ao
-
-
-def cd_matrix(scale: float, position_angle: float, *, mirrored: bool) -> tuple[float, float, float, float]:
-    """Return the CD matrix of an undistorted image.
-
-    Parameters
-    ----------
-    scale : float
-        arcsec/pixel.
-    position_angle : float
-        Of +y, degrees East of North.
-    mirrored : bool
-        See `is_mirrored`.
-
-    Returns
-    -------
-    tuple of float
-        CD1_1, CD1_2, CD2_1, CD2_2, degrees per pixel.
-    """
-    size, angle = scale / 3600.0, math.radians(position_angle)
-    cos, sin = size * math.cos(angle), size * math.sin(angle)
-    return (cos, sin, -sin, cos) if mirrored else (-cos, sin, sin, cos)
-
-
-def position_at(ra: float, dec: float, distance: float, position_angle: float) -> tuple[float, float]:
-    """Go a distance along a great circle.
-
-    Parameters
-    ----------
-    ra, dec : float
-        Start, degrees.
-    distance : float
-        arcsec; negative goes the other way.
-    position_angle : float
-        Direction, degrees East of North.
-
-    Returns
-    -------
-    tuple of float
-        RA (0 to 360) and Dec, degrees.
-    """
-    arc, angle, lat = math.radians(distance / 3600.0), math.radians(position_angle), math.radians(dec)
-    sine = math.sin(lat) * math.cos(arc) + math.cos(lat) * math.sin(arc) * math.cos(angle)
-    across = math.sin(angle) * math.sin(arc)
-    along = math.cos(lat) * math.cos(arc) - math.sin(lat) * math.sin(arc) * math.cos(angle)
-    # atan2 rather than asin keeps the precision near the poles.
-    return (
-        (ra + math.degrees(math.atan2(across, along))) % 360.0,
-        math.degrees(math.atan2(sine, math.hypot(across, along))),
-    )
-
-
-def offset_position(ra: float, dec: float, p: float, q: float, position_angle: float) -> tuple[float, float]:
-    """Apply instrument offsets to a position: Q along PA, then P along PA + 90 degrees.
-
-    Parameters
-    ----------
-    ra, dec, position_angle : float
-        Degrees.
-    p, q : float
-        arcsec.
-
-    Returns
-    -------
-    tuple of float
-        RA and Dec, degrees.
-    """
-    return position_at(*position_at(ra, dec, q, position_angle), p, position_angle + 90.0)
-
-
-def angular_separation(ra1: float, dec1: float, ra2: float, dec2: float) -> float:
-    """Return the distance of two positions (degrees) in arcsec, accurate at all distances (Vincenty 1975)."""
-    lat1, lat2, turn = math.radians(dec1), math.radians(dec2), math.radians(ra2 - ra1)
-    across = math.cos(lat2) * math.sin(turn)
-    up = math.cos(lat1) * math.sin(lat2) - math.sin(lat1) * math.cos(lat2) * math.cos(turn)
-    along = math.sin(lat1) * math.sin(lat2) + math.cos(lat1) * math.cos(lat2) * math.cos(turn)
-    return 3600.0 * math.degrees(math.atan2(math.hypot(across, up), along))
 
 
 def to_icrs(frame: str | None, ra: float, dec: float, when: datetime | None) -> tuple[float, float]:
@@ -289,78 +228,6 @@ def rotator_follows(ad: AstroDataNiri) -> bool:
     return not ad.is_ao() or (get_text(ad.phu, "CRFOLLOW") or "yes").lower() != "no"
 
 
-def telescope_offset(
-    ra_offset: float, dec_offset: float, position_angle: float, *, old: bool
-) -> tuple[float, float]:
-    """Turn ``RAOFFSET`` and ``DECOFFSE`` into the instrument offsets (P, Q).
-
-    Parameters
-    ----------
-    ra_offset, dec_offset : float
-        As in the header, arcsec.
-    position_angle : float
-        Degrees.
-    old : bool
-        Whether the frame is from before 2014.
-
-    Returns
-    -------
-    tuple of float
-        P and Q, arcsec.
-
-    Notes
-    -----
-    By headers of Gemini instruments that hold both pairs (2005 to 2024): since 2014 the pair is the offset on
-    the sky, see `east_north`. Before, RAOFFSET = Q sin PA - P cos PA and DECOFFSE = -P sin PA - Q cos PA:
-    the sign is reversed and the turn goes the other way, so that the pair is no offset in right ascension
-    and declination unless PA is a multiple of 90 degrees.
-    """
-    cos, sin = math.cos(math.radians(position_angle)), math.sin(math.radians(position_angle))
-    if old:
-        return -ra_offset * cos - dec_offset * sin, ra_offset * sin - dec_offset * cos
-    return ra_offset * cos - dec_offset * sin, ra_offset * sin + dec_offset * cos
-
-
-def east_north(p: float, q: float, position_angle: float) -> tuple[float, float]:
-    """Turn instrument offsets into offsets on the sky: Q is along PA, P along PA + 90 degrees.
-
-    Parameters
-    ----------
-    p, q : float
-        arcsec.
-    position_angle : float
-        Degrees East of North.
-
-    Returns
-    -------
-    tuple of float
-        East and North, arcsec.
-    """
-    cos, sin = math.cos(math.radians(position_angle)), math.sin(math.radians(position_angle))
-    return p * cos + q * sin, q * cos - p * sin
-
-
-def pixel_shift(east: float, north: float, cd: tuple[float, float, float, float]) -> tuple[float, float]:
-    """Return by how much sources move on the detector when the telescope moves.
-
-    Parameters
-    ----------
-    east, north : float
-        Motion of the telescope, arcsec (small; the sky is taken for flat).
-    cd : tuple of float
-        CD1_1, CD1_2, CD2_1, CD2_2 of the frame, degrees per pixel.
-
-    Returns
-    -------
-    tuple of float
-        Motion of the sources in x and y, pixels.
-    """
-    a, b, c, d = (3600.0 * value for value in cd)
-    det = a * d - b * c
-    # Adding 0 makes 0 of -0.
-    return (b * north - d * east) / det + 0.0, (c * east - a * north) / det + 0.0
-
-
 def sky_offset(ad: AstroDataNiri) -> tuple[float, float] | None:
     """Return how far the telescope was sent from the target, as (P, Q) in arcsec.
 
@@ -377,8 +244,54 @@ def sky_offset(ad: AstroDataNiri) -> tuple[float, float] | None:
     angle, day = ad.position_angle(), find_date(ad.phu)
     if ra_offset is None or dec_offset is None or angle is None:
         return None
-    since = niri_tables().epochs.offsets_on_sky_since
-    return telescope_offset(ra_offset, dec_offset, angle, old=day is None or day < since)
+    return telescope_offset(ra_offset, dec_offset, angle, old=_is_old(day))
+
+
+def on_sky(
+    ra_offset: float, dec_offset: float, position_angle: float | None, day: date | None
+) -> tuple[float, float]:
+    """Return the offset East and North, arcsec, that ``RAOFFSET`` and ``DECOFFSE`` of a day mean."""
+    if position_angle is None or not _is_old(day):
+        return ra_offset, dec_offset
+    p, q = telescope_offset(ra_offset, dec_offset, position_angle, old=True)
+    return east_north(p, q, position_angle)
+
+
+def _is_old(day: date | None) -> bool:
+    return day is None or day < niri_tables().epochs.offsets_on_sky_since
+
+
+def sky_motion(ad: AstroDataNiri) -> tuple[float, float] | None:
+    """Return how far East and North of the target the telescope was sent, arcsec; None where unknown."""
+    offset, angle = sky_offset(ad), ad.position_angle()
+    if offset is None:
+        return None
+    if angle is None:
+        wcs = next(iter(ad._linear_wcs()), None)
+        angle = None if wcs is None else orientation(wcs.cd)
+    return None if angle is None else east_north(*offset, angle)
+
+
+def detector_offset(ad: AstroDataNiri) -> tuple[float, float] | None:
+    """Return by how much the telescope's offset has moved the sources, (x, y) in pixels; None where unknown.
+
+    The offset on the sky (`sky_motion`) becomes pixels through the CD matrix of the frame; without one,
+    through that of camera, port and position angle.
+    """
+    moved, wcs = sky_motion(ad), next(iter(ad._linear_wcs()), None)
+    if moved is None:
+        return None
+    cd = nominal_cd(ad) if wcs is None else wcs.cd
+    return None if cd is None else pixel_shift(*moved, cd)
+
+
+def nominal_cd(ad: AstroDataNiri) -> tuple[float, float, float, float] | None:
+    """Return the CD matrix by camera, port and position angle; None if camera or angle is unknown."""
+    camera, angle = niri_tables().camera(ad.camera(pretty=True)), ad.position_angle()
+    if camera is None or angle is None:
+        return None
+    scale = camera.scale_ao if ad.is_ao() else camera.scale
+    return cd_matrix(scale, angle, mirrored=is_mirrored(ad.port(), ad.is_ao()))
 
 
 def expected_position(ad: AstroDataNiri, *, apparent: bool = False) -> tuple[float, float] | None:

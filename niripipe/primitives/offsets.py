@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from niripipe.algorithms.register import Registration, pair_sources
 from niripipe.astrodata import AstroData, distortion_of, shifted, undistorted, with_distortion
-from niripipe.instruments import AstroDataNiri, pointing
+from niripipe.astrodata.wcs import terms_of
+from niripipe.instruments import AstroDataNiri, pointing, position
 from niripipe.primitives.geometry import require_sky_mapping
 from niripipe.primitives.objcat import inside, sources
 
@@ -49,28 +50,31 @@ class Offsets(NamedTuple):
 
 
 def by_offsets(frame: AstroData, reference: AstroData) -> Offsets:
-    """Return the reference's WCS moved by the difference of the telescope offsets; else the header's own."""
-    here, there = _moved_by(frame), _moved_by(reference)
+    """Return the reference's WCS moved by the difference of the telescope offsets; else the header's own.
+
+    The offsets become pixels through the CD matrix of the frame, see `niripipe.instruments.position`.
+    """
+    own, plane = terms_of(frame[0].sky_mapping), undistorted(require_sky_mapping(reference))
+    other = terms_of(plane)
+    here, there = (pointing.sky_motion(cast(AstroDataNiri, some)) for some in (frame, reference))
+    header = Offsets(frame[0].sky_mapping, "header WCS", "the WCS in its header")
+    if own is None or other is None or here is None or there is None:
+        return header
     turned = (frame.position_angle() or 0.0) - (reference.position_angle() or 0.0)
-    if here is None or there is None or abs(turned) > MAX_ROTATION:
-        return Offsets(frame[0].sky_mapping, "header WCS", "the WCS in its header")
-    plane = undistorted(require_sky_mapping(reference))
-    wcs = shifted(plane, there[0] - here[0], there[1] - here[1])
+    if max(abs(turned), _turn(own.cd, other.cd)) > MAX_ROTATION:
+        return header
+    dx, dy = pointing.pixel_shift(here[0] - there[0], here[1] - there[1], own.cd)
+    wcs = shifted(plane, -dx, -dy)
     bent = distortion_of(frame[0].sky_mapping)
     if bent is not None:
         wcs = with_distortion(wcs, bent)
     return Offsets(wcs, "offsets", "telescope offsets")
 
 
-def _moved_by(frame: AstroData) -> tuple[float, float] | None:
-    """By how much the telescope's offset moved the sources of a frame, (x, y) in pixels."""
-    niri = cast(AstroDataNiri, frame)
-    offset, scale = pointing.sky_offset(niri), frame[0].pixel_scale()
-    if offset is None or scale is None:
-        return None
-    p, q = offset
-    mirrored = pointing.is_mirrored(niri.port(), niri.is_ao())
-    return (-p if mirrored else p) / scale, -q / scale
+def _turn(*matrices: position.Matrix) -> float:
+    """Return the angle between the +y axes of two frames, degrees."""
+    first, second = (position.orientation(cd) for cd in matrices)
+    return abs((first - second + 180.0) % 360.0 - 180.0)
 
 
 def pointing_errors(
