@@ -15,6 +15,7 @@ from niripipe.astrodata import TangentPlane
 from niripipe.astrodata.wcs import LinearTerms
 from niripipe.errors import DataError
 from niripipe.instruments.headers import Header, find_date, get_float, get_text
+from niripipe.instruments.pointing_group import Aim
 from niripipe.instruments.position import (
     angular_separation,
     cd_matrix,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from niripipe.instruments.niri import AstroDataNiri
 
 __all__ = [
+    "aim",
     "angular_separation",
     "cd_matrix",
     "detector_offset",
@@ -51,12 +53,17 @@ __all__ = [
     "separation_east_north",
     "sky_motion",
     "sky_offset",
+    "target_position",
     "telescope_offset",
     "to_icrs",
     "usable_copies",
     "wcs_from_pointing",
     "wcs_is_consistent",
 ]
+
+
+_SAME_OFFSET = 0.5
+"""Lengths of an offset by two pairs of keywords agree to this, arcsec; 0.05 in real headers."""
 
 
 class HeaderWcs(NamedTuple):
@@ -310,13 +317,20 @@ def expected_position(ad: AstroDataNiri, *, apparent: bool = False) -> tuple[flo
         RA and Dec in degrees (FK5 J2000; apparent places are converted), with proper motion. None if target,
         offsets or position angle are missing, or for zenith calibrations, which have no target.
     """
-    frame = get_text(ad.phu, "FRAME")
-    ra, dec, angle, offset = ad.target_ra(), ad.target_dec(), ad.position_angle(), sky_offset(ad)
-    if frame == "AZEL_TOPO" or ra is None or dec is None or angle is None or offset is None:
+    target, angle, offset = target_position(ad, apparent=apparent), ad.position_angle(), sky_offset(ad)
+    if target is None or angle is None or offset is None:
+        return None
+    return offset_position(*target, *offset, angle)
+
+
+def target_position(ad: AstroDataNiri, *, apparent: bool = False) -> tuple[float, float] | None:
+    """Return the target, see `expected_position`; None where the header has none."""
+    frame, ra, dec = get_text(ad.phu, "FRAME"), ad.target_ra(), ad.target_dec()
+    if frame == "AZEL_TOPO" or ra is None or dec is None:
         return None
     if apparent or frame == "APPT":
-        ra, dec = to_icrs("APPT", ra, dec, ad._start())
-    return offset_position(ra, dec, *offset, angle)
+        return to_icrs("APPT", ra, dec, ad._start())
+    return ra, dec
 
 
 def wcs_is_consistent(ad: AstroDataNiri, limit_arcsec: float | None = None) -> bool | None:
@@ -355,6 +369,49 @@ def wcs_is_consistent(ad: AstroDataNiri, limit_arcsec: float | None = None) -> b
     return apparent is not None and angular_separation(ra, dec, *apparent) <= limit
 
 
+def aim(ad: AstroDataNiri, limit_arcsec: float) -> Aim:
+    """Return what a frame states about its pointing, for `niripipe.instruments.pointing_group.judge`.
+
+    Parameters
+    ----------
+    ad : AstroDataNiri
+        A data set with one extension, raw or prepared.
+    limit_arcsec : float
+        See `raw_wcs`.
+    """
+    first = next(iter(ad), None)
+    raw = "PREPARED" not in ad.tags and "WCSFIX" not in ad.phu
+    stated = raw_wcs(ad, limit_arcsec) if raw else None
+    wcs = stated.wcs if stated is not None else None if raw or first is None else first.linear_wcs
+    angle = ad.position_angle()
+    setting = (
+        ad.camera(pretty=True), ad.is_ao(), ad.port(), None if first is None else first.shape,
+        None if angle is None else round(angle, 2),
+    )  # fmt: skip
+    return Aim(
+        sequence=ad.object() or ad.observation_id() or "",
+        setting=setting,
+        wcs=wcs,
+        motion=sky_motion(ad),
+        confirmed=_confirmed(ad),
+        target=target_position(ad),
+        moving="NON_SIDEREAL" in ad.tags,
+    )
+
+
+def _confirmed(ad: AstroDataNiri) -> bool | None:
+    """Tell whether another pair of keywords states an offset of the same length; None without another."""
+    stated = sky_offset(ad)
+    pairs = [("XOFFSET", "YOFFSET")]
+    if get_float(ad.phu, "POFFSET") is not None:
+        pairs.append(("RAOFFSET", "DECOFFSE"))
+    others = [(get_float(ad.phu, first), get_float(ad.phu, second)) for first, second in pairs]
+    lengths = [math.hypot(a, b) for a, b in others if a is not None and b is not None]
+    if stated is None or not lengths:
+        return None
+    return any(abs(length - math.hypot(*stated)) <= _SAME_OFFSET for length in lengths)
+
+
 def wcs_from_pointing(ad: AstroDataNiri) -> TangentPlane:
     """Build the WCS of a frame from target, offsets, position angle, camera and port.
 
@@ -368,7 +425,7 @@ def wcs_from_pointing(ad: AstroDataNiri) -> TangentPlane:
     TangentPlane
         FK5 J2000: CRVAL is `expected_position` (the target itself where offsets are not recorded), the
         scale the nominal one of the camera, parity and orientation as in `cd_matrix`. CRPIX is the header's
-        if it lies within the array, else the array's centre.
+        if it lies within the array, else that of camera, port and light path, else the array's centre.
 
     Raises
     ------
@@ -407,7 +464,11 @@ def _reference_pixel(ad: AstroDataNiri, shape: tuple[int, int]) -> tuple[float, 
         x, y = x - shift[0], y - shift[1]
         if 0.5 <= x <= nx + 0.5 and 0.5 <= y <= ny + 0.5:
             return x, y
-    return (nx + 1) / 2, (ny + 1) / 2
+    usual = niri_tables().reference_pixel(ad.camera(pretty=True), ad.is_ao(), ad.port())
+    if usual is None:
+        return (nx + 1) / 2, (ny + 1) / 2
+    chip = niri_tables().detector.size
+    return usual[0] - (chip - nx) / 2, usual[1] - (chip - ny) / 2
 
 
 def _first_header(ad: Any) -> Header | None:

@@ -123,6 +123,17 @@ class RadialDistortion:
 
 
 @dataclass(frozen=True, slots=True)
+class ReferencePixel:
+    """Where the pointing falls on the full frame (1-based x, y): camera, light path, port (None: any)."""
+
+    camera: str
+    ao: bool
+    x: float
+    y: float
+    port: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Filter:
     """One filter or filter pair.
 
@@ -209,6 +220,7 @@ class NiriTables:
     linearity: tuple[LinearityCoefficients, ...]
     cameras: tuple[Camera, ...]
     distortions: tuple[RadialDistortion, ...]
+    reference_pixels: tuple[ReferencePixel, ...]
     filters: tuple[Filter, ...]
     bands: Mapping[str, float]
     zero_points: Mapping[tuple[str, str], float]
@@ -252,6 +264,13 @@ class NiriTables:
         known = self.camera(camera)
         name = None if known is None else known.name
         return next((d for d in self.distortions if (d.camera, d.ao) == (name, ao)), None)
+
+    def reference_pixel(self, camera: str | None, ao: bool, port: int | None) -> tuple[float, float] | None:
+        """Find where the pointing falls on the full frame, (x, y), 1-based; None where no header says."""
+        known = self.camera(camera)
+        name = None if known is None else known.name
+        fitting = (r for r in self.reference_pixels if (r.camera, r.ao) == (name, ao))
+        return next(((r.x, r.y) for r in fitting if r.port in (None, port)), None)
 
     def filter_of(self, raw: Iterable[str]) -> Filter | None:
         """Find the filter made by these wheel names (identifiers removed), in any case and order."""
@@ -320,6 +339,7 @@ def _build(raw: dict[str, Any]) -> NiriTables:
         linearity=tuple(LinearityCoefficients(**entry) for entry in raw["linearity"]["entries"]),
         cameras=tuple(Camera(**_values(entry)) for entry in raw["cameras"]["entries"]),
         distortions=tuple(RadialDistortion(**entry) for entry in raw["distortion"]["entries"]),
+        reference_pixels=tuple(ReferencePixel(**entry) for entry in raw["reference_pixels"]["entries"]),
         filters=filters,
         bands=MappingProxyType(_values(raw["bands"])),
         zero_points=MappingProxyType(

@@ -215,9 +215,11 @@ def _offset_skies(files: Sequence[str], mode: Mode, parameters: Mapping[str, Any
     with RecipeRunner(RunReport("plan", mode, context.software, []), threads=1, droppable=False) as runner:
         p = NIRI({"main": frames}, context, runner)
         repair, separate = (NIRI.primitives()[name] for name in ("standardizeWCS", "separateSky"))
+        repairing = resolve_call(p, repair, {}).params
+        known = {} if repair.survey is None else repair.survey(p, frames, repairing)
         for frame in frames:
             # Broken coordinates are repaired as in the reduction; neither step reads pixels.
-            repair.function(p, frame, resolve_call(p, repair, {}).params)
+            repair.function(p, frame, repairing, known.get(id(frame)))
         objects = separate.function(p, frames, resolve_call(p, separate, {}).params)
         on_target = {id(frame) for frame in objects}
         skies = {id(sky) for sky in p.streams["sky"]} - on_target

@@ -193,12 +193,17 @@ class Primitive:
         Whether the frame's name gets the `suffix` parameter when the step was done.
     repeatable : bool
         Whether a primitive that treats frames one by one may treat a frame again that carries its stamp.
+    survey : callable or None
+        ``(self, frames, params) -> mapping``: looks at all frames before the first is treated, for a
+        primitive that treats frames one by one and has to know the others. The method gets what is under
+        the identity of its frame as a third argument, or None.
     """
 
     function: Callable[..., Any]
     stamp: str | None = None
     renames: bool = True
     repeatable: bool = False
+    survey: Callable[..., Mapping[int, Any]] | None = None
 
     def __post_init__(self) -> None:
         self.name = self.__name__ = self.function.__name__
@@ -285,7 +290,7 @@ def primitive(
     stamp : str, optional
         PHU time-stamp keyword of the step.
     **settings
-        `renames` and `repeatable` of `Primitive`.
+        `renames`, `repeatable` and `survey` of `Primitive`.
 
     Returns
     -------

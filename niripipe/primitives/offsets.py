@@ -58,7 +58,8 @@ def by_offsets(frame: AstroData, reference: AstroData) -> Offsets:
     other = terms_of(plane)
     here, there = (pointing.sky_motion(cast(AstroDataNiri, some)) for some in (frame, reference))
     header = Offsets(frame[0].sky_mapping, "header WCS", "the WCS in its header")
-    if own is None or other is None or here is None or there is None:
+    distrusted = any(some.phu.get("PNTDIST") == "offsets" for some in (frame, reference))
+    if distrusted or own is None or other is None or here is None or there is None:
         return header
     turned = (frame.position_angle() or 0.0) - (reference.position_angle() or 0.0)
     if max(abs(turned), _turn(own.cd, other.cd)) > MAX_ROTATION:

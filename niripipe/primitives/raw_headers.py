@@ -9,14 +9,16 @@ import numpy as np
 
 from niripipe.astrodata import AstroData, distortion_of
 from niripipe.errors import DataError
-from niripipe.instruments import AstroDataNiri, pointing
+from niripipe.instruments import AstroDataNiri, pointing, pointing_group
+from niripipe.instruments.pointing_group import Judgement
 from niripipe.logutils import get_logger
-from niripipe.primitives.base import Outcome, Status, done, not_needed, skipped
+from niripipe.primitives.base import Frames, Outcome, Status, done, not_needed, skipped
 from niripipe.primitives.distortion import put_distortion
 
 __all__ = [
     "BadWCS",
     "average_read_pairs",
+    "judged",
     "require_niri_image",
     "standardize_headers",
     "standardize_wcs",
@@ -133,6 +135,7 @@ def standardize_wcs(
     limit: float,
     require_wcs: bool = True,
     distortion: Literal["published", "none"] = "published",
+    judgement: Judgement | None = None,
 ) -> Outcome | None:
     """Take the better copy of the WCS, or rebuild it, and add a distortion; see `Standardize.standardizeWCS`.
 
@@ -143,12 +146,63 @@ def standardize_wcs(
     """
     if frame.tags & _WITHOUT_WCS:
         return not_needed("calibrations need no WCS")
-    outcome = _believable_wcs(frame, bad_wcs=bad_wcs, limit=limit, require_wcs=require_wcs)
+    if judgement is not None:
+        outcome = _as_judged(cast(AstroDataNiri, frame), judgement, bad_wcs=bad_wcs, limit=limit)
+    else:
+        outcome = _believable_wcs(frame, bad_wcs=bad_wcs, limit=limit, require_wcs=require_wcs)
     words = put_distortion(frame, distortion)
     if not words or outcome is None:
         return outcome
     before = outcome.reason if outcome.status is not Status.NOT_NEEDED else ""
     return replace(outcome, status=Status.DONE, reason="; ".join(part for part in (before, words) if part))
+
+
+def judged(frames: Frames, bad_wcs: BadWCS, limit: float) -> dict[int, Judgement]:
+    """Compare the pointing of the frames of each sequence; by identity of the frame.
+
+    Calibrations, and frames whose field turned on the detector, are not judged.
+    """
+    if bad_wcs in ("ignore", "new"):
+        return {}
+    pointed = [
+        cast(AstroDataNiri, frame)
+        for frame in frames
+        if frame.instrument() == "NIRI" and len(frame) == 1 and not frame.tags & _WITHOUT_WCS
+    ]
+    pointed = [niri for niri in pointed if pointing.rotator_follows(niri)]
+    found = pointing_group.judge([pointing.aim(niri, limit) for niri in pointed], limit)
+    return {id(niri): one for niri, one in zip(pointed, found, strict=True) if one is not None}
+
+
+def _as_judged(niri: AstroDataNiri, judgement: Judgement, *, bad_wcs: BadWCS, limit: float) -> Outcome:
+    """Do to the header of a frame what the other frames of its sequence ask for."""
+    change, words = _take_header_wcs(niri, limit), f"witness: {judgement.witness}"
+    if not judgement.distrusted:
+        agrees = f"the WCS agrees with the pointing ({judgement.witness})"
+        return _fixed(niri, change) if change else not_needed(agrees)
+    distrusted = judgement.distrusted
+    if distrusted == "WCS" and bad_wcs == "exit":
+        raise DataError(
+            "The WCS contradicts the pointing",
+            file=niri.filename,
+            found=words,
+            remedy="Pass prepare:bad_wcs=fix to rebuild it from the pointing",
+        )
+    niri.phu.set("PNTDIST", distrusted, "Statement on pointing that was distrusted")
+    niri.phu.set("PNTWITN", "offsets" if distrusted == "WCS" else "WCS", "Witness that decided on pointing")
+    if judgement.wcs is not None:
+        niri[0].sky_mapping = judgement.wcs.to_plane()
+        niri.phu.set("WCSERR", round(judgement.error, 2), "Error of the rebuilt WCS on the sky (arcsec)")
+        text = f"the WCS was distrusted and rebuilt, good to {judgement.error:.1f} arcsec ({words})"
+        return _fixed(niri, text, "rebuilt from sequence")
+    if judgement.target is not None:
+        for key, value in zip(("RA", "DEC"), judgement.target, strict=True):
+            niri.phu.set(f"ORIG{key}", niri.phu.get(key), f"{key} of target in the raw header")
+            niri.phu.set(key, value, "Of target (degrees), by other frames")
+    text = {"target": "RA and DEC of the target were", "offsets": "the telescope's offsets were"}[distrusted]
+    text = f"{text} distrusted and the WCS kept ({words})"
+    log.warning("%s: %s", niri.filename, text)
+    return _fixed(niri, f"{text}; {change}") if change else done(text)
 
 
 def _believable_wcs(frame: AstroData, *, bad_wcs: BadWCS, limit: float, require_wcs: bool) -> Outcome:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from niripipe.algorithms import bits, dq, linearity, noise
 from niripipe.astrodata import DQ, AstroData, Section, add_provenance, file_md5
+from niripipe.instruments.pointing_group import Judgement
 from niripipe.logutils import get_logger
 from niripipe.primitives import objmask, raw_headers
 from niripipe.primitives.base import (
@@ -147,15 +148,31 @@ class Standardize(PrimitivesBase):
         """
         raw_headers.standardize_headers(frame, self.context.software, self.context.mode)
 
-    @primitive(stamp="SDZWCS")
-    def standardizeWCS(self, frame: AstroData, params: StandardizeWCSParams) -> Outcome | None:
+    def _judged(self, frames: Frames, params: StandardizeWCSParams) -> dict[int, Judgement]:
+        """Compare the pointing of all frames before one of them is changed."""
+        return raw_headers.judged(frames, params.bad_wcs, params.debug_consistency_limit)
+
+    @primitive(stamp="SDZWCS", survey=_judged)
+    def standardizeWCS(
+        self, frame: AstroData, params: StandardizeWCSParams, judgement: Judgement | None = None
+    ) -> Outcome | None:
         """Find the WCS that can be believed, and rebuild it where there is none.
 
         A raw header states the WCS twice; the copy in the primary header is taken where that in the extension
         cannot be true for the camera, or contradicts the pointing while the other agrees. In a subarray
-        from before February 2005 CRPIX refers to the whole chip and is moved. A WCS that is missing or
-        contradicts the telescope's pointing by more than `debug_consistency_limit` is rebuilt from target,
-        offsets, position angle, camera and port. WCSFIX in the primary header says what was done.
+        from before February 2005 CRPIX refers to the whole chip and is moved.
+
+        What is wrong is judged with all frames of a sequence (of one OBJECT). In most of them WCS minus
+        telescope offset is the same: a frame that differs, with offsets that a second pair of keywords
+        confirms, gets its WCS from the others and its offset; one whose target (RA, DEC) differs keeps its
+        WCS, and its target is that of the others; a WCS that stands still while the telescope dithers is
+        replaced by the offsets. Frames sent to another target are left alone. Where there is no majority, a
+        WCS that is missing or more than `debug_consistency_limit` from target plus offset is rebuilt from
+        target, offsets, position angle, camera and port, with CRPIX of the header or the instrument table.
+
+        In the primary header WCSFIX says what was done, PNTDIST what was distrusted (WCS, target, offsets),
+        PNTWITN which witness decided, WCSERR the error of a rebuilt WCS (arcsec), ORIGRA and ORIGDEC the
+        target before it was replaced. Each is a warning and in the report.
 
         Frames of f/32 with Altair get the published distortion, r' = r + 1.32e-5 r^2 pixels about the centre
         of the array (`niripipe.instruments.optics`), into their WCS: `ext.wcs` and the SIP keywords of
@@ -176,10 +193,11 @@ class Standardize(PrimitivesBase):
             bad_wcs=params.bad_wcs,
             limit=params.debug_consistency_limit,
             distortion=params.distortion,
+            judgement=judgement,
         )
 
-    @primitive(stamp="PREPARE")
-    def prepare(self, frame: AstroData, params: PrepareParams) -> Outcome:
+    @primitive(stamp="PREPARE", survey=_judged)
+    def prepare(self, frame: AstroData, params: PrepareParams, judgement: Judgement | None = None) -> Outcome:
         """Validate a raw frame and standardise its pixels, headers and WCS.
 
         Runs what `validateData`, `standardizeStructure`, `standardizeHeaders` and `standardizeWCS` do.
@@ -199,6 +217,7 @@ class Standardize(PrimitivesBase):
             limit=params.debug_consistency_limit,
             require_wcs=params.require_wcs,
             distortion=params.distortion,
+            judgement=judgement,
         )
         if outcome is not None and outcome.status is not Status.NOT_NEEDED:
             changes.append(outcome.reason)

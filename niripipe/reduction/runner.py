@@ -80,9 +80,13 @@ class _Call:
         self.parameters = json.dumps(self.step.parameters, default=str)
         self.outcomes: dict[int, Outcome] = {}
         self.started = ""
+        self.surveyed: Mapping[int, Any] = {}
 
     def run(self, frames: Any) -> Any:
         """Run the primitive on one frame or on a list, as it takes them."""
+        if self.primitive.survey is not None:
+            known = self.surveyed.get(id(frames))
+            return self.primitive.function(self.owner, frames, self.resolved.params, known)
         return self.primitive.function(self.owner, frames, self.resolved.params)
 
 
@@ -279,6 +283,10 @@ class RecipeRunner:
         """Run primitives that treat frames one by one."""
         self.progress.update(calls[0].primitive.name, 0, len(frames))
         passed = itertools.count(1)
+        first = calls[0]
+        if first.primitive.survey is not None:
+            with self._at_work(first, frames):
+                first.surveyed = first.primitive.survey(first.owner, frames, first.resolved.params)
 
         def treat(frame: AstroData) -> NiripipeError | None:
             """Return the error of a frame that is left out."""
@@ -344,6 +352,7 @@ def _is_chained(call: _Call, before: list[_Call]) -> bool:
     streams, settings = call.streams, call.resolved
     return (
         call.primitive.per_frame
+        and (call.primitive.survey is None or not before)
         and streams.source == streams.target
         and not (settings.skip_primitive or settings.write_outputs)
         and all(str(other.streams) == str(streams) and other.owner is call.owner for other in before)

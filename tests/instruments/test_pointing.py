@@ -290,10 +290,10 @@ def test_a_built_wcs_has_the_nominal_scale(
     ("cards", "shape", "date", "crpix"),
     [
         ({"CRPIX1": 545.2, "CRPIX2": 489.0}, (1024, 1024), "2015-04-04", (545.2, 489.0)),
-        ({"CRPIX1": 0.0, "CRPIX2": 0.0}, (1024, 1024), "2015-04-04", (512.5, 512.5)),
-        ({"CRPIX1": None, "CRPIX2": None}, (256, 256), "2015-04-04", (128.5, 128.5)),
+        ({"CRPIX1": 0.0, "CRPIX2": 0.0}, (1024, 1024), "2015-04-04", (545.186, 489.049)),
+        ({"CRPIX1": None, "CRPIX2": None}, (256, 256), "2015-04-04", (161.186, 105.049)),
         ({"CRPIX1": 545.0, "CRPIX2": 489.0}, (256, 256), "2004-04-04", (161.0, 105.0)),
-        ({"CRPIX1": 545.0, "CRPIX2": 489.0}, (256, 256), "2015-04-04", (128.5, 128.5)),
+        ({"CRPIX1": 545.0, "CRPIX2": 489.0}, (256, 256), "2015-04-04", (161.186, 105.049)),
     ],
 )
 def test_the_reference_pixel_is_the_headers_if_it_makes_sense(
@@ -304,7 +304,27 @@ def test_the_reference_pixel_is_the_headers_if_it_makes_sense(
     crpix: tuple[float, float],
 ) -> None:
     ad = make_frame({"DATE-OBS": date}, cards, shape=shape)
-    assert tuple(pointing.wcs_from_pointing(ad).crpix) == crpix
+    assert tuple(pointing.wcs_from_pointing(ad).crpix) == pytest.approx(crpix, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("camera", "fold", "port", "crpix"),
+    [
+        ("f6", "OUT", 3, (545, 489)),
+        ("f6", "OUT", 1, (528, 500)),
+        ("f6", "OUT", 5, (373, 497)),
+        ("f14", "OUT", 1, (529, 487)),
+        ("f32", "OUT", 3, (855, 413)),
+        ("f32", "IN", 3, (644, 504)),
+        ("f32", "IN", 1, (442, 395)),
+    ],
+)
+def test_a_built_wcs_has_the_reference_pixel_of_real_frames(
+    make_frame: MakeFrame, camera: str, fold: str, port: int, crpix: tuple[float, float]
+) -> None:
+    gone = {"CRPIX1": None, "CRPIX2": None}
+    ad = make_frame({"CAMERA": camera, "AOFOLD": fold, "INPORT": port}, gone, shape=(1024, 1024))
+    assert tuple(pointing.wcs_from_pointing(ad).crpix) == pytest.approx(crpix, abs=0.6)
 
 
 def test_without_offsets_the_built_wcs_points_at_the_target(make_frame: MakeFrame) -> None:
