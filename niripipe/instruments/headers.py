@@ -40,7 +40,9 @@ __all__ = [
 _Value = TypeVar("_Value")
 
 #: What instrument programs write where they have nothing to say.
-_NO_VALUE = frozenset({"", "no value", "none", "n/a", "indef", "undefined", "unknown value"})
+_NO_VALUE = frozenset({"", "no value", "none", "n/a", "indef", "undefined", "unknown value", "invalid"})
+#: Numbers that they write there.
+_NO_NUMBER = frozenset({-9999.0, -999.0, 999.0})
 _DATE_KEYWORDS = ("DATE-OBS", "DATE", "UTDATE")
 _TIME_KEYWORDS = ("UT", "TIME-OBS", "STARTUT", "UTSTART")
 _MJD_KEYWORDS = ("MJD-OBS", "MJD_OBS")
@@ -77,14 +79,17 @@ def clean_text(value: object) -> str | None:
 
 
 def parse_float(value: object) -> float | None:
-    """Return a finite number, also from text (``'-2.602  '``, ``'1.5D3'``); None if it is none."""
+    """Return a finite number, also from text (``'-2.602  '``, ``'1.5D3'``); None if it is none.
+
+    Also None for the numbers -9999, -999 and 999, which stand for "unknown" in Gemini headers.
+    """
     if isinstance(value, bool) or not isinstance(value, Real | str):
         return None
     try:
         number = float(value.strip().lower().replace("d", "e") if isinstance(value, str) else value)
     except (OverflowError, ValueError):
         return None
-    return number if math.isfinite(number) else None
+    return number if math.isfinite(number) and number not in _NO_NUMBER else None
 
 
 def get_text(header: Header, *keywords: str) -> str | None:

@@ -137,18 +137,20 @@ class AstroDataNiri(AstroDataGemini):
         Notes
         -----
         Names are compared without regard to letter case, pupil masks are left out in every spelling
-        (``Pupil38``, ``pup38``), and ``INVALID`` is not a filter; DRAGONS matches them exactly.
+        (``Pupil38``, ``pup38``), and ``INVALID`` is not a filter; DRAGONS matches them exactly. A name that
+        is spelt in an unknown way is known by its component identifier.
         """
         positions = [name for key in _FILTER_KEYWORDS if (name := get_text(self.phu, key)) is not None]
         valid = [name for name in positions if name.lower() not in _NO_FILTER_NAME]
         filters = sorted(name for name in valid if not _is_opening(name))
+        wheels = [niri_tables().wheel_name(name) for name in filters]
         if stripID or pretty:
             filters = sorted(remove_component_id(name) or name for name in filters)
         if any((remove_component_id(name) or "").lower() == "blank" for name in filters):
             return "blank"
         if not filters:
             return "open" if valid else None
-        known = niri_tables().filter_of(filters) if pretty else None
+        known = (niri_tables().filter_of(filters) or niri_tables().filter_of(wheels)) if pretty else None
         return "&".join(filters) if known is None else known.name
 
     @astro_data_descriptor
@@ -384,16 +386,17 @@ class AstroDataNiri(AstroDataGemini):
         """Return a text that is the same for frames that belong together.
 
         Made of exposure time, coadds, read mode, well and window of darks; of observation, filter, camera,
-        read mode, well and window of other frames, with a suffix for images. Exposure times are rounded to a
-        millisecond, and a data set and its slices have the same identifier. (In DRAGONS neither holds.)
+        read mode, well and window of other frames, with a suffix for flats in imaging. Exposure times are
+        rounded to a millisecond, and a data set and its slices have the same identifier. (In DRAGONS neither
+        holds.)
         """
         rules = niri_tables().group_rules
         if "DARK" in self.tags:
             return self._group(rules.dark)
         text = self._group(rules.spectroscopy if "SPECT" in self.tags else rules.other)
-        if not self.tags & {"IMAGE", "FLAT"}:
-            return text
-        return f"{text}_{rules.twilight_suffix if 'TWILIGHT' in self.tags else rules.imaging_suffix}"
+        if "TWILIGHT" in self.tags:
+            return f"{text}_{rules.twilight_suffix}"
+        return f"{text}_{rules.imaging_suffix}" if {"IMAGE", "FLAT"} <= self.tags else text
 
     # ---- helpers
 

@@ -7,6 +7,7 @@ instrument. Units and sources are given there with the numbers.
 from __future__ import annotations
 
 import functools
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -18,6 +19,9 @@ from typing import Any
 from niripipe.errors import DataError
 
 __all__ = ["LinearityCoefficients", "NiriTables", "niri_tables"]
+
+
+_COMPONENT = re.compile(r"G\d{4}$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +226,7 @@ class NiriTables:
     distortions: tuple[RadialDistortion, ...]
     reference_pixels: tuple[ReferencePixel, ...]
     filters: tuple[Filter, ...]
+    components: Mapping[str, str]
     bands: Mapping[str, float]
     zero_points: Mapping[tuple[str, str], float]
     group_rules: GroupRules
@@ -275,6 +280,12 @@ class NiriTables:
     def filter_of(self, raw: Iterable[str]) -> Filter | None:
         """Find the filter made by these wheel names (identifiers removed), in any case and order."""
         return self._by_raw.get(_filter_key(raw))
+
+    def wheel_name(self, name: str) -> str:
+        """Return the wheel name in the tables of a name from a header: by its identifier, else without it."""
+        found = _COMPONENT.search(name.strip().upper())
+        known = None if found is None else self.components.get(found.group())
+        return known or str(name).split("_G")[0]
 
     def filter_named(self, name: str | None) -> Filter | None:
         """Find a filter by its pretty name, in any letter case."""
@@ -341,6 +352,7 @@ def _build(raw: dict[str, Any]) -> NiriTables:
         distortions=tuple(RadialDistortion(**entry) for entry in raw["distortion"]["entries"]),
         reference_pixels=tuple(ReferencePixel(**entry) for entry in raw["reference_pixels"]["entries"]),
         filters=filters,
+        components=MappingProxyType(_values(raw["components"])),
         bands=MappingProxyType(_values(raw["bands"])),
         zero_points=MappingProxyType(
             {(e["filter"], e["camera"]): e["value"] for e in raw["zero_points"]["entries"]}

@@ -174,9 +174,47 @@ def test_the_well_known_ao_frame(make_frame: MakeFrame) -> None:
     assert ad.disperser() is None
     assert (ad.ra(), ad.dec()) == (86.5548997, -0.1686439)
     assert (ad.target_ra(), ad.target_dec()) == (86.53408333, -0.16725)
-    assert ad.group_id() == (
-        "GN-2013B-Q-77-409_K(prime)_f13.9_Medium Background_Shallow_['[1:1024,1:1024]']_NIRI_IMAGE_FLAT"
-    )
+    assert ad.group_id() == ("GN-2013B-Q-77-409_K(prime)_f13.9_Medium Background_Shallow_['[1:1024,1:1024]']")
+
+
+def test_group_identifiers_of_science_images_have_no_ending(make_frame: MakeFrame) -> None:
+    assert make_frame().group_id().endswith("_['[1:1024,1:1024]']")
+
+
+@pytest.mark.parametrize(
+    ("wheels", "name"),
+    [
+        (("Kprime_G0206", "HeI_2p2s_G0233"), "HeI(2p2s)"),
+        (("Kprime_G0206", "G0233"), "HeI(2p2s)"),
+        (("open", "Br-gamma_G0218"), "Br(gamma)"),
+        (("PK50_G0201", "Jcon(106)_G0239"), "Jcon(1065)"),
+        (("H-band_G0203", "open"), "H"),
+        (("open", "new_G0299"), "new"),
+    ],
+)
+def test_filters_are_known_by_their_component(
+    make_frame: MakeFrame, wheels: tuple[str, str], name: str
+) -> None:
+    assert make_frame(FILTER1=wheels[0], FILTER2=wheels[1]).filter_name(pretty=True) == name
+
+
+@pytest.mark.parametrize(
+    "sentinel", [-9999, -9999.0, "-9999", 999, "999.0", "No Value", "INVALID", "invalid"]
+)
+def test_what_programs_write_for_unknown_is_unknown(make_frame: MakeFrame, sentinel: object) -> None:
+    keys = (
+        "RA", "DEC", "PA", "POFFSET", "QOFFSET", "XOFFSET", "YOFFSET", "AIRMASS", "AZIMUTH", "ELEVATIO",
+        "CRPA", "EXPTIME", "INPORT", "OBSEPOCH", "AOSEEING", "RAWIQ", "RAWCC", "LNRS",
+    )  # fmt: skip
+    ad = make_frame(dict.fromkeys(keys, sentinel))
+    unknown = (
+        ad.target_ra(), ad.target_dec(), ad.position_angle(), ad.telescope_x_offset(),
+        ad.telescope_y_offset(), ad.airmass(), ad.azimuth(), ad.elevation(), ad.cass_rotator_pa(),
+        ad.exposure_time(), ad.port(),
+        ad.observation_epoch(), ad.ao_seeing(), ad.raw_iq(), ad.raw_cc(), ad.detector_x_offset(),
+    )  # fmt: skip
+    assert unknown == (None,) * len(unknown)
+    assert ad.read_mode() == "Unknown"
 
 
 def test_group_identifiers(make_frame: MakeFrame) -> None:
