@@ -79,6 +79,8 @@ class Judgement:
         The WCS to use instead, where it is distrusted.
     error : float
         Of that WCS on the sky, arcsec.
+    other : tuple of float or None
+        RA and Dec of the reference pixel by the statement that is distrusted, WCS or offsets; for the images.
     target : tuple of float or None
         The target of the other frames (RA, Dec in degrees), where it is distrusted.
     """
@@ -87,6 +89,7 @@ class Judgement:
     witness: str
     wcs: LinearTerms | None = None
     error: float = float("nan")
+    other: Vector | None = None
     target: Vector | None = None
 
 
@@ -168,7 +171,8 @@ class _Sequence:
                 judged.append(None)
                 continue
             crval = self._sky(aim, (base[0] + aim.motion[0], base[1] + aim.motion[1]))
-            judged.append(Judgement("WCS", words, pattern._replace(crval=crval), error))
+            wcs = pattern._replace(crval=crval)
+            judged.append(Judgement("WCS", words, wcs, error, _at_pixel(aim.wcs, wcs.crpix)))
         return judged
 
     # ---- the majority
@@ -187,16 +191,17 @@ class _Sequence:
             return self._of_member(k, members)
         if aim.motion is None or self._is_elsewhere(k, members):
             return None
-        if aim.wcs is not None and not aim.confirmed:
-            return Judgement("offsets", "the WCS: no other keyword confirms the offsets")
         base = _middle(self._base(j) for j in members)
+        crval = self._sky(aim, (base[0] + aim.motion[0], base[1] + aim.motion[1]))
+        if aim.wcs is not None and not aim.confirmed:
+            return Judgement("offsets", "the WCS: no other keyword confirms the offsets", other=crval)
         pattern = self._pattern(aim, members)
         if pattern is None:
             return None
         scatter = max(math.dist(self._base(j), base) for j in members)
-        crval = self._sky(aim, (base[0] + aim.motion[0], base[1] + aim.motion[1]))
         words = f"WCS and offsets of {len(members)} other frames of the sequence"
-        return Judgement("WCS", words, pattern._replace(crval=crval), max(scatter, _LEAST_ERROR))
+        wcs = pattern._replace(crval=crval)
+        return Judgement("WCS", words, wcs, max(scatter, _LEAST_ERROR), _at_pixel(aim.wcs, wcs.crpix))
 
     def _of_member(self, k: int, members: list[int]) -> Judgement:
         """Judge a frame whose WCS is that of the majority: its target may be wrong."""
@@ -257,6 +262,14 @@ class _Sequence:
             if self.aims[j].setting == aim.setting and self.aims[j] is not aim:
                 return self.aims[j].wcs
         return aim.wcs
+
+
+def _at_pixel(wcs: LinearTerms | None, pixel: Vector) -> Vector | None:
+    """Return RA and Dec of a pixel (1-based) by a WCS."""
+    if wcs is None:
+        return None
+    ra, dec = wcs.to_plane().all_pix2world(*pixel, 1)
+    return float(ra), float(dec)
 
 
 def _minus(first: Vector, second: Vector) -> Vector:

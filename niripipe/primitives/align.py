@@ -68,6 +68,9 @@ class Align(PrimitivesBase):
         and nothing in the images speaks against them. A frame is left out where its sources show that it
         is of another field, far from where it should be or trailed, or where its shift may be wrong by more.
 
+        Where `standardizeWCS` distrusted a WCS or offsets (PNTDIST) and the bright sources are where that
+        statement puts them, and not where the frame was put, it is taken back first; PNTWITN is ``images``.
+
         The reference is the first frame, or another one if the first is much worse (bad seeing, cloud) or
         shows another field; the first frame keeps its WCS as long as it can be aligned at all, so that the
         product has its grid and name.

@@ -190,6 +190,9 @@ def _as_judged(niri: AstroDataNiri, judgement: Judgement, *, bad_wcs: BadWCS, li
         )
     niri.phu.set("PNTDIST", distrusted, "Statement on pointing that was distrusted")
     niri.phu.set("PNTWITN", "offsets" if distrusted == "WCS" else "WCS", "Witness that decided on pointing")
+    if judgement.other is not None:
+        for key, value in zip(("PNTALT1", "PNTALT2"), judgement.other, strict=True):
+            niri.phu.set(key, value, "CRVAL by what was distrusted (degrees)")
     if judgement.wcs is not None:
         niri[0].sky_mapping = judgement.wcs.to_plane()
         niri.phu.set("WCSERR", round(judgement.error, 2), "Error of the rebuilt WCS on the sky (arcsec)")

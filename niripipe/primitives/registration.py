@@ -30,6 +30,7 @@ from niripipe.primitives.offsets import (
     verified,
 )
 from niripipe.primitives.params import Field, SuffixParams
+from niripipe.primitives.pointing_doubt import settle_pointing
 
 __all__ = ["AdjustWCSToReferenceParams", "Verdict", "align_frames"]
 
@@ -159,6 +160,7 @@ def align_frames(frames: Frames, params: AdjustWCSToReferenceParams, map_items: 
     """
     for frame in frames:
         require_sky_mapping(frame)
+    settle_pointing(frames)
     prepare_distortion(frames, params.distortion)
     headers, settled = [frame[0].sky_mapping for frame in frames], ""
     if params.method == "offsets":

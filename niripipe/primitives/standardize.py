@@ -172,7 +172,8 @@ class Standardize(PrimitivesBase):
 
         In the primary header WCSFIX says what was done, PNTDIST what was distrusted (WCS, target, offsets),
         PNTWITN which witness decided, WCSERR the error of a rebuilt WCS (arcsec), ORIGRA and ORIGDEC the
-        target before it was replaced. Each is a warning and in the report.
+        target before it was replaced, PNTALT1 and PNTALT2 CRVAL by what was distrusted, between which
+        `adjustWCSToReference` lets the images decide. Each is a warning and in the report.
 
         Frames of f/32 with Altair get the published distortion, r' = r + 1.32e-5 r^2 pixels about the centre
         of the array (`niripipe.instruments.optics`), into their WCS: `ext.wcs` and the SIP keywords of

@@ -126,6 +126,29 @@ def test_a_false_statement_costs_no_frame(
         assert np.hypot(*((sky - found) * [np.cos(np.radians(sky[1])), 1])) * 3600 < stack.phu["WCSERR"] + 0.2
 
 
+def all_offsets_astray(wrong: int) -> Edit:
+    """The telescope did not go where all keywords of offsets say, so that only the WCS is right."""
+
+    def edit(k: int, headers: list[fits.Header]) -> None:
+        if k == wrong:
+            for key, sign in (("POFFSET", 1), ("RAOFFSET", 1), ("YOFFSET", 1)):
+                headers[0][key] += sign * 25.0
+
+    return edit
+
+
+def test_the_images_have_the_last_word(tmp_path: Path) -> None:
+    """Stars in common show that the frame lies where its WCS said, 25 arcsec from where it was put."""
+    stars = [(118.0, 130.0, 40000.0), (130.0, 148.0, 30000.0), (140.0, 122.0, 20000.0)]
+    reduction = stacked(tmp_path / "raw", all_offsets_astray(3), stars=stars, position_angle=0.0)
+    outcomes = reduction.report.steps[0].outcomes
+    assert sum("the WCS was distrusted" in outcome.reason for outcome in outcomes.values()) == 1
+    assert reduction.outputs[0].phu["NCOMBINE"] == 4
+    # Where a frame is put 25 arcsec away, the stack is that much wider.
+    right = stacked(tmp_path / "right", leave, stars=stars, position_angle=0.0)
+    assert np.abs(np.subtract(reduction.outputs[0][0].shape, right.outputs[0][0].shape)).max() <= 1
+
+
 @pytest.mark.parametrize("angle", [90.0, 30.0])
 def test_old_frames_at_any_position_angle_are_stacked(tmp_path: Path, angle: float) -> None:
     reduction = stacked(tmp_path / "raw", leave, datetime(2003, 3, 25, 11, 36), position_angle=angle)
