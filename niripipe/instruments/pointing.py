@@ -66,6 +66,10 @@ _SAME_OFFSET = 0.5
 """Lengths of an offset by two pairs of keywords agree to this, arcsec; 0.05 in real headers."""
 
 
+_SAME_ANGLE = 2.0
+"""Position angle and CD matrix agree to this, degrees; 0.4 in real headers."""
+
+
 class HeaderWcs(NamedTuple):
     """The WCS of a raw frame as its headers mean it.
 
@@ -393,10 +397,17 @@ def aim(ad: AstroDataNiri, limit_arcsec: float) -> Aim:
         setting=setting,
         wcs=wcs,
         motion=sky_motion(ad),
-        confirmed=_confirmed(ad),
+        confirmed=_confirmed(ad) and _is_oriented(wcs, angle),
         target=target_position(ad),
         moving="NON_SIDEREAL" in ad.tags,
     )
+
+
+def _is_oriented(wcs: LinearTerms | None, position_angle: float | None) -> bool:
+    """Tell whether the WCS is turned as the position angle says, by which the offsets are turned, too."""
+    if wcs is None or position_angle is None:
+        return True
+    return abs((orientation(wcs.cd) - position_angle + 180.0) % 360.0 - 180.0) < _SAME_ANGLE
 
 
 def _confirmed(ad: AstroDataNiri) -> bool | None:

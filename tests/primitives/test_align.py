@@ -10,6 +10,7 @@ from niripipe.algorithms.resample import resample
 from niripipe.astrodata import DQ, with_affine
 from niripipe.errors import DataError
 from niripipe.primitives.geometry import pixel_mapping
+from niripipe.primitives.offsets import by_offsets
 
 from .. import frames as make
 
@@ -130,6 +131,30 @@ def test_offsets_can_be_asked_for():
     b.p.adjustWCSToReference(method="offsets")
     assert frames[1].phu["ALGNMETH"] == "offsets"
     assert misplaced(frames[1], (0, 0), 3.0, 0.0) < 0.1
+
+
+@pytest.mark.parametrize("port", [1, 3])
+def test_offsets_reach_the_pixels_through_the_cd_matrix(port):
+    """The rotator stood still: +y lies 29 degrees from the position angle, by which P and Q are turned."""
+    step, turn = make.SCALE / 3600, np.deg2rad(29.0)
+    parity = 1 if port == 1 else -1
+    cd = {
+        "CD1_1": parity * step * np.cos(turn),
+        "CD1_2": step * np.sin(turn),
+        "CD2_1": -parity * step * np.sin(turn),
+        "CD2_2": step * np.cos(turn),
+    }
+    # At PA 180 P goes West and Q South.
+    moved = {"CRVAL1": make.RA - 6.0 / 3600 / np.cos(np.deg2rad(make.DEC)), "CRVAL2": make.DEC + 4.0 / 3600}
+    cards = {"PA": 180.0, "INPORT": port, "CRFOLLOW": "no", "AOFOLD": "park-pos."}
+    reference = make.frame(ext={"CRVAL1": make.RA, "CRVAL2": make.DEC, **cd}, **cards)
+    frame = make.frame(ext={**moved, **cd}, POFFSET=6.0, QOFFSET=-4.0, **cards)
+    found = by_offsets(frame, reference)
+    assert found.method == "offsets"
+    true, wcs = frame[0].wcs, found.wcs
+    for x, y in ((10.0, 20.0), (100.0, 60.0)):
+        distance = np.subtract(wcs.all_pix2world(x, y, 0), true.all_pix2world(x, y, 0))
+        assert np.abs(distance).max() * 3600 < 0.01
 
 
 @pytest.mark.parametrize("missing", ["POFFSET", "turned"])

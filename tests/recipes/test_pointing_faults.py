@@ -92,6 +92,14 @@ def offset_astray(wrong: int) -> Edit:
     return edit
 
 
+def angle_astray(wrong: int) -> Edit:
+    def edit(k: int, headers: list[fits.Header]) -> None:
+        if k == wrong:
+            headers[0]["PA"] += 90.0
+
+    return edit
+
+
 @pytest.fixture(scope="module")
 def right(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return stacked(tmp_path_factory.mktemp("right") / "raw", leave).outputs[0]
@@ -106,6 +114,7 @@ def right(tmp_path_factory: pytest.TempPathFactory) -> Any:
         (wcs_astray(4), "WCS", 1),
         (wcs_still(), "WCS", 5),
         (offset_astray(2), "offsets", 1),
+        (angle_astray(2), "offsets", 1),
     ],
 )
 def test_a_false_statement_costs_no_frame(
