@@ -84,7 +84,8 @@ def test_the_frame_with_no_usable_wcs_gets_one_from_its_pointing(shared: Path) -
     assert pointing.usable_copies(ad.phu, ad[0].hdr, ad.camera()) == []
     assert pointing.wcs_is_consistent(ad) is False
     assert (ad.ra(), ad.dec()) == (277.474125, 1.22497222)
-    assert tuple(pointing.wcs_from_pointing(ad).crpix) == (512.5, 512.5)
+    # As in N20030325S0098, of the same camera and port.
+    assert tuple(pointing.wcs_from_pointing(ad).crpix) == pytest.approx((545.186, 489.049))
 
 
 @pytest.mark.parametrize("name", ["N20030325S0098", "N20090918S0386", "N20120118S0441"])
