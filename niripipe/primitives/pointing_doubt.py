@@ -29,7 +29,8 @@ def settle_pointing(frames: Sequence[AstroData]) -> None:
     ----------
     frames : sequence of AstroData
         With WCS and OBJCAT. Those with `OTHER` in the primary header may get another WCS; PNTDIST and
-        PNTWITN then say that the images decided.
+        PNTWITN then say that the images decided. `OTHER` is removed: its reference pixel is that of the raw
+        frame, and would be wrong in a product.
     """
     doubtful = [frame for frame in frames if _other(frame) is not None]
     if not doubtful:
@@ -46,8 +47,12 @@ def settle_pointing(frames: Sequence[AstroData]) -> None:
             for frame in frames[1:]
         ]
         wrong = list(frames) if 2 * sum(_better(b, a) for a, b in votes) > len(votes) else []
+    others = {id(frame): _other(frame) for frame in wrong}
+    for frame in doubtful:
+        for key in OTHER:
+            frame.phu.remove(key)
     for frame in wrong:
-        frame[0].sky_mapping = _other(frame)
+        frame[0].sky_mapping = others[id(frame)]
         distrusted = _OPPOSITE[str(frame.phu["PNTDIST"])]
         frame.phu["PNTDIST"], frame.phu["PNTWITN"] = distrusted, "images"
         log.warning(
@@ -72,7 +77,6 @@ def _other(frame: AstroData) -> TangentPlane | None:
     """Return the WCS by the statement that was not believed; None without one."""
     ra, dec = (get_float(frame.phu, key) for key in OTHER)
     mapping = frame[0].sky_mapping
-    settled = frame.phu.get("PNTWITN") == "images"
-    if ra is None or dec is None or settled or not isinstance(mapping, TangentPlane):
+    if ra is None or dec is None or not isinstance(mapping, TangentPlane):
         return None
     return replace(mapping, crval=(ra, dec))
