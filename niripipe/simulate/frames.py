@@ -29,7 +29,7 @@ from niripipe.simulate.reality import (
     wave_light,
 )
 from niripipe.simulate.scene import Galaxy, Scene, Star
-from niripipe.simulate.sequence import FIELDS, Exposure, Kind
+from niripipe.simulate.sequence import FIELDS, TARGET, Exposure, Kind
 from niripipe.simulate.settings import Effects, NightPlan, Setup, check_names, make_plan
 from niripipe.simulate.truth import FrameTruth
 
@@ -162,7 +162,7 @@ def raw_frame(
     )
     frame = Exposure(
         name=f"N{date:%Y%m%d}S{number:04d}.fits", kind=kind, start=datetime.combine(date, ut),
-        exposure=exposure, coadds=coadds, field=FIELDS[kind], p=p, q=q,
+        exposure=exposure, coadds=coadds, field={**FIELDS, "target": TARGET, "sky": TARGET}[kind], p=p, q=q,
     )  # fmt: skip
     root = np.random.SeedSequence(seed)
     detector = make_detector(plan.setup.size, plan.effects, np.random.default_rng(root.spawn(1)[0]))
