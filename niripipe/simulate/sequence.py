@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 from niripipe.errors import ParameterError
 from niripipe.simulate.settings import NightPlan
 
-__all__ = ["FIELDS", "Exposure", "Field", "Kind", "plan_exposures"]
+__all__ = ["FIELDS", "TARGET", "Exposure", "Field", "Kind", "plan_exposures"]
 
 Kind = Literal["target", "sky", "std", "flat_on", "flat_off", "dark", "short_dark"]
 
@@ -85,10 +85,10 @@ class Exposure:
         return self.exposure * self.coadds
 
 
-_TARGET = Field("SN2014J", ra=148.92558, dec=69.67389)
+TARGET = Field("SN2014J", ra=148.92558, dec=69.67389)
 FIELDS: dict[Kind, Field] = {
-    "target": _TARGET,
-    "sky": _TARGET,
+    "target": TARGET,
+    "sky": TARGET,
     "std": Field("FS 17", ra=132.8300, dec=11.8700),
     **dict.fromkeys(("flat_on", "flat_off"), Field("GCALflat", ra=22.0, dec=89.97)),
     **dict.fromkeys(("dark", "short_dark"), Field("Dark", ra=22.0, dec=89.97)),
