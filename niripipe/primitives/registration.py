@@ -57,7 +57,9 @@ class AdjustWCSToReferenceParams(SuffixParams, suffix="_wcsCorrected"):
     match_radius: float = Field(0.5, gt=0, description="largest distance of a matched pair, arcsec")
     min_sources: int = Field(3, ge=1, description="matched sources that are needed")
     cull_sources: bool = Field(False, description="use good stars only")
-    rotate: bool = Field(False, description="allow a rotation")
+    rotate: bool | None = Field(
+        None, description="allow a rotation; None: where ten or more pairs ask for it"
+    )
     scale: bool = Field(False, description="allow a change of scale")
     distortion: Choice = Field(
         "auto",
