@@ -15,6 +15,7 @@ from niripipe.astrodata import AstroData, distortion_of, undistorted, with_disto
 from niripipe.primitives.base import Frames, opened_name
 from niripipe.primitives.distortion_check import Choice, prepare_distortion, settle_distortion
 from niripipe.primitives.geometry import pixel_mapping, require_sky_mapping
+from niripipe.primitives.mosaic import alone_in_their_part, tied_through_others
 from niripipe.primitives.objcat import update_world
 from niripipe.primitives.offsets import Offsets, by_offsets, pointing_errors, trust
 from niripipe.primitives.pairs import moved_wcs, or_correlated, registered, trailed, usable_sources
@@ -90,6 +91,10 @@ class Verdict:
     angle, scale : float
         Rotation (degrees, counter-clockwise) and magnification of the sources relative to what the header
         says.
+    ties : int
+        Frames that it was compared with successfully.
+    residual : float
+        What these comparisons differ from the result by, rms per axis, pixels; NaN with fewer than two.
     """
 
     method: str
@@ -100,6 +105,8 @@ class Verdict:
     doubt: str = ""
     angle: float = 0.0
     scale: float = 1.0
+    ties: int = 0
+    residual: float = float("nan")
 
     @property
     def kept(self) -> bool:
@@ -119,8 +126,8 @@ def align_frames(frames: Frames, params: AdjustWCSToReferenceParams, map_items: 
     ----------
     frames : list of AstroData
         At least two, with WCS; OBJCAT where there are sources. WCS and the world positions in OBJCAT change,
-        and ALGNMETH, ALGNNUM, ALGNRMS, ALGNERR, ALGNFLAG, ALGNDX, ALGNDY, ALGNROT, ALGNSCL and ALGNREF in
-        the primary header say how.
+        and ALGNMETH, ALGNNUM, ALGNRMS, ALGNERR, ALGNFLAG, ALGNDX, ALGNDY, ALGNROT, ALGNSCL, ALGNTIES,
+        ALGNRES and ALGNREF in the primary header say how.
     params : AdjustWCSToReferenceParams
     map_items : callable
         Applies a function to frames, which it does not change.
@@ -155,9 +162,10 @@ def align_frames(frames: Frames, params: AdjustWCSToReferenceParams, map_items: 
         if result is not None and result.accepted:
             frame[0].sky_mapping = moved_wcs(frame[0].sky_mapping, *result.matrix())
     errors = pointing_errors(frames, reference, found, offsets)
+    alone = alone_in_their_part(frames, reference, found, params.min_sources)
     verdicts = [
-        _verdict(frame, reference, result, offset, errors, params)
-        for frame, result, offset in zip(frames, found, offsets, strict=True)
+        _verdict(frame, reference, result, offset, errors, params, alone=lonely)
+        for frame, result, offset, lonely in zip(frames, found, offsets, alone, strict=True)
     ]
     for frame, verdict, header in zip(frames, verdicts, headers, strict=True):
         _note(frame, verdict, reference, header)
@@ -186,13 +194,16 @@ def _verdict(
     offsets: Offsets,
     errors: NDArray[np.float64],
     params: AdjustWCSToReferenceParams,
+    *,
+    alone: bool,
 ) -> Verdict:
     """Decide about a frame; one that the telescope's offsets align gets its WCS here."""
     if frame is reference:
         return Verdict("reference", error=0.0, reason="the others are aligned to this frame")
     if result is not None and result.accepted:
         rms = result.rms if np.isfinite(result.rms) else 0.0
-        turned = {"angle": 0.0 - result.angle, "scale": 1 / result.scale}
+        turned: dict[str, Any] = {"angle": 0.0 - result.angle, "scale": 1 / result.scale}
+        turned |= {"ties": result.ties, "residual": result.residual}
         reason = f"{result.reason}; doubtful: {result.doubt}" if result.doubt else result.reason
         return Verdict(
             result.method, result.n_matched, rms, result.error, reason, doubt=result.doubt, **turned
@@ -203,7 +214,7 @@ def _verdict(
     reason = "" if result is None else result.reason
     if params.fallback != "offsets" or trailed(frame, reference):
         return Verdict("set aside", reason=f"it could not be aligned: {reason}")
-    problem, words, error, doubt = trust(frame, reference, offsets, errors)
+    problem, words, error, doubt = trust(frame, reference, offsets, errors, alone=alone)
     if problem:
         return Verdict(
             "set aside",
@@ -227,6 +238,11 @@ def _note(frame: AstroData, verdict: Verdict, reference: AstroData, header: Any)
         phu.set("ALGNERR", round(float(verdict.error), 4), "Error of the shift per axis (pixels)")
     else:
         phu.remove("ALGNERR", ignore_missing=True)
+    phu.set("ALGNTIES", int(verdict.ties), "Frames that it was compared with")
+    if np.isfinite(verdict.residual):
+        phu.set("ALGNRES", round(float(verdict.residual), 4), "Rms of these ties about the shift (pixels)")
+    else:
+        phu.remove("ALGNRES", ignore_missing=True)
     # Where nothing says how good a shift is, it is doubtful, too.
     unknown = not np.isfinite(verdict.error)
     phu.set("ALGNFLAG", bool(verdict.doubt) or unknown, "The shift is doubtful, see HISTORY")
@@ -258,7 +274,7 @@ def _chosen(
             lambda pair: or_correlated(pair[0], pair[1], reference, params),
             zip(frames, results, strict=True),
         )
-    return reference, results
+    return reference, tied_through_others(frames, reference, results, params, map_items)
 
 
 def _candidates(frames: Frames, params: AdjustWCSToReferenceParams) -> Frames:
