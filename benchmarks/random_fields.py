@@ -1,8 +1,9 @@
 """How often alignment is wrong, or loses frames, in random fields: a table by number of stars.
 
-Fields have 0 to 300 stars, dithers up to half a frame (60 arcsec at f/6), errors of the pointing of 0, 0.3, 5
-or 30 arcsec, rotations that the header does not know up to 0.5 degrees, and a seeing of 3 to 25 pixels. Positions
-are known to the maker of the frames alone. A shift is wrong beyond 0.2 pixel or 0.05 FWHM, whichever is larger.
+Fields have 0 to 300 stars, dithers up to half a frame (60 arcsec at f/6), errors of the pointing of 0, 0.3,
+5 or 30 arcsec, rotations that the header does not know up to 0.5 degrees, and a seeing of 3 to 25 pixels.
+Positions are known to the maker of the frames alone. A shift is wrong beyond 0.2 pixel or 0.05 FWHM,
+whichever is larger.
 """
 
 from __future__ import annotations

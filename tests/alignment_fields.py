@@ -18,16 +18,17 @@ DITHER = (0.03, 0.1, 0.25, 0.5)
 SEEING = (3.0, 25.0)
 NOISE = 10.0
 GOOD_SNR, GOOD_STARS, FAR_STARS = 30.0, 3, 6
-"""A frame can be aligned if it shares so many stars of this S/N with the reference, 2 FWHM inside both; the last
-if its pointing is wrong by 5 arcsec or more, where three of many stars would agree by chance."""
+"""A frame can be aligned if it shares so many stars of this S/N with the reference, 2 FWHM inside both; the
+last if its pointing is wrong by 5 arcsec or more, where three of many stars would agree by chance."""
 
 
 @dataclass(frozen=True)
 class Outcome:
     """What became of a frame; pixels.
 
-    `wrong` is the mean displacement of the stars that it shares with the reference, weighted by their S/N squared
-    (up to 100): where a few stars cannot show a rotation, a shift can only be right for them. NaN without stars.
+    `wrong` is the mean displacement of the stars that it shares with the reference, weighted by their S/N
+    squared (up to 100): where a few stars cannot show a rotation, a shift can only be right for them. NaN
+    without stars.
     """
 
     stars: int
@@ -81,7 +82,7 @@ def align_random_field(seed: int, *, size: int = 384, number: int = 4, **fixed: 
         )
         places.append((x, y))
         seeing = fwhm * rng.uniform(0.85, 1.15)
-        shown = _stars(size, x, y, flux, seeing / 2.3548)
+        shown = draw_stars(size, x, y, flux, seeing / 2.3548)
         pixels = shown + rng.normal(0, NOISE, (size, size)).astype(np.float32)
         raw = make.frame(pixels, number=k + 1, shape=(size, size), POFFSET=float(p), QOFFSET=float(q))
         frames.append(make.electrons(raw, NOISE**2, 0))
@@ -92,7 +93,7 @@ def align_random_field(seed: int, *, size: int = 384, number: int = 4, **fixed: 
     return _compared(frames, places, flux, fwhm, setting, {d.name: d.reason for d in bench.report.dropped})
 
 
-def _stars(size, x, y, flux, sigma):
+def draw_stars(size, x, y, flux, sigma):
     """Draw each star where it is: Gaussians cut at five sigma."""
     image = np.zeros((size, size), np.float32)
     reach = int(5 * sigma) + 1
