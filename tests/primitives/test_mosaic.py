@@ -88,6 +88,9 @@ def test_tiles_are_tied_through_their_neighbours(corners):
 
 def test_the_grid_holds_the_whole_mosaic_and_the_table_its_residuals():
     frames, _, _ = tiles(dithered([(15.6 * k, 0) for k in range(4)]), 8)
+    # Levels climb along the strip: levels of neighbours alone do not do.
+    for k, frame in enumerate(frames):
+        frame[0].data += np.float32(30 * (k // 3) + 5 * (k % 3))
     bench = aligned(frames)
     bench.p.resampleToCommonFrame()
     ny, nx = bench.main[0][0].shape
@@ -109,7 +112,7 @@ def test_the_grid_holds_the_whole_mosaic_and_the_table_its_residuals():
             np.array_split(stack[0].data, 3, axis=1), np.array_split(covered, 3, axis=1), strict=True
         )
     ]
-    assert np.ptp(thirds) < 1.5
+    assert np.ptp(thirds) < 1.0
 
 
 def test_frames_that_share_the_reference_keep_their_direct_result():
