@@ -106,6 +106,16 @@ def pointing_errors(
     return np.array(errors, float).reshape(-1, 2)
 
 
+def as_stated(frame: AstroData, reference: AstroData) -> Offsets:
+    """Return where the headers put a frame: `by_offsets`, or the WCS where one of the two is a stack.
+
+    A stack has the telescope's offsets of one of its frames, which say nothing about it.
+    """
+    if "NCOMBINE" in frame.phu or "NCOMBINE" in reference.phu:
+        return Offsets(frame[0].sky_mapping, "header WCS", "the WCS of a stack")
+    return by_offsets(frame, reference)
+
+
 class Trust(NamedTuple):
     """Why offsets are not believed, empty if they are; else how far, in words and pixels, and the doubt."""
 

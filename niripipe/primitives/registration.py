@@ -17,7 +17,7 @@ from niripipe.primitives.distortion_check import Choice, prepare_distortion, set
 from niripipe.primitives.geometry import pixel_mapping, require_sky_mapping
 from niripipe.primitives.mosaic import alone_in_their_part, tied_through_others
 from niripipe.primitives.objcat import update_world
-from niripipe.primitives.offsets import Offsets, by_offsets, pointing_errors, trust
+from niripipe.primitives.offsets import Offsets, as_stated, pointing_errors, trust
 from niripipe.primitives.pairs import moved_wcs, or_correlated, registered, trailed, usable_sources
 from niripipe.primitives.params import Field, SuffixParams
 from niripipe.primitives.pointing_doubt import settle_pointing
@@ -157,7 +157,7 @@ def align_frames(frames: Frames, params: AdjustWCSToReferenceParams, map_items: 
         if settled:
             headers = [frame[0].sky_mapping for frame in frames]
             reference, found = _chosen(frames, params, map_items)
-    offsets = [by_offsets(frame, reference) for frame in frames]
+    offsets = [as_stated(frame, reference) for frame in frames]
     for frame, result in zip(frames, found, strict=True):
         if result is not None and result.accepted:
             frame[0].sky_mapping = moved_wcs(frame[0].sky_mapping, *result.matrix())
