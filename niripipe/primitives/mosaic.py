@@ -32,7 +32,7 @@ _MOST_PAIRS = 1500
 """So many pairs of frames are compared at most, drawn at random: all pairs of 55 frames."""
 
 _COVERED = 0.5
-"""A frame that shows nothing to align it by is needed if the aligned ones show less than this part of it."""
+"""A frame of which less is in the reference, or in the frames that are aligned, is a tile of a mosaic."""
 
 _GRID = 11
 """What two frames share is found from so many points along each side."""
@@ -68,6 +68,8 @@ def tied_through_others(
     if not poor or len(frames) < 3:
         return list(found)
     field = _Field.of(frames, reference)
+    # A doubtful shift of a frame that shows the field of the reference is as good as those to other frames.
+    poor = {k for k in poor if not _accepted(found[k]) or field.covered(k, [field.index]) < _COVERED}
     pairs = [pair for pair in combinations(range(len(frames)), 2) if field.index not in pair]
     shared = {pair: field.shared(*pair) for pair in pairs}
     pairs = [pair for pair in pairs if shared[pair] is not None]
@@ -129,6 +131,10 @@ def alone_in_their_part(
         new = {k for k in alone - joined if any(field.shared(k, other) is not None for other in joined)}
         joined |= new
     return [k in alone & joined for k in range(len(frames))]
+
+
+def _accepted(result: Registration | None) -> bool:
+    return result is not None and result.accepted
 
 
 def _good(result: Registration) -> bool:
