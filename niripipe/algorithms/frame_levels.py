@@ -36,6 +36,8 @@ _ROUNDS = 20
 """Rounds of levels and scene: frames that all overlap need two, a mosaic more."""
 _FLUX_ROUNDS, _SETTLED = 20, 1e-4
 """Rounds of fluxes of frames and of stars at most, and the change below which they end."""
+_SAME_FIELD = 0.5
+"""Frames are tiles of a mosaic if two of them share less than this part of their boxes."""
 _QUIET = 0.5
 """Share of the boxes, the faintest ones, that give the levels."""
 _LEAST_BOXES = 8
@@ -204,6 +206,7 @@ def _levels(boxes: Float64, flux: Float64) -> tuple[Float64, Float64, float]:
     boxes = boxes[:, known.sum(axis=0) >= min(2, n)]
     if boxes.shape[1] < _LEAST_BOXES:
         return level, error, 0.0
+    level = _levels_of_pairs(boxes, flux)
     scene = _median((boxes - level[:, None]) / flux[:, None], axis=0)
     quiet = scene <= np.quantile(scene, _QUIET)
     for _ in range(_ROUNDS):
@@ -225,6 +228,30 @@ def _levels(boxes: Float64, flux: Float64) -> tuple[Float64, Float64, float]:
             break
     level = np.where(np.isnan(error), 0.0, level)
     return level, error, float(np.median(scene[quiet]))
+
+
+def _levels_of_pairs(boxes: Float64, flux: Float64) -> Float64:
+    """Return levels of the frames of a mosaic to start from; zeros where all frames show the same field.
+
+    The rounds of levels and scene carry a level from tile to tile by a part of it each, and would end before
+    it has passed through a mosaic. Differences of all pairs of frames, weighted by the boxes that they share,
+    give the levels at once; parts that share nothing have a mean of zero each.
+    """
+    n = len(boxes)
+    known = (~np.isnan(boxes)).astype(float)
+    shared = known @ known.T
+    if shared.min() >= _SAME_FIELD * known.sum(axis=1).min():
+        return np.zeros(n)
+    normal, right = np.zeros((n, n)), np.zeros(n)
+    for i, j in zip(*np.nonzero(np.triu(shared >= _LEAST_BOXES, 1)), strict=True):
+        both = (known[i] * known[j]) > 0
+        step = float(np.median(boxes[i, both] - flux[i] / flux[j] * boxes[j, both]))
+        weight = shared[i, j]
+        normal[[i, j], [i, j]] += weight
+        normal[[i, j], [j, i]] -= weight
+        right[i] += weight * step
+        right[j] -= weight * step
+    return np.asarray(np.linalg.pinv(normal, rcond=1e-9, hermitian=True) @ right)
 
 
 def _fluxes(stamps: StarStamps, noisier: Float64) -> tuple[Float64, Float64]:

@@ -26,6 +26,7 @@ __all__ = [
     "classify",
     "fields_overlap",
     "group_frames",
+    "is_mosaic",
     "mean_position",
 ]
 
@@ -206,8 +207,33 @@ def group_frames(overlap: Bool) -> list[list[int]]:
     return groups
 
 
+def is_mosaic(exposures: Sequence[Exposure], groups: Sequence[Sequence[int]], touching: Bool) -> bool:
+    """Tell whether the fields of a list are tiles of one image rather than object and sky.
+
+    Parameters
+    ----------
+    exposures : sequence of Exposure
+    groups : sequence of sequence of int
+        Frames of the same field, from `group_frames`.
+    touching : ndarray of bool, shape (n, n)
+        Whether frames share any pixel, in any corner.
+
+    Returns
+    -------
+    bool
+        True for two fields or more, all guided, that share pixels at their edges: sky is observed where
+        nothing of the object's field is seen, and tiles are not.
+    """
+    guided = all(exposure.guided for exposure in exposures)
+    return guided and len(groups) > 1 and len(group_frames(touching)) == 1
+
+
 def classify(
-    exposures: Sequence[Exposure], groups: Sequence[Sequence[int]], target: Position | None = None
+    exposures: Sequence[Exposure],
+    groups: Sequence[Sequence[int]],
+    target: Position | None = None,
+    *,
+    mosaic: bool = False,
 ) -> Separation:
     """Sort frames into objects and skies.
 
@@ -220,6 +246,8 @@ def classify(
     target : tuple of float, optional
         Right ascension and declination of the target, degrees; used only when neither header nor user nor
         guiding says anything. Default: the position of the first frame.
+    mosaic : bool
+        Where nothing else is known, every frame is object and sky (`is_mosaic`).
 
     Returns
     -------
@@ -235,7 +263,8 @@ def classify(
     the one nearer to the target is object, of more the nearest ones until half of the frames are. The rules
     are those of DRAGONS (separateSky), except that guiding must be known to be off for all wavefront
     sensors, and that it decides only when there are guided frames too: a night in which nothing was guided
-    says nothing about what is sky.
+    says nothing about what is sky. What is decided by the distance from the target alone is a guess, and a
+    warning names the frames that are taken for sky.
     """
     known = _Known(
         {k for k, frame in enumerate(exposures) if frame.is_object},
@@ -247,7 +276,10 @@ def classify(
     known.fill_empty()
     if exposures and not known.objects and not known.skies:
         centres = [mean_position([exposures[k].position for k in members]) for members in groups]
-        known.sort_by_distance(groups, centres, target or exposures[0].position)
+        known.sort_by_distance(
+            [range(len(exposures))] if mosaic else groups, centres, target or exposures[0].position
+        )
+        warnings += _guessed(exposures, known, len(groups))
     group_of = {k: g for g, members in enumerate(groups) for k in members}
     frames = tuple(
         FrameClass(
@@ -388,6 +420,22 @@ class _Known:
                 self.why[k].append(f"{label}, field {distance[g]:.0f} arcsec from the target")
         if not self.skies:
             self.skies.update(self.objects)
+
+
+def _guessed(exposures: Sequence[Exposure], known: _Known, fields: int) -> list[str]:
+    """Return what the user should know of frames that were sorted by their distance from the target."""
+    if fields < 2:
+        return []
+    skies = [f"{exposures[k].name} ({'; '.join(known.why[k])})" for k in sorted(known.skies - known.objects)]
+    if not skies:
+        return [
+            f"{fields} fields that touch are taken for a mosaic: every frame is object and sky; "
+            "name the sky frames with separateSky:ref_sky if there are any"
+        ]
+    return [
+        f"{len(skies)} of {len(exposures)} frames are taken for sky, by their distance from the target, "
+        f"and will not be in the product: {', '.join(skies)}; name object frames with separateSky:ref_obj"
+    ]
 
 
 def _apply_guiding(exposures: Sequence[Exposure], known: _Known) -> list[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +21,7 @@ from niripipe.algorithms.pairfit import (
     least_squares,
     pair_variance,
     shift_error,
+    turn_of_pairs,
 )
 from niripipe.algorithms.register import Pairs, Registration, Sources, pair_sources
 from niripipe.algorithms.vote import brightest_first, vote
@@ -52,8 +53,14 @@ _ROUNDS = 12
 # is a thousand times larger. One that has less than `_NO_RIVAL` of the pairs even within a wider radius is
 # none, where there are enough pairs for counting them to mean something.
 _RIVAL, _NO_RIVAL, _MANY_PAIRS = 0.6, 0.5, 12
-# Shifts that differ by less (pixels) are the same.
-_SAME_SHIFT = 0.2
+# Shifts that differ by less (pixels, or FWHM if that is larger) are the same.
+_SAME_SHIFT, _SAME_SHIFT_FWHM = 0.2, 0.05
+# A rotation that was not asked for is tried with so many sources, and taken with so many pairs; it is many
+# times more looks at the same lists, so that a shift and a rotation need this significance.
+_TURNED_PAIRS, _TURNED_SIGNIFICANCE = 10, 6.0
+# What pairs must show before a shift that is good otherwise gets a rotation: deviations, and movement of the
+# outermost pair in pixels or FWHM, whichever is larger.
+_TURNED_SIGMA, _TURNED, _TURNED_FWHM = 5.0, 0.1, 0.03
 # S/N that a single pair, and each of two pairs, must have: two confirm each other. From `_FAINT_SNR` on they
 # are used, as doubtful, if they are near where the header puts them.
 _SINGLE_SNR, _DOUBLE_SNR, _FAINT_SNR = 50, 20, 8
@@ -77,7 +84,7 @@ def match_sources(
     search_radius: float,
     match_radius: float,
     min_sources: int = 3,
-    rotate: bool = False,
+    rotate: bool | None = False,
     scale: bool = False,
     centre: tuple[float, float] | None = None,
 ) -> Registration:
@@ -98,7 +105,9 @@ def match_sources(
         are the brightest of both lists, their fluxes agree, and there is no other shift that would do.
     rotate, scale : bool
         Fit a rotation (up to 5 degrees) and a magnification (up to 5 %) as well. With fewer than
-        ``min_sources + 2`` pairs only the shift is fitted.
+        ``min_sources + 2`` pairs only the shift is fitted. ``rotate=None``: where ten pairs or more show
+        one that is significant at 5 deviations and moves the outermost by 0.1 pixel and 0.03 FWHM, or where a
+        shift alone brings nothing.
     centre : tuple of float, optional
         Fixed point of rotation and scaling, (x, y); default the middle of the frame's sources. About it
         shift and rotation are uncorrelated.
@@ -133,10 +142,22 @@ def match_sources(
         centre = (float(np.mean(frame.x)), float(np.mean(frame.y))) if len(frame) else (0.0, 0.0)
     # The sharper of the two suffers more from a wrong shift.
     fwhm = min(frame.fwhm, reference.fwhm)
-    task = _Task(frame, reference, search_radius, match_radius, min_sources, rotate, scale, centre, fwhm)
+    task = _Task(
+        frame, reference, search_radius, match_radius, min_sources, bool(rotate), scale, centre, fwhm
+    )
     if len(frame) == 0 or len(reference) == 0:
         reason = f"not enough sources: {len(frame)} in the frame, {len(reference)} in the reference"
         return Registration(method="sources", centre=centre, reason=reason)
+    found, best = _found(task)
+    if rotate is not None or not _asks_for_rotation(task, found, best):
+        return found
+    turned, _ = _found(replace(task, rotate=True))
+    sure = turned.n_matched >= _TURNED_PAIRS and turned.significance >= _TURNED_SIGNIFICANCE
+    return turned if turned.accepted and sure and turned.n_matched >= found.n_matched * _RIVAL else found
+
+
+def _found(task: _Task) -> tuple[Registration, _Solution | None]:
+    """Return the best displacement, as judged and as found."""
     solutions: list[_Solution] = []
     for start in _trials(task):
         most = max((solution.number for solution in solutions), default=0)
@@ -145,12 +166,12 @@ def match_sources(
             solutions.append(solution)
     if not solutions:
         reason = (
-            f"no pair within {search_radius:.1f} pixels among {len(frame)} sources "
-            f"and {len(reference)} of the reference"
+            f"no pair within {task.search:.1f} pixels among {len(task.frame)} sources "
+            f"and {len(task.reference)} of the reference"
         )
-        return Registration(method="sources", centre=centre, reason=reason)
+        return Registration(method="sources", centre=task.centre, reason=reason), None
     solutions.sort(key=lambda solution: (-solution.score, solution.rms))
-    return _judged(task, solutions)
+    return _judged(task, solutions), solutions[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +242,21 @@ def _usable(sources: Sources, min_sources: int) -> Sources:
     good = np.isfinite(sources.x) & np.isfinite(sources.y)
     clean = good & ~sources.suspect
     return sources.take(clean if clean.sum() >= max(_CLEAN_SOURCES, min_sources) else good)
+
+
+def _asks_for_rotation(task: _Task, found: Registration, best: _Solution | None) -> bool:
+    """Tell whether a rotation is tried: the pairs show one, or a shift brings nothing."""
+    if min(len(task.frame), len(task.reference)) < _TURNED_PAIRS:
+        return False
+    if best is None or not found.accepted:
+        return True
+    if best.number < _TURNED_PAIRS:
+        return False
+    i, j = best.pairs
+    x, y = best.transform.moved(task.frame.x[i], task.frame.y[i], task.centre)
+    variance = pair_variance(task.frame, task.reference, i, j)
+    angle, error, radius = turn_of_pairs(x, y, task.reference.x[j] - x, task.reference.y[j] - y, variance)
+    return abs(angle) > _TURNED_SIGMA * error and abs(angle) * radius > task.limit(_TURNED, _TURNED_FWHM)
 
 
 # --- candidates
@@ -350,8 +386,9 @@ def _judged(task: _Task, solutions: Sequence[_Solution]) -> Registration:
     """Say whether the best solution is believed."""
     best = solutions[0]
     dx, dy, angle, scale = best.transform
+    same = task.limit(_SAME_SHIFT, _SAME_SHIFT_FWHM)
     other = next(
-        (s for s in solutions[1:] if np.hypot(s.transform.dx - dx, s.transform.dy - dy) > _SAME_SHIFT), None
+        (s for s in solutions[1:] if np.hypot(s.transform.dx - dx, s.transform.dy - dy) > same), None
     )
     significance = best.score - float(np.log10(_looks(task, best)))
     doubt = _uncertain(task, best)

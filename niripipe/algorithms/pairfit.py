@@ -16,6 +16,7 @@ __all__ = [
     "least_squares",
     "pair_variance",
     "shift_error",
+    "turn_of_pairs",
 ]
 
 
@@ -157,3 +158,29 @@ def least_squares(
     design = np.column_stack([np.concatenate(term) for term in terms]) * root[:, None]
     result = np.linalg.lstsq(design, np.concatenate([rx, ry]) * root, rcond=None)[0].tolist()
     return result[0], result[1], result[2] if rotate else 0.0, result[-1] if scale else 0.0
+
+
+def turn_of_pairs(
+    x: Floats, y: Floats, rx: Floats, ry: Floats, variance: Floats
+) -> tuple[float, float, float]:
+    """Return the rotation that pairs show, its standard error (radians), and the radius of their field.
+
+    The weights are the inverse variances with a common scatter, and the error holds the scatter that a
+    rotation leaves.
+
+    Parameters
+    ----------
+    x, y : ndarray, shape (n,)
+        Positions, pixels; n >= 3.
+    rx, ry : ndarray, shape (n,)
+        What is left of their displacements after a shift, pixels.
+    variance : ndarray, shape (n,)
+        Variance of the pairs per axis by their own errors.
+    """
+    weight = 1 / (variance + common_scatter(rx, ry, variance))
+    total = weight.sum()
+    u, v, rx, ry = (values - (weight * values).sum() / total for values in (x, y, rx, ry))
+    lever = (weight * (u**2 + v**2)).sum()
+    angle = (weight * (u * ry - v * rx)).sum() / lever
+    left = (weight * ((rx + angle * v) ** 2 + (ry - angle * u) ** 2)).sum() / (2 * x.size - 3)
+    return float(angle), float(np.sqrt(left / lever)), float(np.hypot(u, v).max())

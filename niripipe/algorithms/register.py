@@ -93,6 +93,10 @@ class Registration:
     significance : float
         Sources: minus the decimal logarithm of the chance that so many pairs are an accident. Correlation:
         height of the peak above the next independent one, in deviations of the correlation.
+    ties : int
+        Number of frames that it was compared with: one, or more if it is the solution for many.
+    residual : float
+        What the comparisons differ from it by, rms per axis, pixels; NaN with one.
     """
 
     method: Literal["sources", "correlation"]
@@ -108,6 +112,8 @@ class Registration:
     rms: float = float("nan")
     error: float = float("nan")
     significance: float = 0.0
+    ties: int = 1
+    residual: float = float("nan")
 
     def matrix(self) -> tuple[Float64, Float64]:
         """Return matrix and offset, array order (y, x), that carry frame positions to reference positions."""

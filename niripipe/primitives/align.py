@@ -55,8 +55,9 @@ class Align(PrimitivesBase):
         """Correct the WCS of each frame relative to the first frame's.
 
         The sources of each frame are matched with those of a reference within `first_pass` of where the
-        two WCS put them, if need be within `last_pass`, and the shift (on request with rotation and scale)
-        is the mean over the matched pairs, weighted by their errors and a common scatter. A frame whose
+        two WCS put them, if need be within `last_pass`, and the shift (with a rotation where ten or more
+        pairs ask for it, on request with scale) is the mean over the matched pairs, weighted by their errors
+        and a common scatter. A frame whose
         sources do not give a trustworthy answer is aligned by correlating the images, and one that shows
         nothing by the telescope's offsets. A single bright star near its place is enough.
 
@@ -75,11 +76,21 @@ class Align(PrimitivesBase):
         shows another field; the first frame keeps its WCS as long as it can be aligned at all, so that the
         product has its grid and name.
 
+        Tiles of a mosaic that share too little with the reference are tied to it through other frames. All
+        pairs of frames that share 4 % of their area or more are compared, and the positions are the
+        least-squares solution, without the pairs that contradict the others. A tile without sources that
+        alone shows its part of the sky is kept where the telescope's offsets put it, as doubtful. Where all
+        frames have a good shift relative to the reference, that is the result.
+
         Log, report and header say what was done to each frame: ALGNMETH, ALGNNUM (pairs), ALGNRMS (scatter of
         the pairs, pixels), ALGNERR (error of the shift per axis, pixels, where known; with the disagreement
         of the pairs, and 0.01 FWHM for one pair), ALGNFLAG (doubtful), ALGNDX, ALGNDY, ALGNROT, ALGNSCL
         (shift in pixels at the centre, rotation in degrees and scale of the sources relative to where the
-        header puts them), ALGNREF. Pixels are not touched.
+        header puts them), ALGNREF, ALGNTIES (frames that it was compared with), ALGNRES (rms by which these
+        comparisons differ from the result, pixels, where there are several). Pixels are not touched.
+
+        The header of a stack has the telescope's offsets of one of its frames, which are not used: the WCS
+        of a stack says where it is.
 
         Positions are compared without the distortion in the WCS (`standardizeWCS`). With
         ``distortion="auto"`` the dithers check it: each star is seen at several places of the detector, which

@@ -255,7 +255,8 @@ def _observations(
         if i.size < 2:
             continue
         ratio = here.flux[i] / there.flux[j]
-        like = np.abs(np.log(ratio / np.median(ratio))) < np.log(_FLUX_RATIO)
+        typical = np.median(ratio)
+        like = (ratio < _FLUX_RATIO * typical) & (ratio * _FLUX_RATIO > typical)
         i, j = i[like], j[like]
         error = np.hypot(here.error[i], CENTRING * np.nan_to_num(here.fwhm))
         parts.append((j.astype(float), np.full(i.size, number), seen_here.x[i], seen_here.y[i], error))

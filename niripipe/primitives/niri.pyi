@@ -156,7 +156,7 @@ class NIRI(PrimitivesBase):
         match_radius: float = 0.5,
         min_sources: int = 3,
         cull_sources: bool = False,
-        rotate: bool = False,
+        rotate: bool | None = None,
         scale: bool = False,
         distortion: Literal["auto", "published", "fit", "none"] = "auto",
         stream: str = "main",

@@ -16,7 +16,16 @@ from niripipe.instruments import AstroDataNiri, pointing, position
 from niripipe.primitives.geometry import require_sky_mapping
 from niripipe.primitives.objcat import inside, sources
 
-__all__ = ["MAX_ROTATION", "Offsets", "by_offsets", "pointing_errors", "seen", "trust", "verified"]
+__all__ = [
+    "MAX_ROTATION",
+    "Offsets",
+    "by_offsets",
+    "pointing_errors",
+    "seen",
+    "tolerated",
+    "trust",
+    "verified",
+]
 
 VERIFIED = 0.2
 """Telescope offsets are believed when they are this good, pixels: what may be wrong with a shift."""
@@ -97,6 +106,16 @@ def pointing_errors(
     return np.array(errors, float).reshape(-1, 2)
 
 
+def as_stated(frame: AstroData, reference: AstroData) -> Offsets:
+    """Return where the headers put a frame: `by_offsets`, or the WCS where one of the two is a stack.
+
+    A stack has the telescope's offsets of one of its frames, which say nothing about it.
+    """
+    if "NCOMBINE" in frame.phu or "NCOMBINE" in reference.phu:
+        return Offsets(frame[0].sky_mapping, "header WCS", "the WCS of a stack")
+    return by_offsets(frame, reference)
+
+
 class Trust(NamedTuple):
     """Why offsets are not believed, empty if they are; else how far, in words and pixels, and the doubt."""
 
@@ -111,26 +130,42 @@ def verified(*frames: AstroData) -> float:
     return float(np.fmax(VERIFIED, VERIFIED_FWHM * _narrowest(frames)))
 
 
+def tolerated(*frames: AstroData) -> float:
+    """Return the error of a shift above which a frame is not used, pixels: 0.2, or 0.2 FWHM if larger."""
+    return float(np.fmax(VERIFIED, _TOLERATED_FWHM * _narrowest(frames)))
+
+
 def _narrowest(frames: Sequence[AstroData]) -> float:
     """Return the smallest FWHM of frames, pixels; NaN where none is known."""
     return float(np.fmin.reduce([sources(frame).fwhm for frame in frames]))
 
 
-def trust(frame: AstroData, reference: AstroData, offsets: Offsets, errors: NDArray[np.float64]) -> Trust:
-    """Tell whether the offsets of a frame are believed, from it and from the errors in other frames."""
+def trust(
+    frame: AstroData,
+    reference: AstroData,
+    offsets: Offsets,
+    errors: NDArray[np.float64],
+    *,
+    alone: bool = False,
+) -> Trust:
+    """Tell whether the offsets of a frame are believed, from it and from the errors in other frames.
+
+    A frame that alone shows its part of a mosaic blurs no other one: it is kept, as doubtful, with whatever
+    error the offsets have.
+    """
     spread = float(np.sqrt(np.mean(errors**2))) if len(errors) else float("nan")
     good = verified(frame, reference)
-    tolerated = float(np.fmax(VERIFIED, _TOLERATED_FWHM * _narrowest((frame, reference))))
+    most = tolerated(frame, reference)
     known = seen(frame, reference, offsets.wcs)
     others = f"in the {len(errors)} frames aligned otherwise they are wrong by {spread:.2f} pixel"
-    if len(errors) >= 2 and spread > tolerated:
+    if len(errors) >= 2 and spread > most and not alone:
         return Trust(others)
     if known.expected and not known.found:
         return Trust(f"none of {known.expected} bright sources is where they put it")
     if known.expected > 1 and 2 * known.found < known.expected:
         return Trust(f"only {known.found} of {known.expected} bright sources are where they put them")
     off = f"the {known.found} sources in common are {known.distance:.2f} pixel off"
-    if known.found and known.distance + known.error > tolerated:
+    if known.found and known.distance + known.error > most:
         return Trust(off)
     if known.found and known.distance + known.error > good:
         return Trust(words="the telescope's word is kept", error=known.distance, doubt=off)

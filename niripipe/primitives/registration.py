@@ -10,25 +10,15 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from niripipe.algorithms.affine import Affine
-from niripipe.algorithms.correlate import cross_correlation_shift
-from niripipe.algorithms.match import match_sources
 from niripipe.algorithms.register import Registration, Sources
-from niripipe.astrodata import FAIL, AstroData, distortion_of, undistorted, with_affine, with_distortion
-from niripipe.errors import AlgorithmError
+from niripipe.astrodata import AstroData, distortion_of, undistorted, with_distortion
 from niripipe.primitives.base import Frames, opened_name
 from niripipe.primitives.distortion_check import Choice, prepare_distortion, settle_distortion
-from niripipe.primitives.geometry import exact_mapping, is_distorted, pixel_mapping, require_sky_mapping
-from niripipe.primitives.objcat import inside, sources, straight_sources, typical_ellipticity, update_world
-from niripipe.primitives.offsets import (
-    MAX_ROTATION,
-    Offsets,
-    by_offsets,
-    pointing_errors,
-    seen,
-    trust,
-    verified,
-)
+from niripipe.primitives.geometry import pixel_mapping, require_sky_mapping
+from niripipe.primitives.mosaic import alone_in_their_part, tied_through_others
+from niripipe.primitives.objcat import update_world
+from niripipe.primitives.offsets import Offsets, as_stated, pointing_errors, trust
+from niripipe.primitives.pairs import moved_wcs, or_correlated, registered, trailed, usable_sources
 from niripipe.primitives.params import Field, SuffixParams
 from niripipe.primitives.pointing_doubt import settle_pointing
 
@@ -40,20 +30,6 @@ _CANDIDATES = 5
 """So many frames are tried as the reference before the best of them is taken."""
 _FLOOR = 0.01
 """Floor of a position's error when frames are compared, pixels."""
-_FAR_SOURCES = 5
-"""Matched sources that are needed in the large area of the last pass."""
-_UNEVEN, _UNEVEN_FWHM, _USELESS_FWHM = 0.15, 0.05, 0.25
-"""Distance of two kinds of centre of a bright star, in pixels or FWHM if that is larger, beyond which it is
-doubtful evidence by itself; beyond the third number (FWHM) it is none."""
-_TRAILED, _ROUND = 0.5, 0.3
-"""Stars are trailed if their ellipticity is above the first number in one frame and below the second in the
-other: a trail of twice the FWHM."""
-_EDGE = 12.0
-"""A star nearer to the edge (pixels) may be cut in one of two frames."""
-_LEAST_OVERLAP = 64
-"""Frames that share fewer rows or columns are not correlated."""
-_MOVED = 3.0
-"""Shift (pixels) from which the pattern of the detector is told from the sky."""
 
 Map = Callable[[Callable[[Any], Any], Iterable[Any]], list[Any]]
 """Applies a function to items, possibly on several threads, and returns the results in order."""
@@ -82,7 +58,9 @@ class AdjustWCSToReferenceParams(SuffixParams, suffix="_wcsCorrected"):
     match_radius: float = Field(0.5, gt=0, description="largest distance of a matched pair, arcsec")
     min_sources: int = Field(3, ge=1, description="matched sources that are needed")
     cull_sources: bool = Field(False, description="use good stars only")
-    rotate: bool = Field(False, description="allow a rotation")
+    rotate: bool | None = Field(
+        None, description="allow a rotation; None: where ten or more pairs ask for it"
+    )
     scale: bool = Field(False, description="allow a change of scale")
     distortion: Choice = Field(
         "auto",
@@ -113,6 +91,10 @@ class Verdict:
     angle, scale : float
         Rotation (degrees, counter-clockwise) and magnification of the sources relative to what the header
         says.
+    ties : int
+        Frames that it was compared with successfully.
+    residual : float
+        What these comparisons differ from the result by, rms per axis, pixels; NaN with fewer than two.
     """
 
     method: str
@@ -123,6 +105,8 @@ class Verdict:
     doubt: str = ""
     angle: float = 0.0
     scale: float = 1.0
+    ties: int = 0
+    residual: float = float("nan")
 
     @property
     def kept(self) -> bool:
@@ -142,8 +126,8 @@ def align_frames(frames: Frames, params: AdjustWCSToReferenceParams, map_items: 
     ----------
     frames : list of AstroData
         At least two, with WCS; OBJCAT where there are sources. WCS and the world positions in OBJCAT change,
-        and ALGNMETH, ALGNNUM, ALGNRMS, ALGNERR, ALGNFLAG, ALGNDX, ALGNDY, ALGNROT, ALGNSCL and ALGNREF in
-        the primary header say how.
+        and ALGNMETH, ALGNNUM, ALGNRMS, ALGNERR, ALGNFLAG, ALGNDX, ALGNDY, ALGNROT, ALGNSCL, ALGNTIES,
+        ALGNRES and ALGNREF in the primary header say how.
     params : AdjustWCSToReferenceParams
     map_items : callable
         Applies a function to frames, which it does not change.
@@ -173,14 +157,15 @@ def align_frames(frames: Frames, params: AdjustWCSToReferenceParams, map_items: 
         if settled:
             headers = [frame[0].sky_mapping for frame in frames]
             reference, found = _chosen(frames, params, map_items)
-    offsets = [by_offsets(frame, reference) for frame in frames]
+    offsets = [as_stated(frame, reference) for frame in frames]
     for frame, result in zip(frames, found, strict=True):
         if result is not None and result.accepted:
-            frame[0].sky_mapping = _moved(frame[0].sky_mapping, *result.matrix())
+            frame[0].sky_mapping = moved_wcs(frame[0].sky_mapping, *result.matrix())
     errors = pointing_errors(frames, reference, found, offsets)
+    alone = alone_in_their_part(frames, reference, found, params.min_sources)
     verdicts = [
-        _verdict(frame, reference, result, offset, errors, params)
-        for frame, result, offset in zip(frames, found, offsets, strict=True)
+        _verdict(frame, reference, result, offset, errors, params, alone=lonely)
+        for frame, result, offset, lonely in zip(frames, found, offsets, alone, strict=True)
     ]
     for frame, verdict, header in zip(frames, verdicts, headers, strict=True):
         _note(frame, verdict, reference, header)
@@ -191,17 +176,12 @@ def align_frames(frames: Frames, params: AdjustWCSToReferenceParams, map_items: 
     return [replace(v, reason=f"{v.reason}; {settled}") for v in verdicts] if settled else verdicts
 
 
-def _moved(wcs: Any, matrix: NDArray[np.float64], offset: NDArray[np.float64]) -> Any:
-    """Return a WCS of pixels that a matrix and an offset in array order carry to those of ``wcs``."""
-    return with_affine(wcs, matrix[::-1, ::-1], offset[::-1])
-
-
 def _anchor(frames: Frames, first_wcs: Any) -> None:
     """Give the first frame its WCS back, and let the others follow."""
     moved = frames[0].copy()
     for frame in frames[1:]:
         mapping = pixel_mapping(frame, moved)
-        plane = _moved(undistorted(first_wcs), np.asarray(mapping.matrix), np.asarray(mapping.offset))
+        plane = moved_wcs(undistorted(first_wcs), np.asarray(mapping.matrix), np.asarray(mapping.offset))
         bent = distortion_of(frame[0].sky_mapping)
         frame[0].sky_mapping = plane if bent is None else with_distortion(plane, bent)
     frames[0][0].sky_mapping = first_wcs
@@ -214,13 +194,16 @@ def _verdict(
     offsets: Offsets,
     errors: NDArray[np.float64],
     params: AdjustWCSToReferenceParams,
+    *,
+    alone: bool,
 ) -> Verdict:
     """Decide about a frame; one that the telescope's offsets align gets its WCS here."""
     if frame is reference:
         return Verdict("reference", error=0.0, reason="the others are aligned to this frame")
     if result is not None and result.accepted:
         rms = result.rms if np.isfinite(result.rms) else 0.0
-        turned = {"angle": 0.0 - result.angle, "scale": 1 / result.scale}
+        turned: dict[str, Any] = {"angle": 0.0 - result.angle, "scale": 1 / result.scale}
+        turned |= {"ties": result.ties, "residual": result.residual}
         reason = f"{result.reason}; doubtful: {result.doubt}" if result.doubt else result.reason
         return Verdict(
             result.method, result.n_matched, rms, result.error, reason, doubt=result.doubt, **turned
@@ -229,9 +212,9 @@ def _verdict(
         frame[0].sky_mapping = offsets.wcs
         return Verdict(offsets.method, reason=f"{offsets.words}, as was asked for")
     reason = "" if result is None else result.reason
-    if params.fallback != "offsets" or _trailed(frame, reference):
+    if params.fallback != "offsets" or trailed(frame, reference):
         return Verdict("set aside", reason=f"it could not be aligned: {reason}")
-    problem, words, error, doubt = trust(frame, reference, offsets, errors)
+    problem, words, error, doubt = trust(frame, reference, offsets, errors, alone=alone)
     if problem:
         return Verdict(
             "set aside",
@@ -255,6 +238,11 @@ def _note(frame: AstroData, verdict: Verdict, reference: AstroData, header: Any)
         phu.set("ALGNERR", round(float(verdict.error), 4), "Error of the shift per axis (pixels)")
     else:
         phu.remove("ALGNERR", ignore_missing=True)
+    phu.set("ALGNTIES", int(verdict.ties), "Frames that it was compared with")
+    if np.isfinite(verdict.residual):
+        phu.set("ALGNRES", round(float(verdict.residual), 4), "Rms of these ties about the shift (pixels)")
+    else:
+        phu.remove("ALGNRES", ignore_missing=True)
     # Where nothing says how good a shift is, it is doubtful, too.
     unknown = not np.isfinite(verdict.error)
     phu.set("ALGNFLAG", bool(verdict.doubt) or unknown, "The shift is doubtful, see HISTORY")
@@ -274,7 +262,7 @@ def _chosen(
     """Choose the reference, and register the other frames with it; None stands for the reference itself."""
     reference, results, most = frames[0], [], (-1, -1)
     for candidate in _candidates(frames, params):
-        found = map_items(partial(_registered, reference=candidate, params=params), frames)
+        found = map_items(partial(registered, reference=candidate, params=params), frames)
         accepted = [result for result in found if result is not None and result.accepted]
         matched = len(accepted), sum(not result.doubt for result in accepted)
         if matched > most:
@@ -283,17 +271,17 @@ def _chosen(
             break
     if params.method == "sources" and params.fallback is not None:
         results = map_items(
-            lambda pair: _or_correlated(pair[0], pair[1], reference, params),
+            lambda pair: or_correlated(pair[0], pair[1], reference, params),
             zip(frames, results, strict=True),
         )
-    return reference, results
+    return reference, tied_through_others(frames, reference, results, params, map_items)
 
 
 def _candidates(frames: Frames, params: AdjustWCSToReferenceParams) -> Frames:
     """Return frames in the order in which they are tried as the reference."""
     if params.reference == "first" or (params.method == "correlation" and params.reference == "auto"):
         return frames[:1]
-    weight = [_information(_sources(frame, params)) for frame in frames]
+    weight = [_information(usable_sources(frame, params)) for frame in frames]
     order = sorted(range(len(frames)), key=lambda k: -weight[k])
     if params.reference == "auto" and weight[0] >= _WORSE**2 * weight[order[0]]:
         order = [0, *(k for k in order if k)]
@@ -305,189 +293,3 @@ def _information(listed: Sources) -> float:
     """How well the sources of a frame fix its position: the inverse of the variance of their mean."""
     error = np.hypot(listed.error, _FLOOR)
     return float(np.sum(1 / error[np.isfinite(error) & ~listed.suspect] ** 2))
-
-
-# ---- one frame
-
-
-def _registered(
-    frame: AstroData, reference: AstroData, params: AdjustWCSToReferenceParams
-) -> Registration | None:
-    """Return the displacement that a frame shows; None for the reference itself."""
-    if frame is reference:
-        return None
-    trailed = _trailed(frame, reference) or _trailed(reference, frame)
-    if trailed:
-        return Registration(method="sources", centre=(0.0, 0.0), reason=trailed)
-    if params.method == "correlation":
-        return _correlated(frame, reference, params)
-    found = _matched(frame, reference, params, params.first_pass, params.min_sources)
-    if found.accepted and found.n_matched == 1:
-        return _confirmed(found, frame, reference)
-    if found.accepted or params.last_pass is None or params.last_pass <= params.first_pass:
-        return found
-    # In a large area more agreement is needed, and a single pair says nothing.
-    far = _matched(frame, reference, params, params.last_pass, max(params.min_sources, _FAR_SOURCES))
-    return far if far.accepted and not far.doubt and far.n_matched >= _FAR_SOURCES else found
-
-
-def _trailed(frame: AstroData, reference: AstroData) -> str:
-    """Return that the stars of a frame are trailed, and not those of another one; empty if it is not so."""
-    own, other = typical_ellipticity(frame), typical_ellipticity(reference)
-    if own > _TRAILED and other < _ROUND:
-        return f"stars are trailed: ellipticity {own:.2f}, in {opened_name(reference)} {other:.2f}"
-    return ""
-
-
-def _or_correlated(
-    frame: AstroData, first: Registration | None, reference: AstroData, params: AdjustWCSToReferenceParams
-) -> Registration | None:
-    """Correlate a frame that sources did not align, or with few; keep both reasons if that does not help."""
-    few = first is not None and first.doubt and first.n_matched < params.min_sources
-    if first is None or (first.accepted and not few):
-        return first
-    if _trailed(frame, reference) or _trailed(reference, frame):
-        return first
-    second = _correlated(frame, reference, params)
-    if second.accepted and not (first.accepted and second.doubt):
-        return second
-    if first.accepted:
-        return first
-    return replace(first, reason=f"sources: {first.reason}; correlation: {second.reason}")
-
-
-def _matched(
-    frame: AstroData, reference: AstroData, params: AdjustWCSToReferenceParams, reach: float, min_sources: int
-) -> Registration:
-    to_frame = pixel_mapping(reference, frame)
-    here, there = _sources(frame, params), _sources(reference, params)
-    y, x = to_frame(there.y, there.x)
-    there = replace(there, x=x, y=y)
-    scale = frame[0].pixel_scale()
-    ny, nx = frame[0].shape
-    match = partial(
-        match_sources,
-        search_radius=reach / scale,
-        match_radius=params.match_radius / scale,
-        min_sources=min_sources,
-        rotate=params.rotate,
-        scale=params.scale,
-        centre=((nx - 1) / 2, (ny - 1) / 2),
-    )
-    found = match(here, there)
-    if found.accepted and not found.doubt:
-        return found
-    # A star cut by the edge of one of the two may be what spoils a match of a few.
-    back = to_frame.inverse()
-
-    # Positions without distortion are a few pixels off at the edge, which does not matter here.
-    def uncut(listed: Sources) -> Sources:
-        y, x = back(listed.y, listed.x)
-        in_both = inside(frame, listed.x, listed.y, _EDGE) & inside(reference, x, y, _EDGE)
-        return listed.take(in_both & ~listed.suspect)
-
-    clean = match(uncut(here), uncut(there))
-    return clean if clean.accepted and not (found.accepted and clean.doubt) else found
-
-
-def _confirmed(found: Registration, *frames: AstroData) -> Registration:
-    """Doubt the shift of a single pair if one of the two may have been displaced by a bad pixel or a hit.
-
-    The two ways of centring, weighted by a window and over the whole source, then differ.
-    """
-    for frame in frames:
-        fwhm = sources(frame).fwhm
-        table = frame[0].columns("OBJCAT")
-        brightest = table[int(np.argmax(np.asarray(table["FLUX_AUTO"], float)))]
-        dx = brightest["XWIN_IMAGE"] - brightest["X_IMAGE"]
-        dy = brightest["YWIN_IMAGE"] - brightest["Y_IMAGE"]
-        distance = float(np.hypot(dx, dy))
-        words = f"the only pair, and one of it is uneven (by {distance:.2f} pixel)"
-        if distance > np.fmax(_UNEVEN, _USELESS_FWHM * fwhm):
-            return replace(found, accepted=False, doubt="", reason=f"not enough sources: {words}")
-        if distance > np.fmax(_UNEVEN, _UNEVEN_FWHM * fwhm):
-            # Either centre may be the right one.
-            found = replace(found, doubt=words, error=float(np.hypot(found.error, distance / 2)))
-    return found
-
-
-def _sources(frame: AstroData, params: AdjustWCSToReferenceParams) -> Sources:
-    """Return the sources of a frame that may be matched, without the distortion of its WCS."""
-    listed = straight_sources(frame)
-    if params.cull_sources and len(listed):
-        return listed.take(np.asarray(frame[0].columns("OBJCAT")["CLASS_STAR"], float) > 0.5)
-    return listed
-
-
-def _correlated(frame: AstroData, reference: AstroData, params: AdjustWCSToReferenceParams) -> Registration:
-    """Compare the images of two frames where the headers let them overlap."""
-    to_frame = _as_seen(reference, frame)
-    turned = np.abs(np.asarray(to_frame.matrix) - np.eye(2)).max()
-    centre = np.array([(size - 1) / 2 for size in reference[0].shape])
-    refused = partial(Registration, method="correlation", centre=(float(centre[1]), float(centre[0])))
-    if frame[0].shape != reference[0].shape or turned > np.deg2rad(MAX_ROTATION):
-        return refused(reason="the frames differ in size or orientation")
-    carried = np.array([float(v) for v in to_frame(*centre)])
-    step = np.round(carried - centre).astype(int)
-    # Where the pixel (y, x) of the reference lies at (y, x) + step in the frame, cut both to what they share.
-    shape = np.array(reference[0].shape)
-    low, high = np.maximum(0, -step), np.minimum(shape, shape - step)
-    reach = min(params.first_pass / frame[0].pixel_scale(), int((high - low).min()) // 2 - 1)
-    if reach < 1 or (high - low).min() < _LEAST_OVERLAP:
-        return refused(reason="the frames hardly overlap")
-    there = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
-    here = tuple(slice(a, b) for a, b in zip(low + step, high + step, strict=True))
-    moved = float(step[1]), float(step[0])
-    try:
-        found = cross_correlation_shift(
-            frame[0].plane("data")[here],
-            reference[0].plane("data")[there],
-            _cut_mask(frame, here),
-            _cut_mask(reference, there),
-            max_shift=float(reach),
-            fwhm=float(np.fmin(sources(frame).fwhm, sources(reference).fwhm)),
-            # What stays with the detector lines up when the telescope's motion is undone.
-            avoid=moved if max(map(abs, moved)) >= _MOVED else None,
-        )
-    except AlgorithmError as error:
-        return refused(reason=str(error))
-    rest = carried - centre - step
-    found = replace(found, dx=found.dx + float(rest[1]), dy=found.dy + float(rest[0]))
-    return _checked(found, frame, reference) if found.accepted else found
-
-
-def _as_seen(reference: AstroData, frame: AstroData) -> Affine:
-    """Return the mapping of the pixels of two frames; of distorted ones, the mean shift where they overlap.
-
-    Images that are correlated are as the detector shows them.
-    """
-    straight = pixel_mapping(reference, frame)
-    if not (is_distorted(reference) or is_distorted(frame)):
-        return straight
-    ny, nx = reference[0].shape
-    y, x = np.meshgrid(np.linspace(0, ny - 1, 17), np.linspace(0, nx - 1, 17), indexing="ij")
-    to_y, to_x = exact_mapping(reference, frame)(y, x)
-    both = inside(frame, to_x, to_y, 0)
-    if not both.any():
-        return straight
-    centre = np.array([(ny - 1) / 2, (nx - 1) / 2])
-    moved = np.array([np.mean((to_y - y)[both]), np.mean((to_x - x)[both])])
-    return Affine(straight.matrix, centre + moved - straight.matrix @ centre)
-
-
-def _checked(found: Registration, frame: AstroData, reference: AstroData) -> Registration:
-    """Refuse a correlation that the bright sources of the two frames contradict."""
-    known = seen(frame, reference, _moved(frame[0].sky_mapping, *found.matrix()))
-    problem = ""
-    if known.expected and not known.found:
-        problem = f"none of {known.expected} bright sources is where it puts them"
-    elif known.found and known.distance > verified(frame, reference) / 2 + 2 * known.error:
-        problem = f"the {known.found} bright sources in common are {known.distance:.2f} pixel off"
-    if not problem:
-        return found
-    return replace(found, accepted=False, doubt="", reason=f"{problem}: {found.reason}")
-
-
-def _cut_mask(frame: AstroData, cut: tuple[slice, ...]) -> NDArray[np.uint16] | None:
-    mask = frame[0].plane("mask")
-    return None if mask is None else np.asarray(mask[cut] & np.uint16(int(FAIL)))

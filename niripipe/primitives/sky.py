@@ -136,7 +136,9 @@ class Sky(PrimitivesBase):
 
         A frame is an object or sky frame because the user or its header (OBJFRAME, SKYFRAME) says so, or
         because a frame of the same field is; an unguided frame is sky. Where nothing is known, the
-        field nearest to the target is the object's. A single field is object and sky at once.
+        field nearest to the target is the object's, and a warning names the frames that are taken for sky.
+        A single field is object and sky at once, and so are guided fields that share pixels at their
+        edges, a mosaic. The report has the reason for each frame.
 
         Raises
         ------
@@ -146,11 +148,10 @@ class Sky(PrimitivesBase):
         if not frames:
             self.streams["sky"] = []
             return frames
-        found = grouping.classify(
-            fields.exposures(frames, params.ref_obj, params.ref_sky),
-            grouping.group_frames(fields.overlaps(frames, params.frac_FOV)),
-            target=fields.target(frames[0]),
-        )
+        exposures = fields.exposures(frames, params.ref_obj, params.ref_sky)
+        groups = grouping.group_frames(fields.overlaps(frames, params.frac_FOV))
+        mosaic = grouping.is_mosaic(exposures, groups, fields.overlaps(frames, 1.0))
+        found = grouping.classify(exposures, groups, target=fields.target(frames[0]), mosaic=mosaic)
         for warning in found.warnings:
             log.warning("%s", warning)
         objects, skies = [], []
@@ -163,6 +164,7 @@ class Sky(PrimitivesBase):
                 frame.phu.set("SKYFRAME", "TRUE", "Shows sky")
                 skies.append(frame)
             log.fullinfo("%s: %s", frame.filename, verdict.reason)
+            self.note(frame, done(verdict.reason))
         log.stdinfo("%d object frames, %d sky frames", len(objects), len(skies))
         self.streams["sky"] = skies
         return objects

@@ -53,7 +53,7 @@ MEASURED: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "noise": ("NOISSKY", "NOISLEN", "NOISRAD"),
         "alignment": (
             "ALGNMETH", "ALGNNUM", "ALGNRMS", "ALGNERR", "ALGNREF", "ALGNFLAG",
-            "ALGNDX", "ALGNDY", "ALGNROT", "ALGNSCL",
+            "ALGNDX", "ALGNDY", "ALGNROT", "ALGNSCL", "ALGNTIES", "ALGNRES",
         ),
     }
 )  # fmt: skip
@@ -306,7 +306,7 @@ def _tabulate_alignment(frames: Frames, result: AstroData, weights: Float64) -> 
     """
     numbers = {
         "RMS": "ALGNRMS", "ERROR": "ALGNERR", "DX": "ALGNDX", "DY": "ALGNDY", "ROTATION": "ALGNROT",
-        "SCALE": "ALGNSCL",
+        "SCALE": "ALGNSCL", "RESIDUAL": "ALGNRES",
     }  # fmt: skip
     aligned = [frame for frame in frames if "ALGNMETH" in frame.phu]
     if not aligned:
@@ -315,6 +315,7 @@ def _tabulate_alignment(frames: Frames, result: AstroData, weights: Float64) -> 
         "IMAGE": [raw_name(frame) for frame in aligned],
         "METHOD": [str(frame.phu["ALGNMETH"]) for frame in aligned],
         "PAIRS": [int(frame.phu.get("ALGNNUM", 0)) for frame in aligned],
+        "TIES": [int(frame.phu.get("ALGNTIES", 0)) for frame in aligned],
     }
     for name, keyword in numbers.items():
         table[name] = [float(frame.phu.get(keyword, math.nan)) for frame in aligned]

@@ -198,7 +198,9 @@ class RecipeRunner:
 
     def note(self, frame: AstroData, outcome: Outcome) -> None:
         """Keep the outcome of the running primitive for one frame; DONE is assumed without."""
-        self._running[-1].outcomes[id(frame)] = outcome
+        # There is no step where a plan of a night calls the function of a primitive alone.
+        if self._running:
+            self._running[-1].outcomes[id(frame)] = outcome
 
     def save(self, frame: AstroData, path: Path, *, overwrite: bool) -> None:
         """Write a frame when the running primitive has ended and its history is complete."""

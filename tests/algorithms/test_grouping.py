@@ -13,6 +13,7 @@ from niripipe.algorithms.grouping import (
     classify,
     fields_overlap,
     group_frames,
+    is_mosaic,
     mean_position,
 )
 
@@ -72,6 +73,28 @@ def test_of_two_fields_the_one_at_the_target_is_object():
 def test_of_many_fields_the_nearest_half_is_object():
     result = classify(frames((10, 0), (10, 0.1), (10, 0.2), (10, 0.3)), [[0], [1], [2], [3]])
     assert [frame.is_object for frame in result.frames] == [True, True, False, False]
+
+
+def test_frames_taken_for_sky_by_distance_alone_are_named_in_a_warning():
+    (warning,) = classify(frames((10, 0), (10, 0.1), (10, 0.2), (10, 0.3)), [[0], [1], [2], [3]]).warnings
+    assert "2 of 4 frames are taken for sky" in warning
+    assert all(exposure.name in warning for exposure in frames((10, 0), (10, 0.1), (10, 0.2), (10, 0.3))[2:])
+    # What header, user or guiding say is no guess.
+    assert not classify(frames(NEAR, FAR, is_object={0}), [[0], [1]]).warnings
+    assert not classify(frames(NEAR, NEAR, FAR, FAR, guided={0, 1}), [[0, 1], [2, 3]]).warnings
+
+
+def test_fields_that_touch_are_a_mosaic_if_they_were_guided():
+    touching = np.array([[1, 1, 0], [1, 1, 1], [0, 1, 1]], bool)
+    tiles = [Exposure(f"f{k}", (10, 0.03 * k), guided=True) for k in range(3)]
+    assert is_mosaic(tiles, [[0], [1], [2]], touching)
+    assert not is_mosaic(tiles, [[0], [1], [2]], np.eye(3, dtype=bool))
+    assert not is_mosaic(tiles, [[0, 1, 2]], np.ones((3, 3), bool))
+    assert not is_mosaic([*tiles[:2], Exposure("f", (10, 0.06), guided=False)], [[0], [1], [2]], touching)
+    result = classify(tiles, [[0], [1], [2]], mosaic=True)
+    assert all(frame.is_object and frame.is_sky for frame in result.frames)
+    assert [frame.group for frame in result.frames] == [0, 1, 2]
+    assert "mosaic" in result.warnings[0]
 
 
 def test_what_is_known_of_one_frame_holds_for_its_field():
