@@ -43,8 +43,6 @@ _Value = TypeVar("_Value")
 _NO_VALUE = frozenset({"", "no value", "none", "n/a", "indef", "undefined", "unknown value", "invalid"})
 #: Numbers that they write there.
 _NO_NUMBER = frozenset({-9999.0, -999.0, 999.0})
-#: Keywords in which 999 is a value like others.
-_COUNTS = frozenset({"EXPTIME", "COADDS", "ORIGTEXP"})
 _DATE_KEYWORDS = ("DATE-OBS", "DATE", "UTDATE")
 _TIME_KEYWORDS = ("UT", "TIME-OBS", "STARTUT", "UTSTART")
 _MJD_KEYWORDS = ("MJD-OBS", "MJD_OBS")
@@ -85,19 +83,13 @@ def parse_float(value: object) -> float | None:
 
     Also None for the numbers -9999, -999 and 999, which stand for "unknown" in Gemini headers.
     """
-    number = _number(value)
-    return None if number in _NO_NUMBER else number
-
-
-def _number(value: object) -> float | None:
-    """Return a finite number, also from text."""
     if isinstance(value, bool) or not isinstance(value, Real | str):
         return None
     try:
         number = float(value.strip().lower().replace("d", "e") if isinstance(value, str) else value)
     except (OverflowError, ValueError):
         return None
-    return number if math.isfinite(number) else None
+    return number if math.isfinite(number) and number not in _NO_NUMBER else None
 
 
 def get_text(header: Header, *keywords: str) -> str | None:
@@ -106,15 +98,8 @@ def get_text(header: Header, *keywords: str) -> str | None:
 
 
 def get_float(header: Header, *keywords: str) -> float | None:
-    """Return the first number among some keywords, tolerating numbers stored as text.
-
-    999 is a number of seconds or coadds like others; elsewhere it means "unknown".
-    """
-    for keyword in keywords:
-        number = _number(header_value(header, keyword))
-        if number is not None and (number not in _NO_NUMBER or (number > 0 and keyword in _COUNTS)):
-            return number
-    return None
+    """Return the first number among some keywords, tolerating numbers stored as text."""
+    return _first(header, keywords, parse_float)
 
 
 def get_int(header: Header, *keywords: str) -> int | None:

@@ -126,11 +126,3 @@ def test_the_file_name_is_a_guess_that_strictness_forbids() -> None:
 def test_dates_and_times_stand_alone() -> None:
     assert headers.find_date({"DATE-OBS": "2015-04-04"}) == date(2015, 4, 4)
     assert headers.find_time({"UT": "garbage", "TIME-OBS": "1:02:03.25"}) == time(1, 2, 3, 250000)
-
-
-def test_999_is_a_number_of_seconds_or_coadds_and_elsewhere_unknown() -> None:
-    header = {"EXPTIME": 999.0, "COADDS": "999", "AIRMASS": 999, "ORIGTEXP": -9999}
-    assert headers.get_float(header, "EXPTIME") == 999
-    assert headers.get_int(header, "COADDS") == 999
-    assert headers.get_float(header, "AIRMASS") is None
-    assert headers.get_float(header, "ORIGTEXP") is None
