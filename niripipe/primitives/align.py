@@ -101,6 +101,11 @@ class Align(PrimitivesBase):
         header, fitted, refused or none), DISTCOEF (k) and DISTERR say so, with a warning for what was fitted
         or refused.
 
+        Frames of a moving target (NON_SIDEREAL) are aligned on it, by the telescope's offsets alone: the
+        telescope follows the target, so that P and Q say where it is. Stars are trailed or clipped. ALGNON
+        says ``target`` or ``stars``; ``align_on`` chooses. The WCS of the product is that of the sky at the
+        time of the reference frame.
+
         Raises
         ------
         DataError

@@ -21,6 +21,7 @@ from niripipe.primitives.offsets import Offsets, as_stated, pointing_errors, tru
 from niripipe.primitives.pairs import moved_wcs, or_correlated, registered, trailed, usable_sources
 from niripipe.primitives.params import Field, SuffixParams
 from niripipe.primitives.pointing_doubt import settle_pointing
+from niripipe.primitives.targets import AlignOn, chosen_target
 
 __all__ = ["AdjustWCSToReferenceParams", "Verdict", "align_frames"]
 
@@ -45,6 +46,9 @@ class AdjustWCSToReferenceParams(SuffixParams, suffix="_wcsCorrected"):
         "offsets",
         description="what to align by when that does not suffice; offsets: correlation, then the telescope's "
         "offsets where they can be believed; None: leave the frame out",
+    )
+    align_on: AlignOn = Field(
+        "auto", description="auto: a moving target if all frames are NON_SIDEREAL, else the stars"
     )
     reference: Literal["auto", "first", "best"] = Field(
         "auto",
@@ -145,6 +149,9 @@ def align_frames(frames: Frames, params: AdjustWCSToReferenceParams, map_items: 
     for frame in frames:
         require_sky_mapping(frame)
     settle_pointing(frames)
+    if chosen_target(frames, params.align_on):
+        # Stars would pull the target out of its place; the telescope followed it.
+        params = params.model_copy(update={"method": "offsets"})
     prepare_distortion(frames, params.distortion)
     headers, settled = [frame[0].sky_mapping for frame in frames], ""
     if params.method == "offsets":

@@ -14,7 +14,7 @@ from niripipe.astrodata import AstroData
 from niripipe.astrodata.tables import as_rows
 from niripipe.errors import DataError, ParameterError
 from niripipe.logutils import get_logger
-from niripipe.primitives import fields
+from niripipe.primitives import fields, targets
 from niripipe.primitives.base import (
     Frames,
     Outcome,
@@ -143,7 +143,7 @@ class Sky(PrimitivesBase):
         Raises
         ------
         DataError
-            A frame has no WCS.
+            A frame has no WCS, or object frames are of targets that cannot overlap.
         """
         if not frames:
             self.streams["sky"] = []

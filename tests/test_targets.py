@@ -1,0 +1,103 @@
+"""Moving targets and lists of several targets, with light added by numpy."""
+
+from datetime import datetime, timedelta
+
+import numpy as np
+import pytest
+from astropy.io import fits
+
+from niripipe import Reduce
+from niripipe.errors import DataError
+from niripipe.simulate import Effects, raw_frame
+from niripipe.simulate import frames as simulated
+from niripipe.simulate.sequence import Field
+
+SIZE, SCALE, GAIN = 256, 0.1171, 12.3
+DITHERS = [(0, 0), (3, 3), (-3, 3), (-3, -3), (3, -3), (1.5, -2.1)]
+SKIP = {"darkCorrect:do_cal": "skip", "flatCorrect:do_cal": "skip"}
+RA, DEC = 148.9, 20.0
+
+
+def light(x, y, electrons, sigma):
+    yy, xx = np.mgrid[:SIZE, :SIZE]
+    return (
+        electrons / GAIN / (2 * np.pi * sigma**2) * np.exp(-((xx - x) ** 2 + (yy - y) ** 2) / (2 * sigma**2))
+    )
+
+
+def night(folder, monkeypatch, rate, electrons, coma, stars):
+    """Write frames of a target that moves to the East by `rate` arcsec a frame; return their paths and places."""
+    rng, paths, places = np.random.default_rng(5), [], []
+    sky = rng.uniform(30, SIZE - 30, (stars, 2))
+    for k, (p, q) in enumerate(DITHERS):
+        ra = RA + rate * k / 3600 / np.cos(np.radians(DEC))
+        monkeypatch.setattr(simulated, "TARGET", Field("(433) Eros", ra=ra, dec=DEC))
+        t = datetime(2016, 1, 2, 11, 36) + timedelta(seconds=35 * k)
+        made = raw_frame(
+            size=SIZE, p=p, q=q, date=t.date(), ut=t.time(), number=270 + k, keywords={"RATRACK": rate / 35 / 15},
+            effects=Effects.none(photon_noise=True, read_noise=True),
+        )  # fmt: skip
+        path = folder / made.name
+        path.write_bytes(made.to_bytes())
+        # East is at -x: the telescope goes there by P, what it looks at moves to +x.
+        x, y = SIZE / 2 + p / SCALE, SIZE / 2 - q / SCALE
+        with fits.open(path, mode="update") as opened:
+            plane = opened[-1].data.astype(float) + light(x, y, electrons, 2.0)
+            if coma:
+                plane += light(x, y, electrons, 6.0)
+            for sx, sy in sky:
+                plane += light(sx + (p + rate * k) / SCALE, sy - q / SCALE, 3e5, 2.0)
+            opened[-1].data = np.rint(plane).astype(np.int32)
+        paths.append(str(path))
+        places.append((x, y))
+    return paths, places
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("rate", "electrons", "coma", "stars"),
+    [
+        (1.0, 4e5, False, 0),
+        (3.0, 4e5, False, 6),
+        (10.0, 4e5, False, 6),
+        (3.0, 1e5, False, 0),
+        (3.0, 4e5, True, 0),
+    ],
+)
+def test_moving_target_keeps_its_flux(tmp_path, monkeypatch, rate, electrons, coma, stars):
+    paths, places = night(tmp_path, monkeypatch, rate, electrons, coma, stars)
+    r = Reduce(paths, parameters=SKIP, calibrations={}, output_dir=str(tmp_path / "out"))
+    r.runr()
+    stack = r.outputs[0]
+    assert stack.phu["ALGNON"] == "target"
+    assert stack.phu["NCOMBINE"] >= 5
+    data = np.asarray(stack[0].data, float)
+    yy, xx = np.mgrid[: data.shape[0], : data.shape[1]]
+    # The grid is enlarged to hold all frames; without trailed stars the brightest pixel is the target.
+    first = str(stack.phu["IMCMB001"])
+    x, y = places[[p.endswith(first) for p in paths].index(True)]
+    with fits.open(paths[0]) as opened:
+        header = opened[-1].header
+    x += stack[0].hdr["CRPIX1"] - header["CRPIX1"]
+    y += stack[0].hdr["CRPIX2"] - header["CRPIX2"]
+    r2 = np.hypot(xx - x, yy - y)
+    radius = 20 if coma else 9
+    ring = np.median(data[(r2 > 26) & (r2 < 36)])
+    flux = (data[r2 < radius] - ring).sum()
+    total = electrons * (2 if coma else 1)
+    assert flux / total == pytest.approx(1, abs=0.02)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_targets_that_cannot_overlap_are_refused(tmp_path, monkeypatch):
+    paths = []
+    for n, (ra, dec) in enumerate([(10.0, 20.0), (80.0, -10.0)]):
+        monkeypatch.setattr(simulated, "TARGET", Field(f"obj{n}", ra=ra, dec=dec))
+        for k, (p, q) in enumerate(DITHERS[:4]):
+            t = datetime(2016, 1, 2, 8 + n) + timedelta(seconds=35 * k)
+            made = raw_frame(size=SIZE, p=p, q=q, date=t.date(), ut=t.time(), number=100 + 10 * n + k)
+            path = tmp_path / made.name
+            path.write_bytes(made.to_bytes())
+            paths.append(str(path))
+    with pytest.raises(DataError, match="targets that cannot overlap"):
+        Reduce(paths, parameters=SKIP, calibrations={}, output_dir=str(tmp_path / "out")).runr()
