@@ -26,7 +26,7 @@ def light(x, y, electrons, sigma):
 
 
 def night(folder, monkeypatch, rate, electrons, coma, stars):
-    """Write frames of a target that moves to the East by `rate` arcsec a frame; return their paths and places."""
+    """Write frames of a target that moves to the East by `rate` arcsec a frame."""
     rng, paths, places = np.random.default_rng(5), [], []
     sky = rng.uniform(30, SIZE - 30, (stars, 2))
     for k, (p, q) in enumerate(DITHERS):
@@ -34,7 +34,8 @@ def night(folder, monkeypatch, rate, electrons, coma, stars):
         monkeypatch.setattr(simulated, "TARGET", Field("(433) Eros", ra=ra, dec=DEC))
         t = datetime(2016, 1, 2, 11, 36) + timedelta(seconds=35 * k)
         made = raw_frame(
-            size=SIZE, p=p, q=q, date=t.date(), ut=t.time(), number=270 + k, keywords={"RATRACK": rate / 35 / 15},
+            size=SIZE, p=p, q=q, date=t.date(), ut=t.time(), number=270 + k,
+            keywords={"RATRACK": rate / 35 / 15},
             effects=Effects.none(photon_noise=True, read_noise=True),
         )  # fmt: skip
         path = folder / made.name
@@ -73,13 +74,13 @@ def test_moving_target_keeps_its_flux(tmp_path, monkeypatch, rate, electrons, co
     assert stack.phu["NCOMBINE"] >= 5
     data = np.asarray(stack[0].data, float)
     yy, xx = np.mgrid[: data.shape[0], : data.shape[1]]
-    # The grid is enlarged to hold all frames; without trailed stars the brightest pixel is the target.
+    # The grid is that of the first frame, enlarged to hold all.
     first = str(stack.phu["IMCMB001"])
     x, y = places[[p.endswith(first) for p in paths].index(True)]
     with fits.open(paths[0]) as opened:
         header = opened[-1].header
-    x += stack[0].hdr["CRPIX1"] - header["CRPIX1"]
-    y += stack[0].hdr["CRPIX2"] - header["CRPIX2"]
+    x += stack[0].wcs.wcs.crpix[0] - header["CRPIX1"]
+    y += stack[0].wcs.wcs.crpix[1] - header["CRPIX2"]
     r2 = np.hypot(xx - x, yy - y)
     radius = 20 if coma else 9
     ring = np.median(data[(r2 > 26) & (r2 < 36)])

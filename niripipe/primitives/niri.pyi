@@ -150,6 +150,7 @@ class NIRI(PrimitivesBase):
         suffix: str | None = "_wcsCorrected",
         method: Literal["sources", "correlation", "offsets"] = "sources",
         fallback: Literal["offsets", "correlation"] | None = "offsets",
+        align_on: Literal["auto", "stars", "target"] = "auto",
         reference: Literal["auto", "first", "best"] = "auto",
         first_pass: float = 5.0,
         last_pass: float | None = 60.0,
