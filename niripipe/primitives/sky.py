@@ -166,6 +166,8 @@ class Sky(PrimitivesBase):
             log.fullinfo("%s: %s", frame.filename, verdict.reason)
             self.note(frame, done(verdict.reason))
         log.stdinfo("%d object frames, %d sky frames", len(objects), len(skies))
+        guided = [f for f, e in zip(frames, exposures, strict=True) if e.guided and not e.is_sky]
+        targets.require_one_target(objects, guided)
         self.streams["sky"] = skies
         return objects
 

@@ -42,9 +42,6 @@ _GHOST = 5.0
 #: Bytes of a FITS block.
 _BLOCK = 2880
 
-TARGET = FIELDS["target"]
-"""Where the telescope looks in frames of the object and its sky made by `raw_frame`."""
-
 
 @dataclass(frozen=True, slots=True)
 class RawFrame:
@@ -163,7 +160,6 @@ def raw_frame(
             **setup,
         }
     )
-    aimed_at = TARGET if kind in ("target", "sky") else FIELDS[kind]
     frame = Exposure(
         name=f"N{date:%Y%m%d}S{number:04d}.fits", kind=kind, start=datetime.combine(date, ut),
         exposure=exposure, coadds=coadds, field={**FIELDS, "target": TARGET, "sky": TARGET}[kind], p=p, q=q,
