@@ -61,7 +61,6 @@ def night(folder, monkeypatch, rate, electrons, coma, stars):
         (1.0, 4e5, False, 0),
         (3.0, 4e5, False, 6),
         (10.0, 4e5, False, 6),
-        pytest.param(3.0, 1e5, False, 0, marks=pytest.mark.xfail(reason="0.966 of a faint target is left")),
         (3.0, 4e5, True, 0),
     ],
 )
