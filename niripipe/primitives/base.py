@@ -169,8 +169,11 @@ class Runner(Protocol):
     def drop(self, frame: AstroData, reason: str) -> None:
         """Say that the running primitive leaves a frame out, and why."""
 
-    def save(self, frame: AstroData, path: Path, *, overwrite: bool) -> None:
-        """Write a frame when the running primitive has ended and its history is complete."""
+    def save(self, frame: AstroData, path: Path, *, overwrite: bool, named: bool = False) -> None:
+        """Write a frame when the running primitive has ended and its history is complete.
+
+        An input, and a file that niripipe did not make, is only replaced if the user named the file.
+        """
 
     def keep(self, frames: Iterable[AstroData]) -> None:
         """Count frames that are in no stream to the memory that the reduction may use, while they exist."""

@@ -316,6 +316,9 @@ class Bookkeeping(PrimitivesBase):
     def writeOutputs(self, frames: Frames, params: WriteOutputsParams) -> Frames:
         """Write the frames as they are now into the output folder.
 
+        Raw files and other inputs are not replaced, nor are files that niripipe did not make, unless
+        `outfilename` names them.
+
         Raises
         ------
         ParameterError
@@ -335,7 +338,12 @@ class Bookkeeping(PrimitivesBase):
                     prefix=params.prefix or None, suffix=params.suffix or None, strip=params.strip
                 )
             name = params.outfilename or str(frame.filename)
-            self.runner.save(frame, self.context.output_dir / name, overwrite=params.overwrite)
+            self.runner.save(
+                frame,
+                self.context.output_dir / name,
+                overwrite=params.overwrite,
+                named=params.outfilename is not None,
+            )
         return frames
 
     def _looked_up(self, frames: Frames, caltype: str, *, required: bool) -> Frames:

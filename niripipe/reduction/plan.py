@@ -239,7 +239,7 @@ class _Notes:
     def drop(self, frame: AstroData, reason: str) -> None:
         pass
 
-    def save(self, frame: AstroData, path: Path, *, overwrite: bool) -> None:
+    def save(self, frame: AstroData, path: Path, *, overwrite: bool, named: bool = False) -> None:
         pass
 
 

@@ -16,6 +16,7 @@ from niripipe.errors import AlgorithmError, DataError, NiripipeError
 from niripipe.logutils import get_logger
 from niripipe.primitives.base import DONE, Outcome, Primitive, PrimitivesBase, Status, skipped
 from niripipe.primitives.params import Resolved, resolve
+from niripipe.reduction.guard import check_target
 from niripipe.reduction.memory import FrameStore
 from niripipe.reduction.progress import NO_PROGRESS, Progress
 from niripipe.reduction.report import DroppedFrame, RunReport, Step
@@ -106,6 +107,8 @@ class RecipeRunner:
         Told how far each primitive is.
     store : FrameStore, optional
         Keeps the frames within a limit of memory.
+    inputs : iterable of pathlib.Path
+        The files that are reduced, which are never replaced unless the user names them.
 
     Notes
     -----
@@ -120,13 +123,15 @@ class RecipeRunner:
         droppable: bool,
         progress: Progress = NO_PROGRESS,
         store: FrameStore | None = None,
+        inputs: Iterable[Path] = (),
     ) -> None:
         self.report = report
         self.droppable = droppable
         self.progress = progress
         self.store = FrameStore(None) if store is None else store
+        self.inputs = tuple(inputs)
         self.written: dict[int, tuple[AstroData, Path]] = {}
-        self._to_save: list[tuple[AstroData, Path, bool]] = []
+        self._to_save: list[tuple[AstroData, Path, bool, bool]] = []
         self._running: list[_Call] = []
         self._deferred: list[_Call] | None = None
         self.workers = threads
@@ -202,9 +207,9 @@ class RecipeRunner:
         if self._running:
             self._running[-1].outcomes[id(frame)] = outcome
 
-    def save(self, frame: AstroData, path: Path, *, overwrite: bool) -> None:
+    def save(self, frame: AstroData, path: Path, *, overwrite: bool, named: bool = False) -> None:
         """Write a frame when the running primitive has ended and its history is complete."""
-        self._to_save.append((frame, path, overwrite))
+        self._to_save.append((frame, path, overwrite, named))
 
     def keep(self, frames: Iterable[AstroData]) -> None:
         """Count frames that are in no stream to the memory that the reduction may use, while they exist."""
@@ -218,8 +223,17 @@ class RecipeRunner:
         """Say in the report and the log that the running primitive leaves a frame out."""
         self._drop(frame, self._running[-1], reason)
 
-    def write(self, frame: AstroData, path: Path, *, overwrite: bool) -> Path:
-        """Write a frame now, and say so in the report and the log."""
+    def write(self, frame: AstroData, path: Path, *, overwrite: bool, named: bool = False) -> Path:
+        """Write a frame now, and say so in the report and the log.
+
+        Raises
+        ------
+        StorageError
+            The file cannot be written, or is an input or not a product of niripipe and the user did not
+            name it.
+        """
+        if overwrite:
+            check_target(path, self.inputs, named=named)
         describe_usage(frame, self.report)
         frame.write(path, overwrite=overwrite)
         self.written[id(frame)] = (frame, path)
@@ -337,8 +351,8 @@ class RecipeRunner:
 
     def _save_all(self) -> None:
         to_save, self._to_save = self._to_save, []
-        for frame, path, overwrite in to_save:
-            self.write(frame, path, overwrite=overwrite)
+        for frame, path, overwrite, named in to_save:
+            self.write(frame, path, overwrite=overwrite, named=named)
 
     def _skip(self, call: _Call, frames: list[AstroData]) -> None:
         outcome = skipped("skip_primitive was set")
