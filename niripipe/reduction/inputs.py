@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -11,6 +12,7 @@ from typing import Any
 from niripipe import astrodata
 from niripipe.astrodata import AstroData
 from niripipe.errors import InputError, NiripipeError
+from niripipe.instruments.identity import Twin, exposure_of, find_twins
 from niripipe.logutils import get_logger
 from niripipe.reduction.report import DroppedFrame
 
@@ -29,11 +31,14 @@ class Inputs:
     ----------
     frames : list of AstroData
     dropped : list of DroppedFrame
-        Science files that could not be used.
+        Science files that could not be used, and files that hold the exposure of another one.
+    paths : list of Path
+        The files of the frames, as they were given.
     """
 
     frames: list[AstroData]
     dropped: list[DroppedFrame]
+    paths: list[Path]
 
 
 def expand(sources: Iterable[Source] | Source) -> list[Source]:
@@ -72,6 +77,10 @@ def open_inputs(sources: Sequence[Source]) -> Inputs:
     Every fault that is found is reported in one error. An unreadable file among science frames is left
     out instead and named in the result.
 
+    A frame is known by what it contains, not by its name (`niripipe.instruments.identity`): of files that
+    hold the same exposure one is reduced, and the others are left out with a warning. Different frames that
+    share a name are told apart by their folders, ``obj_0001-night2.fits``.
+
     Parameters
     ----------
     sources : sequence of paths and AstroData
@@ -99,8 +108,10 @@ def open_inputs(sources: Sequence[Source]) -> Inputs:
         except NiripipeError as error:
             unreadable.append((str(source), error))
     faults = [] if frames and _is_science(frames[0]) else [str(error) for _, error in unreadable]
+    paths = [Path(frame.path) for frame in frames if frame.path is not None]
+    twins = find_twins([exposure_of(frame) for frame in frames])
     if frames:
-        faults += _duplicates(sources) + _nameless(frames) + _foreign(frames) + _mixed(frames)
+        faults += _repeats(frames, twins) + _nameless(frames) + _foreign(frames) + _mixed(frames)
     if faults:
         raise InputError(
             f"{len(faults)} fault{'s' if len(faults) > 1 else ''} in {len(sources)} input files: "
@@ -109,9 +120,13 @@ def open_inputs(sources: Sequence[Source]) -> Inputs:
             file=unreadable[0][0] if unreadable else None,
         )
     dropped = [DroppedFrame(Path(name).name, "input", str(error)) for name, error in unreadable]
+    dropped += [DroppedFrame(str(frames[t.position].filename), "input", _same_as(frames, t)) for t in twins]
+    left_out = {twin.position for twin in twins}
+    frames = [frame for index, frame in enumerate(frames) if index not in left_out]
+    _tell_apart(frames)
     for frame in dropped:
         log.warning("%s is left out: %s", frame.name, frame.reason)
-    return Inputs(frames, dropped)
+    return Inputs(frames, dropped, paths)
 
 
 def _read_list(path: Path, seen: tuple[Path, ...]) -> list[Source]:
@@ -143,12 +158,50 @@ def _is_science(frame: AstroData) -> bool:
     return "CAL" not in frame.tags
 
 
-def _duplicates(sources: Sequence[Source]) -> list[str]:
-    """Return a fault for every name that stands for more than one input: reports and tables go by names."""
-    names = [s.filename if isinstance(s, AstroData) else Path(s).name for s in sources]
-    return [
-        f"{name} is listed more than once" for name in sorted({n for n in names if n and names.count(n) > 1})
-    ]
+def _repeats(frames: Sequence[AstroData], twins: Sequence[Twin]) -> list[str]:
+    """Return a fault for every frame that is given twice, or once as it was and once processed or edited."""
+    faults = []
+    for twin in twins:
+        name, other = frames[twin.position].filename, frames[twin.of].filename
+        if twin.same_pixels and name == other:
+            faults.append(f"{name} is listed more than once")
+        elif not twin.same_pixels:
+            faults.append(
+                f"{name} and {other} are one exposure (DATALAB and time are equal) with different pixels: "
+                "give one of them"
+            )
+    return list(dict.fromkeys(faults))
+
+
+def _same_as(frames: Sequence[AstroData], twin: Twin) -> str:
+    return f"it holds the same exposure as {frames[twin.of].filename}, which counts once"
+
+
+def _tell_apart(frames: Sequence[AstroData]) -> None:
+    """Give different frames that share a name names with their folders: reports and tables go by names."""
+    taken: set[str] = set()
+    for frame in frames:
+        name = str(frame.filename)
+        if name in taken:
+            new = _free_name(Path(str(frame.path)), taken)
+            log.warning("%s is another frame than the first of this name; it is called %s", frame.path, new)
+            if frame.phu.get("ORIGNAME") == name:
+                frame.phu["ORIGNAME"] = new
+            frame.filename = new
+            frame.orig_filename = new
+            name = new
+        taken.add(name)
+
+
+def _free_name(path: Path, taken: set[str]) -> str:
+    """Return the name of a file with that of its folder, and a number if need be."""
+    stem, dot, extension = path.name.partition(".")
+    # Header values hold plain ASCII.
+    folder = re.sub(r"[^A-Za-z0-9]+", "", path.absolute().parent.name) or "2"
+    numbers = ("", *(str(number) for number in range(2, len(taken) + 3)))
+    return next(
+        name for number in numbers if (name := f"{stem}-{folder}{number}{dot}{extension}") not in taken
+    )
 
 
 def _nameless(frames: Sequence[AstroData]) -> list[str]:

@@ -212,7 +212,7 @@ class Reduce:
             droppable="CAL" not in inputs.frames[0].tags and len(inputs.frames) > 1,
             progress=as_progress(self.progress),
             store=store,
-            inputs=[Path(frame.path) for frame in inputs.frames if frame.path is not None],
+            inputs=inputs.paths,
         )
         with store, runner:
             p = primitives({"main": list(inputs.frames)}, context, runner)

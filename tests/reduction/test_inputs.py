@@ -264,7 +264,10 @@ def test_science_frames_of_different_exposure_times_are_accepted(tmp_path):
 
 def test_exposure_times_within_a_hundredth_of_a_second_are_the_same(tmp_path):
     times = (20.001, 20.009, 20.003)
-    paths = [make.write(tmp_path / make.name(i), kind="dark", EXPTIME=t) for i, t in enumerate(times)]
+    paths = [
+        make.write(tmp_path / make.name(i), kind="dark", EXPTIME=t, UT=f"10:00:0{i}.0")
+        for i, t in enumerate(times)
+    ]
     assert len(open_inputs(paths).frames) == 3
 
 
