@@ -6,7 +6,12 @@ A mask is a ``uint16`` plane in which 0 means good. The values are those of Gemi
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from niripipe.algorithms.arrays import Mask
 
 __all__ = [
     "BAD",
@@ -18,6 +23,7 @@ __all__ = [
     "OVERLAP",
     "SATURATED",
     "UNILLUMINATED",
+    "as_flags",
 ]
 
 BAD: Final = 1
@@ -46,3 +52,24 @@ FAIL: Final = BAD | SATURATED | COSMIC_RAY | NO_DATA
 
 NOT_SIGNAL: Final = 0xFFFF & ~(NON_LINEAR | SATURATED)
 """Every bit except those that only say that the pixel is bright."""
+
+
+def as_flags(values: NDArray[Any]) -> Mask:
+    """Return a bad pixel mask of any software as flags.
+
+    Parameters
+    ----------
+    values : ndarray
+        Booleans, integers or floating-point numbers; 0 is good.
+
+    Returns
+    -------
+    ndarray of uint16
+        Whole numbers from 0 to 65535 as they are. `BAD` for all else: NaN, fractions, negative numbers and
+        larger ones, which are flags of another convention.
+    """
+    if values.dtype.kind in "bu" and values.dtype.itemsize <= 2:
+        return values.astype(np.uint16)
+    with np.errstate(invalid="ignore"):
+        known = (values >= 0) & (values <= 0xFFFF) & (values == np.rint(values))
+    return np.where(known, values, BAD).astype(np.uint16)

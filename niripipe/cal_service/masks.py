@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from niripipe import astrodata
+from niripipe.algorithms.bits import BAD, as_flags
 from niripipe.astrodata import AstroData
 from niripipe.cal_service.service import CalibrationService
 from niripipe.cal_service.session import get_calservice
@@ -135,7 +136,7 @@ def register_bpm(
 
 
 def _as_bits(mask: str | PathLike[str] | NDArray[Any]) -> NDArray[np.int16]:
-    """Return a mask as 16-bit flags; what is not an integer is good (0) or bad (1)."""
+    """Return a mask as flags."""
     if isinstance(mask, (str, PathLike)):
         mask = _first_image(mask)
     values = np.asarray(mask)
@@ -143,9 +144,9 @@ def _as_bits(mask: str | PathLike[str] | NDArray[Any]) -> NDArray[np.int16]:
         raise InputError(
             "A bad pixel mask has two axes", item="mask", found=f"{values.ndim} axes", expected="(ny, nx)"
         )
-    if values.dtype.kind in "iu" and values.size and values.min() >= 0 and values.max() < 2**15:
-        return np.asarray(values, np.int16)
-    return np.asarray(values != 0, np.int16)
+    flags = as_flags(values)
+    # BPM files hold 16-bit integers with a sign.
+    return np.where(flags < 2**15, flags, BAD).astype(np.int16)
 
 
 def _first_image(path: str | PathLike[str]) -> NDArray[Any]:

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from niripipe import astrodata
-from niripipe.astrodata import AstroData, add_provenance, file_md5
+from niripipe.astrodata import AstroData, Section, add_provenance, file_md5
 from niripipe.cal_service.masks import mask_origin, masks_to_unite
 from niripipe.errors import CalibrationError, DataError
+from niripipe.instruments.niri import AstroDataNiri
+from niripipe.instruments.tables import niri_tables
 
 if TYPE_CHECKING:
     from niripipe.cal_service import CalibrationService
@@ -236,7 +238,7 @@ def clipped(frame: AstroData, calibration: AstroData) -> AstroData:
     DataError
         The calibration does not cover the frame.
     """
-    wanted, has = frame[0].detector_section(), calibration[0].detector_section()
+    wanted, has = _section_of(frame), _section_of(calibration)
     if frame[0].shape == calibration[0].shape and (wanted is None or has is None or wanted == has):
         return calibration
     if wanted is None or has is None or not has.contains(wanted):
@@ -245,10 +247,19 @@ def clipped(frame: AstroData, calibration: AstroData) -> AstroData:
             file=frame.filename,
             item=calibration.filename,
             found=f"calibration {has and has.as_iraf_section()}",
-            expected=f"at least {wanted and wanted.as_iraf_section()}",
+            expected=f"at least {wanted and wanted.as_iraf_section()}, or the shape {frame[0].shape}",
             remedy="Use a calibration of the same subarray, or a full-frame one.",
         )
     cut = calibration.copy()
     x1, y1 = wanted.x1 - has.x1, wanted.y1 - has.y1
     cut.crop(x1, y1, x1 + (wanted.x2 - wanted.x1) - 1, y1 + (wanted.y2 - wanted.y1) - 1)
     return cut
+
+
+def _section_of(frame: AstroData) -> Section | None:
+    """Return which part of the detector a frame covers; by its size where the header is not NIRI's."""
+    if isinstance(frame, AstroDataNiri):
+        section: Section | None = frame[0].detector_section()
+        return section
+    size = niri_tables().detector.size
+    return Section(0, size, 0, size) if frame[0].shape == (size, size) else None

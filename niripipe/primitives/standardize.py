@@ -240,7 +240,8 @@ class Standardize(PrimitivesBase):
         (`static_bpm`) and from the user (`user_bpm`). All are united, and BPMIM names them: of the service's
         the best of each origin, the static one of the archive, one made from flats, and those that the user
         registered. Masks of a larger part of the detector are cut to that of the frame. Their values are
-        taken as bits. Data at or above
+        taken as bits; NaN, fractions, and what is no 16-bit number are bad. A frame that has a mask keeps it,
+        and gets bad pixel masks only when the user gives one. Data at or above
         SATLEVEL get bit 4, between NONLINEA and SATLEVEL bit 2; small holes inside saturated cores
         bit 4; NaN and infinite pixels bit 16.
 
@@ -258,6 +259,9 @@ class Standardize(PrimitivesBase):
         for frame in frames:
             if frame[0].plane("mask") is None:
                 to_do.append((frame, self._bad_pixel_masks(frame, params)))
+            elif params.user_bpm:
+                to_do.append((frame, self._bad_pixel_masks(frame, params)))
+                self.note(frame, done("bad pixel masks were added to the data-quality plane it had"))
             else:
                 self.note(frame, skipped("the frame has a data-quality plane already"))
         self.map(lambda job: _add_dq(*job), to_do)
@@ -381,11 +385,15 @@ class Standardize(PrimitivesBase):
 
 
 def _add_dq(frame: AstroData, bad_pixel_masks: Frames) -> None:
-    """Give a frame a mask of what its counts say and of its bad pixel masks."""
+    """Give a frame a mask of what its counts say, unless it has one, and of its bad pixel masks."""
     ext = frame[0]
-    mask = dq.flags(ext.read("data"), saturation=ext.saturation_level(), non_linear=ext.non_linear_level())
+    mask = ext.read("mask")
+    if mask is None:
+        mask = dq.flags(
+            ext.read("data"), saturation=ext.saturation_level(), non_linear=ext.non_linear_level()
+        )
     for bpm in bad_pixel_masks:
-        mask |= clipped(frame, bpm)[0].read("data").astype(np.uint16)
+        mask = mask | bits.as_flags(clipped(frame, bpm)[0].read("data"))
     ext.mask = mask
 
 

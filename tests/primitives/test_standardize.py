@@ -541,3 +541,25 @@ def test_a_mask_of_another_window_of_the_same_size_is_refused():
     b = make.prepared([make.frame(ext=limits)])
     with pytest.raises(DataError, match="does not cover"):
         b.p.addDQ(static_bpm=None, user_bpm=_bpm())
+
+
+def test_a_users_mask_is_added_to_the_plane_that_a_frame_has():
+    b = make.prepared([make.frame()])
+    b.p.addDQ(static_bpm=None)
+    before = b.main[0][0].mask.copy()
+    b.p.addDQ(static_bpm=None, user_bpm=_bpm([(2, 3)], value=1))
+    assert b.main[0][0].mask[2, 3] == before[2, 3] | 1
+    before[2, 3] |= 1
+    assert np.array_equal(b.main[0][0].mask, before)
+    assert "added to the data-quality plane" in b.report.steps[-1].outcomes[make.name(1)].reason
+
+
+def test_a_mask_without_a_header_covers_the_detector_by_its_size(tmp_path):
+    limits = {"LOWCOL": 384, "HICOL": 447, "LOWROW": 256, "HIROW": 319}
+    b = make.prepared([make.frame(ext=limits)])
+    values = np.zeros((1024, 1024), np.float32)
+    values[256 + 2, 384 + 3] = np.nan
+    path = tmp_path / "mask.fits"
+    fits.HDUList([fits.PrimaryHDU(), fits.ImageHDU(values)]).writeto(path)
+    b.p.addDQ(static_bpm=None, user_bpm=path)
+    assert np.argwhere(b.main[0][0].mask & 1).tolist() == [[2, 3]]
