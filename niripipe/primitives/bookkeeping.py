@@ -9,6 +9,7 @@ from niripipe.astrodata import AstroData
 from niripipe.errors import InputError, ParameterError
 from niripipe.logutils import get_logger
 from niripipe.primitives.base import Frames, PrimitivesBase, primitive, raw_name, skipped
+from niripipe.primitives.named import frames_named
 from niripipe.primitives.params import Field, NameList, Params, SuffixParams
 
 __all__ = ["Bookkeeping"]
@@ -120,7 +121,8 @@ class Bookkeeping(PrimitivesBase):
         One frame of the whole list is dropped, the one with the earliest UT. A list of one frame is
         kept, with a warning.
         """
-        drop = {id(frame): "named in remove_files" for frame in _named(frames, params.remove_files or ())}
+        named = frames_named(frames, params.remove_files or (), "removeFirstFrame:remove_files")
+        drop = {id(frame): "named in remove_files" for frame in named}
         if params.remove_first and frames:
             first = min(frames, key=_time)
             drop.setdefault(id(first), "the first frame of the sequence")
@@ -370,18 +372,6 @@ def _time(frame: AstroData) -> Any:
             remedy="Repair the header, or pass removeFirstFrame:remove_first=False.",
         )
     return time
-
-
-def _named(frames: Frames, names: tuple[str, ...]) -> Frames:
-    """Return the frames of the names given; a name is the file name up to its suffix."""
-    found = []
-    for name in names:
-        root = name.removesuffix(".fits")
-        matches = [f for f in frames if str(f.filename).split(".fits")[0].split("_")[0] == root.split("_")[0]]
-        if not matches:
-            log.warning("there is no frame %s to remove", name)
-        found += matches
-    return found
 
 
 def _transfer(frame: AstroData, source: AstroData, attribute: str) -> None:

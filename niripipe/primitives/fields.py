@@ -13,6 +13,7 @@ from niripipe.astrodata import AstroData
 from niripipe.errors import DataError
 from niripipe.logutils import get_logger
 from niripipe.primitives.geometry import require_sky_mapping, sky_centre
+from niripipe.primitives.named import frames_named
 
 __all__ = ["exposures", "overlaps", "sky_record", "target"]
 
@@ -29,7 +30,10 @@ def exposures(
     frames: Sequence[AstroData], ref_obj: Sequence[str] | None, ref_sky: Sequence[str] | None
 ) -> list[grouping.Exposure]:
     """Return what tells object frames from sky frames; the user may name some of either."""
-    objects, skies = _chosen(frames, ref_obj), _chosen(frames, ref_sky)
+    objects, skies = (
+        {id(frame) for frame in frames_named(frames, names or (), f"separateSky:{item}")}
+        for item, names in (("ref_obj", ref_obj), ("ref_sky", ref_sky))
+    )
     return [
         grouping.Exposure(
             name=str(frame.filename),
@@ -40,17 +44,6 @@ def exposures(
         )
         for frame in frames
     ]
-
-
-def _chosen(frames: Sequence[AstroData], names: Sequence[str] | None) -> set[int]:
-    """Return the identities of the frames that the user names; a root name is enough."""
-    chosen: set[int] = set()
-    for name in names or ():
-        matches = [frame for frame in frames if name.removesuffix(".fits") in str(frame.filename)]
-        if not matches:
-            log.warning("there is no frame %s", name)
-        chosen.update(id(frame) for frame in matches)
-    return chosen
 
 
 def _guided(frame: AstroData) -> bool | None:

@@ -25,6 +25,7 @@ from niripipe.primitives.base import (
     primitive,
     skipped,
 )
+from niripipe.primitives.named import is_named, no_such_frame
 from niripipe.primitives.params import Field, NameList, Params, SuffixParams, split_names
 from niripipe.primitives.skybuild import BuiltSky, SkyBuilder, SkyBuildParams, seconds_of
 from niripipe.primitives.skymatch import SkyLevel, level_of, match_sky
@@ -360,16 +361,9 @@ class Sky(PrimitivesBase):
             if isinstance(one, AstroData):
                 found += [f for f in known if f is one or opened_name(f) == opened_name(one)] or [one]
                 continue
-            name = Path(one).name.removesuffix(".fits")
-            same = [frame for frame in known if name in str(frame.filename) or name in opened_name(frame)]
+            same = [frame for frame in known if is_named(frame, str(one))]
             if not same and not Path(one).is_file():
-                names = ", ".join(opened_name(frame) for frame in known)
-                raise ParameterError(
-                    "There is no such sky frame",
-                    item="sky",
-                    found=str(one),
-                    expected=f"a file, or one of {names or 'no frames'}",
-                )
+                raise no_such_frame(known, str(one), "sky")
             found += same or [self.context.calibrations.opened(Path(one))]
         return list(dict.fromkeys(found))
 

@@ -9,6 +9,8 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from niripipe.astrodata import AstroData, file_md5
 from niripipe.astrodata.display import html_list, html_table
 from niripipe.errors import InputError
@@ -265,6 +267,8 @@ def _literal(name: str, value: Any) -> Any:
         return str(Path(value).absolute())
     if isinstance(value, list | tuple):
         return [_literal(name, one) for one in value]
+    if isinstance(value, np.generic):
+        value = value.item()
     if value is None or isinstance(value, bool | int | float | str):
         return value
     raise _in_memory("A parameter", name, type(value).__name__, "Write it to a file and name that.")
