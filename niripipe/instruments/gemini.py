@@ -26,7 +26,7 @@ from niripipe.instruments.headers import (
 )
 from niripipe.instruments.tables import niri_tables
 
-__all__ = ["AstroDataGemini", "in_adu"]
+__all__ = ["AstroDataGemini", "has_known_unit", "in_adu"]
 
 _Value = TypeVar("_Value")
 
@@ -35,9 +35,21 @@ _GUIDERS = {"AOWFS_ST": "AOWFS", "OIWFS_ST": "OIWFS", "PWFS1_ST": "PWFS1", "PWFS
 _ARCSEC_PER_RADIAN = 206265.0
 
 
+_ADU = frozenset({"adu", "count", "counts", "ct", "cts", "dn"})
+_ELECTRON = frozenset({"electron", "electrons", "e", "e-", "photoelectron", "photoelectrons"})
+
+
 def in_adu(header: Header) -> bool:
-    """Tell whether the pixels under an extension header are in ADU; without ``BUNIT`` they are."""
-    return (get_text(header, "BUNIT") or "ADU").upper() == "ADU"
+    """Tell whether the pixels under an extension header are in ADU; without ``BUNIT`` they are.
+
+    Other software writes counts or DN.
+    """
+    return (get_text(header, "BUNIT") or "adu").lower() in _ADU
+
+
+def has_known_unit(header: Header) -> bool:
+    """Tell whether ``BUNIT`` means ADU or electrons, or is missing."""
+    return in_adu(header) or (get_text(header, "BUNIT") or "").lower() in _ELECTRON
 
 
 def _from_keyword(

@@ -10,6 +10,7 @@ import numpy as np
 from niripipe.astrodata import AstroData, distortion_of
 from niripipe.errors import DataError
 from niripipe.instruments import AstroDataNiri, pointing, pointing_group
+from niripipe.instruments.gemini import has_known_unit
 from niripipe.instruments.pointing_group import Judgement
 from niripipe.logutils import get_logger
 from niripipe.primitives.base import Frames, Outcome, Status, done, not_needed, skipped
@@ -55,7 +56,7 @@ def validate(frame: AstroData, *, require_wcs: bool) -> None:
 
 
 def require_niri_image(frame: AstroData) -> None:
-    """Check that this is a NIRI frame with one image extension.
+    """Check that this is a NIRI frame with one image extension, in ADU or electrons.
 
     Raises
     ------
@@ -72,6 +73,15 @@ def require_niri_image(frame: AstroData) -> None:
     if len(frame) != 1:
         raise DataError(
             "A NIRI frame has one image extension", file=frame.filename, found=f"{len(frame)}", expected="1"
+        )
+    if not has_known_unit(frame[0].hdr):
+        raise DataError(
+            "The unit of the pixels is not known",
+            file=frame.filename,
+            item="BUNIT",
+            found=frame[0].hdr.get("BUNIT"),
+            expected="ADU (also counts, DN) or electron, of all coadds",
+            remedy="Bring the pixels to ADU, and write BUNIT = 'adu'.",
         )
 
 

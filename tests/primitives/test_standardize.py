@@ -563,3 +563,20 @@ def test_a_mask_without_a_header_covers_the_detector_by_its_size(tmp_path):
     fits.HDUList([fits.PrimaryHDU(), fits.ImageHDU(values)]).writeto(path)
     b.p.addDQ(static_bpm=None, user_bpm=path)
     assert np.argwhere(b.main[0][0].mask & 1).tolist() == [[2, 3]]
+
+
+@pytest.mark.parametrize("unit", ["ADU", "adu", "counts", "DN", "ct"])
+def test_units_of_other_software_are_adu(unit):
+    b = make.bench([make.frame(100.0, ext={"BUNIT": unit})])
+    b.p.prepare()
+    gain = b.main[0][0].gain()
+    b.p.ADUToElectrons()
+    assert gain > 5
+    assert b.main[0][0].data[0, 0] == pytest.approx(100 * gain)
+
+
+@pytest.mark.parametrize("unit", ["ADU/s", "Jy", "electron/s"])
+def test_unknown_units_are_refused(unit):
+    b = make.bench([make.frame(ext={"BUNIT": unit})])
+    with pytest.raises(DataError, match=f"unit.*{unit}"):
+        b.p.prepare()
