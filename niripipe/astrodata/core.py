@@ -34,9 +34,9 @@ __all__ = ["AstroData"]
 _UNSET: Any = object()
 _FOR_THE_LIBRARY = frozenset(
     {
-        "columns", "extensions", "linear_wcs", "move_to_disk", "nbytes", "read_pairs_to_divide_by", "records",
-        "set_columns", "sky_mapping", "subarray_reference_shift", "table_sizes", "uses_lamp_flats",
-        "voltage_conflict", "wcs_origin", "wcs_problem",
+        "columns", "extensions", "linear_wcs", "move_to_disk", "nbytes", "read_pairs_to_divide_by",
+        "record_wcs", "records", "set_columns", "sky_mapping", "subarray_reference_shift", "table_sizes",
+        "uses_lamp_flats", "voltage_conflict", "wcs_origin", "wcs_problem",
     }
 )  # fmt: skip
 """Names that completion does not offer: primitives need them, scripts do not."""
@@ -308,6 +308,11 @@ class AstroData(Operators, Attachments, FileNames, Declared):
     def aperture_variance(self, x: ArrayLike, y: ArrayLike | None = None, r: ArrayLike | None = None) -> Any:
         """Return the variance of sums over apertures of a slice; see `Extension.aperture_variance`."""
         return self._only("aperture_variance").aperture_variance(x, y, r)
+
+    def record_wcs(self) -> None:
+        """Let the headers state the WCS: those of the extensions, and of one extension the primary's copy."""
+        for extension in self.extensions:
+            extension.record_wcs(in_primary=len(self) == 1)
 
     # ---- output
 

@@ -21,8 +21,8 @@ from niripipe.astrodata.headers import WatchedHeader, drop_structure, watched
 from niripipe.astrodata.planes import Held, Plane, ScratchFolder
 from niripipe.astrodata.section import Section
 from niripipe.astrodata.tables import HeldTable
-from niripipe.astrodata.tangent import TangentPlane
 from niripipe.astrodata.wcs_state import WcsState
+from niripipe.astrodata.world_coordinates import WorldCoordinates
 from niripipe.errors import InputError
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["Extension"]
 
 
-class Extension:
+class Extension(WorldCoordinates):
     """Pixels, variance, mask, WCS, header and extras of one science plane.
 
     Parameters
@@ -54,10 +54,7 @@ class Extension:
     warning; NaN stays and means unknown.
     """
 
-    __slots__ = ("__weakref__", "_extras", "_phu", "_plane_headers", "_planes", "_wcs", "hdr")
-
-    hdr: Any
-    """The header of the science plane."""
+    __slots__ = ("__weakref__", "_extras", "_hdr", "_phu", "_plane_headers", "_planes", "_wcs")
 
     def __init__(
         self,
@@ -292,63 +289,6 @@ class Extension:
             raise AttributeError(f"this extension has no {name!r}")
         return self._plane_headers.setdefault(name, WatchedHeader())
 
-    # ---- world coordinates
-
-    @property
-    def wcs(self) -> WCS | None:
-        """World coordinates, or None; built on first use. Changes made to the object are written."""
-        return self._wcs_state().expose()
-
-    @wcs.setter
-    def wcs(self, wcs: WCS | None) -> None:
-        if wcs is not None:
-            from astropy.wcs import WCS
-
-            if not isinstance(wcs, WCS) or wcs.naxis != 2:
-                raise InputError(
-                    "this is not a WCS of an image",
-                    item="wcs",
-                    found=repr(wcs)[:80],
-                    expected="a 2-D WCS or None",
-                )
-        self._wcs.set(wcs)
-
-    @property
-    def sky_mapping(self) -> wcs_module.SkyMapping | None:
-        """World coordinates as the cheapest object that has them, or None.
-
-        A `TangentPlane`, which cannot be changed, where the header says no more than that; else, and once
-        `wcs` was asked for or set, the object of `wcs`. Both have `all_pix2world` and `all_world2pix`.
-        Either can be assigned.
-        """
-        return self._wcs_state().mapping
-
-    @sky_mapping.setter
-    def sky_mapping(self, mapping: wcs_module.SkyMapping | None) -> None:
-        if isinstance(mapping, TangentPlane):
-            self._wcs.set(mapping)
-        else:
-            self.wcs = mapping
-
-    @property
-    def linear_wcs(self) -> wcs_module.LinearTerms | None:
-        """The numbers of the linear part of `wcs`, or None; cheap while `wcs` itself is not in use."""
-        if not self._wcs.is_built:
-            terms = wcs_module.linear_terms(self.hdr)
-            if terms is not None:
-                return terms
-        return wcs_module.terms_of(self.sky_mapping)
-
-    @property
-    def wcs_origin(self) -> str:
-        """Where the WCS came from: ``extension``, ``primary``, ``set``, or ``none``."""
-        return self._wcs_state().origin
-
-    @property
-    def wcs_problem(self) -> str:
-        """Why the extension's own header was not used for the WCS; empty if it was."""
-        return self._wcs_state().problem
-
     # ---- noise
 
     def aperture_variance(self, x: ArrayLike, y: ArrayLike | None = None, r: ArrayLike | None = None) -> Any:
@@ -418,8 +358,7 @@ class Extension:
                 if isinstance(plane, Plane) and plane.shape == old_shape:
                     group[name] = Plane(plane.read()[cut].copy())
         if mapping is not None:
-            self._wcs.set(wcs_module.shifted(mapping, section.x1, section.y1))
-            wcs_module.write_to_header(self._wcs.mapping, self.hdr)
+            self._set_wcs(wcs_module.shifted(mapping, section.x1, section.y1))
         self._follow_data()
 
     def check_section(self, section: Section) -> None:
@@ -437,21 +376,8 @@ class Extension:
                 expected=f"a part of {Section.from_shape(self.shape)!r}",
             )
 
-    def header_for_writing(self) -> Any:
-        """Return the header as it is to be written: a copy, its WCS cards rewritten only if it changed."""
-        header = self.hdr.copy()
-        if self._wcs.is_changed:
-            wcs_module.write_to_header(self._wcs.mapping, header)
-        return header
-
     def _held(self, name: str) -> Held[Any] | None:
         return self._planes.get(name) or self._extras.get(name)
-
-    def _wcs_state(self) -> WcsState:
-        """Return the state of the WCS, which has been read from the header if nobody set it."""
-        if not self._wcs.is_built:
-            self._wcs.build(self.hdr, self._phu)
-        return self._wcs
 
     def arrays(self) -> Iterator[Plane]:
         """Yield the planes and the attached arrays."""

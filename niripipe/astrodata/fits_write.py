@@ -25,6 +25,7 @@ from niripipe.astrodata.headers import WatchedHeader, drop_structure, is_structu
 from niripipe.astrodata.planes import Plane
 from niripipe.astrodata.tables import HeldTable, as_rows, is_rows
 from niripipe.astrodata.wcs import is_wcs_card, warnings_lock
+from niripipe.astrodata.world_coordinates import copy_to_primary
 from niripipe.errors import DataError, StorageError, storage_faults
 
 if TYPE_CHECKING:
@@ -126,6 +127,8 @@ def _hdus(ad: AstroData, path: Path) -> fits.HDUList:
         is_record = name in ("HISTORY", "PROVENANCE")
         hdus.append(_table(ad.records.rows(name) if is_record else ad.columns(name), name))
     hdus.update_extend()
+    if len(ad.extensions) == 1 and ad.extensions[0].has_new_wcs:
+        copy_to_primary(ad.extensions[0].sky_mapping, phu)
     phu.set("NEXTEND", len(hdus) - 1, "Number of extensions")
     _add_cards(hdus[0], phu, path)
     return hdus

@@ -17,11 +17,12 @@ __all__ = ["WcsState"]
 class WcsState:
     """The WCS of an extension, where it came from, and whether it still is what the header says."""
 
-    __slots__ = ("as_in_header", "is_built", "mapping", "origin", "problem")
+    __slots__ = ("as_in_header", "is_built", "is_new", "mapping", "origin", "problem")
 
     def __init__(self) -> None:
         self.mapping: wcs_module.SkyMapping | None = None
         self.is_built = False
+        self.is_new = False
         self.origin = "none"
         self.problem = ""
         self.as_in_header: tuple[Any, ...] | None = None
@@ -60,6 +61,11 @@ class WcsState:
         now = None if self.mapping is None else wcs_module.signature(self.mapping)
         return now != self.as_in_header
 
+    def was_written(self) -> None:
+        """Note that the header states the WCS, and that this is not the one that was read."""
+        self.as_in_header = None if self.mapping is None else wcs_module.signature(self.mapping)
+        self.is_new = True
+
     def copy(self) -> WcsState:
         """Return an independent state."""
         twin = WcsState()
@@ -67,5 +73,5 @@ class WcsState:
             # A plane cannot be changed and may be shared.
             twin.mapping = self.mapping if isinstance(self.mapping, TangentPlane) else deepcopy(self.mapping)
             twin.is_built, twin.origin, twin.problem = True, self.origin, self.problem
-            twin.as_in_header = self.as_in_header
+            twin.as_in_header, twin.is_new = self.as_in_header, self.is_new
         return twin

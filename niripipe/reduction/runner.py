@@ -391,6 +391,9 @@ def _finish(call: _Call, frame: AstroData, outcome: Outcome) -> None:
     if outcome.status is Status.DONE:
         suffix = getattr(call.resolved.params, "suffix", None) if primitive.renames else None
         _stamp(frame, primitive, stopped, suffix)
+    if "PREPARE" in frame.phu:
+        # Until then both copies of the raw headers are witnesses of where the frame is.
+        frame.record_wcs()
     add_history(
         frame,
         primitive.name,
