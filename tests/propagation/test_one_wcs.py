@@ -24,14 +24,14 @@ HUNDREDTH_PIXEL = 0.01 * 0.117 / 3600
 def _raw(folder: Path, offsets: Sequence[tuple[float, float]], **given) -> list[Path]:
     random = np.random.default_rng(3)
     stars = [(float(x), float(y), 4e4) for x, y in random.uniform(30, 226, (20, 2))]
-    paths = []
+    paths, first = [], given.pop("first", 270)
     for k, (p, q) in enumerate(offsets):
-        when = datetime(2016, 1, 2, 11, 36, 12) + timedelta(seconds=35 * k)
+        when = datetime(2016, 1, 2, 11, 36, 12) + timedelta(seconds=35 * (first - 270 + k))
         frame = raw_frame(
             **{
                 "size": 256, "stars": stars, "p": p, "q": q, "date": when.date(), "ut": when.time(),
-                "number": given.get("first", 270) + k, "effects": QUIET,
-                **{key: value for key, value in given.items() if key != "first"},
+                "number": first + k, "effects": QUIET,
+                **given,
             }
         )  # fmt: skip
         path = folder / frame.name
