@@ -109,7 +109,11 @@ def open_inputs(sources: Sequence[Source]) -> Inputs:
             unreadable.append((str(source), error))
     faults = [] if frames and _is_science(frames[0]) else [str(error) for _, error in unreadable]
     paths = [Path(frame.path) for frame in frames if frame.path is not None]
-    twins = find_twins([exposure_of(frame) for frame in frames])
+    found = find_twins([exposure_of(frame) for frame in frames])
+    twins = [twin for twin in found if twin.same_pixels]
+    edited = [
+        (frames[twin.position].filename, frames[twin.of].filename) for twin in found if twin not in twins
+    ]
     if frames:
         faults += _repeats(frames, twins) + _nameless(frames) + _foreign(frames) + _mixed(frames)
     if faults:
@@ -124,6 +128,8 @@ def open_inputs(sources: Sequence[Source]) -> Inputs:
     left_out = {twin.position for twin in twins}
     frames = [frame for index, frame in enumerate(frames) if index not in left_out]
     _tell_apart(frames)
+    for name, other in edited:
+        log.warning("%s and %s have the same DATALAB and time, and different pixels: both count", name, other)
     for frame in dropped:
         log.warning("%s is left out: %s", frame.name, frame.reason)
     return Inputs(frames, dropped, paths)
@@ -159,18 +165,9 @@ def _is_science(frame: AstroData) -> bool:
 
 
 def _repeats(frames: Sequence[AstroData], twins: Sequence[Twin]) -> list[str]:
-    """Return a fault for every frame that is given twice, or once as it was and once processed or edited."""
-    faults = []
-    for twin in twins:
-        name, other = frames[twin.position].filename, frames[twin.of].filename
-        if twin.same_pixels and name == other:
-            faults.append(f"{name} is listed more than once")
-        elif not twin.same_pixels:
-            faults.append(
-                f"{name} and {other} are one exposure (DATALAB and time are equal) with different pixels: "
-                "give one of them"
-            )
-    return list(dict.fromkeys(faults))
+    """Return a fault for every file that is given twice."""
+    names = [(frames[twin.position].filename, frames[twin.of].filename) for twin in twins]
+    return list(dict.fromkeys(f"{name} is listed more than once" for name, other in names if name == other))
 
 
 def _same_as(frames: Sequence[AstroData], twin: Twin) -> str:
