@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
-from niripipe.errors import InputError
 from niripipe.reduction.inputs import open_inputs
 from niripipe.simulate import raw_frame
 
@@ -65,10 +64,11 @@ def test_without_a_label_the_pixels_decide(raw):
     assert [frame.filename for frame in found.frames] == [raw.name, other.name]
 
 
-def test_an_edited_copy_is_refused(raw):
+def test_an_edited_copy_counts_with_a_warning(raw, caplog):
     edited = changed(raw, raw.with_name("c" + raw.name), add=1)
-    with pytest.raises(InputError, match="one exposure"):
-        open_inputs([raw, edited])
+    found = open_inputs([raw, edited])
+    assert [frame.filename for frame in found.frames] == [raw.name, edited.name]
+    assert "different pixels: both count" in caplog.text
 
 
 def test_two_frames_of_one_name_are_two(raw, tmp_path):
