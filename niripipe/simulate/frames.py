@@ -160,6 +160,7 @@ def raw_frame(
             **setup,
         }
     )
+    # A script may send the telescope elsewhere by setting TARGET of this module.
     frame = Exposure(
         name=f"N{date:%Y%m%d}S{number:04d}.fits", kind=kind, start=datetime.combine(date, ut),
         exposure=exposure, coadds=coadds, field={**FIELDS, "target": TARGET, "sky": TARGET}[kind], p=p, q=q,

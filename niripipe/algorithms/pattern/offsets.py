@@ -15,8 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from niripipe.algorithms.arrays import Bool, Float32, Float64, Integers
+from niripipe.algorithms.extended import box_medians
 from niripipe.algorithms.pattern.levels import quadrant_shifts
 from niripipe.algorithms.pattern.quadrants import Corner, quadrants_of
+from niripipe.algorithms.residual_sky import at_pixels
 from niripipe.algorithms.robust import good_pixels, robust_sigma
 
 __all__ = ["Offsets", "remove_offsets"]
@@ -174,8 +176,6 @@ def _flattened(frame: Float32, good: Bool) -> tuple[Float32, Float32, float]:
 
     Pixels without weight are 0 in the frame.
     """
-    from niripipe.algorithms.residual_sky import at_pixels
-
     boxes, known = _light(frame, good)
     rest = frame - at_pixels(boxes, _BOX, frame.shape)
     usable = good & ~_spread(np.logical_or(*_bends(boxes)) | ~known, frame.shape)
@@ -187,8 +187,6 @@ def _flattened(frame: Float32, good: Bool) -> tuple[Float32, Float32, float]:
 
 def _light(frame: Float32, good: Bool) -> tuple[Float64, Bool]:
     """Return medians of boxes, and where they are known; elsewhere the median of all is put."""
-    from niripipe.algorithms.extended import box_medians
-
     boxes = box_medians(frame, ~good, box=_BOX)
     known = np.isfinite(boxes)
     return np.where(known, boxes, np.median(boxes[known]) if known.any() else 0.0), known
