@@ -7,15 +7,6 @@ from astropy.io import fits
 
 from niripipe import Reduce
 from niripipe.errors import StorageError
-from niripipe.simulate import raw_frame
-
-
-@pytest.fixture
-def raw(tmp_path):
-    frame = raw_frame(size=256)
-    path = tmp_path / frame.name
-    path.write_bytes(frame.to_bytes())
-    return path
 
 
 def md5(path):

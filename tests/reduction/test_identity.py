@@ -8,15 +8,6 @@ import pytest
 from astropy.io import fits
 
 from niripipe.reduction.inputs import open_inputs
-from niripipe.simulate import raw_frame
-
-
-@pytest.fixture
-def raw(tmp_path):
-    frame = raw_frame(size=256)
-    path = tmp_path / frame.name
-    path.write_bytes(frame.to_bytes())
-    return path
 
 
 def zipped(path):
