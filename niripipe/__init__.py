@@ -10,7 +10,17 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from niripipe import astrodata, cal_service, dataselect, datasets, inspection, logutils, night, simulate
+    from niripipe import (
+        astrodata,
+        cal_service,
+        dataselect,
+        datasets,
+        inspection,
+        logutils,
+        night,
+        photometry,
+        simulate,
+    )
     from niripipe.cal_service import CalibrationService
     from niripipe.errors import NiripipeError
     from niripipe.reduction import Reduce
@@ -29,6 +39,7 @@ __all__ = [
     "inspection",
     "logutils",
     "night",
+    "photometry",
     "simulate",
 ]
 

@@ -1,0 +1,20 @@
+"""From counts to magnitudes: standard stars, zero points, extinction, and magnitudes of sources.
+
+`standards` is the table of standard stars, `recognise` finds which of them a frame shows.
+"""
+
+from niripipe.photometry.bands import BANDS, Extinction, StandardBand, ab_offset, extinction, standard_band
+from niripipe.photometry.standards import Recognition, Standard, recognise, standards
+
+__all__ = [
+    "BANDS",
+    "Extinction",
+    "Recognition",
+    "Standard",
+    "StandardBand",
+    "ab_offset",
+    "extinction",
+    "recognise",
+    "standard_band",
+    "standards",
+]

@@ -1,0 +1,430 @@
+"""Standard stars: the shipped table, tables of the user's own, and which star a frame shows."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from functools import cache
+from importlib import resources
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from niripipe.errors import DataError, InputError
+from niripipe.photometry.bands import BANDS, facts
+
+if TYPE_CHECKING:
+    from astropy.table import QTable, Table
+
+__all__ = ["Recognition", "Standard", "as_standards", "recognise", "shipped", "standards"]
+
+COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
+    "name": ("name", "star", "standard", "fs", "id", "object"),
+    "other_name": ("other_name", "othername", "alias", "other"),
+    "ra": ("ra", "ra_j2000", "raj2000", "_raj2000", "ra_icrs", "ra_deg"),
+    "dec": ("dec", "dec_j2000", "dej2000", "decj2000", "_dej2000", "de_icrs", "dec_icrs", "dec_deg", "decl"),
+    "pm_ra": ("pm_ra", "pmra", "pmra_cosdec"),
+    "pm_dec": ("pm_dec", "pmdec", "pmde", "pm_de"),
+}
+"""The columns of a table of standards, and the spellings that are understood, in any letter case."""
+
+_MISSING: Final = 90.0
+"""Magnitudes beyond +-90 (99.999, -999) stand for a missing value."""
+
+_FAST: Final = 20000.0
+"""No star moves faster, mas/yr: a larger proper motion stands for a missing one."""
+
+_YEAR: Final = 365.25 * 86400
+_FASTEST: Final = 0.5
+"""Proper motion that a standard without a known one may have, arcsec a year."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standard:
+    """A standard star.
+
+    Attributes
+    ----------
+    name, other_name : str
+        For example ``FS 17`` and ``M67-IV-27``. One of them may be empty.
+    ra, dec : float
+        Degrees, ICRS, at epoch 2000.
+    pm_ra, pm_dec : float or None
+        Proper motion, mas/yr, in right ascension times cos Dec; None if it is not known.
+    magnitudes : dict of str to tuple of float
+        Band (one of `BANDS`) to Vega magnitude and error.
+    may_vary : bool
+        Whether the star is suspected of varying.
+    """
+
+    name: str
+    other_name: str
+    ra: float
+    dec: float
+    pm_ra: float | None = None
+    pm_dec: float | None = None
+    magnitudes: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    may_vary: bool = False
+
+    @property
+    def label(self) -> str:
+        """The name to be written."""
+        return self.name or self.other_name
+
+    def position(self, when: datetime | None) -> tuple[float, float, float]:
+        """Return right ascension and declination (degrees) at a time, and how far the star may be from there.
+
+        Without a proper motion the distance (arcsec) grows by half an arcsecond a year.
+        """
+        if when is None:
+            return self.ra, self.dec, 0.0
+        years = (when.replace(tzinfo=UTC) - datetime(2000, 1, 1, 12, tzinfo=UTC)).total_seconds() / _YEAR
+        if self.pm_ra is None or self.pm_dec is None:
+            return self.ra, self.dec, abs(years) * _FASTEST
+        dec = self.dec + self.pm_dec * years / 3.6e6
+        return (self.ra + self.pm_ra * years / 3.6e6 / np.cos(np.deg2rad(self.dec))) % 360.0, dec, 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Recognition:
+    """Which standard a frame shows.
+
+    Attributes
+    ----------
+    standard : Standard or None
+        None if there is none, or if it is not clear which.
+    reason : str
+        Why this one, or why none, in words.
+    candidates : tuple of Standard
+        All standards that may be in the field, nearest first.
+    """
+
+    standard: Standard | None
+    reason: str
+    candidates: tuple[Standard, ...] = ()
+
+
+def standards(table: str | PathLike[str] | Table | None = None, *, replace_shipped: bool = False) -> QTable:
+    """Return the standard stars of the Mauna Kea Observatories near-infrared system.
+
+    Parameters
+    ----------
+    table : path-like or astropy.table.Table, optional
+        Standards of the user's own, which join in; a star of the same name, or within 2 arcsec, replaces the
+        shipped one. See Notes for the columns.
+    replace_shipped : bool
+        Use the standards of `table` alone.
+
+    Returns
+    -------
+    astropy.table.QTable
+        Columns ``name``, ``other_name``, ``ra``, ``dec`` (degrees, ICRS, epoch 2000), ``pm_ra`` (times cos
+        Dec), ``pm_dec`` (mas/yr, NaN if not known), ``Z``, ``Y``, ``J``, ``H``, ``K``, ``Lprime``,
+        ``Mprime`` (Vega magnitudes, NaN if not measured), each with its ``_error``, and ``may_vary``. The
+        sources are ``meta["source"]``.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read as a table.
+    DataError
+        It has no positions, or no magnitude.
+
+    Notes
+    -----
+    Columns are understood in any letter case. Positions: ``ra``, ``RA_J2000``, ``RAJ2000``, ``RA_ICRS`` and
+    the same for ``dec``; numbers are degrees, texts sexagesimal with the right ascension in hours. Names:
+    ``name``, ``star``, ``object``. Proper motions (mas/yr): ``pm_ra``, ``pmRA`` and ``pm_dec``, ``pmDE``.
+    Magnitudes by their bands: ``J``, ``Jmag``, ``J_mag``, with errors ``J_error``, ``J_err``, ``e_J``,
+    ``e_Jmag``, ``Jmag_err``. Values beyond 90 stand for a missing one, and an error that is missing is
+    taken as 0.02 mag.
+
+    Examples
+    --------
+    >>> from niripipe import photometry
+    >>> table = photometry.standards()
+    >>> len(table), table["J"].unit
+    (147, Unit("mag"))
+    """
+    from astropy import units as u
+    from astropy.table import QTable
+
+    stars = joined(table, replace_shipped=replace_shipped)
+    result = QTable()
+    for name in ("name", "other_name"):
+        result[name] = [getattr(star, name) for star in stars]
+    for name, unit in (("ra", u.deg), ("dec", u.deg), ("pm_ra", u.mas / u.yr), ("pm_dec", u.mas / u.yr)):
+        values = [getattr(star, name) for star in stars]
+        result[name] = np.array([np.nan if value is None else value for value in values]) * unit
+    for band in BANDS:
+        known = [star.magnitudes.get(band, (np.nan, np.nan)) for star in stars]
+        result[band] = np.array([value for value, _ in known]) * u.mag
+        result[f"{band}_error"] = np.array([error for _, error in known]) * u.mag
+    result["may_vary"] = [star.may_vary for star in stars]
+    result.meta["source"] = facts()["standards"]["source"]
+    return result
+
+
+def joined(
+    table: str | PathLike[str] | Table | None = None, *, replace_shipped: bool = False
+) -> tuple[Standard, ...]:
+    """Return standards as objects; the parameters are those of `standards`."""
+    if table is None:
+        return shipped()
+    own = as_standards(table)
+    if replace_shipped:
+        return own
+    names = {_plain(name) for star in own for name in (star.name, star.other_name) if name}
+    kept = [
+        star
+        for star in shipped()
+        if not names & {_plain(star.name), _plain(star.other_name)} - {""}
+        and not any(_distance((star.ra, star.dec), (other.ra, other.dec)) < 2 for other in own)
+    ]
+    return (*own, *kept)
+
+
+@cache
+def shipped() -> tuple[Standard, ...]:
+    """Return the standards that come with the package."""
+    text = resources.files(__package__).joinpath("mko_standards.csv").read_text(encoding="utf-8")
+    doubtful = {_plain(name) for name in facts()["standards"]["may_vary"]}
+    found = []
+    for row in csv.DictReader(io.StringIO(text)):
+        star = _standard(row, {key.lower(): key for key in row})
+        found.append(replace(star, may_vary=bool(doubtful & {_plain(star.name), _plain(star.other_name)})))
+    return tuple(found)
+
+
+def as_standards(table: str | PathLike[str] | Table) -> tuple[Standard, ...]:
+    """Return the standards of a table of the user's own.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read as a table.
+    DataError
+        It has no positions, or no magnitude.
+    """
+    shown = "the table of standards"
+    if isinstance(table, str | PathLike):
+        shown, table = str(table), _read(Path(table))
+    present = {name.lower(): name for name in table.colnames}
+    for label in ("ra", "dec"):
+        if _named(present, COLUMNS[label]) is None:
+            raise DataError(
+                "A table of standards has no positions",
+                file=shown, item=label, found=", ".join(table.colnames) or "no columns",
+                expected=" or ".join(COLUMNS[label]),
+            )  # fmt: skip
+    if not any(_named(present, _spellings(band)[0]) for band in BANDS):
+        raise DataError(
+            "A table of standards has no magnitudes",
+            file=shown, found=", ".join(table.colnames), expected=f"columns like {', '.join(BANDS)} or Jmag",
+        )  # fmt: skip
+    stars = [_standard(row, present, shown) for row in _rows(table)]
+    return tuple(stars)
+
+
+def recognise(
+    stars: Sequence[Standard],
+    ra: float,
+    dec: float,
+    *,
+    name: str | None = None,
+    when: datetime | None = None,
+    radius: float = 60.0,
+) -> Recognition:
+    """Return which standard is at a position.
+
+    Parameters
+    ----------
+    stars : sequence of Standard
+        From which to choose.
+    ra, dec : float
+        Where the telescope was sent, degrees.
+    name : str, optional
+        What the header calls the target; ``FS 17``, ``fs-17``, ``FS17 (M67)`` are the same.
+    when : datetime, optional
+        Time of the frame, UTC, for proper motions.
+    radius : float
+        How wrong the pointing may be, and how far beside the star it may be, arcsec.
+
+    Returns
+    -------
+    Recognition
+        The position decides. Of two stars within `radius` the name decides; without its help a star that is
+        nearer than 10 arcsec while the others are three times as far is taken; else none is, and all are
+        named.
+    """
+    near = []
+    for star in stars:
+        lon, lat, doubt = star.position(when)
+        distance = _distance((ra, dec), (lon, lat))
+        if distance <= radius + doubt:
+            near.append((distance, star))
+    near.sort(key=lambda pair: pair[0])
+    candidates = tuple(star for _, star in near)
+    called = [star for star in candidates if is_called(star, name)]
+    if not near:
+        return _not_there(stars, (ra, dec), name, radius)
+    distance, nearest = near[0]
+    if len(called) == 1:
+        distance = next(d for d, star in near if star is called[0])
+        others = "" if len(near) == 1 else f"; of {len(near)} standards here the name tells which"
+        return Recognition(called[0], f"by position ({distance:.1f} arcsec) and name{others}", candidates)
+    if len(near) == 1:
+        note = f"; the header calls it {name!r}" if name else ""
+        return Recognition(nearest, f"by position ({distance:.1f} arcsec){note}", candidates)
+    if distance < 10 and near[1][0] > 3 * distance:
+        text = f"by position ({distance:.1f} arcsec); {near[1][1].label} is {near[1][0]:.0f} arcsec away"
+        return Recognition(nearest, text, candidates)
+    shown = ", ".join(f"{star.label} ({d:.0f} arcsec)" for d, star in near)
+    return Recognition(
+        None, f"it is not clear which standard this is: {shown}; the header says {name!r}", candidates
+    )
+
+
+def is_called(star: Standard, name: str | None) -> bool:
+    """Return whether a free text names a star: spaces, hyphens, letter case and additions do not matter."""
+    words = re.sub(r"\([^)]*\)", " ", name or "")
+    texts = {
+        _plain(words),
+        _plain(name or ""),
+        *(_plain(part) for part in re.findall(r"\(([^)]*)\)", name or "")),
+    }
+    return bool(texts & ({_plain(star.name), _plain(star.other_name)} - {""}))
+
+
+def _not_there(
+    stars: Sequence[Standard], where: tuple[float, float], name: str | None, radius: float
+) -> Recognition:
+    text = f"no standard of the table is within {radius:g} arcsec of the pointing"
+    elsewhere = next((star for star in stars if is_called(star, name)), None)
+    if elsewhere is not None:
+        away = _distance(where, (elsewhere.ra, elsewhere.dec)) / 60
+        text += f"; {elsewhere.label}, which the header names, is {away:.1f} arcmin away"
+    return Recognition(None, text)
+
+
+def _plain(name: str) -> str:
+    """Return a name in lower case with letters and digits only; FS 017 is FS 17."""
+    return re.sub(r"(?<![0-9])0+(?=[0-9])", "", re.sub(r"[^a-z0-9]", "", name.lower()))
+
+
+def _distance(a: tuple[float, float], b: tuple[float, float]) -> float:
+    """Return the angle between two positions near each other, arcsec."""
+    turn = (a[0] - b[0] + 180.0) % 360.0 - 180.0
+    if abs(a[1] - b[1]) > 1.0:
+        return 3600.0 * abs(a[1] - b[1])
+    return float(3600.0 * np.hypot(turn * np.cos(np.deg2rad(0.5 * (a[1] + b[1]))), a[1] - b[1]))
+
+
+def _spellings(band: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return how a magnitude and its error may be called, in lower case."""
+    b = band.lower()
+    short = {"lprime": ("lp", "l'"), "mprime": ("mp", "m'")}.get(b, ())
+    names = tuple(form for one in (b, *short) for form in (one, f"{one}mag", f"{one}_mag", f"{one}_m"))
+    errors = tuple(
+        form
+        for one in (b, *short)
+        for form in (
+            f"{one}_error", f"{one}_err", f"e_{one}", f"e_{one}mag", f"{one}mag_err", f"{one}_mag_err",
+            f"{one}err", f"{one}_cmsig", f"{one}mag_error",
+        )
+    )  # fmt: skip
+    return names, errors
+
+
+_USUAL_ERROR: Final = 0.02
+"""Error of a magnitude whose own is missing, mag: how well observers agree (Leggett et al. 2006)."""
+
+
+def _standard(row: Mapping[str, Any], present: Mapping[str, str], shown: str | None = None) -> Standard:
+    def text(label: str) -> str:
+        column = _named(present, COLUMNS[label])
+        return "" if column is None or row[column] is None else str(row[column]).strip()
+
+    def angle(label: str, hours: bool) -> float:
+        column = _named(present, COLUMNS[label])
+        try:
+            return _degrees(row[column or ""], hours=hours)
+        except (TypeError, ValueError, IndexError):
+            raise DataError(
+                "The position of a standard cannot be read", file=shown, item=column, found=row[column or ""],
+                expected="degrees, or 08 51 19.31 (hours, for a right ascension)",
+            ) from None  # fmt: skip
+
+    magnitudes = {}
+    for band in BANDS:
+        names, errors = _spellings(band)
+        value = _number(row, _named(present, names))
+        if value is not None:
+            error = _number(row, _named(present, errors))
+            magnitudes[band] = value, _USUAL_ERROR if error is None else error
+    motion = [_number(row, _named(present, COLUMNS[label]), _FAST) for label in ("pm_ra", "pm_dec")]
+    return Standard(
+        name=text("name"),
+        other_name=text("other_name"),
+        ra=angle("ra", True) % 360.0,
+        dec=angle("dec", False),
+        pm_ra=motion[0],
+        pm_dec=motion[1],
+        magnitudes=magnitudes,
+    )
+
+
+def _degrees(value: Any, *, hours: bool) -> float:
+    """Return an angle; texts of three numbers are sexagesimal, in hours where they are right ascensions."""
+    unit = getattr(value, "unit", None)
+    if unit is not None:
+        return float(value.to_value("deg"))
+    parts = str(value).replace(":", " ").split()
+    if len(parts) == 1:
+        return float(parts[0])
+    sign = -1.0 if parts[0].startswith("-") else 1.0
+    whole = abs(float(parts[0])) + float(parts[1]) / 60 + float(parts[2]) / 3600
+    return sign * whole * (15.0 if hours else 1.0)
+
+
+def _number(row: Mapping[str, Any], column: str | None, limit: float = _MISSING) -> float | None:
+    """Return a number, None where it is missing in any of the usual ways."""
+    value = None if column is None else row[column]
+    if value is None or value is np.ma.masked or str(value).strip() in ("", "--"):
+        return None
+    try:
+        number = float(getattr(value, "value", value))
+    except ValueError:
+        return None
+    return number if np.isfinite(number) and abs(number) < limit else None
+
+
+def _named(present: Mapping[str, str], names: Iterable[str]) -> str | None:
+    return next((present[name] for name in names if name in present), None)
+
+
+def _read(path: Path) -> Table:
+    from astropy.table import Table
+
+    problem = "it is not there"
+    for form in (None, "ascii") if path.is_file() else ():
+        try:
+            return Table.read(path, format=form)
+        except Exception as error:  # readers of foreign formats raise whatever they like
+            problem = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+    raise InputError(
+        "The table of standards cannot be read",
+        file=path,
+        found=problem,
+        expected="a table that astropy reads",
+    )
+
+
+def _rows(table: Table) -> list[dict[str, Any]]:
+    return [{name: row[name] for name in table.colnames} for row in table]
