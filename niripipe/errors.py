@@ -7,8 +7,9 @@ same parts are attributes, so that a pipeline can act on them without reading pr
 
 from __future__ import annotations
 
+import difflib
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from os import PathLike
 from typing import Any
@@ -21,6 +22,7 @@ __all__ = [
     "NiripipeError",
     "ParameterError",
     "StorageError",
+    "nearest",
     "storage_faults",
 ]
 
@@ -127,6 +129,15 @@ class AlgorithmError(NiripipeError):
 
 class StorageError(NiripipeError):
     """A file or store could not be written or read: permission, space, corruption, a foreign layout."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """Return a sentence naming the known names closest to `name`, or None when none is close."""
+    lower = {candidate.lower(): candidate for candidate in known}
+    close = difflib.get_close_matches(name.lower(), list(lower), n=3, cutoff=0.6)
+    if not close:
+        return None
+    return f"Did you mean {' or '.join(repr(lower[match]) for match in close)}?"
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ast
 import operator
 import os
 import pickle
@@ -7,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from hypothesis import strategies as st
 from niripipe import astrodata
 from niripipe.dataselect import Expression, expr_parser, frames, select_data
 from niripipe.errors import InputError, ParameterError
+from niripipe.instruments.known_tags import KNOWN_TAGS
 
 CARDS: dict[str, Any] = {
     "INSTRUME": "NIRI",
@@ -465,16 +468,35 @@ def test_expressions_are_only_evaluated_behind_the_tags(night: dict[str, str]) -
         select_data(files, [], [], expr_parser("object == 17"))
 
 
-def test_all_bad_files_are_named_at_once(night: dict[str, str], tmp_path: Path) -> None:
-    empty, text, missing = tmp_path / "empty.fits", tmp_path / "text.fits", tmp_path / "missing.fits"
+def bad_files(folder: Path) -> list[str]:
+    empty, text, missing = folder / "empty.fits", folder / "text.fits", folder / "missing.fits"
     empty.touch()
     text.write_text("not FITS" * 1000)
+    return [str(empty), str(text), str(missing)]
+
+
+def test_bad_files_do_not_empty_a_selection(
+    night: dict[str, str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    bad = bad_files(tmp_path)
+    good = select_data(list(night.values()), ["DARK"])
+    assert select_data([*bad[:2], *night.values(), bad[2]], ["DARK"]) == good
+    said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert [text.split(" is left out")[0] for text in said] == bad
+
+
+def test_all_bad_files_are_named_at_once_on_request(night: dict[str, str], tmp_path: Path) -> None:
+    bad = bad_files(tmp_path)
     with pytest.raises(InputError) as caught:
-        select_data([*night.values(), str(empty), str(text), str(missing)], ["DARK"])
+        select_data([*night.values(), *bad], ["DARK"], on_error="raise")
     message = str(caught.value)
     assert "3 of 8 files" in message
-    assert all(path.name in message for path in (empty, text, missing))
+    assert all(path in message for path in bad)
     assert not any(f"{name}.fits" in message for name in "abcd")
+    with pytest.raises(InputError, match="3 of 3 files"):
+        select_data(bad)
+    with pytest.raises(ParameterError, match="on_error"):
+        select_data(bad, on_error="ignore")  # type: ignore[arg-type]
 
 
 def test_one_bad_file_is_explained(tmp_path: Path) -> None:
@@ -482,6 +504,37 @@ def test_one_bad_file_is_explained(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be found") as caught:
         select_data([missing])
     assert caught.value.file == str(missing)
+
+
+@pytest.mark.parametrize(
+    ("tag", "near"),
+    [("FLATT", "'FLAT'"), ("dark", "'DARK'"), ("LAMP_ON", "'LAMPON'"), ("OBJECT", "SIDEREAL")],
+)
+def test_a_mistyped_tag_is_an_error_with_its_neighbours(night: dict[str, str], tag: str, near: str) -> None:
+    files = list(night.values())
+    for choice in ({"tags": [tag]}, {"xtags": tag}):
+        with pytest.raises(InputError, match=f"no tag '{tag}'") as caught:
+            select_data(files, **choice)  # type: ignore[arg-type]
+        assert near in str(caught.value)
+    with pytest.raises(InputError, match=f"no tag '{tag}'") as caught:
+        expr_parser(f'exposure_time > 1 and "{tag}" in tags')
+    assert near.strip("'") in str(caught.value)
+
+
+def test_tags_of_other_instruments_may_be_named(night: dict[str, str]) -> None:
+    assert select_data(list(night.values()), ["GMOS"]) == []
+    assert len(select_data(list(night.values()), xtags=["GMOS", "BIAS"])) == 5
+
+
+def test_every_tag_of_the_library_is_known() -> None:
+    added = set()
+    for name in ("gemini_tags", "niri"):
+        source = Path(import_module(f"niripipe.instruments.{name}").__file__ or "").read_text()
+        for call in ast.walk(ast.parse(source)):
+            if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "TagSet" and call.args:
+                found = [c.value for c in ast.walk(call.args[0]) if isinstance(c, ast.Constant)]
+                added |= {tag for tag in found if isinstance(tag, str)}
+    assert {"GEMINI", "NIRI", "DARK", "TWILIGHT"} < added - {"AIRMASS"} <= KNOWN_TAGS
 
 
 @pytest.mark.parametrize("inputs", ["*.fits", Path("a.fits"), None, 3, [3], [None]])

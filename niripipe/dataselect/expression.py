@@ -12,7 +12,11 @@ from niripipe.dataselect.frames import ask
 from niripipe.dataselect.parser import Parser
 from niripipe.errors import InputError, ParameterError
 
-__all__ = ["Expression", "expr_parser"]
+__all__ = ["Expression", "MisfitError", "expr_parser"]
+
+
+class MisfitError(InputError):
+    """An expression compares what cannot be compared: it is wrong for every file, not for one."""
 
 
 def expr_parser(
@@ -43,7 +47,7 @@ def expr_parser(
     ------
     InputError
         For anything that is not in the language, with a caret under the character, and for unknown
-        descriptors, with the nearest names.
+        descriptors and tags, with the nearest names.
     ParameterError
         If the tolerance is not a number from 0 to 1.
 
@@ -140,7 +144,7 @@ class Expression:
         try:
             return self._holds(lookup)
         except Mismatch as error:
-            raise InputError(
+            raise MisfitError(
                 f"The expression does not fit the data: {error}",
                 file=filename,
                 item="expression",

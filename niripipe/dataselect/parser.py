@@ -14,6 +14,7 @@ from niripipe.astrodata import AstroData
 from niripipe.astrodata.descriptors import descriptor_methods
 from niripipe.dataselect.comparison import ORDER, Condition, Day, Name, Rules, compare, comparison, flag
 from niripipe.errors import InputError
+from niripipe.instruments import known_tags
 from niripipe.instruments.headers import parse_date, parse_datetime, parse_time
 
 __all__ = ["Parser"]
@@ -184,6 +185,7 @@ class Parser:
         if Name("tags") in (name, content):
             if op not in ("in", "not in") or not isinstance(name, str):
                 self._fail("Tags are asked for differently", '"FLAT" in tags', self._operator_start(end))
+            self._check_tag(name, left.start)
             return lambda lookup: (name in lookup("tags", False)) is (op == "in")
         if op in ("in", "not in") and not isinstance(content, tuple):
             self._fail(f"What follows {op!r} is not a list", 'a list such as ["H", "K"]', right.start)
@@ -200,6 +202,13 @@ class Parser:
                 content.name, flipped, self._literal(content.name, name, left.start), self._rules
             )
         return lambda lookup: compare("a constant", (name,), op, content, 0.0)
+
+    def _check_tag(self, tag: str, start: int) -> None:
+        try:
+            known_tags.check_tags([tag], "expression")
+        except InputError as error:
+            expected = (error.remedy or "").removeprefix("Did you mean ").rstrip("?")
+            self._fail(error.problem, f"perhaps {expected}" if expected else str(error.expected), start)
 
     def _operator_start(self, end: int) -> int:
         # `ast` does not say where an operator is; only closing parentheses can come before it.

@@ -5,16 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import Literal, NoReturn, TypeVar, get_args
 
 from niripipe.astrodata import AstroData
-from niripipe.dataselect.expression import Expression, expr_parser
+from niripipe.dataselect.expression import Expression, MisfitError, expr_parser
 from niripipe.dataselect.frames import lookup_of
-from niripipe.errors import InputError, NiripipeError
+from niripipe.errors import InputError, NiripipeError, ParameterError
+from niripipe.instruments.known_tags import check_tags
+from niripipe.logutils import get_logger
 
 __all__ = ["select_data"]
 
+log = get_logger(__name__)
+
+OnError = Literal["skip", "raise"]
+
 _Input = TypeVar("_Input", bound="str | PathLike[str] | AstroData")
+_Fault = tuple[str, NiripipeError]
 
 
 def select_data(
@@ -22,6 +29,8 @@ def select_data(
     tags: Iterable[str] = (),
     xtags: Iterable[str] = (),
     expression: Expression | str | None = None,
+    *,
+    on_error: OnError = "skip",
 ) -> list[_Input]:
     """Select frames by tags and an expression.
 
@@ -36,6 +45,9 @@ def select_data(
     expression : Expression or str, optional
         From `expr_parser`; text is parsed with its defaults, ``"True"`` being everything. It is only
         evaluated for frames that the tags have let through.
+    on_error : {"skip", "raise"}
+        What becomes of files that are missing or cannot be read: they are left out with a warning in the log
+        that names them, or they are an error.
 
     Returns
     -------
@@ -45,19 +57,27 @@ def select_data(
     Raises
     ------
     InputError
-        If `inputs` is a single string or path; if the expression is not usable; or if files are missing or
-        unreadable: then all of them are named, with reasons, and nothing is selected.
+        If `inputs` is a single string or path; if a tag does not exist (the nearest are named); if the
+        expression is not usable; if no file can be read; or, with ``on_error="raise"``, if one cannot: then
+        all of them are named, with reasons, and nothing is selected.
+    ParameterError
+        If `on_error` is neither.
 
     Notes
     -----
     Headers are read once per file and process, as long as the file's time and size stay the same.
     """
+    if on_error not in get_args(OnError):
+        raise ParameterError(
+            "Unknown choice", item="on_error", found=repr(on_error), expected="'skip' or 'raise'"
+        )
     items = _input_list(inputs)
     wanted, unwanted = _tag_set(tags, "tags"), _tag_set(xtags, "xtags")
     if expression is not None and not isinstance(expression, Expression):
         expression = expr_parser(expression)
     selected: list[_Input] = []
-    faults: list[tuple[str, NiripipeError]] = []
+    unreadable: list[_Fault] = []
+    misfits: list[_Fault] = []
     for item in items:
         name = item.filename if isinstance(item, AstroData) else Path(item).name
         try:
@@ -67,9 +87,12 @@ def select_data(
             if tagged and (expression is None or expression._evaluate(lookup, name)):
                 selected.append(item)
         except NiripipeError as error:
+            faults = misfits if isinstance(error, MisfitError) else unreadable
             faults.append((str(name if isinstance(item, AstroData) else item), error))
-    if faults:
-        _raise_all(faults, len(items))
+    if misfits or (unreadable and (on_error == "raise" or len(unreadable) == len(items))):
+        _raise_all(misfits + unreadable, len(items))
+    for path, error in unreadable:
+        log.warning("%s is left out of the selection: %s", path, error.problem)
     return selected
 
 
@@ -92,20 +115,19 @@ def _input_list(inputs: Iterable[_Input]) -> list[_Input]:
 
 
 def _tag_set(tags: Iterable[str] | None, item: str) -> frozenset[str]:
-    if isinstance(tags, str):
-        return frozenset({tags})
     try:
-        found = frozenset(tags or ())
+        found = frozenset({tags} if isinstance(tags, str) else tags or ())
     except TypeError:
         found = frozenset({None})  # type: ignore[arg-type]
     if not all(isinstance(tag, str) for tag in found):
         raise InputError(
             "Tags must be texts", item=item, found=repr(tags), expected='a list such as ["FLAT"]'
         )
+    check_tags(found, item)
     return found
 
 
-def _raise_all(faults: Sequence[tuple[str, NiripipeError]], total: int) -> NoReturn:
+def _raise_all(faults: Sequence[_Fault], total: int) -> NoReturn:
     if len(faults) == 1:
         path, error = faults[0]
         raise InputError(

@@ -16,6 +16,7 @@ from niripipe.dataselect.frames import ask
 from niripipe.errors import InputError, NiripipeError
 from niripipe.inspection.table import Table
 from niripipe.instruments import AstroDataNiri
+from niripipe.instruments.known_tags import check_tags
 from niripipe.primitives.params import nearest
 from niripipe.reduction.inputs import Source, expand
 
@@ -112,10 +113,12 @@ def typewalk(
     Raises
     ------
     InputError
-        There is no such folder.
+        There is no such folder, or no such tag (the nearest are named).
     """
     wanted = {tags} if isinstance(tags, str) else set(tags)
     unwanted = {xtags} if isinstance(xtags, str) else set(xtags)
+    check_tags(wanted, "tags")
+    check_tags(unwanted, "xtags")
     top = Path(folder).expanduser()
     rows, notes = [], []
     for path in frame_files(top, mask=mask, recursive=recursive):

@@ -5,8 +5,11 @@ from __future__ import annotations
 from copy import deepcopy
 from typing import Any
 
+from pydantic import field_validator
+
 from niripipe.astrodata import AstroData
 from niripipe.errors import InputError, ParameterError
+from niripipe.instruments.known_tags import check_tags
 from niripipe.logutils import get_logger
 from niripipe.primitives.base import Frames, PrimitivesBase, primitive, raw_name, skipped
 from niripipe.primitives.named import frames_named
@@ -25,6 +28,15 @@ class TagsParams(Params):
     """Parameters of `Bookkeeping.selectFromInputs` and `Bookkeeping.removeFromInputs`."""
 
     tags: NameList = Field(None, description="tags, separated by commas")
+
+    @field_validator("tags")
+    @classmethod
+    def _exist(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        try:
+            check_tags(value or (), "tags")
+        except InputError as error:
+            raise ValueError(f"{error.problem}. {error.remedy or error.expected}") from None
+        return value
 
 
 class RejectInputsParams(Params):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -13,7 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic.fields import FieldInfo
 
 from niripipe.astrodata import AstroData
-from niripipe.errors import ParameterError
+from niripipe.errors import ParameterError, nearest
 
 __all__ = [
     "PSEUDO_PARAMETERS",
@@ -273,15 +272,6 @@ def unknown_parameter(primitive: str, name: str, model: type[Params]) -> Paramet
         expected=", ".join(model.fields()),
         remedy=nearest(name, model.fields()),
     )
-
-
-def nearest(name: str, known: Iterable[str]) -> str | None:
-    """Return a sentence naming the known names closest to `name`, or None when none is close."""
-    lower = {candidate.lower(): candidate for candidate in known}
-    close = difflib.get_close_matches(name.lower(), list(lower), n=3, cutoff=0.6)
-    if not close:
-        return None
-    return f"Did you mean {' or '.join(repr(lower[match]) for match in close)}?"
 
 
 def _legacy(model: type[Params], values: dict[str, Any]) -> dict[str, Any]:
