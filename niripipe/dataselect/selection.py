@@ -91,8 +91,8 @@ def select_data(
             faults.append((str(name if isinstance(item, AstroData) else item), error))
     if misfits or (unreadable and (on_error == "raise" or len(unreadable) == len(items))):
         _raise_all(misfits + unreadable, len(items))
-    for path, error in unreadable:
-        log.warning("%s is left out of the selection: %s", path, error.problem)
+    for path, fault in unreadable:
+        log.warning("%s is left out of the selection: %s", path, fault.problem)
     return selected
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from niripipe.astrodata import AstroData
 from niripipe.astrodata.tags import tag_methods
@@ -58,7 +59,7 @@ def check_tags(tags: Iterable[str], item: str) -> None:
     )
 
 
-def _has_foreign_tags(cls: type[AstroData]) -> bool:
+def _has_foreign_tags(cls: Any) -> bool:
     """Return whether a class that is not niripipe's, below `cls`, has tag methods of its own."""
     return any(
         (not child.__module__.startswith("niripipe.") and set(vars(child)) & set(tag_methods(child)))
