@@ -168,6 +168,10 @@ def anchors(page: Path) -> set[str]:
 
 
 def test_every_page_is_in_the_contents() -> None:
-    entries = re.findall(r"^(?:[\w ]+ <)?([\w/]+)>?$", (DOCS / "index.md").read_text(), re.M)
-    pages = {str(page.relative_to(DOCS).with_suffix("")) for page in DOCS.glob("*.md")} - {"index"}
-    assert pages <= set(entries)
+    entries = set()
+    for page in DOCS.rglob("*.md"):
+        for tree in re.findall(r"^```{toctree}\n(.*?)^```$", page.read_text(), re.M | re.S):
+            names = re.findall(r"^(?:[\w ]+ <)?([\w/]+)>?$", tree, re.M)
+            entries |= {(page.parent / name).relative_to(DOCS) for name in names}
+    pages = {page.relative_to(DOCS).with_suffix("") for page in DOCS.rglob("*.md")} - {Path("index")}
+    assert pages <= entries
