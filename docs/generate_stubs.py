@@ -76,6 +76,7 @@ class Declared:
     HISTORY: Table
     PROVENANCE: Table
     REFCAT: Table
+    DROPPED: Table
     SKYTABLE: Table
     STACKING: Table
 

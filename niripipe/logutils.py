@@ -1,12 +1,13 @@
-"""Logging for niripipe: silent by default, one call to see or keep what happens.
+"""Logging for niripipe: warnings are seen by default, one call shows or keeps the rest.
 
 All messages go to loggers named ``niripipe`` or ``niripipe.<module>``. Nothing is ever done to the root
 logger, to the handlers of the application, or to the table of level names of `logging`.
 
-Until `config` is called nothing is shown: the ``niripipe`` logger has a `logging.NullHandler` and hands
-its messages on to the application's root handlers, if there are any, under the application's own levels.
-After `config` the handlers named there report, and messages are no longer handed on to the root logger:
-either way each message appears once. An application that wants both says ``propagate=True``.
+Until `config` is called the ``niripipe`` logger hands its messages on to the application's root handlers,
+under the application's own levels. Where there are none, Python's handler of last resort prints warnings and
+errors to the standard error, and nothing else. After `config` the handlers named there report, and messages
+are no longer handed on to the root logger: either way each message appears once. An application that wants
+both says ``propagate=True``.
 
 Three levels are used besides those of Python:
 
@@ -22,7 +23,7 @@ from __future__ import annotations
 import logging
 import sys
 import threading
-from collections.abc import Iterable, Iterator, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from os import PathLike
@@ -43,6 +44,7 @@ __all__ = [
     "indented",
     "is_heard",
     "level_name",
+    "listening",
     "reset",
 ]
 
@@ -68,6 +70,14 @@ class NiripipeLogger(logging.LoggerAdapter[logging.Logger]):
     def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
         """Return message and arguments as they are; the inherited method would drop ``extra``."""
         return msg, kwargs
+
+    def log(self, level: int, msg: object, *args: object, stacklevel: int = 1, **kwargs: Any) -> None:
+        """Log at a level, and hand the message to whoever is `listening`, whatever levels are shown."""
+        for lowest, take in _listeners.get():
+            if level >= lowest:
+                take(level, logging.LogRecord(self.name, level, "", 0, msg, args, None).getMessage())
+        if _shown.get():
+            super().log(level, msg, *args, stacklevel=stacklevel + 1, **kwargs)
 
     def status(self, msg: object, *args: object, stacklevel: int = 1, **kwargs: Any) -> None:
         """Log at level STATUS (25): banners and names of steps."""
@@ -149,7 +159,7 @@ def config(
 
 
 def reset() -> None:
-    """Undo `config`: niripipe is silent again, and hands its messages on to the root logger."""
+    """Undo `config`: messages go to the root logger again; without handlers there, warnings are printed."""
     with _lock:
         _install({})
         _logger.setLevel(logging.NOTSET)
@@ -212,11 +222,38 @@ def indented(levels: int = 1) -> Iterator[None]:
         _depth.reset(token)
 
 
+@contextmanager
+def listening(take: Callable[[int, str], object], level: int | str, *, shown: bool = True) -> Iterator[None]:
+    """Hand a function the messages that are written inside the ``with`` block, whatever is shown of them.
+
+    This holds for the running thread or task, so that reductions in several threads are not mixed up.
+    Loggers, handlers and levels are not changed.
+
+    Parameters
+    ----------
+    take : callable
+        Called with level and text of each message.
+    level : int or str
+        The lowest level wanted.
+    shown : bool
+        Whether the messages go to the loggers as well.
+    """
+    ears = _listeners.set((*_listeners.get(), (_level(level), take)))
+    voice = _shown.set(_shown.get() and shown)
+    try:
+        yield
+    finally:
+        _listeners.reset(ears)
+        _shown.reset(voice)
+
+
 def is_heard(level: int) -> bool:
     """Return whether any handler, of niripipe or of the application, gets messages of a level.
 
-    Without one a message is seen by nobody: what must not be missed has to be said in another way.
+    Python's handler of last resort does not count. Inside of `listening` without `shown` somebody listens.
     """
+    if not _shown.get():
+        return True
     logger: logging.Logger | None = _logger
     if not _logger.isEnabledFor(level):
         return False
@@ -283,7 +320,8 @@ def _console_and_file(
         console.setLevel(_CONSOLE_LEVELS[mode])
         console.setFormatter(_LineFormatter())
         handlers.append(console)
-    return handlers
+    # A logger without handlers prints its warnings.
+    return handlers or [logging.NullHandler()]
 
 
 def _file_handler(path: Path, stomp: bool, *, rotating: bool) -> logging.Handler:
@@ -352,8 +390,11 @@ def _install(handlers: dict[logging.Handler, bool]) -> None:
 
 
 _logger = logging.getLogger("niripipe")
-_logger.addHandler(logging.NullHandler())
 _depth: ContextVar[int] = ContextVar("niripipe_log_depth", default=0)
+_listeners: ContextVar[tuple[tuple[int, Callable[[int, str], object]], ...]] = ContextVar(
+    "niripipe_log_listeners", default=()
+)
+_shown: ContextVar[bool] = ContextVar("niripipe_log_shown", default=True)
 _lock = threading.RLock()
 _installed: dict[logging.Handler, bool] = {}
 """The handlers of `config`, and whether they were made here."""

@@ -4,6 +4,8 @@ import io
 import logging
 import pickle
 import re
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,10 +44,42 @@ def root_handler() -> Iterator[_Collector]:
     logging.getLogger().removeHandler(handler)
 
 
-def test_nothing_is_shown_until_asked(log, capsys):
-    log.status("working")
-    log.warning("careful")
-    assert capsys.readouterr() == ("", "")
+def test_without_set_up_warnings_are_printed_once_and_nothing_else():
+    code = """
+from niripipe import logutils
+log = logutils.get_logger("niripipe.tests")
+log.status("working")
+log.warning("careful")
+logutils.config("quiet")
+log.warning("quiet")
+logutils.config("standard")
+log.warning("shown")
+logutils.reset()
+import logging
+logging.basicConfig(format="host %(message)s")
+log.warning("hosted")
+log.stdinfo("detail")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("", "careful\nWARNING - shown\nhost hosted\n")
+
+
+def test_a_listener_gets_messages_of_its_thread_whatever_is_shown(log, root_handler):
+    heard: list[tuple[int, str]] = []
+    logutils.config("quiet")
+    with logutils.listening(lambda level, text: heard.append((level, text)), logutils.FULLINFO):
+        log.fullinfo("frame %d", 1)
+        log.debug("no")
+        other = threading.Thread(target=log.warning, args=("of another thread",))
+        other.start()
+        other.join()
+    log.warning("later")
+    assert heard == [(15, "frame 1")]
+    logutils.reset()
+    with logutils.listening(lambda *_: None, "DEBUG", shown=False):
+        assert logutils.is_heard(logging.WARNING)
+        log.warning("for the listener alone")
+    assert root_handler.records == []
 
 
 def test_root_logger_and_level_names_are_never_touched(log, tmp_path):

@@ -54,9 +54,10 @@ class HistoryRecord:
     timestamp_start, timestamp_stop : str
         UTC in ISO form, without zone.
     status : str
-        ``DONE``, ``SKIPPED``, ``NOT_NEEDED`` or ``FAILED``; empty where unknown.
+        ``DONE``, ``SKIPPED``, ``NOT_NEEDED`` or ``FAILED``; ``WARNING`` for a warning of the step; empty
+        where unknown.
     reason : str
-        Why it was not done.
+        Why it was not done, or the text of the warning.
     software : str
         Name and version of what did it.
     """

@@ -151,6 +151,7 @@ class NightPlan:
         threads: int | None = None,
         executor: Executor | Client | None = None,
         overwrite: bool = True,
+        log: bool = True,
     ) -> NightResult:
         """Reduce everything, in the right order.
 
@@ -178,6 +179,8 @@ class NightPlan:
             that are lost.
         overwrite : bool
             Whether products may replace older files of the same name.
+        log : bool
+            Whether what happens is written into ``night.log`` in `output_dir`, after what is there already.
 
         Returns
         -------
@@ -204,7 +207,7 @@ class NightPlan:
         """
         jobs = self.jobs if parameters is None else self.with_parameters(parameters).jobs
         service = self.calibrations if calibrations is None else calibrations
-        return run_jobs(jobs, Path(output_dir), service, progress, threads, executor, overwrite)
+        return run_jobs(jobs, Path(output_dir), service, progress, threads, executor, overwrite, log)
 
     def table(self) -> Table:
         """Return the reductions in order, one a row.

@@ -18,6 +18,10 @@ from niripipe.reduction import RunReport
 __all__ = ["JobResult", "JobStatus", "NightResult", "named"]
 
 
+_MOST_WARNINGS = 6
+"""Warnings of a reduction in the printed result: the report has all."""
+
+
 class JobStatus(StrEnum):
     """What became of a reduction."""
 
@@ -48,6 +52,8 @@ class JobResult:
         Wall time.
     notes : tuple of str
         What went differently than planned.
+    messages : tuple of (int, str)
+        Levels and texts of what a worker of an executor logged; the calling process shows it.
     """
 
     name: str
@@ -59,6 +65,17 @@ class JobResult:
     error: Exception | None = None
     seconds: float = 0.0
     notes: tuple[str, ...] = ()
+    messages: tuple[tuple[int, str], ...] = field(default=(), repr=False)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """The warnings of the reduction, each once, without those that `frames_lost` sums up."""
+        if self.report is None:
+            return ()
+        lost = self.frames_lost
+        said = {f"{f.name} is left out ({f.step}): {f.reason}" for f in self.report.dropped if lost}
+        said |= {f"{f.name} is left out: {f.reason}" for f in self.report.dropped if lost}
+        return tuple(text for text in dict.fromkeys(self.report.warnings) if text not in said | {lost})
 
     @property
     def frames_lost(self) -> str:
@@ -169,7 +186,9 @@ class NightResult(Sequence[JobResult]):
                 "seconds": round(result.seconds, 2),
                 "product": "\n".join(Path(path).name for path in result.outputs),
                 "remark": "\n".join(
-                    text for text in (result.reason, *_frames(result), *result.notes) if text
+                    text
+                    for text in (result.reason, *_frames(result), *result.notes, *_warnings(result))
+                    if text
                 ),
                 "kind": result.kind,
                 "outputs": result.outputs,
@@ -206,3 +225,11 @@ def _frames(result: JobResult) -> tuple[str, ...]:
     if not result.frames_lost:
         return ()
     return (result.frames_lost if result.ok else f"NOT OK, less than half: {result.frames_lost}",)
+
+
+def _warnings(result: JobResult) -> list[str]:
+    """Return the remarks about warnings: the first few, and how many more there are."""
+    texts = [f"warning: {text}" for text in result.warnings]
+    if (more := len(texts) - _MOST_WARNINGS) > 1:
+        texts[_MOST_WARNINGS:] = [f"{more} more warnings in the report of this reduction"]
+    return texts

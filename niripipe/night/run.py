@@ -14,6 +14,7 @@ from niripipe.cal_service import CalibrationService
 from niripipe.errors import InputError, NiripipeError, ParameterError, storage_faults
 from niripipe.logutils import get_logger
 from niripipe.night.jobs import CALTYPES, Job
+from niripipe.night.log import log_file
 from niripipe.night.result import JobResult, JobStatus, NightResult
 from niripipe.night.tasks import Terms, attempts, do_job, failure
 from niripipe.reduction import Progress
@@ -35,6 +36,7 @@ def run_jobs(
     threads: int | None,
     executor: Executor | Client | None,
     overwrite: bool,
+    keep_log: bool,
 ) -> NightResult:
     """Run the jobs of a plan; the parameters are those of `NightPlan.run`."""
     started = time.perf_counter()
@@ -50,17 +52,19 @@ def run_jobs(
     shown = as_progress(progress)
     terms = Terms(str(folder), threads, overwrite)
     reported = NO_PROGRESS if executor is None else shown
-    record = _Record(service, len(jobs), reported, elsewhere=executor is not None)
-    try:
-        if executor is None:
-            _run_here(jobs, terms, record, shown)
-        else:
-            kept = frozenset() if overwrite else frozenset(path.name for path in folder.iterdir())
-            with attempts(folder) as notes:
-                terms = replace(terms, threads=threads or 1, kept=kept, notes=str(notes))
-                _OnExecutor(executor, jobs, terms, record).run()
-    finally:
-        shown.close()
+    with log_file(folder, wanted=keep_log):
+        log.status("NIGHT: %d reductions into %s", len(jobs), folder)
+        record = _Record(service, len(jobs), reported)
+        try:
+            if executor is None:
+                _run_here(jobs, terms, record, shown)
+            else:
+                kept = frozenset() if overwrite else frozenset(path.name for path in folder.iterdir())
+                with attempts(folder) as notes:
+                    terms = replace(terms, threads=threads or 1, kept=kept, notes=str(notes))
+                    _OnExecutor(executor, jobs, terms, record).run()
+        finally:
+            shown.close()
     results = tuple(record.results[job.name] for job in jobs)
     return NightResult(folder, results, service, time.perf_counter() - started)
 
@@ -76,8 +80,6 @@ class _Record:
         How many reductions there are.
     progress : Progress
         Is told of each that has ended.
-    elsewhere : bool
-        Whether the reductions run in other processes.
 
     Attributes
     ----------
@@ -85,23 +87,19 @@ class _Record:
         By name.
     """
 
-    def __init__(
-        self, service: CalibrationService, total: int, progress: Progress, *, elsewhere: bool
-    ) -> None:
+    def __init__(self, service: CalibrationService, total: int, progress: Progress) -> None:
         self.results: dict[str, JobResult] = {}
         self._service = service
         self._total = total
         self._progress = progress
-        self._elsewhere = elsewhere
 
     def add(self, job: Job, result: JobResult) -> None:
         """Note a result, and register the product if it is a calibration."""
+        for level, text in result.messages:
+            log.log(level, "%s: %s", job.name, text)
         if result.status is JobStatus.DONE:
             notes = [f"done without {caltype}: {why}" for caltype, why in self._missing(job, required=False)]
             result = replace(result, notes=(*notes, *self._register(result)))
-            if self._elsewhere and result.frames_lost:
-                # Workers have logs of their own, which nobody may read.
-                log.warning("%s: %s", job.name, result.frames_lost)
         else:
             log.warning("%s %s", job.name, _what_happened(result))
         self.results[job.name] = result

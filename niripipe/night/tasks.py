@@ -18,7 +18,7 @@ from pathlib import Path
 from niripipe.cal_service import CalibrationService, CalReturn, Explanation
 from niripipe.cal_service.facts import Frame, as_facts
 from niripipe.errors import NiripipeError, storage_faults
-from niripipe.logutils import get_logger
+from niripipe.logutils import FULLINFO, get_logger, listening
 from niripipe.night.jobs import Job
 from niripipe.night.result import JobResult, JobStatus
 from niripipe.reduction import Progress, Reduce
@@ -80,8 +80,25 @@ def do_job(
     Returns
     -------
     JobResult
-        An error of bad data or parameters is part of the result; any other is raised.
+        An error of bad data or parameters is part of the result; any other is raised. What a reduction on an
+        executor logs is part of the result too, and left to the caller to show: nobody may read the log of a
+        worker.
     """
+    if terms.notes is None:
+        return _do_job(job, number, terms, calibrations, progress)
+    messages: list[tuple[int, str]] = []
+    with listening(lambda level, text: messages.append((level, text)), FULLINFO, shown=False):
+        result = _do_job(job, number, terms, calibrations, progress)
+    return replace(result, messages=tuple(messages))
+
+
+def _do_job(
+    job: Job,
+    number: int,
+    terms: Terms,
+    calibrations: Mapping[str, str] | None,
+    progress: Progress | None,
+) -> JobResult:
     with contextlib.ExitStack() as stack:
         again = terms.notes is not None and stack.enter_context(attempt(Path(terms.notes), number))
         if again and not terms.overwrite and job.product not in terms.kept:

@@ -176,8 +176,10 @@ class Reduce:
         Sets `outputs`, `output_filenames` and `report`. Everything that can be checked is checked
         before the first pixel is read. On an error nothing half-made is left on disk.
 
-        A product of fewer frames than were given is a warning in the log, with the names and reasons; where
-        nobody listens to the log, it is a `FramesLostWarning` of Python.
+        Warnings go to the log, to the standard error where nobody has set up logging, and into
+        `report.warnings` and the HISTORY of the products. A product of fewer frames than were given is one of
+        them, with the names and reasons; where nobody listens to the log, it is a `FramesLostWarning` of
+        Python.
 
         Raises
         ------
@@ -185,6 +187,13 @@ class Reduce:
             Each names the file, the value and the remedy.
         """
         self.outputs, self.output_filenames, self.report = [], [], None
+        warned: list[str] = []
+        with logutils.listening(lambda _, text: warned.append(text), logging.WARNING):
+            report = self._run(warned)
+        _warn_of_lost_frames(report)
+
+    def _run(self, warned: list[str]) -> RunReport:
+        """Run the recipe; the list gets the warnings."""
         started = time.perf_counter()
         plan, recipe, primitives, inputs, context = self._prepare()
         for warning in plan.warnings:
@@ -201,6 +210,7 @@ class Reduce:
             recipe_given=self.recipename,
             parameters=_flat(self.uparms),
             suffix=self.suffix,
+            warnings=warned,
         )
         self.report = report
         log.status("RECIPE: %s", plan.recipe)
@@ -230,7 +240,7 @@ class Reduce:
                 report.calibration_files = dict(context.calibrations.files)
                 report.seconds = time.perf_counter() - started
         log.stdinfo("%s finished in %.2f s", plan.recipe, report.seconds)
-        _warn_of_lost_frames(report)
+        return report
 
     def __repr__(self) -> str:
         name = self.recipename if isinstance(self.recipename, str) else self.recipename.__name__
@@ -299,8 +309,10 @@ def _warn_of_lost_frames(report: RunReport) -> None:
     text = report.usage.warning()
     if not text:
         return
-    log.warning("%s", text)
-    if not logutils.is_heard(logging.WARNING):
+    report.warnings.append(text)
+    if logutils.is_heard(logging.WARNING):
+        log.warning("%s", text)
+    else:
         # Frame 1 is here, 2 is runr, 3 the line of the user.
         warnings.warn(text, FramesLostWarning, stacklevel=3)
 

@@ -57,6 +57,8 @@ class Step:
         By file name of the frame.
     seconds : float
         Wall time.
+    warnings : list of str
+        The warnings of the step.
     """
 
     primitive: str
@@ -65,6 +67,7 @@ class Step:
     origins: dict[str, Origin]
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     seconds: float = 0.0
+    warnings: list[str] = field(default_factory=list)
 
     def summary(self) -> str:
         """Return the outcomes in a few words."""
@@ -109,6 +112,8 @@ class RunReport:
         The user's, keys ``primitive:parameter``.
     suffix : str or None
         The user's suffix of the products.
+    warnings : list of str
+        All warnings of the run, whether or not anybody listened to the log.
     """
 
     recipe: str
@@ -125,6 +130,7 @@ class RunReport:
     recipe_given: Any = None
     parameters: dict[str, Any] = field(default_factory=dict)
     suffix: str | None = None
+    warnings: list[str] = field(default_factory=list)
 
     @property
     def usage(self) -> Usage:
@@ -213,6 +219,7 @@ class RunReport:
         return [
             self.usage.summary(),
             *(f"dropped {frame.name} in {frame.step}: {frame.reason}" for frame in self.dropped),
+            *(f"warning: {text}" for text in dict.fromkeys(self.warnings)),
             *(f"{caltype}: {name}" for caltype, name in used),
             *(f"wrote {name}" for name in self.outputs),
         ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,14 +14,14 @@ from typing import Any, Self, TypeVar
 
 from niripipe.astrodata import AstroData, add_history, utc_now
 from niripipe.errors import AlgorithmError, DataError, NiripipeError
-from niripipe.logutils import get_logger
+from niripipe.logutils import get_logger, listening
 from niripipe.primitives.base import DONE, Outcome, Primitive, PrimitivesBase, Status, skipped
 from niripipe.primitives.params import Resolved, resolve
 from niripipe.reduction.guard import check_target
 from niripipe.reduction.memory import FrameStore
 from niripipe.reduction.progress import NO_PROGRESS, Progress
 from niripipe.reduction.report import DroppedFrame, RunReport, Step
-from niripipe.reduction.usage import describe_usage
+from niripipe.reduction.usage import describe_usage, record_warnings
 
 __all__ = ["RecipeRunner", "StreamArguments", "resolve_call"]
 
@@ -235,6 +236,7 @@ class RecipeRunner:
         if overwrite:
             check_target(path, self.inputs, named=named)
         describe_usage(frame, self.report)
+        record_warnings(frame, self.report)
         frame.write(path, overwrite=overwrite)
         self.written[id(frame)] = (frame, path)
         if str(path) not in self.report.outputs:
@@ -335,7 +337,8 @@ class RecipeRunner:
         self._running.append(call)
         call.started, clock = utc_now(), time.perf_counter()
         try:
-            yield
+            with listening(lambda _, text: call.step.warnings.append(text), logging.WARNING):
+                yield
         except NiripipeError as error:
             error.add_note(f"raised by the primitive {call.primitive.name}")
             _name_the_raw_file(error, frames)

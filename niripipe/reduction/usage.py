@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from niripipe.astrodata import AstroData
+from niripipe.astrodata import AstroData, add_history
+from niripipe.astrodata.tables import as_rows
 
 if TYPE_CHECKING:
     from niripipe.reduction.report import RunReport
 
-__all__ = ["FramesLostWarning", "Usage", "describe_usage", "usage_of"]
+__all__ = ["FramesLostWarning", "Usage", "describe_usage", "record_warnings", "usage_of"]
 
 _REMOVED_ON_PURPOSE = frozenset({"removeFirstFrame", "rejectInputs", "selectFromInputs", "removeFromInputs"})
 _SETS_SKIES_ASIDE = frozenset({"separateSky", "makeSky"})
 _STACKS = frozenset({"stackFrames", "stackSkyFlats"})
+
+_WARNING = "WARNING"
+"""Status of a row of HISTORY that is a warning."""
+
+_DROPPED = ("IMAGE", "STEP", "REASON")
+"""Columns of the table of frames that were left out."""
 
 _ENOUGH = 0.5
 """Share of the frames below which a product is not what was asked for."""
@@ -44,12 +52,15 @@ class Usage:
         Frames that were left out on purpose, with the step: the first frame of a sequence, for example.
     skies : tuple of str
         Frames that only served as sky.
+    lost_skies : tuple of (str, str, str)
+        Those of them that were left out: file name, step, reason in short.
     """
 
     used: tuple[str, ...]
     lost: tuple[tuple[str, str, str], ...] = ()
     removed: dict[str, str] = field(default_factory=dict)
     skies: tuple[str, ...] = ()
+    lost_skies: tuple[tuple[str, str, str], ...] = ()
 
     @property
     def given(self) -> int:
@@ -70,16 +81,12 @@ class Usage:
         return text + (f" ({len(self.skies)} more served as sky)" if self.skies else "")
 
     def warning(self) -> str:
-        """Return which frames were lost and why, in one line; empty if none was."""
-        if not self.lost:
+        """Return which frames were lost and why, sky frames too, in one line; empty if none was."""
+        if not (self.lost or self.lost_skies):
             return ""
-        groups: dict[tuple[str, str], list[str]] = {}
-        for name, step, reason in self.lost:
-            groups.setdefault((step, reason), []).append(name)
-        left_out = "; ".join(
-            f"{', '.join(names)} ({step}: {reason})" for (step, reason), names in groups.items()
-        )
-        return f"{len(self.used)} of {self.given} frames used; left out: {left_out}"
+        text = f"{len(self.used)} of {self.given} frames used"
+        text += f"; left out: {_grouped(self.lost)}" if self.lost else ""
+        return text + (f"; sky frames left out: {_grouped(self.lost_skies)}" if self.lost_skies else "")
 
 
 def usage_of(report: RunReport) -> Usage:
@@ -117,7 +124,8 @@ def usage_of(report: RunReport) -> Usage:
                 gone = gone.difference(*(names for stream, names in streams.items() if stream != "main"))
                 removed.update(dict.fromkeys(gone, step.primitive))
             elif step.primitive in _SETS_SKIES_ASIDE:
-                skies |= gone
+                # A sky frame may be left out later.
+                skies |= {n for n in before - after if dropped.get(n, ("",))[0] != step.primitive}
             elif step.primitive != "clearStream":
                 vanished.update(dict.fromkeys(gone, step.primitive))
         streams[target or source] = after
@@ -131,19 +139,22 @@ def usage_of(report: RunReport) -> Usage:
         for name in candidates
         if name not in used
     ]
-    return Usage(tuple(used), tuple(lost), removed, tuple(sorted(skies)))
+    lost_skies = tuple((name, *dropped[name]) for name in given if name in skies and name in dropped)
+    return Usage(tuple(used), tuple(lost), removed, tuple(sorted(skies)), lost_skies)
 
 
 def describe_usage(frame: AstroData, report: RunReport) -> None:
-    """Write into a stack how many frames were given for it, and which of them are not in it.
+    """Write into a product which frames were left out, and into a stack how many were given for it.
 
     Parameters
     ----------
     frame : AstroData
-        A product; one that is not a stack of frames is left as it is.
+        A product. The table DROPPED has the frames that were left out, sky frames too: IMAGE, STEP, REASON.
+        There is none when there are no such frames.
     report : RunReport
         Of the run, as far as it has come.
     """
+    _tabulate_dropped(frame, report)
     if "NCOMBINE" not in frame.phu or not any(step.primitive in _STACKS for step in report.steps):
         return
     usage = usage_of(report)
@@ -153,6 +164,44 @@ def describe_usage(frame: AstroData, report: RunReport) -> None:
     frame.phu.set("NFRAMES", usage.given, "Number of frames given for the stack")
     for number, (name, step, _) in enumerate(usage.lost[:_MOST_KEYWORDS], 1):
         frame.phu.set(f"LOST{number:03d}", f"{name}: {step}", "Frame left out, and by which step")
+
+
+def record_warnings(frame: AstroData, report: RunReport) -> None:
+    """Add the warnings of a run to the history of a product, with status ``WARNING`` and their step."""
+    known = {(record.primitive, record.reason) for record in frame.history if record.status == _WARNING}
+    texts = [(step.primitive, text) for step in report.steps for text in step.warnings]
+    of_steps = {text for _, text in texts}
+    texts = [("input", text) for text in report.warnings if text not in of_steps] + texts
+    for step, text in dict.fromkeys(texts):
+        if (step, text) not in known:
+            add_history(frame, step, status=_WARNING, reason=text, software=report.software)
+
+
+def _tabulate_dropped(frame: AstroData, report: RunReport) -> None:
+    rows = [(item.name, item.step, item.reason) for item in report.dropped]
+    named = {name for name, _, _ in rows}
+    if "NCOMBINE" in frame.phu and any(step.primitive in _STACKS for step in report.steps):
+        rows += [lost for lost in usage_of(report).lost if lost[0] not in named]
+    if "DROPPED" in frame.tables:
+        before = frame.columns("DROPPED")
+        rows = [(str(row["IMAGE"]), str(row["STEP"]), str(row["REASON"])) for row in before] + rows
+    if rows:
+        columns = zip(*dict.fromkeys(rows), strict=True)
+        frame.DROPPED = as_rows(
+            {name: [_plain(text) for text in values] for name, values in zip(_DROPPED, columns, strict=True)}
+        )
+
+
+def _plain(text: str) -> str:
+    """Return a text as a column of a FITS table holds it: ASCII, one line."""
+    return " ".join(text.encode("ascii", "backslashreplace").decode().split()) or "-"
+
+
+def _grouped(lost: Iterable[tuple[str, str, str]]) -> str:
+    groups: dict[tuple[str, str], list[str]] = {}
+    for name, step, reason in lost:
+        groups.setdefault((step, reason), []).append(name)
+    return "; ".join(f"{', '.join(names)} ({step}: {reason})" for (step, reason), names in groups.items())
 
 
 def _in_short(reason: str) -> str:

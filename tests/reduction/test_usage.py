@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from niripipe import Reduce, logutils
+from niripipe import Reduce, astrodata, logutils
+from niripipe.logutils import get_logger
 from niripipe.primitives.base import DONE
 from niripipe.reduction.report import DroppedFrame, RunReport, Step
 
@@ -103,6 +104,19 @@ def test_two_passes_count_the_frames_of_the_last():
     assert [lost[2] for lost in report.usage.lost] == ["second", "first"]
 
 
+def test_a_sky_frame_that_was_left_out_is_said():
+    report = run(
+        ("prepare", "main", "abcdef"),
+        ("separateSky", "main", "abc"),
+        ("stackFrames", "main", "a"),
+        dropped={"e": "no usable pixel"},
+    )
+    assert letters(report.usage.skies) == "def"
+    assert [lost[0] for lost in report.usage.lost_skies] == ["e.fits"]
+    text = "3 of 3 frames used; sky frames left out: e.fits (adjustWCSToReference: no usable pixel)"
+    assert report.usage.warning() == text
+
+
 def test_half_of_the_frames_is_enough_and_less_is_not():
     def usage(letters):
         return run(("adjustWCSToReference", "main", letters), ("stackFrames", "main", "a")).usage
@@ -147,6 +161,25 @@ def test_a_product_says_how_many_frames_were_given_and_which_are_missing(science
     last = caplog.records[-1]
     assert last.levelname == "WARNING"
     assert last.getMessage().startswith(f"3 of 4 frames used; left out: {science[3].name} (input: ")
+
+
+def test_dropped_frames_and_warnings_are_in_the_product(science, tmp_path):
+    def with_a_warning(p):
+        p.prepare()
+        get_logger("niripipe.tests").warning("between the steps")
+        p.stackFrames()
+
+    r = Reduce(science, recipe=with_a_warning, output_dir=tmp_path)
+    r.runr()
+    product = astrodata.open(r.output_filenames[0])
+    row = product.DROPPED[0]
+    assert (row["IMAGE"], row["STEP"]) == (science[3].name, "input")
+    assert r.report.dropped[0].reason.startswith(row["REASON"][:40])
+    warned = [record.reason for record in product.history if record.status == "WARNING"]
+    assert "between the steps" in warned
+    assert set(warned) < set(r.report.warnings)
+    assert r.report.warnings[-1].startswith("4 of 5 frames used")
+    assert "warning: between the steps" in str(r.report)
 
 
 SCRIPT = """
