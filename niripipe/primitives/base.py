@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, overload
 
 from niripipe.astrodata import AstroData
-from niripipe.errors import InputError
+from niripipe.errors import InputError, NiripipeError
 from niripipe.primitives.params import Params, nearest
 
 if TYPE_CHECKING:
@@ -200,6 +200,8 @@ class Primitive:
         ``(self, frames, params) -> mapping``: looks at all frames before the first is treated, for a
         primitive that treats frames one by one and has to know the others. The method gets what is under
         the identity of its frame as a third argument, or None.
+    precheck : callable or None
+        ``(self, frames, params) -> list of NiripipeError``: what headers show to be wrong, for the plan.
     """
 
     function: Callable[..., Any]
@@ -207,6 +209,7 @@ class Primitive:
     renames: bool = True
     repeatable: bool = False
     survey: Callable[..., Mapping[int, Any]] | None = None
+    precheck: Callable[..., Sequence[NiripipeError]] | None = None
 
     def __post_init__(self) -> None:
         self.name = self.__name__ = self.function.__name__
@@ -293,7 +296,7 @@ def primitive(
     stamp : str, optional
         PHU time-stamp keyword of the step.
     **settings
-        `renames`, `repeatable` and `survey` of `Primitive`.
+        `renames`, `repeatable`, `survey` and `precheck` of `Primitive`.
 
     Returns
     -------

@@ -9,10 +9,12 @@ from pydantic import model_validator
 
 from niripipe.algorithms import bpm as bpm_algorithm
 from niripipe.algorithms import flat as flat_algorithm
+from niripipe.algorithms.raw_statistics import raw_statistics
 from niripipe.astrodata import AstroData
 from niripipe.errors import CalibrationError, InputError
 from niripipe.logutils import get_logger
 from niripipe.primitives.base import Frames, Outcome, PrimitivesBase, primitive, skipped
+from niripipe.primitives.calibration_inputs import DOUBTFUL_SIGNAL, MOST_BAD, check_mask
 from niripipe.primitives.calibrations import FoundCalibration, clipped
 from niripipe.primitives.geometry import quadrant_centre
 from niripipe.primitives.params import CalibrationParams, Field, FrameOrPath, SuffixParams
@@ -71,6 +73,7 @@ class MakeBPMParams(SuffixParams, suffix="_bpm"):
     flat_lo_thresh: float | None = Field(None, lt=1, description="pixels of lower sensitivity are bad")
     flat_hi_thresh: float | None = Field(None, ge=1, description="pixels of higher sensitivity are bad")
     keep_unilluminated: bool = Field(False, description="mark unilluminated pixels as such instead of bad")
+    max_bad: float = Field(MOST_BAD, gt=0, le=1, description="a mask that flags a larger share is refused")
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -157,6 +160,8 @@ class Calibrate(PrimitivesBase):
     def normalizeFlat(self, frame: AstroData, params: NormalizeFlatParams) -> None:
         """Divide a flat by the median (or mean) of its unflagged pixels; the variance by its square.
 
+        A level below 5 times the noise, the scatter between neighbouring pixels, is a warning.
+
         Raises
         ------
         AlgorithmError
@@ -164,6 +169,15 @@ class Calibrate(PrimitivesBase):
         """
         ext = frame[0]
         level = flat_algorithm.level(ext.read("data"), ext.read("mask"), statistic=params.scale)
+        noise = raw_statistics(ext.read("data")).noise
+        if level < DOUBTFUL_SIGNAL * noise:
+            log.warning(
+                "%s: the level of the flat, %.4g, is only %.2g times its noise (limit: %g)",
+                frame.filename,
+                level,
+                level / noise,
+                DOUBTFUL_SIGNAL,
+            )
         frame.divide(np.float32(level))
 
     @primitive(stamp="TRHFLAT")
@@ -189,6 +203,8 @@ class Calibrate(PrimitivesBase):
         ------
         InputError
             One of the two is missing.
+        DataError
+            The mask flags a larger share of the pixels than `max_bad`.
         """
         darks = self.streams.get("darks", [])
         if len(frames) != 1 or len(darks) != 1:
@@ -209,6 +225,7 @@ class Calibrate(PrimitivesBase):
             dark_limits=(params.dark_lo_thresh, params.dark_hi_thresh),
             flat_mask=flat[0].read("mask") if params.keep_unilluminated else None,
         )
+        check_mask(bad, params.max_bad, file=flat.filename, item="makeBPM:max_bad")
         flat[0].reset(bad, mask=None, variance=None)
         flat[0].hdr.remove("BUNIT", ignore_missing=True)
         flat.phu.set("OBJECT", "BPM", "Bad pixel mask")

@@ -9,6 +9,7 @@ from niripipe.primitives.align import Align
 from niripipe.primitives.astrometry import Astrometry
 from niripipe.primitives.bookkeeping import Bookkeeping
 from niripipe.primitives.calibrate import Calibrate
+from niripipe.primitives.calibration_inputs import CalibrationInputs
 from niripipe.primitives.cleanup import Cleanup
 from niripipe.primitives.cosmic_rays import CosmicRays
 from niripipe.primitives.lists import Lists
@@ -30,6 +31,7 @@ class NIRI(
     Standardize,
     Bookkeeping,
     Lists,
+    CalibrationInputs,
     Calibrate,
     Pixels,
     CosmicRays,

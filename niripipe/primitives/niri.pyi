@@ -41,6 +41,7 @@ class NIRI(PrimitivesBase):
         residual: float = 0.01,
         static_bpm: AstroData | Path | str | Literal["default"] | None = "default",
         user_bpm: Sequence[AstroData | Path | str] | None = None,
+        max_bad: float = 0.3333333333333333,
         latency: bool = True,
         add_illum_mask: bool = False,
         illum_mask: AstroData | Path | str | None = None,
@@ -218,6 +219,19 @@ class NIRI(PrimitivesBase):
         write_outputs: bool = False,
     ) -> list[AstroData]:
         """Choose for each frame the sky frames to be combined; SKYTABLE holds their names."""
+
+    def checkCalibrationInputs(
+        self,
+        frames: list[AstroData] | None = None,
+        *,
+        unfit: Literal["refuse", "warn"] = "refuse",
+        stream: str = "main",
+        instream: str | None = None,
+        outstream: str | None = None,
+        skip_primitive: bool = False,
+        write_outputs: bool = False,
+    ) -> list[AstroData]:
+        """Leave out raw darks and flats that cannot make a calibration; stop when too few are left."""
 
     def cleanFFTReadout(
         self,
@@ -589,6 +603,7 @@ class NIRI(PrimitivesBase):
         flat_lo_thresh: float | None = 0.8,
         flat_hi_thresh: float | None = 1.25,
         keep_unilluminated: bool = False,
+        max_bad: float = 0.3333333333333333,
         stream: str = "main",
         instream: str | None = None,
         outstream: str | None = None,

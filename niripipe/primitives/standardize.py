@@ -23,6 +23,7 @@ from niripipe.primitives.base import (
     primitive,
     skipped,
 )
+from niripipe.primitives.calibration_inputs import MOST_BAD, check_mask
 from niripipe.primitives.calibrations import FoundCalibration, clipped
 from niripipe.primitives.params import Field, FrameOrPath, FrameOrPathOrDefault, FramesOrPaths, SuffixParams
 
@@ -85,6 +86,9 @@ class AddDQParams(LatencyParams, suffix="_dqAdded"):
         "default", description="bad pixel mask; default: those that the calibration service has; None: none"
     )
     user_bpm: FramesOrPaths = Field(None, description="further bad pixel masks, joined with the static ones")
+    max_bad: float = Field(
+        MOST_BAD, gt=0, le=1, description="a bad pixel mask that flags a larger share is refused"
+    )
     latency: bool = Field(False, description="flag pixels that were saturated shortly before")
     add_illum_mask: bool = Field(False, description="flag what an illumination mask covers")
     illum_mask: FrameOrPath = Field(None, description="the illumination mask")
@@ -248,7 +252,8 @@ class Standardize(PrimitivesBase):
         Raises
         ------
         InputError, DataError
-            A bad pixel mask that was named and cannot be opened or does not cover the frame.
+            A bad pixel mask that was named and cannot be opened or does not cover the frame; one that flags
+            a larger share of the frame than `max_bad`.
         """
         if params.static_bpm == "default":
             book = self.context.calibrations
@@ -264,7 +269,7 @@ class Standardize(PrimitivesBase):
                 self.note(frame, done("bad pixel masks were added to the data-quality plane it had"))
             else:
                 self.note(frame, skipped("the frame has a data-quality plane already"))
-        self.map(lambda job: _add_dq(*job), to_do)
+        self.map(lambda job: _add_dq(*job, params.max_bad), to_do)
         if params.latency:
             _add_latency(frames, params)
         if params.add_illum_mask:
@@ -384,7 +389,7 @@ class Standardize(PrimitivesBase):
         return None
 
 
-def _add_dq(frame: AstroData, bad_pixel_masks: Frames) -> None:
+def _add_dq(frame: AstroData, bad_pixel_masks: Frames, max_bad: float) -> None:
     """Give a frame a mask of what its counts say, unless it has one, and of its bad pixel masks."""
     ext = frame[0]
     mask = ext.read("mask")
@@ -393,7 +398,9 @@ def _add_dq(frame: AstroData, bad_pixel_masks: Frames) -> None:
             ext.read("data"), saturation=ext.saturation_level(), non_linear=ext.non_linear_level()
         )
     for bpm in bad_pixel_masks:
-        mask = mask | bits.as_flags(clipped(frame, bpm)[0].read("data"))
+        bad = bits.as_flags(clipped(frame, bpm)[0].read("data"))
+        check_mask(bad, max_bad, file=bpm.filename, item="addDQ:max_bad")
+        mask = mask | bad
     ext.mask = mask
 
 

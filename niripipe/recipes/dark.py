@@ -17,6 +17,7 @@ def makeProcessedDark(p: NIRI) -> None:
     In quality assessment, where frames arrive one at a time, those that came before join in.
     """
     p.prepare()
+    p.checkCalibrationInputs()
     p.addDQ(add_illum_mask=False)
     with p.frame_by_frame():
         p.nonlinearityCorrect()

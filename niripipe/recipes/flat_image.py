@@ -17,6 +17,7 @@ def makeProcessedFlat(p: NIRI) -> None:
     In quality assessment, where frames arrive one at a time, those that came before join in.
     """
     p.prepare()
+    p.checkCalibrationInputs()
     p.addDQ()
     with p.frame_by_frame():
         p.nonlinearityCorrect()
@@ -34,6 +35,7 @@ def makeProcessedFlat(p: NIRI) -> None:
 def makeProcessedBPM(p: NIRI) -> None:
     """Make a bad pixel mask (``_bpm``) from flats and short darks; the flats come first in the list."""
     p.prepare()
+    p.checkCalibrationInputs()
     p.ADUToElectrons()
     p.selectFromInputs(tags="DARK", outstream="darks")
     p.selectFromInputs(tags="FLAT")

@@ -180,6 +180,9 @@ class _Notes:
             return inputs
         self.plan.steps.append(PlannedStep(primitive.name, str(streams), resolved))
         self._open_given(owner, resolved)
+        if primitive.precheck is not None and not resolved.skip_primitive:
+            for problem in primitive.precheck(owner, inputs, resolved.params):
+                self.fault(problem)
         if isinstance(resolved.params, CalibrationParams) and not resolved.skip_primitive:
             self.calibrated.append((primitive, resolved))
         if frames is None:
