@@ -239,7 +239,7 @@ def expose(
     truth = FrameTruth(
         kind=frame.kind, dx=motion.dx, dy=motion.dy, rotation=motion.rotation, sky=conditions.level,
         fwhm_pix=conditions.fwhm_pix, transparency=conditions.transparency, exposure=frame.exposure,
-        coadds=frame.coadds, p=frame.p, q=frame.q, reality=reality,
+        coadds=frame.coadds, p=frame.p, q=frame.q, reality=reality, scene=frame.scene,
     )  # fmt: skip
     return RawFrame(frame.name, *raw_headers(frame, setup), data, truth, hits)
 

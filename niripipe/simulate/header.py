@@ -24,7 +24,7 @@ from niripipe.simulate.pointing import TangentWcs, offset_pointing
 from niripipe.simulate.sequence import Exposure
 from niripipe.simulate.settings import Setup
 
-__all__ = ["frame_wcs", "raw_headers"]
+__all__ = ["airmasses", "frame_wcs", "raw_headers"]
 
 #: Maunakea, degrees.
 _LATITUDE, _LONGITUDE = 19.8238, -155.4690
@@ -150,8 +150,7 @@ def _target(frame: Exposure) -> dict[str, Any]:
     hour_angle, azimuth, elevation, start, end = 0.0, 75.0, 89.9995, 1.0, 1.0
     if frame.on_sky:
         hour_angle, azimuth, elevation = _horizontal(sidereal, ra, dec)
-        start = _airmass(elevation)
-        end = _airmass(_horizontal(sidereal + frame.seconds / 3600, ra, dec)[2])
+        start, end = airmasses(frame)
     tracked = frame.start.date() >= _TRACKING_SINCE
     return {
         "ra": ra,
@@ -168,6 +167,16 @@ def _target(frame: Exposure) -> dict[str, Any]:
         "tracking_frame": "FK5" if tracked else "",
         "tracking_epoch": _mjd(frame.start) if tracked else 0.0,
     }
+
+
+def airmasses(frame: Exposure) -> tuple[float, float]:
+    """Return the airmass at the start and at the end of a frame on the sky."""
+    sidereal = _sidereal_time(frame.start)
+    start, end = (
+        _airmass(_horizontal(time, frame.field.ra, frame.field.dec)[2])
+        for time in (sidereal, sidereal + frame.seconds / 3600)
+    )
+    return start, end
 
 
 def _times(frame: Exposure) -> dict[str, Any]:

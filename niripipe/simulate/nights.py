@@ -20,6 +20,7 @@ from niripipe.simulate.conditions import Conditions, add_reality, draw_condition
 from niripipe.simulate.detector import Detector, make_detector
 from niripipe.simulate.frames import RawFrame, expose, illumination, motion_of, starlight, write_frame
 from niripipe.simulate.header import frame_wcs
+from niripipe.simulate.photometric import Photometry, dim, draw_photometry, make_scenes, setup_of
 from niripipe.simulate.pointing import TangentWcs
 from niripipe.simulate.psf import moffat_radius
 from niripipe.simulate.reality import profile, released
@@ -208,6 +209,7 @@ class _Ingredients:
     scenes: dict[str, Scene]
     conditions: tuple[Conditions, ...]
     seeds: tuple[np.random.SeedSequence, ...]
+    photometry: Photometry | None = None
 
     @classmethod
     def draw(cls, plan: NightPlan, exposures: tuple[Exposure, ...], seed: int) -> _Ingredients:
@@ -220,15 +222,21 @@ class _Ingredients:
         }
         conditions = draw_conditions(plan, exposures, np.random.default_rng(for_conditions))
         conditions = add_reality(plan, exposures, conditions, for_reality)
-        return cls(plan, exposures, detector, scenes, conditions, tuple(for_frames.spawn(len(exposures))))
+        chance = np.random.default_rng(root.spawn(1)[0])
+        photometry = draw_photometry(plan, chance)
+        if photometry is not None:
+            scenes = make_scenes(plan, exposures, scenes, photometry, chance)
+            conditions = dim(plan, exposures, conditions, photometry, chance)
+        seeds = tuple(for_frames.spawn(len(exposures)))
+        return cls(plan, exposures, detector, scenes, conditions, seeds, photometry)
 
     def make(self, index: int) -> RawFrame:
         exposure = self.exposures[index]
         return expose(
             exposure,
-            self.plan,
+            replace(self.plan, setup=setup_of(exposure, self.plan.setup)),
             self.detector,
-            self.scenes.get(exposure.kind),
+            self.scenes.get(exposure.scene or exposure.kind),
             self.conditions[index],
             self.seeds[index],
             self.persistence(index),
@@ -271,7 +279,7 @@ class _Ingredients:
         exposure, setup, conditions = self.exposures[index], self.plan.setup, self.conditions[index]
         reality = self.plan.reality
         least, halo = reality.persistence_from, reality.halo_fwhm / setup.scale
-        scene = self.scenes[exposure.kind]
+        scene = self.scenes[exposure.scene or exposure.kind]
         # Stars too faint to reach that charge in their middle are left out, with a margin for neighbours.
         middle = sum(
             share * 2 / (math.pi * moffat_radius(width) ** 2)
@@ -288,7 +296,7 @@ class _Ingredients:
     def _trapped(self, index: int) -> NDArray[np.float32]:
         """Charge of the pixels that a frame fills, e-; 0 elsewhere."""
         exposure, setup, conditions = self.exposures[index], self.plan.setup, self.conditions[index]
-        scene = self.scenes[exposure.kind]
+        scene = self.scenes[exposure.scene or exposure.kind]
         # Only stars fill a pixel, and only bright ones need to be drawn.
         bright = tuple(star for star in scene.stars if star.flux * exposure.exposure > setup.full_well)
         field = replace(scene, stars=bright, galaxy=None)
@@ -314,6 +322,7 @@ class _Ingredients:
             hot=self.detector.hot,
             warm=self.detector.warm,
             reality=None if self.plan.reality.is_off else self.plan.reality,
+            photometry=None if self.photometry is None else self.photometry.to_dict(),
         )
 
 

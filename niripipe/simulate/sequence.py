@@ -8,9 +8,22 @@ from datetime import datetime, time, timedelta
 from typing import Literal, NamedTuple
 
 from niripipe.errors import ParameterError
+from niripipe.photometry import Standard
+from niripipe.photometry.standards import is_called, shipped
 from niripipe.simulate.settings import NightPlan
 
-__all__ = ["DARK", "FIELDS", "FLAT", "STANDARD", "TARGET", "Exposure", "Field", "Kind", "plan_exposures"]
+__all__ = [
+    "DARK",
+    "FIELDS",
+    "FLAT",
+    "STANDARD",
+    "TARGET",
+    "Exposure",
+    "Field",
+    "Kind",
+    "plan_exposures",
+    "standard_star",
+]
 
 Kind = Literal["target", "sky", "std", "flat_on", "flat_off", "dark", "short_dark"]
 
@@ -27,6 +40,10 @@ _STARTS: dict[Kind, tuple[int, time]] = {
     "dark": (423, time(19, 20, 9, 400000)),
     "short_dark": (463, time(19, 40, 55, 200000)),
 }
+#: Hours of the night (UT) over which standards that the plan names are spread.
+_FROM, _TO = 5.0, 15.5
+#: Seconds from the sequence of one filter to that of the next.
+_CHANGE = 40.0
 #: Exposures of a block before the telescope goes between target and sky.
 _BLOCK = 5
 
@@ -61,6 +78,12 @@ class Exposure:
         Offsets, arcsec.
     observation, number : int
         Number of the observation in the programme, and of the frame in the observation (from 1).
+    wheel : str
+        Filter, where the night has its own for each frame.
+    standard : str
+        Name of the standard star, where the plan names some.
+    scene : str
+        What is seen, where it is more than the kind says.
     """
 
     name: str
@@ -73,6 +96,9 @@ class Exposure:
     q: float = 0.0
     observation: int = 1
     number: int = 1
+    wheel: str = ""
+    standard: str = ""
+    scene: str = ""
 
     @property
     def on_sky(self) -> bool:
@@ -86,7 +112,7 @@ class Exposure:
 
 
 TARGET = Field("SN2014J", ra=148.92558, dec=69.67389)
-STANDARD = Field("FS 17", ra=132.8300, dec=11.8700)
+STANDARD = Field("FS 17", ra=132.8304583, dec=11.8695556)
 FLAT = Field("GCALflat", ra=22.0, dec=89.97)
 DARK = Field("Dark", ra=22.0, dec=89.97)
 FIELDS: dict[Kind, Field] = {
@@ -110,6 +136,9 @@ class _Sequence(NamedTuple):
     coadds: int
     observation: int
     first: int = 1
+    wheel: str = ""
+    standard: str = ""
+    clock: timedelta = timedelta(0)
 
 
 def plan_exposures(plan: NightPlan) -> tuple[Exposure, ...]:
@@ -139,7 +168,61 @@ def plan_exposures(plan: NightPlan) -> tuple[Exposure, ...]:
     return tuple(sorted(frames, key=lambda frame: frame.name))
 
 
+def standard_star(name: str) -> Standard:
+    """Return a standard star by its name.
+
+    Raises
+    ------
+    ParameterError
+        There is no such standard.
+    """
+    found = next((star for star in shipped() if is_called(star, name)), None)
+    if found is None:
+        raise ParameterError(
+            "There is no such standard star", item="standards", found=name,
+            expected="a name in niripipe.photometry.standards()",
+        )  # fmt: skip
+    return found
+
+
 def _sequences(plan: NightPlan) -> list[_Sequence]:
+    """Return the sequences of a night: of one filter, or of all filters and standards that the plan names."""
+    if not plan.standards:
+        return _of_one_filter(plan)
+    found: list[_Sequence] = []
+    for index, wheel in enumerate(plan.all_filters):
+        for sequence in _of_one_filter(plan):
+            shift = timedelta(seconds=index * _CHANGE) + index * _duration(plan, sequence)
+            changed = sequence._replace(observation=sequence.observation + index, wheel=wheel, clock=shift)
+            if sequence.kind == "std":
+                found += _of_standards(plan, changed)
+            elif sequence.kind not in ("dark", "short_dark") or index == 0:
+                found.append(changed)
+    return sorted(found, key=lambda sequence: _STARTS[sequence.kind][0])
+
+
+def _of_standards(plan: NightPlan, sequence: _Sequence) -> list[_Sequence]:
+    """Return a sequence for each standard, spread over the night."""
+    count = len(plan.standards)
+    hours = [_FROM + (_TO - _FROM) * (k + 0.5) / count for k in range(count)]
+    clock = _STARTS["std"][1]
+    usual = timedelta(hours=clock.hour, minutes=clock.minute, seconds=clock.second)
+    return [
+        sequence._replace(
+            standard=name,
+            observation=100 * (k + 1) + sequence.observation,
+            clock=sequence.clock + timedelta(hours=hours[k]) - usual,
+        )
+        for k, name in enumerate(plan.standards)
+    ]
+
+
+def _duration(plan: NightPlan, sequence: _Sequence) -> timedelta:
+    overhead = _OVERHEAD_SKY if sequence.kind in ("target", "std") else _OVERHEAD_CAL
+    return len(sequence.shots) * timedelta(seconds=sequence.exposure * sequence.coadds + overhead)
+
+
+def _of_one_filter(plan: NightPlan) -> list[_Sequence]:
     def still(kind: Kind, count: int) -> list[tuple[Kind, float, float]]:
         return [(kind, 0.0, 0.0)] * count
 
@@ -174,10 +257,11 @@ def _exposures(plan: NightPlan, sequence: _Sequence, after: int) -> Iterator[Exp
     if sequence.kind == "short_dark":
         # Taken on the next UT date, whose numbers start anew.
         day, after = day + timedelta(days=1), 0
-    number, start = max(first, after + 1), datetime.combine(day, clock)
+    number, start = max(first, after + 1), datetime.combine(day, clock) + sequence.clock
     overhead = _OVERHEAD_SKY if sequence.kind in ("target", "std") else _OVERHEAD_CAL
     # The archive states times to a tenth of a second.
     step = timedelta(seconds=round(sequence.exposure * sequence.coadds + overhead, 1))
+    star = standard_star(sequence.standard) if sequence.standard else None
     for k, (kind, p, q) in enumerate(sequence.shots):
         yield Exposure(
             name=f"N{day:%Y%m%d}S{number + k:04d}.fits",
@@ -185,11 +269,14 @@ def _exposures(plan: NightPlan, sequence: _Sequence, after: int) -> Iterator[Exp
             start=start + k * step,
             exposure=sequence.exposure,
             coadds=sequence.coadds,
-            field=FIELDS[kind],
+            field=FIELDS[kind] if star is None else Field(star.label, round(star.ra, 7), round(star.dec, 7)),
             p=p,
             q=q,
             observation=sequence.observation,
             number=sequence.first + k,
+            wheel=sequence.wheel,
+            standard=sequence.standard,
+            scene=f"{kind} {sequence.standard} {sequence.wheel}" if sequence.wheel else "",
         )
 
 

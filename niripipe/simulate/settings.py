@@ -267,7 +267,23 @@ class NightPlan:
     sky_rate, lamp_rate, thermal_rate : float
         Mean sky, lamp flux and thermal flux with the lamp shut off, e-/s per pixel.
     standard_rate : float
-        Flux of the standard star, e-/s.
+        Flux of the standard star, e-/s, where `standards` names none.
+    standards : tuple of str
+        Names of standard stars, which are taken one after the other over the night, `n_standard` frames each.
+        They stand at their real positions and have the fluxes that their magnitudes and the zero point give,
+        and the atmosphere dims all stars by the airmass. By default there is one, of `standard_rate`, and no
+        extinction.
+    filters : tuple of str
+        Filters in which targets, standards and flats are taken, by their wheel names; that of the setup by
+        default. Needs `standards`.
+    zero_point_shift : float
+        Zero points above the nominal ones, mag.
+    extinction : float, optional
+        mag per airmass; by default the mean on Mauna Kea in each filter.
+    clouds : float
+        What a thin cloud dims at most, mag: it does so in three frames of ten.
+    catalogue_errors : bool
+        Whether the real magnitudes of the standards scatter about those of the catalogue by its errors.
     setup : Setup
         The instrument's setting.
     effects : Effects
@@ -301,6 +317,12 @@ class NightPlan:
     lamp_rate: float = 1400.0
     thermal_rate: float = 60.0
     standard_rate: float = 250000.0
+    standards: tuple[str, ...] = ()
+    filters: tuple[str, ...] = ()
+    zero_point_shift: float = 0.0
+    extinction: float | None = None
+    clouds: float = 0.0
+    catalogue_errors: bool = False
     setup: Setup = field(default_factory=Setup)
     effects: Effects = field(default_factory=Effects)
     reality: Reality = field(default_factory=Reality)
@@ -321,6 +343,20 @@ class NightPlan:
             raise ParameterError(
                 "NIRI took no data then", item="date", found=self.date, expected="2000 to 2021"
             )
+
+        for wheel in self.filters:
+            _one_of("filters", wheel, list(_BROAD_BAND))
+        if self.filters and not self.standards:
+            raise ParameterError("Several filters need standards", item="standards", found=self.standards)
+        if self.standards and not self.filters and not isinstance(self.setup.filter, str):
+            raise ParameterError(
+                "A night with standards needs a filter by its name", item="filter", found=self.setup.filter
+            )
+
+    @property
+    def all_filters(self) -> tuple[str, ...]:
+        """The filters of the night, by their wheel names."""
+        return self.filters or ((self.setup.filter,) if isinstance(self.setup.filter, str) else ())
 
     def _check_range(self, name: str, low: float, high: float) -> None:
         value = getattr(self, name)

@@ -57,6 +57,8 @@ class FrameTruth:
         Offsets in the header, arcsec.
     reality : FrameReality or None
         What `Reality` did; None on a clean night.
+    scene : str
+        Key of its field in `Truth.fields`, where that is not the kind.
     """
 
     kind: str
@@ -71,6 +73,7 @@ class FrameTruth:
     p: float = 0.0
     q: float = 0.0
     reality: FrameReality | None = None
+    scene: str = ""
 
     @property
     def seconds(self) -> float:
@@ -104,6 +107,9 @@ class Truth:
         (y, x) of bad pixels.
     reality : Reality or None
         What real nights have besides; None on a clean night.
+    photometry : dict or None
+        ``zero_points`` and ``extinction`` by filter, and ``magnitudes`` of the standards, of a night whose
+        plan names standards.
     """
 
     seed: int
@@ -118,6 +124,7 @@ class Truth:
     hot: NDArray[np.int64]
     warm: NDArray[np.int64]
     reality: Reality | None = None
+    photometry: Mapping[str, Any] | None = None
 
     def names(self, kind: str) -> list[str]:
         """List the frames of a kind, in the order of their names."""
@@ -138,7 +145,8 @@ class Truth:
             transparency.
         """
         frame = self.frames[name]
-        table = self.fields[frame.kind].table if frame.kind in self.fields else np.empty((0, 3))
+        key = frame.scene if frame.scene in self.fields else frame.kind
+        table = self.fields[key].table if key in self.fields else np.empty((0, 3))
         x, y = frame.motion(self.size).apply(table[:, 0], table[:, 1])
         if frame.reality is not None and frame.reality.distortion:
             x, y = distort(x, y, frame.reality.distortion, (self.size - 1) / 2)
@@ -156,6 +164,7 @@ class Truth:
             "cosmic_rays": {name: hits.tolist() for name, hits in self.cosmic_rays.items()},
             **{name: getattr(self, name).tolist() for name in _BAD_PIXELS},
             **({} if self.reality is None else {"reality": asdict(self.reality)}),
+            **({} if self.photometry is None else {"photometry": dict(self.photometry)}),
         }
 
     def write(self, path: str | PathLike[str]) -> None:
@@ -217,6 +226,7 @@ def _from_dict(raw: dict[str, Any]) -> Truth:
         fields={name: _scene_from_dict(scene) for name, scene in raw["fields"].items()},
         cosmic_rays={name: np.array(hits, float).reshape(-1, 3) for name, hits in raw["cosmic_rays"].items()},
         reality=Reality(**raw["reality"]) if "reality" in raw else None,
+        photometry=raw.get("photometry"),
     )
 
 
@@ -224,6 +234,8 @@ def _frame_to_dict(frame: FrameTruth) -> dict[str, Any]:
     written = asdict(frame)
     if frame.reality is None:
         del written["reality"]
+    if not frame.scene:
+        del written["scene"]
     return written
 
 
