@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from niripipe.astrodata.conversion import check_attachment_name
 from niripipe.astrodata.provenance import HistoryRecord, ProvenanceRecord, Records
 from niripipe.astrodata.slices import Slices
-from niripipe.astrodata.tables import HeldTable, is_table
+from niripipe.astrodata.tables import HeldTable, copied_table, is_table
 from niripipe.errors import InputError
 
 __all__ = ["Attachments"]
@@ -63,6 +63,10 @@ class Attachments(Slices):
         return sizes
 
     def _get_attached(self, name: str) -> Any:
+        own = getattr(type(self), name, None)
+        if isinstance(own, property) and own.fget is not None:
+            # The property said that it is not there for several extensions; let its own words be heard.
+            return own.fget(self)
         if name != name.upper() or name.startswith("_"):
             raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
         if self._single and name in self._extension.extras:
@@ -132,7 +136,7 @@ class Attachments(Slices):
         if name in _RECORDS:
             self._parts.records.replace(name, value)
         else:
-            self._parts.tables[name] = HeldTable(value)
+            self._parts.tables[name] = HeldTable(copied_table(name, value))
 
     def columns(self, name: str) -> Any:
         """Return the columns of a table for reading only, without making an astropy table of them.

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from niripipe.astrodata.dq import DQ
 from niripipe.astrodata.planes import Held, Plane
-from niripipe.astrodata.tables import HeldTable, is_table
+from niripipe.astrodata.tables import HeldTable, copied_table, is_table
 from niripipe.errors import InputError
 
-__all__ = ["PLANE_DTYPES", "as_attachment", "as_plane", "check_attachment_name", "check_shape"]
+__all__ = ["PLANE_DTYPES", "as_attachment", "as_plane", "check_attachment_name", "check_shape", "masked_bits"]
 
 PLANE_DTYPES: dict[str, np.dtype[Any]] = {
     "data": np.dtype(np.float32),
@@ -34,18 +36,18 @@ def check_attachment_name(name: str) -> None:
         raise InputError("the name of a table or array has to be upper case", item=name)
 
 
-def as_attachment(name: str, value: Any) -> Held[Any]:
-    """Return a handle on an array or table to be attached; a `Plane` is shared.
+def as_attachment(name: str, value: Any, units: Mapping[str, str] | None = None) -> Held[Any]:
+    """Return a handle on an array or table to be attached; a `Plane` is shared, a table copied.
 
     Raises
     ------
     InputError
-        The value is something else, which could not be written.
+        The value, or a column of it, is something else, which could not be written.
     """
     if isinstance(value, Plane):
         return value.copy()
     if is_table(value):
-        return HeldTable(value)
+        return HeldTable(copied_table(name, value), units=units)
     if isinstance(value, np.ndarray) and value.ndim and value.dtype.kind in "biuf":
         return Plane(value)
     raise InputError(
@@ -87,6 +89,14 @@ def as_plane(value: Any, name: str) -> Plane:
     if name == "variance":
         _remove_negative(array)
     return Plane(array)
+
+
+def masked_bits(data: Any, mask: Any) -> Any:
+    """Return a mask with the bit of bad pixels where a masked array is masked, else `mask`."""
+    if not isinstance(data, np.ma.MaskedArray) or not np.ma.is_masked(data):
+        return mask
+    masked = np.ma.getmaskarray(data).astype(np.uint16) * np.uint16(DQ.bad_pixel)
+    return masked if mask is None else np.asarray(mask) | masked
 
 
 def check_shape(name: str, found: tuple[int, ...], expected: tuple[int, ...]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from niripipe.astrodata.conversion import (
     as_plane,
     check_attachment_name,
     check_shape,
+    masked_bits,
 )
 from niripipe.astrodata.headers import WatchedHeader, drop_structure, watched
 from niripipe.astrodata.planes import Held, Plane, ScratchFolder
@@ -41,7 +42,8 @@ class Extension(WorldCoordinates):
     variance : array_like, optional
         Variance of each pixel, same shape; kept as float32.
     mask : array_like, optional
-        Data quality bits (see `DQ`), same shape; kept as uint16.
+        Data quality bits (see `DQ`), same shape; kept as uint16. What a masked array masks gets the bit of
+        bad pixels.
     wcs : astropy.wcs.WCS, optional
         World coordinates. Without it, those of the header are used.
     hdr : header, dict or list of cards, optional
@@ -70,7 +72,7 @@ class Extension(WorldCoordinates):
         if self.hdr.get("EXTNAME") != "SCI":
             self.hdr.set("EXTNAME", "SCI", "Name of the extension")
         self.variance = variance
-        self.mask = mask
+        self.mask = masked_bits(data, mask)
         if wcs is not None:
             self.wcs = wcs
 
@@ -176,16 +178,18 @@ class Extension(WorldCoordinates):
         Parameters
         ----------
         data, mask, variance : array_like or None
-            New planes, all of one shape; None removes mask or variance.
+            New planes, all of one shape; None removes mask or variance. What is masked in a masked array
+            of data gets the bit of bad pixels.
 
         Raises
         ------
         InputError
             An array is not usable, or the shapes differ.
         """
+        bits = masked_bits(data, mask)
         new = {
             name: self._handed_back(name, array) or as_plane(array, name)
-            for name, array in (("data", data), ("variance", variance), ("mask", mask))
+            for name, array in (("data", data), ("variance", variance), ("mask", bits))
             if array is not None or name == "data"
         }
         for name, plane in new.items():
@@ -251,8 +255,16 @@ class Extension(WorldCoordinates):
             raise AttributeError(f"this extension has no table {name!r}")
         return held
 
-    def set_extra(self, name: str, value: Any) -> None:
-        """Attach an array, or a table, which may be given as a structured array.
+    def set_extra(self, name: str, value: Any, units: Mapping[str, str] | None = None) -> None:
+        """Attach an array, or a copy of a table, which may be given as a structured array.
+
+        Parameters
+        ----------
+        name : str
+            Upper case.
+        value : numpy.ndarray, Plane or astropy.table.Table
+        units : mapping of str to str, optional
+            Units of the columns of a structured array.
 
         Raises
         ------
@@ -261,7 +273,7 @@ class Extension(WorldCoordinates):
             a table.
         """
         check_attachment_name(name)
-        self._extras[name] = as_attachment(name, value)
+        self._extras[name] = as_attachment(name, value, units)
 
     def remove_extra(self, name: str) -> None:
         """Remove an attached table or array.
@@ -398,6 +410,9 @@ class Extension(WorldCoordinates):
         self._planes[name] = plane
         if name == "data":
             self._follow_data()
+            bits = self.read("mask")
+            if (joined := masked_bits(array, bits)) is not bits:
+                self.mask = joined
 
     def _follow_data(self) -> None:
         """Let the structural cards that the header has say what the pixels are."""

@@ -261,10 +261,16 @@ def _read_rows(source: FitsSource, index: int) -> Any:
 
 def _table_of(hdu: Any) -> Any:
     from astropy.table import Table
+    from astropy.units import Unit, UnrecognizedUnit
 
-    return Table.read(
+    table = Table.read(
         hdu, format="fits", unit_parse_strict="silent", character_as_bytes=False, mask_invalid=False
     )
+    for column in table.itercols():
+        if isinstance(column.unit, UnrecognizedUnit):
+            # Not a unit of FITS: mag(AB), electron / s.
+            column.unit = Unit(str(column.unit), parse_strict="silent")
+    return table
 
 
 def _dtype_of(role: str, record: HduRecord) -> Any:

@@ -11,9 +11,10 @@ import contextlib
 import gzip
 import io
 import itertools
+import logging
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
@@ -162,7 +163,8 @@ def _extension(extension: Extension, version: int, path: Path) -> Iterator[Any]:
             header = _plane_header(extension, name, science, with_wcs=held.shape == extension.shape)
             yield _image(held.view(), name, version, header, path)
         else:
-            yield _table(cast(HeldTable, held).columns(), name, version)
+            table = cast(HeldTable, held)
+            yield _table(table.columns(), name, version, table.units)
 
 
 def _plane_header(extension: Extension, name: str, science: Any, *, with_wcs: bool = True) -> Any:
@@ -175,6 +177,9 @@ def _plane_header(extension: Extension, name: str, science: Any, *, with_wcs: bo
                 header.set(key, science[key], science.comment(key))
     if name == "variance" and "BUNIT" in science:
         header.set("BUNIT", f"{science['BUNIT']}2", "Unit of the variance")
+    if name == "variance":
+        # Without it CCDData.read() takes the plane for a standard deviation.
+        header.set("UTYPE", "VarianceUncertainty", "Kind of uncertainty, for astropy.nddata")
     elif name == "mask":
         header.remove("BUNIT", ignore_missing=True)
     return header
@@ -203,13 +208,19 @@ def _add_cards(hdu: Any, header: WatchedHeader, path: Path) -> None:
         hdu.header.append(card, end=True)
 
 
-def _table(content: Any, name: str, version: int | None = None) -> Any:
+def _table(
+    content: Any, name: str, version: int | None = None, units: Mapping[str, str] | None = None
+) -> Any:
     rows = _plain_rows(content) if is_rows(content) else None
     if rows is not None:
         hdu = fits.BinTableHDU()
         hdu.data = rows
+        texts = dict(units or {})
     else:
-        hdu = _any_table(content)
+        hdu, texts = _any_table(content)
+        texts.update(units or {})
+    for column, text in texts.items():
+        hdu.columns[column].unit = text
     hdu.name = name
     if version is not None:
         hdu.ver = version
@@ -222,7 +233,7 @@ def _plain_rows(rows: NDArray[Any]) -> NDArray[Any] | None:
     With these, astropy makes a table HDU without the time that the import of its tables takes.
     """
     columns = {
-        column: np.char.encode(rows[column], "utf-8") if rows.dtype[column].kind == "U" else rows[column]
+        column: as_ascii(rows[column]) if rows.dtype[column].kind == "U" else rows[column]
         for column in rows.dtype.names or ()
     }
     for values in columns.values():
@@ -232,15 +243,44 @@ def _plain_rows(rows: NDArray[Any]) -> NDArray[Any] | None:
     return as_rows({column: v.astype(v.dtype.newbyteorder(">")) for column, v in columns.items()})
 
 
-def _any_table(content: Any) -> Any:
-    from astropy.table import Table
+def as_ascii(texts: Any) -> Any:
+    """Return texts as ASCII bytes; FITS has no other characters, so they become escapes, with a warning."""
+    plain = np.char.encode(texts, "ascii", "backslashreplace")
+    if any(not text.isascii() for text in np.ravel(np.asarray(texts)).tolist()):
+        logging.getLogger(__name__).warning(
+            "a table holds characters that FITS does not have: they are written as escapes, such as \\xe9"
+        )
+    return plain
 
-    table = Table(content, copy=False)
+
+def _any_table(content: Any) -> tuple[Any, dict[str, str]]:
+    """Return the HDU of an astropy table without units, and the units."""
+    from astropy.table import Column, Table
+
+    table = Table(content)
+    units: dict[str, str] = {}
+    for name in table.colnames:
+        column = table[name]
+        if column.unit is not None:
+            units[name] = _unit_text(column.unit)
+            column.unit = None
+        if column.dtype.kind == "U" and not hasattr(column, "mask"):
+            table[name] = Column(as_ascii(column))
+        elif column.dtype == np.int8:
+            # FITS has no signed bytes, and astropy would write truth values.
+            table[name] = column.astype(np.int16)
     table.meta = {key: value for key, value in table.meta.items() if _is_card(key.upper(), value)}
     with warnings_lock, warnings.catch_warnings():
-        # units that FITS has no name for are written as they are spelt
         warnings.simplefilter("ignore")
-        return fits.table_to_hdu(table)
+        return fits.table_to_hdu(table), units
+
+
+def _unit_text(unit: Any) -> str:
+    """Return a unit in the spelling of FITS, or as astropy spells it where FITS has no word for it."""
+    try:
+        return str(unit.to_string("fits"))
+    except (ValueError, TypeError, AttributeError):
+        return str(unit).encode("ascii", "backslashreplace").decode()
 
 
 def _is_card(key: str, value: Any) -> bool:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from astropy.io.fits.verify import VerifyError
 
 from niripipe.astrodata.extension import Extension
 from niripipe.astrodata.headers import WatchedHeader, watched
@@ -15,6 +18,9 @@ __all__ = ["as_extension", "from_ccddata", "to_ccddata"]
 
 # Units of BUNIT as observatories spell them; anything else is tried as it stands.
 _UNITS = {"ADU": "adu", "ELECTRON": "electron", "ELECTRONS": "electron", "E-": "electron", "COUNTS": "adu"}
+
+_LONGEST_KEYWORD = 8
+"""Characters of a FITS keyword; longer names are HIERARCH cards."""
 
 
 def as_extension(obj: Any, header: Any) -> Extension:
@@ -101,6 +107,10 @@ def from_ccddata(ccd: Any) -> Extension:
     ------
     InputError
         The uncertainty cannot be turned into a variance, or the data are not an image.
+
+    Notes
+    -----
+    The header may be a dict. Entries that no FITS card can hold are left out with a logged warning.
     """
     from astropy.nddata import VarianceUncertainty
 
@@ -112,7 +122,7 @@ def from_ccddata(ccd: Any) -> Extension:
             raise InputError("the uncertainty is not a variance", found=str(error)) from error
     flags = getattr(ccd, "flags", None)
     bits = flags if flags is not None else ccd.mask
-    header = ccd.meta if hasattr(ccd.meta, "cards") else None
+    header = ccd.meta if hasattr(ccd.meta, "cards") else _header_of(ccd.meta)
     extension = Extension(
         np.array(ccd.data, np.float32),
         variance,
@@ -124,6 +134,20 @@ def from_ccddata(ccd: Any) -> Extension:
     if unit is not None and str(unit):
         extension.hdr["BUNIT"] = str(unit)
     return extension
+
+
+def _header_of(entries: Mapping[str, Any]) -> WatchedHeader:
+    """Return the entries of a dict as a header."""
+    header, lost = WatchedHeader(), []
+    for key, value in entries.items():
+        name = str(key).upper()
+        try:
+            header[name if len(name) <= _LONGEST_KEYWORD else f"HIERARCH {name}"] = value
+        except (ValueError, TypeError, VerifyError):
+            lost.append(str(key))
+    if lost:
+        logging.getLogger(__name__).warning("a FITS header cannot hold %s: left out", ", ".join(lost))
+    return header
 
 
 def _from_hdu(hdu: Any) -> Extension:

@@ -416,6 +416,13 @@ def watched(cards: Any) -> WatchedHeader:
         The cards cannot be put into a FITS header.
     """
     source = getattr(cards, "header", cards)
+    if isinstance(source, str | bytes):
+        raise DataError(
+            "a text is not a FITS header",
+            found=repr(source),
+            expected="an HDU, a header, a dict, or a list of cards",
+            remedy="Use astrodata.open() for a file.",
+        )
     try:
         if isinstance(source, fits.Header):
             return WatchedHeader(source, copy=True)

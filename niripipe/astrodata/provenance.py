@@ -134,9 +134,7 @@ class Records:
         """Return the records as a structured array of bytes, each column as wide as it has to be."""
         records = self._loaded(name)
         names = [column.name for column in fields(_TYPES[name])]
-        columns = [
-            [getattr(record, n).encode("ascii", "backslashreplace") for record in records] for n in names
-        ]
+        columns = [[_encoded(getattr(record, n)) for record in records] for n in names]
         widths = [max([1, *map(len, column)]) for column in columns]
         dtype = [(n, f"S{width}") for n, width in zip(names, widths, strict=True)]
         return np.array(list(zip(*columns, strict=True)), dtype)
@@ -189,14 +187,15 @@ def add_history(
     text = args if isinstance(args, str) else json.dumps(dict(args or {}), default=str)
     stop = _timestamp(timestamp_stop)
     start = stop if timestamp_start is None else _timestamp(timestamp_start)
-    record = HistoryRecord(primitive, text, start, stop, status, reason, software)
+    words = (str(word or "") for word in (status, reason, software))
+    record = HistoryRecord(primitive, text, start, stop, *words)
     if record not in ad.history:
         ad.history.append(record)
 
 
 def add_provenance(
     ad: AstroData,
-    filename: str | None,
+    filename: str | PathLike[str] | None,
     md5: str | None = "",
     primitive: str = "",
     timestamp: str | datetime | None = None,
@@ -207,7 +206,7 @@ def add_provenance(
     ----------
     ad : AstroData
         The data set.
-    filename : str or None
+    filename : path-like or None
         The contributing file; None for data without one.
     md5 : str or None
         Its checksum, empty or None where unknown.
@@ -216,7 +215,10 @@ def add_provenance(
     timestamp : str or datetime, optional
         UTC; now by default.
     """
-    clone_provenance([ProvenanceRecord(_timestamp(timestamp), filename or "", md5 or "", primitive)], ad)
+    record = ProvenanceRecord(
+        _timestamp(timestamp), os.fspath(filename or ""), str(md5 or ""), str(primitive or "")
+    )
+    clone_provenance([record], ad)
 
 
 def clone_provenance(source: AstroData | Iterable[ProvenanceRecord], ad: AstroData) -> None:
@@ -282,6 +284,11 @@ def _parse(cls: type[HistoryRecord | ProvenanceRecord], rows: Any) -> list[Any]:
         )
     columns = [[_text(v) for v in rows[n]] if n in present else [""] * len(rows) for n in names]
     return [cls(*values) for values in zip(*columns, strict=True)]
+
+
+def _encoded(value: Any) -> bytes:
+    """Return a field of a record, which may be appended by hand and hold None, as FITS can keep it."""
+    return ("" if value is None else str(value)).encode("ascii", "backslashreplace")
 
 
 def _text(value: Any) -> str:

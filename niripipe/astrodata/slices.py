@@ -15,7 +15,14 @@ from niripipe.astrodata.tables import HeldTable
 if TYPE_CHECKING:
     from niripipe.astrodata.declared import SingleSlice
 
-__all__ = ["Parts", "Slices"]
+__all__ = ["NotSingleError", "Parts", "Slices"]
+
+
+class NotSingleError(AttributeError, ValueError):
+    """Something of one extension was asked of several.
+
+    It is an `AttributeError`, so that `hasattr` and `inspect.getmembers` find that it is not there.
+    """
 
 
 class Parts:
@@ -89,7 +96,7 @@ class Slices:
     def id(self) -> int:
         """Number of the extension in the whole data set, from 1; single slices only."""
         if self._indices is None or not self._single:
-            raise ValueError("only a single extension has an id")
+            raise NotSingleError("only a single extension has an id; use a single one, as in ad[0]")
         return self._indices[0] + 1
 
     @property
@@ -101,12 +108,13 @@ class Slices:
 
     @property
     def _extension(self) -> Extension:
-        assert self._indices is not None
+        if self._indices is None:
+            raise NotSingleError("this is a whole data set; use a single extension, as in ad[0]")
         return self._parts.extensions[self._indices[0]]
 
     def _only(self, what: str) -> Extension:
         if not self._single:
-            raise ValueError(
+            raise NotSingleError(
                 f"{what} of several extensions at once is not possible; use a single one, as in ad[0]"
             )
         return self._extension

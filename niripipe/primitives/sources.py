@@ -16,6 +16,7 @@ from niripipe.logutils import get_logger
 from niripipe.primitives import objmask
 from niripipe.primitives.base import Frames, Outcome, PrimitivesBase, not_needed, primitive, skipped
 from niripipe.primitives.geometry import exact_mapping, is_distorted, pixel_mapping
+from niripipe.primitives.objcat import column_units
 from niripipe.primitives.params import Field, SuffixParams
 from niripipe.primitives.stacking import MEASURED, remove_keywords
 
@@ -123,7 +124,7 @@ class Sources(PrimitivesBase):
             _record_noise(frame, found.apertures)
         ext.OBJMASK = found.objmask
         if params.catalogue:
-            ext.OBJCAT = found.catalogue
+            frame.extensions[0].set_extra("OBJCAT", found.catalogue, units=column_units(frame))
         elif "OBJCAT" in ext.tables:
             del ext.OBJCAT
         frame.phu.remove("DLOBJMSK", ignore_missing=True)

@@ -91,6 +91,8 @@ class Store(PrimitivesBase):
                 mode = self.context.mode
                 marked = suffix if mode == "sq" or kind in (None, "BPM") else f"_{mode}{suffix}"
                 frame.update_filename(suffix=marked, strip=True)
+            if "PROCMODE" not in frame.phu:
+                frame.phu.set("PROCMODE", self.context.mode, "Processing mode [sq|ql|qa]")
             if kind != "BPM":
                 _label(frame, self.context.mode, suffix)
             path = self.context.output_dir / str(frame.filename)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from niripipe import astrodata
 from niripipe.algorithms.morphology import dilate
 from niripipe.astrodata import DQ
 from niripipe.errors import AlgorithmError, ParameterError
@@ -35,6 +36,23 @@ def test_stars_are_found_where_they_are_with_their_flux():
         ra, dec = b.main[0][0].wcs.all_pix2world(x, y, 0)
         assert row["X_WORLD"] == pytest.approx(ra, abs=1e-5)
         assert row["Y_WORLD"] == pytest.approx(dec, abs=1e-5)
+
+
+def test_columns_of_the_catalogue_have_units(tmp_path):
+    b = make.bench([starry()])
+    b.p.detectSources()
+    b.main[0].write(tmp_path / "x.fits")
+    for table in (b.main[0][0].OBJCAT, astrodata.open(tmp_path / "x.fits")[0].OBJCAT):
+        units = {name: str(table[name].unit) for name in table.colnames}
+        of = {unit: {name for name in units if units[name] == unit} for unit in set(units.values())}
+        assert {"X_IMAGE", "FWHM_IMAGE", "A_IMAGE", "XWIN_IMAGE", "FLUX_RADIUS"} <= of["pix"]
+        assert {"X_WORLD", "THETA_IMAGE", "ERRTHETA_WORLD", "FWHM_WORLD"} <= of["deg"]
+        assert of["electron"] == {"FLUX_AUTO", "FLUXERR_AUTO", "FLUX_MAX", "BACKGROUND"}
+        assert of["mag"] == {"MAG_AUTO", "MAGERR_AUTO", "REF_MAG", "REF_MAG_ERR"}
+        assert {"ISOAREA_IMAGE", "ERRX2_IMAGE"} <= of["pix2"]
+        assert of["deg2"] == {"ERRX2_WORLD", "ERRY2_WORLD", "ERRXY_WORLD"}
+        flags = {"FLAGS", "IMAFLAGS_ISO", "NIMAFLAGS_ISO"}
+        assert of["None"] == flags | {"NUMBER", "CLASS_STAR", "ELLIPTICITY", "REF_NUMBER"}
 
 
 def test_the_object_mask_covers_the_stars_and_little_else():

@@ -34,9 +34,20 @@ def test_a_product_is_named_labelled_stamped_and_tagged(
     written = astrodata.open(path)
     assert written.phu["DATALAB"] == f"GN-2016A-Q-1-5-001{label}"
     assert keyword in written.phu
+    assert written.phu["PROCMODE"] == "sq"
     assert tags <= written.tags
     assert written.history[-1].primitive == primitive
     assert b.runner.written[id(b.main[0])][1] == path
+
+
+@pytest.mark.parametrize(("before", "after"), [(None, "ql"), ("sq", "sq")])
+def test_the_mode_is_marked_where_no_mode_is_known(tmp_path, before, after):
+    frame = product("science")
+    if before is None:
+        del frame.phu["PROCMODE"]
+    b = make.bench([frame], folder=tmp_path, mode="ql")
+    b.p.storeProcessedScience(suffix="_image")
+    assert astrodata.open(next(tmp_path.iterdir())).phu["PROCMODE"] == after
 
 
 def test_a_bad_pixel_mask_is_stored_as_whole_numbers_and_tagged(tmp_path):
