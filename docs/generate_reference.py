@@ -61,7 +61,7 @@ COMPARISONS = {
     "same": "the same",
     "same_components": "the same optical components, however they are spelt",
     "covers": "contains the frame's",
-    "lamp_on": "a lamp was on (IRhigh, IRlow or QH)",
+    "lamp_on": "a lamp was on (IRhigh, IRlow or QH), or a processed flat is of the sky (Sky)",
 }
 
 

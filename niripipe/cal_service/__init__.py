@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from niripipe.cal_service.config import StoreLocation, find_store
 from niripipe.cal_service.explain import Candidate, Explanation
-from niripipe.cal_service.facts import CalibrationFacts, facts_of
+from niripipe.cal_service.facts import SKY_LIGHT, CalibrationFacts, facts_of
 from niripipe.cal_service.masks import MaskOrigin, mask_origin, masks_to_unite, register_bpm
 from niripipe.cal_service.records import CalibrationRecord, CalReturn, FileData, FileList
 from niripipe.cal_service.rules import (
@@ -40,6 +40,7 @@ from niripipe.cal_service.user import broken_rules, choice_warning, user_calibra
 __all__ = [
     "ASSOCIATION_RULES",
     "PROCESSED_TYPES",
+    "SKY_LIGHT",
     "Assessment",
     "AssociationRules",
     "CalReturn",

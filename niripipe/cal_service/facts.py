@@ -13,9 +13,12 @@ from niripipe import astrodata
 from niripipe.astrodata import AstroData
 from niripipe.errors import NiripipeError, StorageError
 
-__all__ = ["CalibrationFacts", "Frame", "SectionLimits", "as_facts", "damaged_entry", "facts_of"]
+__all__ = ["SKY_LIGHT", "CalibrationFacts", "Frame", "SectionLimits", "as_facts", "damaged_entry", "facts_of"]
 
 SectionLimits = tuple[int, int, int, int]
+
+SKY_LIGHT = "Sky"
+"""What stands for the lamp in the facts of a flat that was made of frames of the sky."""
 
 _STATIC_MASK = re.compile(r"bpm_(\d{8})_", re.IGNORECASE)
 
@@ -47,7 +50,7 @@ class CalibrationFacts:
     detector_binning : str or None
         ``"1x1"``.
     gcal_lamp : str or None
-        Calibration lamp, ``Off`` if its shutter is closed.
+        Calibration lamp, ``Off`` if its shutter is closed; ``Sky`` for a processed flat of the sky.
     uses_lamp_flats : bool or None
         Whether the filter gets lamp flats at all; thermal filters do not.
     qa_state : str or None
@@ -152,6 +155,8 @@ def facts_of(ad: AstroData) -> CalibrationFacts:
     if "BPM" in tags and not str(ad.phu.get("DATE-OBS") or "").strip():
         # Only DATE-OBS is worth more than the name: DATE tells when the mask was written.
         values["ut_datetime"] = _valid_from(ad.filename) or values["ut_datetime"]
+    if "SKYFLAT" in ad.phu:
+        values["gcal_lamp"] = SKY_LIGHT
     mode = str(ad.phu.get("PROCMODE") or "").strip().lower()
     return CalibrationFacts(
         filename=ad.filename or "",

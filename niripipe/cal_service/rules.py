@@ -10,6 +10,8 @@ rules are those of the Gemini Observatory Archive, with these differences, each 
 * A bad pixel mask that also carries the tag FLAT is a mask, never a flat.
 * A bad pixel mask may be up to one day younger than the frame: flats of the same night serve, whether
   they were taken before or after the target. It must cover the frame's part of the detector.
+* A processed flat that was made of the sky (SKYFLAT) is accepted like one of lamps, and comes after all of
+  those. The archive knows none.
 * Names of optical components are compared by their identifiers (``G0204``) where they have one, as
   spelling varied over the years.
 """
@@ -25,7 +27,7 @@ from importlib import resources
 from types import MappingProxyType
 from typing import Any, Literal
 
-from niripipe.cal_service.facts import CalibrationFacts
+from niripipe.cal_service.facts import SKY_LIGHT, CalibrationFacts
 from niripipe.errors import ParameterError
 
 __all__ = [
@@ -124,7 +126,7 @@ class Verdict:
         """What the frame asks for, for people to read."""
         rule = self.rule
         if rule.comparison == "lamp_on":
-            return "IRhigh, IRlow or QH"
+            return "IRhigh, IRlow, QH or Sky"
         if rule.comparison in ("is", "is_not", "at_least"):
             words = {"is": "", "is_not": "not ", "at_least": "at least "}[rule.comparison]
             return f"{words}{rule.value}"
@@ -191,10 +193,10 @@ class Assessment:
         """The verdicts of the rules that are not met."""
         return tuple(verdict for verdict in self.verdicts if not verdict.passed)
 
-    def rank(self, registered: int = 0) -> tuple[float, int, int]:
-        """Return the sorting key, best first: nearest in time, best processed, latest registered."""
+    def rank(self, registered: int = 0) -> tuple[bool, float, int, int]:
+        """Return the sorting key, best first: not of the sky, nearest in time, best processed, latest registered."""
         distance = float("inf") if self.days is None else abs(self.days)
-        return distance, -QUALITY.get(self.facts.processing_mode, -1), -registered
+        return self.facts.gcal_lamp == SKY_LIGHT, distance, -QUALITY.get(self.facts.processing_mode, -1), -registered
 
 
 #: Processing modes, best highest. Products that do not say stand between science quality and quick look,
@@ -296,9 +298,10 @@ def assess(
 
 
 def applicable_types(frame: CalibrationFacts) -> tuple[str, ...]:
-    """Return the types of calibration that the archive associates with a NIRI imaging frame.
+    """Return the types of calibration that a NIRI imaging frame is to have, by the archive's rules.
 
-    Thermal filters get no raw lamp flats, as their lamps saturate or vanish in the background.
+    In thermal filters no lamp flats are taken, as the lamps vanish in the background. So no flat is asked for;
+    one that was made of the sky is used where there is one.
     """
     tags = frame.tags
     if "BPM" in tags:
@@ -310,7 +313,8 @@ def applicable_types(frame: CalibrationFacts) -> tuple[str, ...]:
             types += ["dark", "photometric_standard", "processed_dark"]
         if (science or frame.observation_class == "partnerCal") and frame.uses_lamp_flats is not False:
             types.append("flat")
-        types.append("processed_flat")
+        if frame.uses_lamp_flats is not False:
+            types.append("processed_flat")
     elif "IMAGE" in tags and _lamp_is_on(frame.gcal_lamp):
         types.append("lampoff_flat")
     return (*types, "processed_bpm")
@@ -347,7 +351,7 @@ def _is_met(rule: Rule, frame: CalibrationFacts, calibration: CalibrationFacts) 
     ours, theirs = getattr(frame, rule.descriptor), getattr(calibration, rule.descriptor)
     match rule.comparison:
         case "lamp_on":
-            return _lamp_is_on(theirs)
+            return theirs == SKY_LIGHT or _lamp_is_on(theirs)
         case "is":
             return bool(theirs == rule.value)
         case "is_not":

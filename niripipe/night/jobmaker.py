@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from niripipe import astrodata
 from niripipe.cal_service import (
+    SKY_LIGHT,
     CalibrationFacts,
     CalibrationService,
     Candidate,
@@ -26,6 +27,7 @@ from niripipe.night.frames import LeftOut
 from niripipe.night.jobs import (
     CALTYPES,
     RECIPES,
+    SKY_FLAT,
     Draft,
     Job,
     PlannedCalibration,
@@ -40,7 +42,7 @@ from niripipe.reduction import Mode
 from niripipe.reduction.report import RunReport
 from niripipe.reduction.runner import RecipeRunner, resolve_call
 
-__all__ = ["AvailableCalibrations", "JobMaker"]
+__all__ = ["AvailableCalibrations", "JobMaker", "offset_skies"]
 
 _TYPES = ("processed_bpm", "processed_dark", "processed_flat")
 
@@ -105,9 +107,13 @@ class JobMaker:
             draft.warnings.append(f"no bad pixel mask is applied: {_why_none(mask)}")
         own: dict[str, Any] = {}
         skies: tuple[str, ...] = ()
-        if draft.kind in ("standard", "science"):
+        if draft.of_sky:
+            # The frames were chosen without the first of each sequence.
+            own["removeFirstFrame:remove_first"] = False
+        if draft.kind in ("standard", "science") or draft.of_sky:
             if self._lacking(draft, choices, own):
                 return None
+        if draft.kind in ("standard", "science"):
             skies = self._skies(draft, own)
         chosen = chosen_parameters(self.parameters, draft)
         draft.reasons += set_by_user(chosen)
@@ -117,7 +123,7 @@ class JobMaker:
             name=draft.name,
             kind=draft.kind,
             files=draft.files,
-            recipe=self.recipes.get(draft.name, self.recipes.get(draft.kind, RECIPES[draft.kind])),
+            recipe=self._recipe(draft),
             parameters=own | chosen,
             calibrations=tuple(c.calibration for c in choices.values() if c.calibration is not None),
             product=draft.product(self.mode),
@@ -127,18 +133,27 @@ class JobMaker:
             warnings=tuple(draft.warnings),
         )
 
+    def _recipe(self, draft: Draft) -> str:
+        usual = SKY_FLAT if draft.of_sky else self.recipes.get(draft.kind, RECIPES[draft.kind])
+        return self.recipes.get(draft.name, usual)
+
     def _lacking(self, draft: Draft, choices: Mapping[str, Choice], own: dict[str, Any]) -> bool:
         """Switch off the steps that have no calibration; return whether the set is left out for it."""
-        for caltype, step, rule in (
-            ("processed_dark", "darkCorrect", self.settings.without_dark),
-            ("processed_flat", "flatCorrect", self.settings.without_flat),
+        for caltype, step, skips in (
+            ("processed_dark", "darkCorrect", self.settings.without_dark == "skip" or draft.of_sky),
+            ("processed_flat", "flatCorrect", self._goes_without_flat(draft)),
         ):
-            choice = choices[caltype]
+            choice = choices.get(caltype)
+            if choice is None:
+                continue
             if choice.calibration is not None:
+                self._explain_sky_flat(draft, choice)
                 continue
             why = _why_none(choice)
-            routine = caltype == "processed_dark" and draft.kind == "standard"
-            if rule == "leave out" and not routine:
+            if caltype == "processed_flat" and draft.no_sky_flat:
+                why += f"; {draft.no_sky_flat}"
+            routine = caltype == "processed_dark" and draft.frames.first.kind == "standard"
+            if not skips and not routine:
                 self.left_out += draft.frames.left_out(f"{draft.name} cannot be reduced: {why}")
                 for key in [key for key in self.explanations if key[0] == draft.name]:
                     del self.explanations[key]
@@ -151,11 +166,24 @@ class JobMaker:
                 draft.warnings.append(text)
         return False
 
+    def _goes_without_flat(self, draft: Draft) -> bool:
+        return self.settings.without_flat == "skip" or draft.frames.facts.uses_lamp_flats is False
+
+    def _explain_sky_flat(self, draft: Draft, choice: Choice) -> None:
+        """Say that a set gets a flat of the sky because no lamp flat fits it."""
+        chosen = next(c for c in choice.explanation.candidates if c.usable)
+        if choice.explanation.caltype != "processed_flat" or chosen.assessment.facts.gcal_lamp != SKY_LIGHT:
+            return
+        none = "no lamp flat fits"
+        if draft.frames.facts.uses_lamp_flats is False:
+            none = f"no lamp flats are taken in the filter {draft.frames.first.filter}"
+        draft.reasons.append(f"{none}: the flat is made of the sky ({chosen.name})")
+
     def _skies(self, draft: Draft, own: dict[str, Any]) -> tuple[str, ...]:
         """Return the sky frames beside the target; where there are any, the sky is not scaled."""
         count = len(draft.frames)
         try:
-            found = _offset_skies(draft.frames.paths, self.mode, chosen_parameters(self.parameters, draft))
+            found = offset_skies(draft.frames.paths, self.mode, chosen_parameters(self.parameters, draft))
         except NiripipeError as error:
             draft.warnings.append(f"it is not known whether there are sky frames beside the target: {error}")
             return ()
@@ -188,7 +216,7 @@ def _unite_masks(choice: Choice, draft: Draft, own: dict[str, Any], chosen: dict
     draft.reasons.append(f"{key}: united with the bad pixel mask: {', '.join(c.name for c in further)}")
 
 
-def _offset_skies(files: Sequence[str], mode: Mode, parameters: Mapping[str, Any]) -> tuple[str, ...]:
+def offset_skies(files: Sequence[str], mode: Mode, parameters: Mapping[str, Any]) -> tuple[str, ...]:
     """Separate object and sky frames by their headers, with the primitive that does it in the reduction.
 
     Parameters
@@ -235,7 +263,9 @@ def _caltypes(draft: Draft) -> list[str]:
     if draft.kind in ("dark", "bpm"):
         return []
     types = [t for t in applicable_types(draft.frames.facts) if t.startswith("processed_")]
-    if draft.kind in ("standard", "science"):
+    if draft.of_sky:
+        types = ["processed_dark", "processed_bpm"]
+    elif draft.kind in ("standard", "science"):
         types = ["processed_dark", "processed_flat", *types]
     return [caltype for caltype in _TYPES if caltype in types]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from niripipe.cal_service import CalibrationFacts
+from niripipe.cal_service import SKY_LIGHT, CalibrationFacts
 from niripipe.night.frames import root_name
 from niripipe.night.sets import FrameSet, exposure_text, section_text
 from niripipe.reduction import Mode
@@ -16,6 +16,7 @@ __all__ = [
     "CALTYPES",
     "KINDS",
     "RECIPES",
+    "SKY_FLAT",
     "Draft",
     "Job",
     "Kind",
@@ -39,6 +40,9 @@ RECIPES: dict[Kind, str] = {
     "standard": "reduce",
     "science": "reduce",
 }
+SKY_FLAT = "makeSkyFlat"
+"""The recipe of flats that are made of frames of the sky."""
+
 CALTYPES: dict[Kind, str] = {"dark": "processed_dark", "bpm": "processed_bpm", "flat": "processed_flat"}
 
 
@@ -130,6 +134,10 @@ class Draft:
         Further inputs, after `frames`: lamp-off flats, short darks.
     reasons, warnings : list of str
         For the job.
+    of_sky : bool
+        Whether it is a flat that is made of frames of the sky.
+    no_sky_flat : str
+        Why there is no such flat for these frames, if they lack one.
     """
 
     kind: Kind
@@ -138,6 +146,8 @@ class Draft:
     reasons: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     name: str = ""
+    of_sky: bool = False
+    no_sky_flat: str = ""
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -172,6 +182,9 @@ def product_facts(draft: Draft, mode: Mode) -> CalibrationFacts:
     tags = facts.tags - {"RAW", "UNPREPARED"} | {"PROCESSED", "PREPARED"}
     if draft.kind == "bpm":
         tags |= {"BPM"}
+    if draft.of_sky:
+        tags |= {"CAL", "FLAT"}
+        facts = replace(facts, gcal_lamp=SKY_LIGHT)
     return replace(facts, filename=draft.product(mode), tags=frozenset(tags), processing_mode=mode)
 
 
@@ -205,7 +218,7 @@ def _base_name(draft: Draft) -> str:
     if draft.kind == "bpm":
         return "bpm"
     if draft.kind == "flat":
-        return f"flat {frame.filter}"
+        return f"{'sky ' if draft.of_sky else ''}flat {frame.filter}"
     return f"{draft.kind} {frame.facts.object} {frame.filter}"
 
 

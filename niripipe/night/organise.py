@@ -13,10 +13,11 @@ from niripipe.inspection import frame_files
 from niripipe.night import sets
 from niripipe.night.frames import LeftOut, NightFrame, read_frames
 from niripipe.night.jobmaker import AvailableCalibrations, JobMaker
-from niripipe.night.jobs import CALTYPES, Draft, Kind, name_all, product_facts
+from niripipe.night.jobs import CALTYPES, SKY_FLAT, Draft, Kind, name_all, product_facts
 from niripipe.night.plan import NightPlan
 from niripipe.night.sets import FrameSet, exposure_text
 from niripipe.night.settings import NightSettings
+from niripipe.night.skyflats import sky_flats
 from niripipe.reduction import Mode
 from niripipe.reduction.inputs import expand
 
@@ -84,8 +85,10 @@ def organise(
     - Standards (``partnerCal``, ``progCal``) and science frames are sorted by observation and set-up. Sky
       frames of the same observation are in the same set; where there are any, the sky is not scaled to the
       level of the target frames (``skyCorrect:scale_sky``), which an extended source would spoil.
-    - A science set without a dark is reduced without the dark correction and a warning; one without a flat is
-      left out. `NightSettings` changes that.
+    - A science set without a dark is reduced without the dark correction and a warning. For one without a lamp
+      flat a flat is made of its frames of the sky (``makeSkyFlat``) and of those of others with its set-up;
+      where these are too few, it is left out, or in thermal filters, for which no lamp flats are taken,
+      reduced without a flat and with a warning. `NightSettings` changes that.
     """
     settings = settings or NightSettings()
     paths = _paths(source, mask, recursive)
@@ -93,11 +96,19 @@ def organise(
     sorter = _Sorter(frames, settings, mode)
     drafts = sorter.drafts()
     name_all(drafts)
-    available = AvailableCalibrations(
-        [draft for draft in drafts if draft.kind in CALTYPES], calibrations, mode
-    )
+    made = [draft for draft in drafts if draft.kind in CALTYPES]
+    available = AvailableCalibrations(made, calibrations, mode)
+    if settings.without_flat == "sky flat":
+        on_sky = drafts[len(made) :]
+        flats = sky_flats(on_sky, available, settings, mode, parameters or {})
+        name_all(flats)
+        made += flats
+        drafts = [*made, *on_sky]
+        available = AvailableCalibrations(made, calibrations, mode)
     maker = JobMaker(available, settings, mode, parameters or {}, recipes or {})
     jobs = [job for draft in drafts if (job := maker.job(draft)) is not None]
+    used = {name for job in jobs for name in job.depends_on}
+    jobs = [job for job in jobs if job.recipe != SKY_FLAT or job.name in used]
     used = {path for job in jobs for path in job.files}
     unused = {item.path: item for item in (*maker.left_out, *sorter.left_out, *left_out)}
     plan = NightPlan(

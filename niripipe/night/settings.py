@@ -10,6 +10,7 @@ from niripipe.errors import ParameterError
 __all__ = ["NightSettings", "WithoutCalibration"]
 
 WithoutCalibration = Literal["skip", "leave out"]
+WithoutFlat = Literal["sky flat", "leave out", "skip"]
 Grouping = Literal["observation", "target"]
 
 
@@ -35,8 +36,10 @@ class NightSettings:
         What becomes of science frames without a dark: they are reduced without the dark correction and a
         warning, or left out. Skies of the same exposure contain the dark current too, so that little
         is lost. Standards without darks are always reduced: the archive takes none for them.
-    without_flat : {"leave out", "skip"}
-        What becomes of science and standard frames without a flat.
+    without_flat : {"sky flat", "leave out", "skip"}
+        What becomes of science and standard frames without a lamp flat. By default a flat is made of frames of
+        the sky of the same night, where there are enough; else they are left out. In thermal filters, for
+        which no lamp flats are taken, they are then reduced without a flat, whatever is set here.
     only_needed : bool
         Make only the darks and flats that a frame of the night needs; by default every one that can be
         made, since other nights may need them.
@@ -53,14 +56,14 @@ class NightSettings:
     min_on_sky: int = 3
     gap: float = 0.5
     without_dark: WithoutCalibration = "skip"
-    without_flat: WithoutCalibration = "leave out"
+    without_flat: WithoutFlat = "sky flat"
     only_needed: bool = False
     group_by: Grouping = "observation"
     use_failed: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("without_dark", "without_flat"):
-            _one_of(name, getattr(self, name), get_args(WithoutCalibration))
+        _one_of("without_dark", self.without_dark, get_args(WithoutCalibration))
+        _one_of("without_flat", self.without_flat, get_args(WithoutFlat))
         _one_of("group_by", self.group_by, get_args(Grouping))
         for name, low in (("short_dark", 0.0), ("min_frames", 1), ("min_on_sky", 1), ("gap", 0.0)):
             value = getattr(self, name)

@@ -169,6 +169,9 @@ class Runner(Protocol):
     def drop(self, frame: AstroData, reason: str) -> None:
         """Say that the running primitive leaves a frame out, and why."""
 
+    def remark(self, text: str) -> None:
+        """Say in the report what the user should know about the product."""
+
     def save(self, frame: AstroData, path: Path, *, overwrite: bool, named: bool = False) -> None:
         """Write a frame when the running primitive has ended and its history is complete.
 
@@ -377,6 +380,10 @@ class PrimitivesBase:
         for frame in frames:
             self.note(frame, outcome)
         return frames
+
+    def remark(self, text: str) -> None:
+        """Record what the user should know about the product; the report prints it, once."""
+        self.runner.remark(text)
 
     def drop(self, frame: AstroData, reason: str) -> None:
         """Record that the running primitive leaves a frame out."""

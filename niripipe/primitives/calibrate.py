@@ -111,7 +111,8 @@ class Calibrate(PrimitivesBase):
         """Divide by the matching processed flat.
 
         ``data / flat`` with the variances of both, data-quality bits joined; FLATIM in the PHU names the
-        flat.
+        flat. In thermal filters no lamp flats are taken: without a flat (of the sky) the step is left out with
+        a warning there.
 
         Raises
         ------
@@ -125,6 +126,9 @@ class Calibrate(PrimitivesBase):
         _check_flat(frame, found)
         frame.divide(clipped(frame, found.frame))
         frame.phu.set("FLATIM", found.name, "Flat image")
+        if "SKYFLAT" in found.frame.phu:
+            number = found.frame.phu.get("NCOMBINE", "unknown number of")
+            self.remark(f"the flat {found.name} is made of {number} frames of the sky")
         return None
 
     @primitive
@@ -244,8 +248,15 @@ class Calibrate(PrimitivesBase):
         book = self.context.calibrations
         found = book.find(frame, params.caltype, params.given)
         if found is None:
-            if params.do_cal == "force" or self.context.mode == "sq":
+            prescribed = book.is_prescribed(frame, params.caltype)
+            if params.do_cal == "force" or (self.context.mode == "sq" and prescribed):
                 raise book.missing(frame, params.caltype)
+            if not prescribed:
+                name = frame.filter_name(pretty=True)
+                text = f"not flat-fielded: no lamp flats are taken in the filter {name}"
+                log.warning("%s: %s, and there is none of the sky", frame.filename, text)
+                self.remark(text)
+                return skipped(f"no flat is prescribed for the filter {name}, and there is none of the sky")
             log.warning("%s: no %s was found, the step is left out", frame.filename, params.caltype)
             return skipped(f"no {params.caltype} was found")
         book.remember(frame, found, params.caltype)

@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from niripipe import astrodata
 from niripipe.astrodata import AstroData, Section, add_provenance, file_md5
+from niripipe.cal_service.facts import facts_of
 from niripipe.cal_service.masks import mask_origin, masks_to_unite
 from niripipe.errors import CalibrationError, DataError
 from niripipe.instruments.niri import AstroDataNiri
@@ -114,6 +115,10 @@ class CalibrationBook:
             if caltype not in self._found.get(frame, {}):
                 self.look_up([frame], caltype)
             return self._found[frame][caltype]
+
+    def is_prescribed(self, frame: AstroData, caltype: str) -> bool:
+        """Return whether a frame should have a calibration of a type: no flats in thermal filters."""
+        return caltype != "processed_flat" or facts_of(frame).uses_lamp_flats is not False
 
     def find_masks(self, frame: AstroData) -> list[FoundCalibration]:
         """Return the bad pixel masks of a frame that are used together, the best first.

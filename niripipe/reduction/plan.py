@@ -239,6 +239,9 @@ class _Notes:
     def flush(self, frames: Iterable[AstroData]) -> int:
         return 0
 
+    def remark(self, text: str) -> None:
+        pass
+
     def drop(self, frame: AstroData, reason: str) -> None:
         pass
 
@@ -287,9 +290,14 @@ def _look_up(
         if calibration is not None:
             plan.calibrations[str(frame.filename), params.caltype] = calibration.name
     chosen = next((c for _, c in found if c is not None and c.origin in ("parameter", "user")), None)
-    if chosen is not None:
+    # What the recipe makes on its way is not there yet: a frame stands for it.
+    if chosen is not None and not any(chosen.frame is frame for frame in frames):
         notes.warn(choice_warning(frames, chosen.frame, params.caltype))
-    missing = [frame for frame, calibration in found if calibration is None]
+    missing = [
+        frame
+        for frame, calibration in found
+        if calibration is None and (params.do_cal == "force" or book.is_prescribed(frame, params.caltype))
+    ]
     if missing and required:
         # One frame's table explains the others of the same set-up.
         notes.fault(book.missing(missing[0], params.caltype))

@@ -96,6 +96,8 @@ class RunReport:
         In the order of execution.
     dropped : list of DroppedFrame
         Frames that were left out, each with its reason.
+    remarks : list of str
+        What else the user should know about the products.
     calibrations : dict
         ``(file name, calibration type)`` to the calibration used.
     calibration_files : dict
@@ -122,6 +124,7 @@ class RunReport:
     inputs: list[str]
     steps: list[Step] = field(default_factory=list)
     dropped: list[DroppedFrame] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
     calibrations: dict[tuple[str, str], str] = field(default_factory=dict)
     calibration_files: dict[str, set[str]] = field(default_factory=dict)
     outputs: list[str] = field(default_factory=list)
@@ -220,6 +223,7 @@ class RunReport:
             self.usage.summary(),
             *(f"dropped {frame.name} in {frame.step}: {frame.reason}" for frame in self.dropped),
             *(f"warning: {text}" for text in dict.fromkeys(self.warnings)),
+            *self.remarks,
             *(f"{caltype}: {name}" for caltype, name in used),
             *(f"wrote {name}" for name in self.outputs),
         ]

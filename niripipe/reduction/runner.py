@@ -224,6 +224,11 @@ class RecipeRunner:
         """Say in the report and the log that the running primitive leaves a frame out."""
         self._drop(frame, self._running[-1], reason)
 
+    def remark(self, text: str) -> None:
+        """Say in the report what the user should know about the product."""
+        if text not in self.report.remarks:
+            self.report.remarks.append(text)
+
     def write(self, frame: AstroData, path: Path, *, overwrite: bool, named: bool = False) -> Path:
         """Write a frame now, and say so in the report and the log.
 

@@ -280,7 +280,7 @@ def test_lamp_off_flats_are_of_the_same_day():
         (but(SCIENCE, observation_class="partnerCal"), ("flat", "processed_flat", "processed_bpm")),
         (
             but(SCIENCE, uses_lamp_flats=False),
-            ("dark", "photometric_standard", "processed_dark", "processed_flat", "processed_bpm"),
+            ("dark", "photometric_standard", "processed_dark", "processed_bpm"),
         ),
     ],
 )
