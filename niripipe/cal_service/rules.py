@@ -194,9 +194,13 @@ class Assessment:
         return tuple(verdict for verdict in self.verdicts if not verdict.passed)
 
     def rank(self, registered: int = 0) -> tuple[bool, float, int, int]:
-        """Return the sorting key, best first: not of the sky, nearest in time, best processed, latest registered."""
+        """Return the sorting key, best first.
+
+        Flats of the sky come after those of lamps; then nearest in time, best processed, latest registered.
+        """
         distance = float("inf") if self.days is None else abs(self.days)
-        return self.facts.gcal_lamp == SKY_LIGHT, distance, -QUALITY.get(self.facts.processing_mode, -1), -registered
+        quality = QUALITY.get(self.facts.processing_mode, -1)
+        return self.facts.gcal_lamp == SKY_LIGHT, distance, -quality, -registered
 
 
 #: Processing modes, best highest. Products that do not say stand between science quality and quick look,
@@ -300,8 +304,8 @@ def assess(
 def applicable_types(frame: CalibrationFacts) -> tuple[str, ...]:
     """Return the types of calibration that a NIRI imaging frame is to have, by the archive's rules.
 
-    In thermal filters no lamp flats are taken, as the lamps vanish in the background. So no flat is asked for;
-    one that was made of the sky is used where there is one.
+    In thermal filters no lamp flats are taken, as the lamps vanish in the background. So no flat is asked
+    for; one that was made of the sky is used where there is one.
     """
     tags = frame.tags
     if "BPM" in tags:

@@ -110,9 +110,9 @@ class JobMaker:
         if draft.of_sky:
             # The frames were chosen without the first of each sequence.
             own["removeFirstFrame:remove_first"] = False
-        if draft.kind in ("standard", "science") or draft.of_sky:
-            if self._lacking(draft, choices, own):
-                return None
+        of_sky = draft.of_sky or draft.kind in ("standard", "science")
+        if of_sky and self._lacking(draft, choices, own):
+            return None
         if draft.kind in ("standard", "science"):
             skies = self._skies(draft, own)
         chosen = chosen_parameters(self.parameters, draft)

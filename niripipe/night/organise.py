@@ -85,10 +85,10 @@ def organise(
     - Standards (``partnerCal``, ``progCal``) and science frames are sorted by observation and set-up. Sky
       frames of the same observation are in the same set; where there are any, the sky is not scaled to the
       level of the target frames (``skyCorrect:scale_sky``), which an extended source would spoil.
-    - A science set without a dark is reduced without the dark correction and a warning. For one without a lamp
-      flat a flat is made of its frames of the sky (``makeSkyFlat``) and of those of others with its set-up;
-      where these are too few, it is left out, or in thermal filters, for which no lamp flats are taken,
-      reduced without a flat and with a warning. `NightSettings` changes that.
+    - A science set without a dark is reduced without the dark correction and a warning. For one without a
+      lamp flat a flat is made of its frames of the sky (``makeSkyFlat``) and of those of others with its
+      set-up; where these are too few, it is left out, or in thermal filters, for which no lamp flats are
+      taken, reduced without a flat and with a warning. `NightSettings` changes that.
     """
     settings = settings or NightSettings()
     paths = _paths(source, mask, recursive)

@@ -37,9 +37,9 @@ class NightSettings:
         warning, or left out. Skies of the same exposure contain the dark current too, so that little
         is lost. Standards without darks are always reduced: the archive takes none for them.
     without_flat : {"sky flat", "leave out", "skip"}
-        What becomes of science and standard frames without a lamp flat. By default a flat is made of frames of
-        the sky of the same night, where there are enough; else they are left out. In thermal filters, for
-        which no lamp flats are taken, they are then reduced without a flat, whatever is set here.
+        What becomes of science and standard frames without a lamp flat. By default a flat is made of frames
+        of the sky of the same night, where there are enough; else they are left out. In thermal filters,
+        for which no lamp flats are taken, they are then reduced without a flat, whatever is set here.
     only_needed : bool
         Make only the darks and flats that a frame of the night needs; by default every one that can be
         made, since other nights may need them.

@@ -53,8 +53,8 @@ def sky_flats(
     Returns
     -------
     list of Draft
-        One for each set-up: of the frames whose exposure collected the most light of the sky in all. The first
-        frame of a sequence is not used, and only the sky frames of targets that have such beside them.
+        One for each set-up: of the frames whose exposure collected the most light of the sky in all. The
+        first frame of a sequence is not used, and only the sky frames of targets that have such beside them.
     """
     lacking = [draft for draft in drafts if not _has_lamp_flat(draft, available)]
     owner = {frame.path: draft for draft in lacking for frame in draft.frames.frames}
@@ -88,7 +88,7 @@ def _flat_of(
         if not fault and (best is None or _light(frames) > _light(best)):
             best = frames
     if best is None:
-        return "no flat can be made of the sky: " + (min(faults, key=len) if faults else "there are no frames")
+        return f"no flat can be made of the sky: {min(faults, key=len, default='there are no frames')}"
     names = ", ".join(dict.fromkeys(str(frame.facts.object) for frame in best.frames))
     reason = (
         f"no lamp flat fits {setup.setup}: the flat is made of {len(best)} frames of the sky ({names}), "

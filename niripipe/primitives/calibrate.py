@@ -111,8 +111,8 @@ class Calibrate(PrimitivesBase):
         """Divide by the matching processed flat.
 
         ``data / flat`` with the variances of both, data-quality bits joined; FLATIM in the PHU names the
-        flat. In thermal filters no lamp flats are taken: without a flat (of the sky) the step is left out with
-        a warning there.
+        flat. In thermal filters no lamp flats are taken: without a flat (of the sky) the step is left out
+        with a warning there.
 
         Raises
         ------

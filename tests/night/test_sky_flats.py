@@ -1,4 +1,4 @@
-"""Nights without lamp flats: thermal filters, for which none are taken, and others for which there are none."""
+"""Nights without lamp flats: in thermal filters none are taken, in others there may be none."""
 
 from __future__ import annotations
 
