@@ -253,9 +253,10 @@ class Calibrate(PrimitivesBase):
                 raise book.missing(frame, params.caltype)
             if not prescribed:
                 name = frame.filter_name(pretty=True)
-                text = f"not flat-fielded: no lamp flats are taken in the filter {name}"
-                log.warning("%s: %s, and there is none of the sky", frame.filename, text)
-                self.remark(text)
+                log.warning(
+                    "not flat-fielded: no lamp flats are taken in the filter %s, and there is no sky flat",
+                    name,
+                )
                 return skipped(f"no flat is prescribed for the filter {name}, and there is none of the sky")
             log.warning("%s: no %s was found, the step is left out", frame.filename, params.caltype)
             return skipped(f"no {params.caltype} was found")
