@@ -13,11 +13,13 @@ from __future__ import annotations
 from niripipe.inspection.frames import frame_files, showd, typewalk
 from niripipe.inspection.recipes import list_primitives, showpars, showprimitives, showrecipes
 from niripipe.inspection.table import Table
+from niripipe.reduction.quality import quality_table
 
 __all__ = [
     "Table",
     "frame_files",
     "list_primitives",
+    "quality_table",
     "showd",
     "showpars",
     "showprimitives",

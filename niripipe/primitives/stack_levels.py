@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,7 @@ _TRANSPARENCY = 0.05
 _WIDER = 1.15
 """A frame whose stars are wider than the median frame's by this factor is named: steady seeing varies less
 than that."""
+_MJD_0 = datetime(1858, 11, 17)
 _TO_FWHM = 2.3548
 """FWHM of a Gaussian over its standard deviation."""
 _UNKNOWN_SHIFT = 0.5
@@ -87,6 +89,8 @@ class Differences:
         result.STACKING = as_rows(
             {
                 "IMAGE": names,
+                "MJD": [_mjd(frame) for frame in frames],
+                "SKY": [float(frame[0].hdr.get("SKYLEVEL", math.nan)) for frame in frames],
                 "LEVEL": levels.level,
                 "LEVELERR": levels.level_error,
                 "FLUX": levels.flux,
@@ -216,6 +220,12 @@ def unlike_the_others(stack: AstroData) -> str:
         if row["TRAILED"] or row["WEIGHT"] < _LITTLE_WEIGHT
     ]
     return "; ".join(found)
+
+
+def _mjd(frame: AstroData) -> float:
+    """Return the start of a frame as a modified Julian date, NaN where the header does not say."""
+    time = frame.ut_datetime()
+    return math.nan if time is None else (time - _MJD_0).total_seconds() / 86400
 
 
 def typical_variance(frame: AstroData) -> float:

@@ -7,7 +7,7 @@ import pprint
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,7 +16,11 @@ from niripipe.astrodata.display import html_list, html_table
 from niripipe.errors import InputError
 from niripipe.primitives.base import Outcome, Status
 from niripipe.primitives.params import Origin
+from niripipe.reduction.quality import quality_table
 from niripipe.reduction.usage import Usage, usage_of
+
+if TYPE_CHECKING:
+    from astropy.table import QTable
 
 __all__ = ["DroppedFrame", "RunReport", "Step"]
 
@@ -149,6 +153,14 @@ class RunReport:
     def frames_used(self) -> int:
         """Number of those frames that are in the product."""
         return len(self.usage.used)
+
+    @property
+    def quality(self) -> QTable:
+        """How good the products are: FWHM, sky, depth, alignment, frames used and more, one row a product.
+
+        The files in `outputs` are measured when it is asked for, see `niripipe.inspection.quality_table`.
+        """
+        return quality_table(self.outputs)
 
     def script(self) -> str:
         """Return a Python script that makes the same products again, bit for bit.
