@@ -391,8 +391,8 @@ def measure_cloud(
     good: Bool = (
         (magnitude > _MISSING)
         & (magnitude < _NO_MAGNITUDE)
-        & (reference > _MISSING)
-        & (reference_error > _MISSING)
+        & (np.abs(reference) < _NO_MAGNITUDE)
+        & (reference_error >= 0)
         & np.isfinite(error)
         & (_column(catalogue, "FLAGS") == 0)
         & _unflagged(catalogue, inclusive=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -32,6 +33,9 @@ Floats = NDArray[np.float64]
 
 _CATALOGUE_ERROR = 0.08
 """Error of a catalogue position per axis, arcsec: that of 2MASS (Skrutskie et al. 2006, AJ 131, 1163)."""
+
+_ASSUMED_ERROR = 0.05
+"""Error (mag) of magnitudes whose catalogue states none: that of stars of medium brightness in 2MASS."""
 
 
 def _source(value: Any) -> Any:
@@ -95,7 +99,12 @@ class Astrometry(PrimitivesBase):
 
         Columns: Id, Cat_Id, RAJ2000, DEJ2000 (degrees; proper motions, where the catalogue has them, are
         applied up to the time of the frame), magnitudes with errors, and filtermag, filtermag_err in the
-        filter of the frame (-999 where not known). Nothing reaches the network unless a catalogue is named;
+        filter of the frame (-999 where not known). Columns of files and tables are found by name in any
+        letter case (`niripipe.astrodata.catalogue_columns`): RAJ2000, RA_ICRS, _RAJ2000, RA and the like, or
+        coordinates of astropy; Hmag, H_mag, h_m, mag_H or H; e_Hmag, Hmag_err, h_cmsig, H_error or e_H; pmRA,
+        pmDE. Masked values, and numbers that stand for missing ones (99.999, -999), are no magnitudes. A
+        catalogue without errors is used with 0.05 mag, with a warning; where it has errors, a magnitude
+        without one is an upper limit and not used. Nothing reaches the network unless a catalogue is named;
         a server is asked once for all frames of one field. DRAGONS asks for 2MASS by default, around the
         WCS's reference point, which may lie outside of the frame.
 
@@ -190,21 +199,72 @@ def _obtained(ra: float, dec: float, params: AddReferenceCatalogParams) -> Any:
 
 
 def _add_filter_magnitudes(table: Any, frame: AstroData) -> None:
-    if "filtermag" not in table.colnames:
-        bands = [name for name in table.colnames if name.endswith("mag") and f"{name}_err" in table.colnames]
-        name = frame.filter_name(pretty=True)
-        magnitudes = {band: np.asarray(table[band]) for band in bands}
-        errors = {band: np.asarray(table[f"{band}_err"]) for band in bands}
-        found = filter_magnitudes(name, magnitudes, errors)
-        if found is None:
-            log.warning("%s: the catalogue has no magnitudes in %s", frame.filename, name)
-            found = np.full(len(table), MISSING), np.full(len(table), MISSING)
-        table["filtermag"], table["filtermag_err"] = found
-        return
-    if "filtermag_err" not in table.colnames:
-        table["filtermag_err"] = np.full(len(table), np.nan)
-    for column in ("filtermag", "filtermag_err"):
-        table[column] = np.where(np.isfinite(table[column]), table[column], MISSING)
+    """Add the magnitudes in the filter of a frame, unless the catalogue has them by that name."""
+    name = frame.filter_name(pretty=True)
+    bands = [band for band in table.colnames if band.endswith("mag") and band != "filtermag"]
+    if "filtermag" in table.colnames:
+        magnitudes = {"filtermag": np.asarray(table["filtermag"], float)}
+        stated = _errors(table, magnitudes)
+        if not stated:
+            _warn_assumed(frame, ["filtermag"])
+        found = magnitudes["filtermag"], stated.get("filtermag", np.full(len(table), _ASSUMED_ERROR))
+    else:
+        magnitudes = {band: np.asarray(table[band], float) for band in bands}
+        nothing = np.full(len(table), MISSING)
+        found = _derived(name, magnitudes, _errors(table, magnitudes), frame) or (nothing, nothing)
+    usable = np.isfinite(found[0]) & np.isfinite(found[1]) & (found[0] > MISSING)
+    table["filtermag"], table["filtermag_err"] = (np.where(usable, part, MISSING) for part in found)
+    _say_missing(table, usable, frame)
+
+
+def _derived(
+    name: str | None, magnitudes: dict[str, Floats], stated: dict[str, Floats], frame: AstroData
+) -> tuple[Floats, Floats] | None:
+    """Return magnitudes and errors in a filter; errors that the catalogue lacks are assumed."""
+    found = filter_magnitudes(name, magnitudes, stated)
+    without = sorted(set(magnitudes) - set(stated))
+    if found is None and without:
+        assumed = {band: np.full(len(magnitudes[band]), _ASSUMED_ERROR) for band in without}
+        found = filter_magnitudes(name, magnitudes, {**stated, **assumed})
+        if found is not None:
+            _warn_assumed(frame, without)
+    if found is not None:
+        return found
+    listed = ", ".join(magnitudes) or "none"
+    log.warning("%s: the catalogue has no magnitudes in %s (it has: %s)", frame.filename, name, listed)
+    return None
+
+
+def _errors(table: Any, bands: Iterable[str]) -> dict[str, Floats]:
+    """Return the errors that a catalogue states, of the bands for which it states any.
+
+    A single magnitude without an error is an upper limit in 2MASS and stays without.
+    """
+    columns = {band: f"{band}_err" for band in bands if f"{band}_err" in table.colnames}
+    errors = {band: np.asarray(table[column], float) for band, column in columns.items()}
+    return {band: error for band, error in errors.items() if np.isfinite(error).any()}
+
+
+def _warn_assumed(frame: AstroData, bands: Iterable[str]) -> None:
+    log.warning(
+        "%s: the catalogue has no errors of %s: %g mag is assumed",
+        frame.filename,
+        ", ".join(bands),
+        _ASSUMED_ERROR,
+    )
+
+
+def _say_missing(table: Any, usable: NDArray[np.bool_], frame: AstroData) -> None:
+    """Say how many stars have no magnitude: missing values are easily taken for a small catalogue."""
+    lost = len(table) - int(np.count_nonzero(usable))
+    if lost and usable.any():
+        log.warning(
+            "%s: %d of %d catalogue stars have no usable magnitude in %s (missing value, or no error)",
+            frame.filename,
+            lost,
+            len(table),
+            frame.filter_name(pretty=True),
+        )
 
 
 def _missing(frame: AstroData) -> str:

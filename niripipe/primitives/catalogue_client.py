@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -19,11 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from niripipe.algorithms.grouping import angular_separation
+from niripipe.astrodata import catalogue_columns as columns
 from niripipe.astrodata.wcs import warnings_lock
 from niripipe.errors import DataError, InputError, ParameterError
 
 if TYPE_CHECKING:
     from astropy.table import Table
+
+Floats = NDArray[np.float64]
 
 __all__ = ["CATALOGUES", "VIZIER", "Catalogue", "cone_search", "near", "read_table", "standard_table"]
 
@@ -79,22 +82,7 @@ CATALOGUES: Final[Mapping[str, Catalogue]] = MappingProxyType(
 
 _BANDS: Final = "gzyjhk"
 _POSITIONS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
-    {
-        "RAJ2000": ("raj2000", "ra_icrs", "x_world", "ra"),
-        "DEJ2000": ("dej2000", "de_icrs", "y_world", "dec", "decl"),
-    }
-)
-_IDENTITIES: Final = (
-    "cat_id",
-    "2mass",
-    "_2mass",
-    "designation",
-    "source",
-    "jname",
-    "sdss9",
-    "objid",
-    "name",
-    "id",
+    {"RAJ2000": columns.RIGHT_ASCENSION, "DEJ2000": columns.DECLINATION}
 )
 
 
@@ -199,45 +187,44 @@ def standard_table(table: Table, *, name: str | None = None, epoch: float | None
     Parameters
     ----------
     table : astropy.table.Table
-        Positions in degrees as RAJ2000 and DEJ2000, RA_ICRS and DE_ICRS, RA and DEC, or X_WORLD and
-        Y_WORLD, in any letter case; magnitudes as ``jmag``, ``Jmag``, ``j_m`` and the like with their errors
-        (``jmag_err``, ``e_Jmag``, ``j_cmsig``); proper motions pmRA (times cos Dec) and pmDE in mas/yr.
+        Positions, magnitudes with errors, proper motions: the names understood are those of
+        `niripipe.astrodata.catalogue_columns`, in any letter case. Positions may also be a column of
+        `astropy.coordinates.SkyCoord`.
     name : str, optional
         Of the catalogue, kept as ``meta["CATALOG"]``.
     epoch : float, optional
-        Julian year of the positions; ``meta["EPOCH"]`` of the table by default.
+        Julian year of the positions; ``meta["EPOCH"]`` of the table by default, a number or text (J2015.5).
 
     Returns
     -------
     astropy.table.Table
         A new table: Id (1 to n), Cat_Id, RAJ2000, DEJ2000, and what there is of pmra, pmde, filtermag and
-        magnitudes with errors (``jmag``, ``jmag_err``), float64 with NaN where a value is missing. Rows
-        without a position are left out.
+        magnitudes with errors (``jmag``, ``jmag_err``), float64 with NaN where a value is missing: masked, no
+        finite number, or one that stands for it (99.999, -999). Rows without a position are left out.
 
     Raises
     ------
     DataError
-        There is no column of positions, or it does not hold numbers.
+        There is no column of positions, a column does not hold numbers, or the epoch cannot be read.
     """
     from astropy.table import Table
 
-    present = {column.lower(): column for column in table.colnames}
-    ra, dec = (_numbers(table, _position(present, label)) for label in _POSITIONS)
+    ra, dec = _positions(table)
     keep = np.isfinite(ra) & np.isfinite(dec) & (np.abs(dec) <= 90)
     standard = Table()
     standard["Id"] = np.arange(1, np.count_nonzero(keep) + 1)
-    identity = _first(present, _IDENTITIES)
+    identity = columns.find_column(table.colnames, columns.IDENTITY)
     if identity is not None:
-        standard["Cat_Id"] = np.asarray(table[identity].astype(str))[keep]
+        standard["Cat_Id"] = np.array([str(value) for value in table[identity]], str)[keep]
     standard["RAJ2000"], standard["DEJ2000"] = ra[keep] % 360.0, dec[keep]
-    for label, names in _measurements().items():
-        column = _first(present, names)
+    for label, (names, known) in _measurements().items():
+        column = columns.find_column(table.colnames, names)
         if column is not None:
-            standard[label] = _numbers(table, column)[keep]
+            standard[label] = known(columns.column_numbers(table, column))[keep]
     standard.meta["CATALOG"] = name or str(table.meta.get("CATALOG", "table"))
-    start = epoch if epoch is not None else table.meta.get("EPOCH")
+    start = epoch if epoch is not None else columns.julian_year(table.meta.get("EPOCH"))
     if start is not None:
-        standard.meta["EPOCH"] = float(start)
+        standard.meta["EPOCH"] = start
     return standard
 
 
@@ -286,58 +273,38 @@ def _year(when: datetime) -> float:
     return when.year + (when - start).total_seconds() / (365.25 * 86400)
 
 
-def _measurements() -> dict[str, tuple[str, ...]]:
-    """Return the standard names of what is measured, and the spellings understood, in lower case."""
-    names: dict[str, tuple[str, ...]] = {
-        "pmra": ("pmra", "pm_ra"),
-        "pmde": ("pmde", "pmdec", "pm_dec"),
-        "filtermag": ("filtermag",),
-        "filtermag_err": ("filtermag_err", "e_filtermag"),
+def _measurements() -> dict[str, tuple[tuple[str, ...], Callable[[Floats], Floats]]]:
+    """Return the standard names of what is measured, the names understood, and what drops missing values."""
+    names: dict[str, tuple[tuple[str, ...], Callable[[Floats], Floats]]] = {
+        "pmra": (columns.MOTION_RA, columns.known_motions),
+        "pmde": (columns.MOTION_DEC, columns.known_motions),
+        "filtermag": (("filtermag",), columns.known_magnitudes),
+        "filtermag_err": (("filtermag_err", "e_filtermag"), columns.known_errors),
     }
     for band in _BANDS:
-        # UKIDSS observed J twice; the first epoch has the number.
-        names[f"{band}mag"] = (f"{band}mag", f"{band}_mag", f"{band}_m", f"{band}mag1")
-        names[f"{band}mag_err"] = (
-            f"{band}mag_err", f"{band}_mag_err", f"e_{band}mag", f"{band}_msigcom", f"{band}_cmsig",
-            f"{band}cmsig", f"e_{band}mag1",
-        )  # fmt: skip
+        # A column y is a position on a detector, z a redshift.
+        bare = band in "jhk"
+        names[f"{band}mag"] = (columns.magnitude_names(band, bare=bare), columns.known_magnitudes)
+        names[f"{band}mag_err"] = (columns.error_names(band, bare=bare), columns.known_errors)
     return names
 
 
-def _first(present: Mapping[str, str], names: tuple[str, ...]) -> str | None:
-    """Return the first of the columns that are present."""
-    return next((present[name] for name in names if name in present), None)
-
-
-def _position(present: Mapping[str, str], label: str) -> str:
-    column = _first(present, _POSITIONS[label])
-    if column is None:
-        raise DataError(
-            "The reference catalogue has no positions",
-            item=label,
-            found=", ".join(present.values()) or "no columns",
-            expected=" or ".join(_POSITIONS[label]),
-        )
-    return column
-
-
-def _numbers(table: Table, name: str) -> NDArray[np.float64]:
-    """Return a column as float64, NaN where it is masked."""
-    column = table[name]
-    try:
-        unit = getattr(column, "unit", None)
-        if unit is not None and unit.is_equivalent("deg"):
-            # Hour angles and radians say so by their unit.
-            column = column.quantity.to("deg") if hasattr(column, "quantity") else column.to("deg")
-        values: Any = np.ma.asarray(getattr(column, "value", column)).astype(np.float64)
-    except (TypeError, ValueError):
-        raise DataError(
-            "A column of the reference catalogue does not hold numbers",
-            item=name,
-            found=str(column[0]) if len(column) else "nothing",
-            expected="decimal degrees or magnitudes",
-        ) from None
-    return np.asarray(values.filled(np.nan), dtype=np.float64)
+def _positions(table: Table) -> tuple[Floats, Floats]:
+    """Return right ascensions and declinations, degrees."""
+    found = [columns.find_column(table.colnames, names) for names in _POSITIONS.values()]
+    for name in table.colnames if None in found else ():
+        coordinates = getattr(table[name], "icrs", None)
+        if coordinates is not None:
+            return np.asarray(coordinates.ra.deg, float), np.asarray(coordinates.dec.deg, float)
+    for (label, names), column in zip(_POSITIONS.items(), found, strict=True):
+        if column is None:
+            raise DataError(
+                "The reference catalogue has no positions",
+                item=label,
+                found=", ".join(table.colnames) or "no columns",
+                expected=" or ".join(names),
+            )
+    return columns.angles(table, str(found[0])), columns.angles(table, str(found[1]))
 
 
 def _address(

@@ -7,9 +7,10 @@ import math
 
 import numpy as np
 import pytest
-from astropy.table import Table, vstack
+from astropy.coordinates import SkyCoord
+from astropy.table import MaskedColumn, Table, vstack
 
-from niripipe.errors import InputError, ParameterError
+from niripipe.errors import DataError, InputError, ParameterError
 from niripipe.simulate.psf import add_stars
 
 from .. import frames as make
@@ -75,6 +76,76 @@ def test_the_sources_around_the_frame_become_a_table_of_it():
     assert np.allclose(ad.REFCAT["filtermag_err"], 0.02)
     assert "ADDRECAT" in ad.phu
     assert json.loads(json.dumps(b.report.steps[-1].parameters))["source"] == "table without name, 13 rows"
+
+
+def with_missing(value):
+    """Return a change of a catalogue that makes every other magnitude a missing one."""
+
+    def change(table):
+        table["hmag"] = np.where(np.arange(len(table)) % 2, value, table["hmag"])
+        return table
+
+    return change
+
+
+def masked(table):
+    table["hmag"] = MaskedColumn(table["hmag"], mask=np.arange(len(table)) % 2 == 1)
+    return table
+
+
+@pytest.mark.parametrize("change", [*map(with_missing, (99.999, -999.0, -99.9, np.inf)), masked])
+def test_missing_magnitudes_of_any_kind_are_left_out_with_their_number(change, caplog):
+    ad, catalogue, _ = scene()
+    true = np.array(catalogue["hmag"])
+    make.bench([ad]).p.addReferenceCatalog(source=change(catalogue))
+    found = np.asarray(ad.REFCAT["filtermag"])
+    np.testing.assert_allclose(found, np.where(np.arange(12) % 2, -999.0, true))
+    assert "6 of 12 catalogue stars have no usable magnitude in H" in caplog.text
+
+
+def test_a_catalogue_without_errors_is_used_with_a_warning(caplog):
+    ad, catalogue, _ = scene()
+    del catalogue["hmag_err"]
+    make.bench([ad]).p.addReferenceCatalog(source=catalogue)
+    np.testing.assert_allclose(ad.REFCAT["filtermag"], catalogue["hmag"])
+    assert set(ad.REFCAT["filtermag_err"]) == {0.05}
+    assert "no errors of hmag: 0.05 mag is assumed" in caplog.text
+
+
+def test_a_catalogue_of_another_band_says_what_it_has(caplog):
+    ad, catalogue, _ = scene()
+    catalogue.rename_column("hmag", "jmag")
+    make.bench([ad]).p.addReferenceCatalog(source=catalogue)
+    assert "no magnitudes in H (it has: jmag)" in caplog.text
+
+
+@pytest.mark.parametrize("form", ["fits", "votable", "ascii.csv", "ascii.ecsv"])
+def test_a_catalogue_in_a_file_has_missing_values_and_a_textual_epoch(form, tmp_path):
+    ad, catalogue, _ = scene()
+    table = masked(catalogue)
+    table["pmRA"] = table["pmDE"] = 0.0
+    table.meta["EPOCH"] = "J2015.5"
+    path = tmp_path / "stars.dat"
+    table.write(path, format=form)
+    make.bench([ad]).p.addReferenceCatalog(source=str(path), format=form)
+    assert np.count_nonzero(np.asarray(ad.REFCAT["filtermag"]) > -999) == 6
+
+
+def test_an_epoch_that_cannot_be_read_is_named_with_the_file(tmp_path):
+    ad, catalogue, _ = scene(3)
+    catalogue.meta["EPOCH"] = "long ago"
+    catalogue.write(tmp_path / "stars.fits")
+    with pytest.raises(DataError, match=r"epoch.*stars.fits.*EPOCH.*long ago"):
+        make.bench([ad]).p.addReferenceCatalog(source=str(tmp_path / "stars.fits"))
+
+
+def test_coordinates_of_astropy_are_positions():
+    ad, catalogue, _ = scene(3)
+    catalogue["where"] = SkyCoord(catalogue["RA"], catalogue["DEC"], unit="deg")
+    ra = np.array(catalogue["RA"])
+    del catalogue["RA"], catalogue["DEC"]
+    make.bench([ad]).p.addReferenceCatalog(source=catalogue)
+    np.testing.assert_allclose(ad.REFCAT["RAJ2000"], ra)
 
 
 def test_without_a_source_nothing_is_done_and_nobody_asked(monkeypatch):
