@@ -71,8 +71,9 @@ def open(source: Any) -> AstroData:
     if isinstance(source, AstroData):
         return source
     if isinstance(source, str | os.PathLike):
-        path = os.fspath(source)
-        return _build(read_file(Path(path)), path)
+        # Pixels are read later, when the current folder may be another one.
+        path = Path(os.fspath(source)).absolute()
+        return _build(read_file(path), str(path))
     if isinstance(source, Sequence) and source and hasattr(source[0], "header"):
         parts = read_hdus(source)
         original = header_value(parts.phu, "ORIGNAME")

@@ -15,7 +15,7 @@ from niripipe.primitives.base import Frames, PrimitivesBase, primitive, raw_name
 from niripipe.primitives.named import frames_named
 from niripipe.primitives.params import Field, NameList, Params, SuffixParams
 
-__all__ = ["Bookkeeping"]
+__all__ = ["Bookkeeping", "RemoveFirstFrameParams", "dropped_first"]
 
 log = get_logger(__name__)
 
@@ -133,11 +133,7 @@ class Bookkeeping(PrimitivesBase):
         One frame of the whole list is dropped, the one with the earliest UT. A list of one frame is
         kept, with a warning.
         """
-        named = frames_named(frames, params.remove_files or (), "removeFirstFrame:remove_files")
-        drop = {id(frame): "named in remove_files" for frame in named}
-        if params.remove_first and frames:
-            first = min(frames, key=_time)
-            drop.setdefault(id(first), "the first frame of the sequence")
+        drop = dropped_first(frames, params)
         if len(drop) >= len(frames) and len(frames) == 1:
             log.warning("%s is the only frame and is kept: its bias may not have settled", frames[0].filename)
             self.note(frames[0], skipped("the only frame"))
@@ -372,6 +368,15 @@ class Bookkeeping(PrimitivesBase):
             log.warning("%s: there is no %s", frame.filename, caltype)
             self.note(frame, skipped(f"no {caltype} was found"))
         return frames
+
+
+def dropped_first(frames: Frames, params: RemoveFirstFrameParams) -> dict[int, str]:
+    """Return the identities of the frames that `removeFirstFrame` drops, with the reasons."""
+    named = frames_named(frames, params.remove_files or (), "removeFirstFrame:remove_files")
+    drop = {id(frame): "named in remove_files" for frame in named}
+    if params.remove_first and frames:
+        drop.setdefault(id(min(frames, key=_time)), "the first frame of the sequence")
+    return drop
 
 
 def _time(frame: AstroData) -> Any:

@@ -11,16 +11,16 @@ from niripipe.algorithms import bpm as bpm_algorithm
 from niripipe.algorithms import flat as flat_algorithm
 from niripipe.algorithms.raw_statistics import raw_statistics
 from niripipe.astrodata import AstroData
-from niripipe.errors import CalibrationError, InputError
+from niripipe.errors import CalibrationError, DataError, InputError
 from niripipe.logutils import get_logger
 from niripipe.primitives.base import Frames, Outcome, PrimitivesBase, primitive, skipped
 from niripipe.primitives.calibration_inputs import DOUBTFUL_SIGNAL, MOST_BAD, check_mask
-from niripipe.primitives.calibrations import FoundCalibration, clipped
+from niripipe.primitives.calibrations import FoundCalibration, clipped, window_in
 from niripipe.primitives.geometry import quadrant_centre
 from niripipe.primitives.params import CalibrationParams, Field, FrameOrPath, SuffixParams
 from niripipe.primitives.stacking import CombineParams, stack
 
-__all__ = ["Calibrate"]
+__all__ = ["Calibrate", "misfit"]
 
 log = get_logger(__name__)
 
@@ -264,14 +264,44 @@ class Calibrate(PrimitivesBase):
         return found
 
 
+def misfit(frame: AstroData, found: FoundCalibration) -> CalibrationError | DataError | None:
+    """Return why a dark or flat cannot be applied to a frame, as far as the headers tell; None if it can.
+
+    Parameters
+    ----------
+    frame : AstroData
+        The frame; raw, or on its way through a recipe.
+    found : FoundCalibration
+        The calibration.
+    """
+    compared: dict[str, tuple[tuple[str, float | None], ...]] = {
+        "processed_dark": (("exposure_time", 0.01), ("coadds", 0)),
+        "processed_flat": (("filter_name", None), ("camera", None)),
+    }
+    for what, tolerance in compared.get(found.caltype, ()):
+        wanted, has = getattr(frame, what)(), getattr(found.frame, what)()
+        if tolerance is None:
+            fits = wanted == has
+        else:
+            fits = None not in (wanted, has) and abs(wanted - has) <= tolerance
+        if not fits:
+            return _unfit(frame, found, what.replace("_", " "), wanted, has)
+    try:
+        window_in(frame, found.frame)
+    except DataError as error:
+        return error
+    return None
+
+
+def _check(frame: AstroData, found: FoundCalibration) -> None:
+    error = misfit(frame, found)
+    if error is not None:
+        raise error
+
+
 def _check_dark(frame: AstroData, found: FoundCalibration) -> None:
     dark = found.frame
-    for what, wanted, has, tolerance in (
-        ("exposure time", frame.exposure_time(), dark.exposure_time(), 0.01),
-        ("coadds", frame.coadds(), dark.coadds(), 0),
-    ):
-        if wanted is None or has is None or abs(wanted - has) > tolerance:
-            raise _unfit(frame, found, what, wanted, has)
+    _check(frame, found)
     if frame.is_in_adu() != dark.is_in_adu():
         raise _unfit(frame, found, "unit", frame[0].hdr.get("BUNIT"), dark[0].hdr.get("BUNIT"))
     for what in ("read_mode", "well_depth_setting"):
@@ -284,10 +314,7 @@ def _check_dark(frame: AstroData, found: FoundCalibration) -> None:
 
 def _check_flat(frame: AstroData, found: FoundCalibration) -> None:
     flat = found.frame
-    for what in ("filter_name", "camera"):
-        wanted, has = getattr(frame, what)(), getattr(flat, what)()
-        if wanted != has:
-            raise _unfit(frame, found, what.replace("_", " "), wanted, has)
+    _check(frame, found)
     if "NORMLIZE" not in flat.phu:
         level = flat_algorithm.level(flat[0].read("data"), flat[0].read("mask"))
         if not 0.5 < level < 2.0:

@@ -20,7 +20,7 @@ from niripipe.instruments.tables import niri_tables
 if TYPE_CHECKING:
     from niripipe.cal_service import CalibrationService
 
-__all__ = ["CalibrationBook", "FoundCalibration", "clipped"]
+__all__ = ["CalibrationBook", "FoundCalibration", "clipped", "window_in"]
 
 _MOST_MASKS = 50
 """Masks of one frame that are looked at for different origins: more nights are hardly kept in one store."""
@@ -243,9 +243,30 @@ def clipped(frame: AstroData, calibration: AstroData) -> AstroData:
     DataError
         The calibration does not cover the frame.
     """
+    window = window_in(frame, calibration)
+    if window is None:
+        return calibration
+    cut = calibration.copy()
+    cut.crop(*window)
+    return cut
+
+
+def window_in(frame: AstroData, calibration: AstroData) -> tuple[int, int, int, int] | None:
+    """Return the part of a calibration that a frame covers; only headers are read.
+
+    Returns
+    -------
+    tuple of int or None
+        First and last column and row, 0-based: ``x1, y1, x2, y2``; None if it is all of it.
+
+    Raises
+    ------
+    DataError
+        The calibration does not cover the frame.
+    """
     wanted, has = _section_of(frame), _section_of(calibration)
     if frame[0].shape == calibration[0].shape and (wanted is None or has is None or wanted == has):
-        return calibration
+        return None
     if wanted is None or has is None or not has.contains(wanted):
         raise DataError(
             "The calibration does not cover the frame's part of the detector",
@@ -255,10 +276,8 @@ def clipped(frame: AstroData, calibration: AstroData) -> AstroData:
             expected=f"at least {wanted and wanted.as_iraf_section()}, or the shape {frame[0].shape}",
             remedy="Use a calibration of the same subarray, or a full-frame one.",
         )
-    cut = calibration.copy()
     x1, y1 = wanted.x1 - has.x1, wanted.y1 - has.y1
-    cut.crop(x1, y1, x1 + (wanted.x2 - wanted.x1) - 1, y1 + (wanted.y2 - wanted.y1) - 1)
-    return cut
+    return x1, y1, x1 + (wanted.x2 - wanted.x1) - 1, y1 + (wanted.y2 - wanted.y1) - 1
 
 
 def _section_of(frame: AstroData) -> Section | None:

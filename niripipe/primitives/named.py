@@ -31,7 +31,11 @@ def is_named(frame: AstroData, name: str) -> bool:
         return False
     if given.parent == Path() or frame.path is None:
         return True
-    return given.parent.absolute().resolve() == Path(frame.path).parent.absolute().resolve()
+    if given.is_absolute():
+        return given.parent.resolve() == Path(frame.path).parent.resolve()
+    # The current folder may be another one than when the name was given.
+    wanted = [part for part in given.parent.parts if part != ".."]
+    return list(Path(frame.path).parent.resolve().parts[-len(wanted) :]) == wanted if wanted else True
 
 
 def frames_named(frames: Sequence[AstroData], names: Sequence[str], item: str) -> Frames:

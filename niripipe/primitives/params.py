@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
@@ -31,10 +31,11 @@ __all__ = [
     "path_as_text",
     "resolve",
     "split_names",
+    "takes_path",
 ]
 
 PSEUDO_PARAMETERS = ("skip_primitive", "write_outputs")
-"""Parameters that every primitive takes, only with the primitive's name in front."""
+"""Parameters that every primitive takes."""
 
 _WORDS = {"None": None, "True": True, "False": False}
 _DO_CAL_OF_OLD = frozenset({"do_dark", "do_flat"})
@@ -111,6 +112,16 @@ def split_names(value: Any) -> Any:
     if isinstance(value, str):
         return tuple(part.strip() for part in value.split(",") if part.strip())
     return value
+
+
+def takes_path(info: FieldInfo) -> bool:
+    """Return whether a parameter takes the path of a file."""
+    converted = any(getattr(one, "func", None) is path_as_text for one in info.metadata)
+    return converted or _mentions_path(info.annotation)
+
+
+def _mentions_path(annotation: Any) -> bool:
+    return annotation is Path or any(map(_mentions_path, get_args(annotation)))
 
 
 def _section(value: Any) -> Any:
@@ -238,7 +249,8 @@ def resolve(
         A name that the primitive does not have, or a value that its model refuses.
     """
     fields = model.fields()
-    bare = {key: value for key, value in user.items() if ":" not in key and key in fields}
+    names = {*fields, *PSEUDO_PARAMETERS}
+    bare = {key: value for key, value in user.items() if ":" not in key and key in names}
     prefix = f"{primitive}:"
     named = {key[len(prefix) :]: value for key, value in user.items() if key.startswith(prefix)}
     chosen = _legacy(model, {**bare, **named})

@@ -27,7 +27,7 @@ from niripipe.primitives.calibration_inputs import MOST_BAD, check_mask
 from niripipe.primitives.calibrations import FoundCalibration, clipped
 from niripipe.primitives.params import Field, FrameOrPath, FrameOrPathOrDefault, FramesOrPaths, SuffixParams
 
-__all__ = ["Standardize"]
+__all__ = ["AddDQParams", "Standardize"]
 
 log = get_logger(__name__)
 

@@ -87,7 +87,11 @@ def recipe_libraries(mode: str) -> tuple[RecipeLibrary, ...]:
 
 
 def find_recipe(
-    name: str | Recipe, tags: Iterable[str], mode: str, primitives: type[PrimitivesBase]
+    name: str | Recipe,
+    tags: Iterable[str],
+    mode: str,
+    primitives: type[PrimitivesBase],
+    others: Iterable[frozenset[str]] = (),
 ) -> Recipe:
     """Return the recipe to run.
 
@@ -102,6 +106,8 @@ def find_recipe(
         ``sq``, ``ql`` or ``qa``.
     primitives : type of PrimitivesBase
         The class whose primitives may be named as a recipe.
+    others : iterable of frozenset of str
+        Tags of the other inputs, which say what should come first in the list if the recipe is theirs.
 
     Returns
     -------
@@ -127,7 +133,12 @@ def find_recipe(
             return recipe
     if name in primitives.primitives():
         return _as_recipe(name)
-    raise _not_found(name, tags, mode, fitting, primitives)
+    error = _not_found(name, tags, mode, fitting, primitives)
+    for kind in dict.fromkeys(map(frozenset, others)):
+        if any(library.fits(kind) and library.named(name) for library in libraries):
+            first = "flats" if "FLAT" in kind else f"frames with the tags {', '.join(sorted(kind))}"
+            error.remedy = f"{name} goes by the first file of the list: put the {first} first."
+    raise error
 
 
 def is_own(recipe: Recipe) -> bool:

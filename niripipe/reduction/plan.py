@@ -14,6 +14,9 @@ from niripipe.astrodata.display import html_list, html_table
 from niripipe.cal_service import choice_warning
 from niripipe.errors import CalibrationError, NiripipeError, ParameterError
 from niripipe.primitives.base import Context, Outcome, Primitive, PrimitivesBase
+from niripipe.primitives.bookkeeping import RemoveFirstFrameParams, dropped_first
+from niripipe.primitives.calibrate import misfit
+from niripipe.primitives.calibrations import CalibrationBook, FoundCalibration
 from niripipe.primitives.params import (
     PSEUDO_PARAMETERS,
     CalibrationParams,
@@ -22,12 +25,17 @@ from niripipe.primitives.params import (
     nearest,
     unknown_parameter,
 )
+from niripipe.primitives.standardize import AddDQParams
+from niripipe.reduction.foresight import NamedStreams, folder_faults, product_faults
 from niripipe.reduction.runner import StreamArguments, resolve_call
 
 __all__ = ["Plan", "PlannedStep", "make_plan"]
 
 _MASKS = ("static_bpm", "user_bpm")
 """Parameters that take a bad pixel mask."""
+
+_CHOOSE = frozenset({"selectFromInputs", "removeFromInputs", "rejectInputs", "clearStream"})
+"""Primitives that only choose frames, by headers."""
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -118,6 +126,8 @@ def make_plan(
     context: Context,
     *,
     follow: bool = True,
+    inputs: Sequence[Path] = (),
+    suffix: str | None = None,
 ) -> Plan:
     """Run a recipe with primitives that only note how they are called, and look up its calibrations.
 
@@ -129,25 +139,36 @@ def make_plan(
         Opened inputs; their pixels are not read.
     context : Context
     follow : bool
-        Whether to run the recipe. Without it only the names of the user's parameters are checked.
+        Whether to run the recipe. Without it only the output folder and the names of the user's parameters
+        are checked.
+    inputs : sequence of pathlib.Path
+        The files of the frames, which no product may replace.
+    suffix : str, optional
+        The user's suffix of the products.
 
     Returns
     -------
     Plan
-        With all faults found: unknown or refused parameters and missing calibrations.
+        With all faults found: unknown or refused parameters, calibrations that are missing or do not fit,
+        products that exist and may not be replaced, an output folder that cannot be written.
     """
     plan = Plan(recipe.__name__, context.mode, [str(frame.filename) for frame in frames])
-    plan.faults += _unknown_names(primitives, context.parameters)
-    if plan.faults or not follow:
+    unknown = _unknown_names(primitives, context.parameters)
+    plan.faults += unknown + folder_faults(context.output_dir, frames)
+    if unknown or not follow:
         return plan
-    notes = _Notes(plan)
+    notes = _Notes(plan, NamedStreams(frames, context.mode))
+    p = primitives({"main": list(frames)}, context, notes)
     try:
-        recipe(primitives({"main": list(frames)}, context, notes))
+        recipe(p)
     except Exception as error:
         # A recipe of the user's own may look at what its primitives made, which a plan does not make.
         plan.warnings.append(f"the plan ends here: the recipe needs results ({error})")
     for primitive, resolved in notes.calibrated:
         _look_up(notes, primitive, resolved, frames, context)
+    names = [*notes.names.stored, *notes.names.final(p.streams["main"], suffix)]
+    for fault in product_faults(names, context.output_dir, inputs, overwrite=context.overwrite):
+        notes.fault(fault)
     called = {step.primitive for step in plan.steps}
     for key in context.parameters:
         name = key.partition(":")[0]
@@ -159,8 +180,9 @@ def make_plan(
 class _Notes:
     """A runner that runs nothing."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, names: NamedStreams) -> None:
         self.plan = plan
+        self.names = names
         self.calibrated: list[tuple[Primitive, Resolved]] = []
 
     def call(
@@ -185,9 +207,46 @@ class _Notes:
                 self.fault(problem)
         if isinstance(resolved.params, CalibrationParams) and not resolved.skip_primitive:
             self.calibrated.append((primitive, resolved))
+        if isinstance(resolved.params, AddDQParams) and not resolved.skip_primitive:
+            self._note_masks(owner, resolved.params, inputs)
+        outputs = self.names.call(primitive, resolved, self._chosen(owner, primitive, resolved, inputs))
         if frames is None:
-            owner.streams[streams.target] = list(inputs)
-        return inputs
+            owner.streams[streams.target] = list(outputs)
+        return outputs
+
+    def _chosen(
+        self, owner: PrimitivesBase, primitive: Primitive, resolved: Resolved, frames: list[AstroData]
+    ) -> list[AstroData]:
+        """Return the frames that a primitive which only chooses among them keeps."""
+        if resolved.skip_primitive:
+            return frames
+        try:
+            if isinstance(resolved.params, RemoveFirstFrameParams):
+                drop = dropped_first(frames, resolved.params)
+                return [frame for frame in frames if id(frame) not in drop] or frames
+            if primitive.name in _CHOOSE:
+                chosen: list[AstroData] = primitive.function(owner, frames, resolved.params)
+                return chosen
+        except NiripipeError as error:
+            self.fault(error)
+        return frames
+
+    def _note_masks(self, owner: PrimitivesBase, params: AddDQParams, frames: Sequence[AstroData]) -> None:
+        """Note which bad pixel masks each frame will get."""
+        book = owner.context.calibrations
+        chosen = (params.static_bpm, *(params.user_bpm or ()))
+        # Files that cannot be opened are faults already.
+        given = [one for one in chosen if isinstance(one, AstroData | Path) and _opens(book, one)]
+        for frame in frames:
+            found: list[FoundCalibration | None] = []
+            if params.static_bpm == "default":
+                try:
+                    found += book.find_masks(frame)
+                except NiripipeError as error:
+                    self.fault(error)
+            found += [book.find(frame, "processed_bpm", one) for one in given]
+            if names := ", ".join(dict.fromkeys(one.name for one in found if one is not None)):
+                self.plan.calibrations[str(frame.filename), "processed_bpm"] = names
 
     def _open_given(self, owner: PrimitivesBase, resolved: Resolved) -> None:
         """Open the files that parameters name, so that a fault is found now."""
@@ -249,6 +308,13 @@ class _Notes:
         pass
 
 
+def _opens(book: CalibrationBook, given: AstroData | Path) -> bool:
+    try:
+        return book.opened(given) is not None
+    except NiripipeError:
+        return False
+
+
 def _unknown_names(primitives: type[PrimitivesBase], user: Mapping[str, Any]) -> list[NiripipeError]:
     """Return an error for every user parameter that no primitive has."""
     known = primitives.primitives()
@@ -256,8 +322,9 @@ def _unknown_names(primitives: type[PrimitivesBase], user: Mapping[str, Any]) ->
     for key in user:
         name, separator, parameter = key.partition(":")
         if not separator:
-            if not any(key in primitive.model.fields() for primitive in known.values()):
-                every = {field for primitive in known.values() for field in primitive.model.fields()}
+            every = {field for primitive in known.values() for field in primitive.model.all_names()}
+            every.update(PSEUDO_PARAMETERS)
+            if key not in every:
                 faults.append(
                     ParameterError("No primitive has this parameter", item=key, remedy=nearest(key, every))
                 )
@@ -293,6 +360,9 @@ def _look_up(
     # What the recipe makes on its way is not there yet: a frame stands for it.
     if chosen is not None and not any(chosen.frame is frame for frame in frames):
         notes.warn(choice_warning(frames, chosen.frame, params.caltype))
+        misfits = [fault for frame in frames if (fault := misfit(frame, chosen)) is not None]
+        for fault in misfits[:1]:
+            notes.fault(fault)
     missing = [
         frame
         for frame, calibration in found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping
@@ -14,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 from niripipe import __version__, logutils
 from niripipe.astrodata import AstroData
 from niripipe.cal_service import get_calservice, user_calibrations
-from niripipe.errors import ParameterError, StorageError
+from niripipe.errors import ParameterError, StorageError, storage_faults
 from niripipe.logutils import get_logger
-from niripipe.primitives.base import Context, PrimitivesBase
+from niripipe.primitives.base import Context, PrimitivesBase, Status
 from niripipe.primitives.calibrations import CalibrationBook
 from niripipe.reduction.inputs import Inputs, Source, expand, open_inputs
 from niripipe.reduction.lookup import DEFAULT_RECIPE, Mode, find_primitives, find_recipe, is_own
@@ -29,6 +30,15 @@ from niripipe.reduction.plan import Plan, make_plan
 from niripipe.reduction.progress import Progress, as_progress
 from niripipe.reduction.report import RunReport
 from niripipe.reduction.runner import RecipeRunner
+from niripipe.reduction.settings import (
+    Calibrations,
+    FileList,
+    Parameters,
+    Settings,
+    absolute,
+    absolute_parameters,
+    flat,
+)
 from niripipe.reduction.usage import FramesLostWarning
 
 if TYPE_CHECKING:
@@ -36,17 +46,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Reduce"]
 
-# Values are checked by the models of the primitives; a narrower type would refuse mixed dicts of users.
-Parameters = Mapping[str, object] | Iterable[tuple[str, object]]
-Calibrations = Mapping[str, str | PathLike[str] | AstroData]
-
 log = get_logger(__name__)
 
 _MAX_THREADS = 4
 """More threads than this do not help: the arithmetic is bound by memory bandwidth."""
 
 
-class Reduce:
+class Reduce(Settings):
     """Reduce a list of frames with one recipe.
 
     Parameters
@@ -67,7 +73,7 @@ class Reduce:
     mode : {"sq", "ql", "qa"}, optional
         Science quality, quick look, or quality assessment.
     suffix : str, optional
-        Replaces the suffix of the products.
+        Replaces the suffix of the products; with none, or an empty text, they keep the recipe's.
     overwrite : bool, optional
         Whether products may replace older files of the same name.
     threads : int, optional
@@ -88,11 +94,13 @@ class Reduce:
     ----------
     files : list
         What to reduce.
-    recipename : str or callable
-        The recipe; ``"_default"`` chooses by tags. Not changed by a run.
+    recipename, recipe : str or callable
+        The recipe, under two names; ``"_default"`` chooses by tags. Not changed by a run.
     uparms : list of (str, value) or dict
         User parameters, keys ``"primitive:parameter"`` or ``"parameter"`` (every primitive that has it).
         They are stronger than the recipe's own values.
+    parameters : dict
+        The same as a dict, which may be changed in place.
     ucals : dict or list of str
         Calibrations named by hand: ``{"processed_dark": path}`` or ``["processed_dark:path"]``.
     outputs : list of AstroData
@@ -101,6 +109,11 @@ class Reduce:
         The files that the last run wrote for them.
     report : RunReport or None
         What the last run did.
+
+    Notes
+    -----
+    A relative path is that of a file in the folder that was current when it was given. An attribute that
+    `Reduce` does not have cannot be set: the error names the nearest.
 
     Examples
     --------
@@ -118,6 +131,23 @@ class Reduce:
     >>> r.outputs[0].info()                                                  # doctest: +SKIP
     """
 
+    files: list[Source]
+    recipename: str | Callable[[Any], None]
+    uparms: Parameters
+    ucals: Calibrations | Iterable[str] | str | None
+    mode: Mode
+    suffix: str | None
+    overwrite: bool
+    threads: int | None
+    progress: bool | Progress | None
+    max_memory: int | str | None
+    scratch_dir: str | PathLike[str] | None
+    output_dir: str | PathLike[str] | None
+    outputs: list[AstroData]
+    output_filenames: list[str]
+    report: RunReport | None
+    _service: CalibrationService | None
+
     def __init__(
         self,
         files: Iterable[Source] | Source = (),
@@ -134,11 +164,11 @@ class Reduce:
         max_memory: int | str | None = "auto",
         scratch_dir: str | PathLike[str] | None = None,
     ) -> None:
-        self.files: list[Source] = [files] if isinstance(files, (str, PathLike, AstroData)) else list(files)
-        self.recipename: str | Callable[[Any], None] = recipe
-        self.uparms: Parameters = list(_flat(parameters or {}).items())
-        self.ucals: Calibrations | Iterable[str] | str | None = {}
-        self.mode: Mode = mode
+        self.files = FileList(files)
+        self.recipename = recipe
+        self.uparms = list(flat(parameters or {}).items())
+        self.ucals = {}
+        self.mode = mode
         self.suffix = suffix
         self.overwrite = overwrite
         self.threads = threads
@@ -146,14 +176,44 @@ class Reduce:
         self.max_memory = max_memory
         self.scratch_dir = scratch_dir
         self.output_dir = output_dir
-        self.outputs: list[AstroData] = []
-        self.output_filenames: list[str] = []
-        self.report: RunReport | None = None
-        self.calibrations: CalibrationService | None = None
+        self.outputs = []
+        self.output_filenames = []
+        self.report = None
+        self.calibrations = calibrations
+
+    @property
+    def recipe(self) -> str | Callable[[Any], None]:
+        """The recipe: another name for `recipename`."""
+        return self.recipename
+
+    @recipe.setter
+    def recipe(self, recipe: str | Callable[[Any], None]) -> None:
+        self.recipename = recipe
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The user's parameters as a dict, keys ``primitive:parameter`` or ``parameter``."""
+        if type(self.uparms) is not dict:
+            self.uparms = flat(self.uparms)
+        found: dict[str, Any] = self.uparms
+        return found
+
+    @parameters.setter
+    def parameters(self, parameters: Parameters) -> None:
+        self.uparms = flat(parameters)
+
+    @property
+    def calibrations(self) -> CalibrationService | None:
+        """The service where calibrations are looked up; a mapping given for it goes into `ucals`."""
+        return self._service
+
+    @calibrations.setter
+    def calibrations(self, calibrations: CalibrationService | Calibrations | None) -> None:
         if isinstance(calibrations, Mapping):
             self.ucals = dict(calibrations)
+            self._service = None
         else:
-            self.calibrations = calibrations
+            self._service = calibrations
 
     def plan(self) -> Plan:
         """Return what `runr` would do, without reading a pixel.
@@ -206,9 +266,9 @@ class Reduce:
             context.software,
             plan.files,
             dropped=inputs.dropped,
-            sources=tuple(expand(self.files)),
+            sources=tuple(map(absolute, expand(self.files))),
             recipe_given=self.recipename,
-            parameters=_flat(self.uparms),
+            parameters=dict(context.parameters),
             suffix=self.suffix,
             warnings=warned,
         )
@@ -231,6 +291,9 @@ class Reduce:
             try:
                 recipe(p)
                 self._write(p, runner)
+            except StorageError as error:
+                self._keep_unwritten(p, runner, error)
+                raise
             finally:
                 # Frames are large: what is not a product is freed now, not when cycles are collected.
                 p.streams.clear()
@@ -252,47 +315,65 @@ class Reduce:
         inputs = open_inputs(expand(self.files))
         tags = inputs.frames[0].tags
         primitives = find_primitives(tags)
-        recipe = find_recipe(self.recipename, tags, self.mode, primitives)
+        others = [frozenset(frame.tags) for frame in inputs.frames[1:]]
+        recipe = find_recipe(self.recipename, tags, self.mode, primitives, others)
         service = get_calservice() if self.calibrations is None else self.calibrations
         context = Context(
             mode=self.mode,
-            parameters=_flat(self.uparms),
+            parameters=absolute_parameters(flat(self.uparms)),
             calibrations=CalibrationBook(service, user_calibrations(self.ucals), self.mode),
-            output_dir=Path.cwd()
-            if self.output_dir is None
-            else Path(self.output_dir).expanduser().absolute(),
+            output_dir=Path.cwd() if self.output_dir is None else Path(self.output_dir),
             overwrite=self.overwrite,
             threads=self._thread_count(),
             software=f"niripipe {__version__}",
         )
         # A recipe of the user's own may do anything, so it is run once, for real, unless a plan is wanted.
         follow = planning or is_own(recipe)
-        plan = make_plan(recipe, primitives, inputs.frames, context, follow=follow)
+        plan = make_plan(
+            recipe,
+            primitives,
+            inputs.frames,
+            context,
+            follow=follow,
+            inputs=inputs.paths,
+            suffix=self.suffix,
+        )
         return plan, recipe, primitives, inputs, context
 
     def _write(self, p: PrimitivesBase, runner: RecipeRunner) -> None:
         """Write what the recipe left in the main stream and did not store itself."""
         self.outputs = p.streams["main"]
         for frame in self.outputs:
-            if self.suffix is not None:
+            if self.suffix:
                 frame.filename = f"{_root(frame)}{self.suffix}.fits"
             stored = runner.written.get(id(frame))
             if stored is not None and stored[1].name == frame.filename:
                 path = stored[1]
-            elif frame.filename != frame.orig_filename:
+            elif frame.filename != frame.orig_filename or _keeps_its_name(frame, runner.report):
                 path = p.context.output_dir / str(frame.filename)
                 path = runner.write(frame, path, overwrite=p.context.overwrite)
             else:
                 continue
             self.output_filenames.append(path.name if self.output_dir is None else str(path))
 
+    def _keep_unwritten(self, p: PrimitivesBase, runner: RecipeRunner, error: StorageError) -> None:
+        """Keep products that could not be written, if that is the error: they may be written elsewhere."""
+        if not runner.unwritten:
+            return
+        self.outputs = list(p.streams["main"])
+        kept = {id(frame) for frame in self.outputs}
+        self.outputs += [frame for frame in runner.unwritten if id(frame) not in kept]
+        for frame in self.outputs:
+            if frame.filename != frame.orig_filename:
+                frame.path = str(p.context.output_dir / str(frame.filename))
+        error.add_note("the products are in Reduce.outputs: write them with outputs[0].write(path)")
+
     def _make_folder(self, folder: Path) -> None:
-        try:
+        """Make the output folder, and a file in it: permissions alone do not tell whether that works."""
+        with storage_faults("The output folder cannot be written", folder, item="output_dir"):
             folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StorageError(
-                "The output folder cannot be made", file=folder, found=error.strerror, item="output_dir"
-            ) from None
+            with tempfile.TemporaryFile(dir=folder):
+                pass
 
     def _thread_count(self) -> int:
         if self.threads is None:
@@ -317,30 +398,17 @@ def _warn_of_lost_frames(report: RunReport) -> None:
         warnings.warn(text, FramesLostWarning, stacklevel=3)
 
 
+def _keeps_its_name(frame: AstroData, report: RunReport) -> bool:
+    """Return whether a frame was treated and has its name still because the user asked for no suffix."""
+    name = str(frame.orig_filename or frame.filename)
+    return any(
+        step.parameters.get("suffix") == ""
+        and name in step.outcomes
+        and step.outcomes[name].status is Status.DONE
+        for step in report.steps
+    )
+
+
 def _root(frame: AstroData) -> str:
     name = frame.phu.get("ORIGNAME") or frame.orig_filename or frame.filename or "frame"
     return str(name).split(".fits")[0]
-
-
-def _flat(parameters: Parameters) -> dict[str, Any]:
-    """Return parameters, given as pairs, a dict or a dict of dicts, under keys ``primitive:parameter``."""
-    try:
-        pairs = parameters.items() if isinstance(parameters, Mapping) else [(k, v) for k, v in parameters]
-    except (TypeError, ValueError):
-        raise ParameterError(
-            "Parameters are a dict or a list of pairs",
-            item="uparms",
-            found=repr(parameters),
-            expected="[('addDQ:user_bpm', 'x_bpm.fits')] or {'addDQ:user_bpm': 'x_bpm.fits'}",
-        ) from None
-    flat: dict[str, Any] = {}
-    for key, value in pairs:
-        if not isinstance(key, str) or key.count(":") > 1:
-            raise ParameterError(
-                "A parameter is named 'primitive:parameter' or 'parameter'", item="uparms", found=repr(key)
-            )
-        if isinstance(value, Mapping):
-            flat.update({f"{key}:{name}": v for name, v in value.items()})
-        else:
-            flat[key.strip()] = value
-    return flat

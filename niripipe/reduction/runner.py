@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from niripipe.astrodata import AstroData, add_history, utc_now
-from niripipe.errors import AlgorithmError, DataError, NiripipeError
+from niripipe.errors import AlgorithmError, DataError, NiripipeError, StorageError
 from niripipe.logutils import get_logger, listening
 from niripipe.primitives.base import DONE, Outcome, Primitive, PrimitivesBase, Status, skipped
 from niripipe.primitives.params import Resolved, resolve
@@ -132,6 +132,8 @@ class RecipeRunner:
         self.store = FrameStore(None) if store is None else store
         self.inputs = tuple(inputs)
         self.written: dict[int, tuple[AstroData, Path]] = {}
+        self.unwritten: list[AstroData] = []
+        """Frames that could not be written: the products are not lost with the error."""
         self._to_save: list[tuple[AstroData, Path, bool, bool]] = []
         self._running: list[_Call] = []
         self._deferred: list[_Call] | None = None
@@ -238,11 +240,16 @@ class RecipeRunner:
             The file cannot be written, or is an input or not a product of niripipe and the user did not
             name it.
         """
-        if overwrite:
-            check_target(path, self.inputs, named=named)
-        describe_usage(frame, self.report)
-        record_warnings(frame, self.report)
-        frame.write(path, overwrite=overwrite)
+        try:
+            if overwrite:
+                check_target(path, self.inputs, named=named)
+            describe_usage(frame, self.report)
+            record_warnings(frame, self.report)
+            frame.write(path, overwrite=overwrite)
+        except StorageError:
+            self.unwritten.append(frame)
+            raise
+        frame.path = str(path.parent / str(frame.filename))
         self.written[id(frame)] = (frame, path)
         if str(path) not in self.report.outputs:
             self.report.outputs.append(str(path))

@@ -38,7 +38,7 @@ def three(**cards):
         ("DARK, LAMPON", [1, 3]),
         (["DARK"], [3]),
         (None, [1, 2, 3, 4]),
-        ("NOTAG", []),
+        ("GMOS", []),
     ],
 )
 def test_frames_are_kept_or_dropped_by_any_of_the_tags(mixed, tags, kept):

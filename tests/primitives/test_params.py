@@ -113,9 +113,10 @@ def test_do_dark_of_old_scripts_means_do_cal():
     assert _resolve(user={"demo:do_dark": "True"}, model=DemoCalibrationParams).params.do_cal == "procmode"
 
 
-def test_pseudo_parameters_are_switches_and_need_the_primitives_name():
+def test_pseudo_parameters_are_switches_with_or_without_the_primitives_name():
     assert _resolve(user={"demo:skip_primitive": True}).skip_primitive
-    assert not _resolve(user={"skip_primitive": True}).skip_primitive
+    assert _resolve(user={"skip_primitive": True, "write_outputs": True}).write_outputs
+    assert not _resolve(user={"skip_primitive": True, "demo:skip_primitive": False}).skip_primitive
     assert not _resolve(user={"demo:skip_primitive": "False"}).skip_primitive
     with pytest.raises(ParameterError, match="skip_primitive"):
         _resolve(user={"demo:skip_primitive": "yes"})

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from niripipe import Reduce, astrodata
 from niripipe.cal_service import CalibrationService
-from niripipe.errors import CalibrationError, NiripipeError, ParameterError
+from niripipe.errors import CalibrationError, InputError, NiripipeError, ParameterError, StorageError
 from niripipe.primitives.params import Origin
 
 from .. import frames as make
@@ -146,7 +149,7 @@ def test_a_user_mask_that_cannot_be_opened_is_a_fault_of_the_plan(science, tmp_p
         ({"skyCorect:scale_sky": False}, "Did you mean 'skyCorrect'"),
         ({"skyCorrect:scale_skies": False}, "Did you mean 'scale_sky'"),
         ({"user_bmp": "x.fits"}, "Did you mean 'user_bpm'"),
-        ({"skip_primitive": True}, "skip_primitive"),
+        ({"skip_primitives": True}, "Did you mean 'skip_primitive'"),
     ],
 )
 def test_an_unknown_primitive_or_parameter_is_a_fault_with_the_nearest_name(science, given, answer):
@@ -217,3 +220,90 @@ def test_text_and_table_show_what_is_not_a_default(science):
         assert "time=60.0" in shown
         assert "skipped" in shown
     assert html.count("<tr>") == len(plan.steps) + 1
+
+
+# ---- the output
+
+
+def test_all_that_speaks_against_the_output_is_a_fault_with_the_others(science, dark, tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    existing = tmp_path / f"{science[1].stem}_image.fits"
+    astrodata.open(dark).write(existing)
+    given = {"do_cal": "skip", "skyCorrect:scale_sky": "perhaps"}
+    faults = [
+        str(f) for f in Reduce(science, parameters=given, output_dir=tmp_path / "file" / "x").plan().faults
+    ]
+    assert len(faults) == 2
+    assert "is no folder" in faults[0]
+    assert "scale_sky" in faults[1]
+    r = Reduce(science, parameters={"do_cal": "skip"}, output_dir=tmp_path, overwrite=False)
+    (fault,) = r.plan().faults
+    assert ("exists already", str(existing)) == (fault.problem.removeprefix("The product "), fault.file)
+    with pytest.raises(StorageError, match="exists already"):
+        r.runr()
+    assert r.outputs == []
+    r.overwrite = True
+    assert r.plan().faults == []
+    r.overwrite, r.suffix = False, "_mine"
+    r.output_dir = tmp_path / "new"
+    assert r.plan().faults == []
+
+
+def test_a_folder_without_permission_or_space_is_a_fault(science, tmp_path, monkeypatch):
+    r = Reduce(science, parameters={"do_cal": "skip"}, output_dir=tmp_path / "a" / "b")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "access", lambda path, mode: path != tmp_path)
+        (fault,) = r.plan().faults
+        assert "no permission" in str(fault)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=64 * 64 * 10 - 1))
+    (fault,) = r.plan().faults
+    assert "no space" in str(fault)
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_name_without_suffix_does_not_replace_an_input(science, tmp_path):
+    given = {"do_cal": "skip", "storeProcessedScience:suffix": ""}
+    (fault,) = Reduce(science, parameters=given, output_dir=tmp_path).plan().faults
+    assert "replace an input" in str(fault)
+    assert Reduce(science, parameters=given, output_dir=tmp_path / "out").plan().faults == []
+
+
+@pytest.mark.usefixtures("_no_pixels")
+@pytest.mark.parametrize(
+    ("cards", "words"), [({"EXPTIME": 7.0}, "exposure time"), ({"shape": (32, 32)}, "does not cover")]
+)
+def test_a_dark_given_by_hand_that_does_not_fit_is_a_fault(science, tmp_path, cards, words):
+    dark = make.write(tmp_path / "other_dark.fits", kind="dark", PROCDARK="yes", BUNIT="electron", **cards)
+    for given in (
+        {"parameters": {"darkCorrect:dark": str(dark)}},
+        {"calibrations": {"processed_dark": dark}},
+    ):
+        r = Reduce(science, recipe="darkCorrect", output_dir=tmp_path / "out", **given)
+        (fault,) = r.plan().faults
+        assert words in str(fault)
+        with pytest.raises(NiripipeError, match=words):
+            r.runr()
+
+
+def test_the_masks_that_will_be_used_are_in_the_plan(science, tmp_path):
+    mask = make.write(tmp_path / "x_bpm.fits", 0, OBJECT="BPM", BPMASK="yes", dtype="int16")
+    plan = Reduce(science, parameters={"do_cal": "skip", "user_bpm": str(mask)}).plan()
+    assert {plan.calibrations[path.name, "processed_bpm"] for path in science} == {"x_bpm.fits"}
+    assert "processed_bpm x_bpm.fits" in str(plan)
+    assert Reduce(science, parameters={"do_cal": "skip"}).plan().calibrations == {}
+
+
+def test_the_recipe_of_masks_says_what_comes_first(tmp_path):
+    flats = make.sequence(tmp_path, [100.0] * 2, kind="lamp_on")
+    darks = make.sequence(tmp_path, [1.0] * 2, kind="dark", first=5, EXPTIME=1.0)
+    with pytest.raises(InputError, match="put the flats first"):
+        Reduce([*darks, *flats], recipe="makeProcessedBPM").plan()
+    plan = Reduce([*flats, *darks], recipe="makeProcessedBPM", output_dir=tmp_path, overwrite=False).plan()
+    assert plan.faults == []
+    (tmp_path / f"{flats[0].stem}_bpm.fits").touch()
+    (fault,) = (
+        Reduce([*flats, *darks], recipe="makeProcessedBPM", output_dir=tmp_path, overwrite=False)
+        .plan()
+        .faults
+    )
+    assert fault.file == str(tmp_path / f"{flats[0].stem}_bpm.fits")

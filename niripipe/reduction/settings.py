@@ -1,0 +1,235 @@
+"""What a user gives to `Reduce`: refused if there is no such setting, and kept with the folder of the moment.
+
+A relative path means a file in the folder that was current when the path was given, whatever the current
+folder is when the reduction runs. So paths are made absolute when they are given.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any, SupportsIndex
+
+from niripipe.astrodata import AstroData
+from niripipe.errors import ParameterError, nearest
+from niripipe.logutils import get_logger
+from niripipe.primitives import CLASSES
+from niripipe.primitives.params import takes_path
+from niripipe.reduction.inputs import Source
+
+__all__ = ["Calibrations", "FileList", "Parameters", "Settings", "absolute", "absolute_parameters", "flat"]
+
+# Values are checked by the models of the primitives; a narrower type would refuse mixed dicts of users.
+Parameters = Mapping[str, object] | Iterable[tuple[str, object]]
+Calibrations = Mapping[str, str | PathLike[str] | AstroData]
+
+
+log = get_logger(__name__)
+
+_OR_NAMES_OF_FRAMES = frozenset({"sky"})
+"""Parameters that take paths and names of frames that are reduced."""
+
+
+class UnknownSettingError(ParameterError, AttributeError):
+    """An attribute was set that `Reduce` does not have."""
+
+
+class FileList(list[Source]):
+    """A list of paths and frames; relative paths, those of ``@list`` too, become absolute when added."""
+
+    def __init__(self, files: Iterable[Source] | Source = ()) -> None:
+        if isinstance(files, (str, PathLike, AstroData)):
+            files = [files]
+        super().__init__(map(absolute, files))
+
+    def append(self, item: Source) -> None:
+        """Add a file at the end."""
+        super().append(absolute(item))
+
+    def extend(self, items: Iterable[Source]) -> None:
+        """Add files at the end."""
+        super().extend(FileList(items))
+
+    def insert(self, index: SupportsIndex, item: Source) -> None:
+        """Add a file before a position."""
+        super().insert(index, absolute(item))
+
+    def remove(self, item: Source) -> None:
+        """Remove a file; its path may be given as it was added."""
+        super().remove(absolute(item))
+
+    def index(self, item: Source, *limits: SupportsIndex) -> int:
+        """Return the position of a file; its path may be given as it was added."""
+        return super().index(absolute(item), *limits)
+
+    def __contains__(self, item: object) -> bool:
+        return super().__contains__(absolute(item))
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        super().__setitem__(index, FileList(value) if isinstance(index, slice) else absolute(value))
+
+    def __iadd__(self, items: Iterable[Source]) -> FileList:  # type: ignore[override,misc]
+        self.extend(items)
+        return self
+
+
+class Settings:
+    """Attributes that are known; a subclass declares them by annotations and properties.
+
+    `Reduce` is one. An attribute that does not exist is refused with the nearest name; classes of the user's
+    own below it may have more.
+    """
+
+    _WITHOUT_EFFECT = frozenset({"drpkg", "upload"})
+    """Attributes of DRAGONS's `Reduce` that scripts set and that change nothing here."""
+
+    files: list[Source]
+    recipename: Any
+    uparms: Any
+    ucals: Any
+    output_dir: str | PathLike[str] | None
+    scratch_dir: str | PathLike[str] | None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in self._WITHOUT_EFFECT:
+            log.warning("Reduce.%s has no effect in niripipe", name)
+            return
+        if type(self).__module__.startswith("niripipe.") and name not in (every := _settings(type(self))):
+            known = [one for one in every if not one.startswith("_")]
+            raise UnknownSettingError(
+                f"Reduce has no attribute {name!r}",
+                item=name,
+                expected=None if nearest(name, known) else ", ".join(sorted(known)),
+                remedy=nearest(name, known),
+            )
+        super().__setattr__(name, _CONVERT[name](value) if name in _CONVERT else value)
+
+
+def _settings(cls: type) -> set[str]:
+    """Return the names of the attributes that a class declares."""
+    own = [base for base in cls.__mro__ if base.__module__.startswith("niripipe.")]
+    declared = {name for base in own for name in vars(base).get("__annotations__", {})}
+    return declared | {
+        name for base in own for name, value in vars(base).items() if isinstance(value, property)
+    }
+
+
+def absolute(source: Any) -> Any:
+    """Return a path, or the name of a list ``@list``, as an absolute one of the same type.
+
+    ``..`` stays, since a folder before it may be a link. What is no path is returned as it is.
+    """
+    if isinstance(source, str):
+        mark, path = ("@", source[1:]) if source.startswith("@") else ("", source)
+        return mark + str(Path(path).expanduser().absolute()) if path else source
+    return Path(source).expanduser().absolute() if isinstance(source, PathLike) else source
+
+
+def absolute_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return parameters, keys ``primitive:parameter`` or ``parameter``, with paths made absolute.
+
+    A value is a path if the parameter takes paths and the file exists; a bare name stays where it may be
+    that of a frame.
+    """
+    return {key: _with_absolute_paths(key, value) for key, value in parameters.items()}
+
+
+def _with_absolute_paths(key: Any, value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _with_absolute_paths(f"{key}:{name}", one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return (
+            type(value)(_with_absolute_paths(key, one) for one in value)
+            if type(value) in (list, tuple)
+            else value
+        )
+    if not isinstance(value, str | PathLike) or not str(value) or not isinstance(key, str):
+        return value
+    path = Path(value).expanduser()
+    may_be_frame = path.parent == Path() and key.rpartition(":")[2] in _OR_NAMES_OF_FRAMES
+    if path.is_absolute() or may_be_frame or not _takes_path(key) or not os.path.lexists(path):
+        return value
+    return absolute(value)
+
+
+def _takes_path(key: str) -> bool:
+    """Return whether a parameter, ``primitive:parameter`` or ``parameter``, takes paths."""
+    name, _, field = key.strip().rpartition(":")
+    for cls in CLASSES:
+        known = cls.primitives()
+        models = [known[name].model] if name in known else [p.model for p in known.values() if not name]
+        if any(takes_path(model.fields()[field]) for model in models if field in model.fields()):
+            return True
+    return False
+
+
+def flat(parameters: Parameters) -> dict[str, Any]:
+    """Return parameters, given as pairs, a dict or a dict of dicts, under keys ``primitive:parameter``.
+
+    Raises
+    ------
+    ParameterError
+        They are given otherwise.
+    """
+    try:
+        pairs = parameters.items() if isinstance(parameters, Mapping) else [(k, v) for k, v in parameters]
+    except (TypeError, ValueError):
+        raise ParameterError(
+            "Parameters are a dict or a list of pairs",
+            item="uparms",
+            found=repr(parameters),
+            expected="[('addDQ:user_bpm', 'x_bpm.fits')] or {'addDQ:user_bpm': 'x_bpm.fits'}",
+        ) from None
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if not isinstance(key, str) or key.count(":") > 1:
+            raise ParameterError(
+                "A parameter is named 'primitive:parameter' or 'parameter'", item="uparms", found=repr(key)
+            )
+        if isinstance(value, Mapping):
+            found.update({f"{key}:{name}": v for name, v in value.items()})
+        else:
+            found[key.strip()] = value
+    return found
+
+
+def _parameters(value: Any) -> Any:
+    """Return parameters in the form in which they are given, with absolute paths."""
+    if type(value) is dict:
+        return absolute_parameters(value)
+    if type(value) is list and all(isinstance(pair, tuple) and len(pair) == 2 for pair in value):
+        return [(key, _with_absolute_paths(key, one)) for key, one in value]
+    return value
+
+
+def _calibrations(value: Any) -> Any:
+    """Return calibrations given by hand in the form in which they are given, with absolute paths."""
+    if isinstance(value, Mapping):
+        return {key: absolute(one) if one != "" else one for key, one in value.items()}
+    if isinstance(value, str):
+        kind, colon, path = value.partition(":")
+        return f"{kind}:{absolute(path.strip())}" if colon and path.strip() else value
+    if isinstance(value, list | tuple):
+        return [_calibrations(one) if isinstance(one, str) else one for one in value]
+    return value
+
+
+def _recipe(value: Any) -> Any:
+    """Return the name of a recipe; that of a file with the file's absolute path."""
+    if not isinstance(value, str):
+        return value
+    location, mark, _ = value.rpartition("::" if "::" in value else ".")
+    path = Path(location if location.endswith(".py") else f"{location}.py").expanduser()
+    return str(Path(value).expanduser().absolute()) if mark and path.is_file() else value
+
+
+_CONVERT: dict[str, Callable[[Any], Any]] = {
+    "files": FileList,
+    "recipename": _recipe,
+    "uparms": _parameters,
+    "ucals": _calibrations,
+    "output_dir": absolute,
+    "scratch_dir": absolute,
+}
