@@ -11,6 +11,7 @@ from niripipe.cal_service import SKY_LIGHT, CalibrationFacts
 from niripipe.night.frames import root_name
 from niripipe.night.sets import FrameSet, exposure_text, section_text
 from niripipe.reduction import Mode
+from niripipe.reduction.settings import absolute_parameters
 
 __all__ = [
     "CALTYPES",
@@ -161,7 +162,9 @@ class Draft:
 
 def chosen_parameters(parameters: Mapping[str, Mapping[str, Any]], job: Job | Draft) -> dict[str, Any]:
     """Return the user's parameters of a reduction: those of its kind, and over them those of its name."""
-    return {**parameters.get(job.kind, {}), **parameters.get(job.name, {})}
+    chosen = {**parameters.get(job.kind, {}), **parameters.get(job.name, {})}
+    # The night may run when the current folder is another one.
+    return absolute_parameters(chosen)
 
 
 def set_by_user(chosen: Mapping[str, Any]) -> list[str]:
@@ -171,7 +174,7 @@ def set_by_user(chosen: Mapping[str, Any]) -> list[str]:
 
 def product_name(path: str, kind: Kind, mode: Mode) -> str:
     """Return the file name of the product that is named after a frame."""
-    marked = f"_{mode}" if mode != "sq" and kind in ("dark", "flat") else ""
+    marked = f"_{mode}" if mode != "sq" else ""
     suffix = kind if kind in CALTYPES else "image"
     return f"{root_name(Path(path).name)}{marked}_{suffix}.fits"
 

@@ -60,7 +60,8 @@ def organise(
     mask : str
         Pattern of file names in the folder.
     recursive : bool
-        Whether to look into the folders inside the folder.
+        Whether to look into the folders inside the folder. Without it, a note of the plan names those that
+        hold FITS files.
 
     Returns
     -------
@@ -114,7 +115,7 @@ def organise(
     plan = NightPlan(
         jobs=tuple(jobs),
         left_out=tuple(unused[path] for path in sorted(unused) if path not in used),
-        notes=tuple(sorter.notes),
+        notes=(*sorter.notes, *_not_looked_into(source, mask, recursive)),
         explanations=maker.explanations,
         mode=mode,
         settings=settings,
@@ -128,7 +129,10 @@ def _paths(
 ) -> list[Path]:
     if isinstance(source, (str, PathLike)) and not str(source).startswith("@"):
         path = Path(source)
-        return [path] if path.is_file() else _found(frame_files(path, mask=mask, recursive=recursive), source)
+        if path.is_file():
+            return [path]
+        beside = _not_looked_into(source, mask, recursive)
+        return _found(frame_files(path, mask=mask, recursive=recursive), source, beside)
     given = [source] if isinstance(source, (str, PathLike)) else list(source)
     for position, item in enumerate(given):
         if not isinstance(item, (str, PathLike)):
@@ -141,13 +145,30 @@ def _paths(
     return _found([Path(str(item)) for item in expand(given)], source)
 
 
-def _found(paths: list[Path], source: object) -> list[Path]:
+def _found(paths: list[Path], source: object, beside: Sequence[str] = ()) -> list[Path]:
     if not paths:
         raise InputError(
             "There are no FITS files to organise",
             file=source if isinstance(source, (str, PathLike)) else None,
+            found="; ".join(beside) or None,
         )
     return paths
+
+
+def _not_looked_into(source: object, mask: str, recursive: bool) -> list[str]:
+    """Return the note about the folders inside the folder that hold FITS files."""
+    if (
+        recursive
+        or not isinstance(source, (str, PathLike))
+        or not (top := Path(source).expanduser()).is_dir()
+    ):
+        return []
+    inside = sorted(path for path in top.iterdir() if path.is_dir() and not path.name.startswith("."))
+    counts = {path.name: len(frame_files(path, mask=mask, recursive=True)) for path in inside}
+    found = [f"{name} ({count} FITS file{'s' * (count != 1)})" for name, count in counts.items() if count]
+    if not found:
+        return []
+    return [f"not looked into (recursive=True does): {', '.join(found)}"]
 
 
 class _Sorter:

@@ -152,6 +152,7 @@ class NightPlan:
         executor: Executor | Client | None = None,
         overwrite: bool = True,
         log: bool = True,
+        reuse: bool = True,
     ) -> NightResult:
         """Reduce everything, in the right order.
 
@@ -181,6 +182,10 @@ class NightPlan:
             Whether products may replace older files of the same name.
         log : bool
             Whether what happens is written into ``night.log`` in `output_dir`, after what is there already.
+        reuse : bool
+            Whether a reduction is left out whose product an earlier run wrote into `output_dir`, if its
+            inputs, calibrations and product have the same content and recipe, parameters and version of
+            niripipe are the same. The result says so. ``night.json`` in `output_dir` keeps account.
 
         Returns
         -------
@@ -207,7 +212,7 @@ class NightPlan:
         """
         jobs = self.jobs if parameters is None else self.with_parameters(parameters).jobs
         service = self.calibrations if calibrations is None else calibrations
-        return run_jobs(jobs, Path(output_dir), service, progress, threads, executor, overwrite, log)
+        return run_jobs(jobs, Path(output_dir), service, progress, threads, executor, overwrite, log, reuse)
 
     def table(self) -> Table:
         """Return the reductions in order, one a row.

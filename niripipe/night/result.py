@@ -54,6 +54,10 @@ class JobResult:
         What went differently than planned.
     messages : tuple of (int, str)
         Levels and texts of what a worker of an executor logged; the calling process shows it.
+    reused : bool
+        Whether the products are those of an earlier run, which would come out the same again.
+    fingerprint : str or None
+        Checksum of all that decided the products.
     """
 
     name: str
@@ -66,6 +70,8 @@ class JobResult:
     seconds: float = 0.0
     notes: tuple[str, ...] = ()
     messages: tuple[tuple[int, str], ...] = field(default=(), repr=False)
+    reused: bool = False
+    fingerprint: str | None = field(default=None, repr=False)
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -199,6 +205,8 @@ class NightResult(Sequence[JobResult]):
         title = (
             f"{done} of {len(rows)} reductions done in {self.seconds:.1f} s, products in {self.output_dir}"
         )
+        if reused := sum(result.reused for result in self.results):
+            title += f"; {reused} reused, unchanged since an earlier run"
         if poor := [result.name for result in self.results if result.frames_lost]:
             title += f"; frames are missing in: {', '.join(poor)}"
         return Table(["reduction", "status", "seconds", "product", "remark"], rows, title=title)

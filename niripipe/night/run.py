@@ -16,6 +16,7 @@ from niripipe.logutils import get_logger
 from niripipe.night.jobs import CALTYPES, Job
 from niripipe.night.log import log_file
 from niripipe.night.result import JobResult, JobStatus, NightResult
+from niripipe.night.reuse import Manifest
 from niripipe.night.tasks import Terms, attempts, do_job, failure
 from niripipe.reduction import Progress
 from niripipe.reduction.progress import NO_PROGRESS, as_progress
@@ -37,6 +38,7 @@ def run_jobs(
     executor: Executor | Client | None,
     overwrite: bool,
     keep_log: bool,
+    reuse: bool,
 ) -> NightResult:
     """Run the jobs of a plan; the parameters are those of `NightPlan.run`."""
     started = time.perf_counter()
@@ -54,7 +56,7 @@ def run_jobs(
     reported = NO_PROGRESS if executor is None else shown
     with log_file(folder, wanted=keep_log):
         log.status("NIGHT: %d reductions into %s", len(jobs), folder)
-        record = _Record(service, len(jobs), reported)
+        record = _Record(service, len(jobs), reported, Manifest(folder), reuse=reuse)
         try:
             if executor is None:
                 _run_here(jobs, terms, record, shown)
@@ -80,6 +82,10 @@ class _Record:
         How many reductions there are.
     progress : Progress
         Is told of each that has ended.
+    manifest : Manifest
+        What was finished before, and is now.
+    reuse : bool
+        Whether what was finished before is used.
 
     Attributes
     ----------
@@ -87,11 +93,28 @@ class _Record:
         By name.
     """
 
-    def __init__(self, service: CalibrationService, total: int, progress: Progress) -> None:
+    def __init__(
+        self,
+        service: CalibrationService,
+        total: int,
+        progress: Progress,
+        manifest: Manifest,
+        *,
+        reuse: bool,
+    ) -> None:
         self.results: dict[str, JobResult] = {}
         self._service = service
         self._total = total
         self._progress = progress
+        self._manifest = manifest
+        self._reuse = reuse
+
+    def reuses(self, job: Job, calibrations: dict[str, str]) -> bool:
+        """Return whether a reduction need not be done, because its product is there; note the result."""
+        result = self._manifest.finished(job, calibrations) if self._reuse else None
+        if result is not None:
+            self.add(job, result)
+        return result is not None
 
     def add(self, job: Job, result: JobResult) -> None:
         """Note a result, and register the product if it is a calibration."""
@@ -99,7 +122,9 @@ class _Record:
             log.log(level, "%s: %s", job.name, text)
         if result.status is JobStatus.DONE:
             notes = [f"done without {caltype}: {why}" for caltype, why in self._missing(job, required=False)]
-            result = replace(result, notes=(*notes, *self._register(result)))
+            result = replace(result, notes=(*result.notes, *notes, *self._register(result)))
+            if not result.reused:
+                self._manifest.record(job, result)
         else:
             log.warning("%s %s", job.name, _what_happened(result))
         self.results[job.name] = result
@@ -171,7 +196,7 @@ def _run_here(jobs: Sequence[Job], terms: Terms, record: _Record, progress: Prog
     """Do one job after the other in this thread."""
     for number, job in enumerate(jobs, 1):
         calibrations = record.calibrations(job)
-        if calibrations is None:
+        if calibrations is None or record.reuses(job, calibrations):
             continue
         log.status("REDUCTION: %s", job.name)
         try:
@@ -251,7 +276,7 @@ class _OnExecutor:
 
     def _submit(self, number: int, job: Job) -> None:
         calibrations = self._record.calibrations(job)
-        if calibrations is None:
+        if calibrations is None or self._record.reuses(job, calibrations):
             return
         if self._client is not None and self._client.status != "running":
             self._fail(job, CancelledError(f"the client is {self._client.status}"))

@@ -21,6 +21,7 @@ from niripipe.errors import NiripipeError, storage_faults
 from niripipe.logutils import FULLINFO, get_logger, listening
 from niripipe.night.jobs import Job
 from niripipe.night.result import JobResult, JobStatus
+from niripipe.night.reuse import fingerprint
 from niripipe.reduction import Progress, Reduce
 
 __all__ = ["Terms", "attempt", "attempts", "do_job", "failure", "reduce_job"]
@@ -129,7 +130,9 @@ def reduce_job(
     except NiripipeError as error:
         result = failure(job, error)
     else:
-        result = JobResult(job.name, job.kind, JobStatus.DONE, outputs=tuple(reduction.output_filenames))
+        outputs = tuple(reduction.output_filenames)
+        decided = fingerprint(job, calibrations)
+        result = JobResult(job.name, job.kind, JobStatus.DONE, outputs=outputs, fingerprint=decided)
     return replace(result, report=reduction.report, seconds=time.perf_counter() - started)
 
 

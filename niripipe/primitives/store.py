@@ -33,7 +33,11 @@ class StoreScienceParams(SuffixParams):
 
 
 class Store(PrimitivesBase):
-    """Products are written once, into the output folder; `CalibrationService.add_cal` registers them."""
+    """Products are written once, into the output folder; `CalibrationService.add_cal` registers them.
+
+    Products of the modes ``ql`` and ``qa`` have the mode in their names, ``_ql_image``, and never replace
+    those of ``sq``.
+    """
 
     @primitive(stamp="PROCDARK", renames=False)
     def storeProcessedDark(self, frames: Frames, params: StoreDarkParams) -> Frames:
@@ -88,8 +92,8 @@ class Store(PrimitivesBase):
                     else f"Reduce {kind} frames, or pass force=True",
                 )
             if suffix is not None:
-                mode = self.context.mode
-                marked = suffix if mode == "sq" or kind in (None, "BPM") else f"_{mode}{suffix}"
+                # A quick look does not replace a product of science quality.
+                marked = suffix if self.context.mode == "sq" else f"_{self.context.mode}{suffix}"
                 frame.update_filename(suffix=marked, strip=True)
             if "PROCMODE" not in frame.phu:
                 frame.phu.set("PROCMODE", self.context.mode, "Processing mode [sq|ql|qa]")

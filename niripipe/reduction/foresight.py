@@ -21,8 +21,7 @@ _STACKS = frozenset({"stackFrames", "stackDarks", "stackFlats", "stackSkyFlats",
 """Primitives that make one frame of all, named after the first."""
 
 _STORES = frozenset({"storeProcessedDark", "storeProcessedFlat", "storeBPM", "storeProcessedScience"})
-_MARKED = frozenset({"storeProcessedDark", "storeProcessedFlat"})
-"""Primitives that put the mode into the name, unless it is ``sq``."""
+"""Primitives that write products, with the mode in the name unless it is ``sq``."""
 
 _BYTES_PER_PIXEL = 10
 """Data and variance of four bytes, flags of two."""
@@ -58,9 +57,9 @@ class NamedStreams:
             lit = [frame for frame in frames if "LAMPON" in frame.tags]
             frames = (lit or frames)[:1] if primitive.name == "makeLampFlat" else frames[:1]
         suffix = getattr(resolved.params, "suffix", None)
-        if primitive.name in _MARKED and self._mode != "sq" and suffix is not None:
-            suffix = f"_{self._mode}{suffix}"
         stores = primitive.name in _STORES
+        if stores and self._mode != "sq" and suffix is not None:
+            suffix = f"_{self._mode}{suffix}"
         for frame in frames:
             if suffix is not None and (stores or (primitive.renames and suffix)):
                 self._names[id(frame)] = self._renamed(frame, suffix)
@@ -80,7 +79,7 @@ class NamedStreams:
 
 
 def product_faults(
-    names: Iterable[str], folder: Path, inputs: Sequence[Path], *, overwrite: bool
+    names: Iterable[str], folder: Path, inputs: Sequence[Path], *, overwrite: bool, mode: str
 ) -> list[NiripipeError]:
     """Return what speaks against writing products of these names.
 
@@ -94,6 +93,8 @@ def product_faults(
         The files that are reduced.
     overwrite : bool
         Whether older products may be replaced.
+    mode : str
+        ``sq``, ``ql`` or ``qa``.
     """
     faults: list[NiripipeError] = []
     for path in dict.fromkeys(folder / name for name in names):
@@ -107,7 +108,7 @@ def product_faults(
             )
             continue
         try:
-            check_target(path, inputs)
+            check_target(path, inputs, mode=mode)
         except StorageError as error:
             faults.append(error)
     return faults

@@ -1,4 +1,4 @@
-"""The guard of raw frames and of files of other software: a reduction does not replace them."""
+"""The guard of raw frames, files of other software and better products: a reduction does not replace them."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ __all__ = ["check_target", "is_own_product"]
 _SOFTWARE = "niripipe"
 
 
-def check_target(path: Path, inputs: Iterable[Path], *, named: bool = False) -> None:
-    """Refuse to replace an input of the reduction, or a file that niripipe did not make.
+def check_target(path: Path, inputs: Iterable[Path], *, named: bool = False, mode: str = "sq") -> None:
+    """Refuse to replace an input, a file that niripipe did not make, or a better product.
 
     Parameters
     ----------
@@ -25,11 +25,13 @@ def check_target(path: Path, inputs: Iterable[Path], *, named: bool = False) -> 
         The files that the reduction was given.
     named : bool
         Whether the user named the file itself; then nothing is refused.
+    mode : str
+        Mode of the reduction: ``ql`` and ``qa`` do not replace products of ``sq``.
 
     Raises
     ------
     StorageError
-        `path` is one of the inputs, also by way of a link, or was not made by niripipe.
+        `path` is one of the inputs, also by way of a link, was not made by niripipe, or is of a better mode.
     """
     if named or not os.path.lexists(path):
         return
@@ -42,6 +44,10 @@ def check_target(path: Path, inputs: Iterable[Path], *, named: bool = False) -> 
             file=path,
             found="no step of niripipe in its history",
             remedy=remedy,
+        )
+    if mode != "sq" and str(astrodata.open(path).phu.get("PROCMODE", "")) == "sq":
+        raise StorageError(
+            f"A product of mode {mode} would replace one of science quality (sq)", file=path, remedy=remedy
         )
 
 

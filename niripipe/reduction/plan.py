@@ -167,7 +167,9 @@ def make_plan(
     for primitive, resolved in notes.calibrated:
         _look_up(notes, primitive, resolved, frames, context)
     names = [*notes.names.stored, *notes.names.final(p.streams["main"], suffix)]
-    for fault in product_faults(names, context.output_dir, inputs, overwrite=context.overwrite):
+    for fault in product_faults(
+        names, context.output_dir, inputs, overwrite=context.overwrite, mode=context.mode
+    ):
         notes.fault(fault)
     called = {step.primitive for step in plan.steps}
     for key in context.parameters:

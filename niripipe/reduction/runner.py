@@ -242,7 +242,7 @@ class RecipeRunner:
         """
         try:
             if overwrite:
-                check_target(path, self.inputs, named=named)
+                check_target(path, self.inputs, named=named, mode=self.report.mode)
             describe_usage(frame, self.report)
             record_warnings(frame, self.report)
             frame.write(path, overwrite=overwrite)

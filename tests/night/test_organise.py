@@ -440,5 +440,11 @@ def test_folders_inside_are_looked_into_when_asked(messy: Folder, tmp_path: Path
     inner.path.mkdir()
     inner.add("dark", "dark", 2)
     assert len(night.organise(tmp_path, recursive=True)) == 1
-    with pytest.raises(InputError, match="no FITS files"):
+    with pytest.raises(InputError, match=r"no FITS files.*inner \(2 FITS files\)"):
         night.organise(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "top.fits").write_bytes(next(inner.path.iterdir()).read_bytes())
+    (note,) = [note for note in night.organise(tmp_path).notes if "not looked into" in note]
+    assert note == "not looked into (recursive=True does): inner (2 FITS files)"
+    assert not any("not looked into" in note for note in night.organise(tmp_path, recursive=True).notes)
+    assert not any("not looked into" in note for note in night.organise(inner.path).notes)

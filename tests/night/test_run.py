@@ -99,8 +99,8 @@ def test_the_plan_foresees_what_the_products_will_be(
 def test_a_plan_can_be_run_again_into_the_same_folder(plan: NightPlan, tmp_path: Path) -> None:
     few = NightPlan(tuple(job for job in plan if job.kind == "dark"))
     assert few.run(tmp_path).ok
-    assert few.run(tmp_path).ok
-    kept = few.run(tmp_path, overwrite=False)
+    assert few.run(tmp_path, reuse=False).ok
+    kept = few.run(tmp_path, overwrite=False, reuse=False)
     assert isinstance(kept["dark"].error, StorageError)
 
 
