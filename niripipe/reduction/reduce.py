@@ -19,6 +19,7 @@ from niripipe.errors import ParameterError, StorageError, storage_faults
 from niripipe.logutils import get_logger
 from niripipe.primitives.base import Context, PrimitivesBase, Status
 from niripipe.primitives.calibrations import CalibrationBook
+from niripipe.primitives.params import Origin
 from niripipe.reduction.inputs import Inputs, Source, expand, open_inputs
 from niripipe.reduction.lookup import DEFAULT_RECIPE, Mode, find_primitives, find_recipe, is_own
 from niripipe.reduction.memory import (
@@ -403,6 +404,7 @@ def _keeps_its_name(frame: AstroData, report: RunReport) -> bool:
     name = str(frame.orig_filename or frame.filename)
     return any(
         step.parameters.get("suffix") == ""
+        and step.origins["suffix"] is Origin.USER
         and name in step.outcomes
         and step.outcomes[name].status is Status.DONE
         for step in report.steps
