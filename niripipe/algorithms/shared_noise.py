@@ -42,7 +42,7 @@ def inputs_per_variance(variance: Float32, sky_variance: Float32, *masks: Mask |
     good = good_pixels(above, *(None if mask is None else mask[rows] for mask in masks)) & (below > 0)
     ratio = np.divide(above, below, out=np.zeros_like(above), where=good)
     found = fast_median(ratio, good)
-    return min(found, 1.0) if np.isfinite(found) else 0.0
+    return found if np.isfinite(found) else 0.0
 
 
 def remove_shared(

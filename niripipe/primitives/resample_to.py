@@ -31,6 +31,7 @@ from niripipe.primitives.geometry import (
     undistorting,
 )
 from niripipe.primitives.params import Field, Params, SuffixParams, path_as_text
+from niripipe.primitives.shared_skies import record_position
 
 if TYPE_CHECKING:
     from astropy.wcs import WCS
@@ -212,6 +213,8 @@ def onto_target(
                 found=error.found,
                 expected="some overlap on the sky",
             ) from None
+        grid_y, grid_x = shape[0] // 2, shape[1] // 2
+        record_position(frame, shape, _transform(wcs, own)(float(grid_y), float(grid_x)))
         _replace_planes(frame, result, wcs, _transform(own, wcs))
         if bent:
             frame.phu.set(GONE, True, "Pixels are on a grid without distortion")
@@ -265,6 +268,8 @@ def put_on_grid(
     def moved(y: Any, x: Any) -> tuple[Any, Any]:
         return to_reference(*(straight(y, x) if undistort else (y, x)))
 
+    middle = [start + size // 2 for start, size in zip(grid.origin, grid.shape, strict=True)]
+    record_position(frame, grid.shape, to_frame(*middle))
     _replace_planes(frame, _on_whole_grid(result, part, grid), wcs, moved)
     if distort is not None:
         frame.phu.set(GONE, True, "Pixels are on a grid without distortion")

@@ -235,7 +235,8 @@ class Sky(PrimitivesBase):
         believed. The variance of the sky is added, its unusable pixels are flagged; where every sky shows
         an object the pixel is flagged as without data (bit 16). Noise of a dark and a flat that were applied
         to frame and skies alike cancels between them and is taken out of the variance; VARSHARE in the
-        extension header names them. It stays where dark or flat are not there any more.
+        extension header names them. It stays where dark or flat are not there any more. VARSKY is the part of
+        the variance that is the sky's: a stack needs it to know which noise its frames have in common.
 
         SKYNUM, SKYMETH, SKYSCALE, SKYLEVEL and SKYRESID in the extension header say what was subtracted and
         what is left; SKYTABLE which frames the sky was made of, by what each was multiplied (SCALE), and how

@@ -13,6 +13,7 @@ from niripipe.algorithms.sky import subtracted
 from niripipe.astrodata import AstroData
 from niripipe.errors import DataError
 from niripipe.primitives.calibrations import CalibrationBook, clipped
+from niripipe.primitives.shared_skies import SKY_PART
 
 if TYPE_CHECKING:
     from niripipe.primitives.sky import SubtractSkyParams
@@ -45,8 +46,11 @@ class SharedNoise:
         sky: BuiltSky,
         variance: NDArray[np.float32],
         factor: float,
+        share: float,
     ) -> None:
         """Correct the variance of ``frame - factor sky``, in place; VARSHARE says for what.
+
+        `share` is the variance of the sky over that of one of its frames.
 
         The frame still has its pixels from before the subtraction.
         """
@@ -77,7 +81,7 @@ class SharedNoise:
                 None if flat is None else flat.read("variance"),
             ),
             factor=factor,
-            share=inputs_per_variance(ext.read("variance"), sky.variance, ext.read("mask"), sky.mask),
+            share=min(share, 1.0),
             scale=float(np.mean(list(sky.scales.values()))),
             offset=float(np.mean(list(sky.offsets.values()))),
         )
@@ -102,9 +106,12 @@ def subtract_planes(
     data = subtracted(ext.read("data"), sky.data, factor=factor, constant=constant)
     variance = ext.read("variance") if params.propagate_variance else None
     if variance is not None and sky.variance is not None:
+        share = inputs_per_variance(variance, sky.variance, ext.read("mask"), sky.mask)
         variance = variance + np.float32(factor**2) * sky.variance
         if shared is not None:
-            shared.remove(frame, sky, variance, factor)
+            shared.remove(frame, sky, variance, factor, share)
+        part = factor**2 * share / (1 + factor**2 * share)
+        ext.hdr.set(SKY_PART, round(part, 5), "Part of VAR that is the noise of the sky")
     mask = ext.read("mask")
     if sky.mask is not None:
         mask = sky.mask.copy() if mask is None else mask | sky.mask

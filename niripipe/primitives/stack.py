@@ -73,8 +73,11 @@ class Stack(PrimitivesBase):
 
         A trailed frame, and one whose shift is doubtful (ALGNFLAG), has the weight ``(F / FWHM)**2``: F is
         the FWHM of the median frame, and the error of the shift adds to the frame's FWHM in squares.
-        VAR is that of the weighted mean, and fluxes are right for any weights. Bad seeing alone does not
-        change weights; ``weighting="all"`` weighs all frames by the signal to noise of a point source.
+        VAR is that of the weighted mean, and fluxes are right for any weights. Frames whose skies were made
+        of the same exposures, and that are not dithered, have noise in common; VAR holds it, and VARCOV in
+        the extension header is the factor by which it is larger where all frames contribute. Bad seeing alone
+        does not change weights; ``weighting="all"`` weighs all frames by the signal to noise of a point
+        source.
 
         The table STACKING has level, flux, FWHM, elongation, share of rejected pixels and weight of each
         frame. Warnings name frames with wide or trailed stars and frames with less weight, fluxes that

@@ -12,12 +12,15 @@ import numpy as np
 from niripipe.algorithms import combine as engine
 from niripipe.algorithms import normalize
 from niripipe.algorithms.arrays import Float64
+from niripipe.algorithms.combine.select import UNUSABLE
 from niripipe.algorithms.core_noise import add_core_errors
+from niripipe.algorithms.shared_skies import SharedSkies, add_shared
 from niripipe.astrodata import AstroData, clone_provenance
 from niripipe.astrodata.tables import as_rows, is_rows
 from niripipe.errors import DataError, ParameterError
 from niripipe.logutils import get_logger
 from niripipe.primitives.base import Frames, raw_name
+from niripipe.primitives.shared_skies import POSITION, SKY_PART, skies_in_common
 from niripipe.primitives.stack_levels import differences, typical_variance
 from niripipe.primitives.stack_params import (
     AlignedCombineParams,
@@ -48,12 +51,12 @@ MEASURED: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         ),
         "background": ("BGMAG", "BGMAGERR", "BGBAND"),
         "cloud cover": ("MEANZP", "MEANZPSD", "MEANZPER", "ZPNUM", "PHOTZP", "CLOUDEXT", "CCBAND"),
-        "sky": ("SKYLEVEL", "SKYNUM", "SKYMETH", "SKYSCALE", "SKYRESID"),
+        "sky": ("SKYLEVEL", "SKYNUM", "SKYMETH", "SKYSCALE", "SKYRESID", SKY_PART),
         "persistence": ("PERSNUM",),
         "noise": ("NOISSKY", "NOISLEN", "NOISRAD"),
         "alignment": (
             "ALGNMETH", "ALGNNUM", "ALGNRMS", "ALGNERR", "ALGNREF", "ALGNFLAG",
-            "ALGNDX", "ALGNDY", "ALGNROT", "ALGNSCL", "ALGNTIES", "ALGNRES",
+            "ALGNDX", "ALGNDY", "ALGNROT", "ALGNSCL", "ALGNTIES", "ALGNRES", *POSITION,
         ),
     }
 )  # fmt: skip
@@ -109,10 +112,10 @@ def stack(frames: Frames, params: CombineParams, *, threads: int) -> AstroData:
             delattr(result[0], name)
     for keywords in MEASURED.values():
         remove_keywords(result, keywords)
-    weights = None
+    weights, shared = np.ones(len(frames)), None
     if len(frames) > 1:
-        weights = _combine_planes(frames, result, params, threads)
-    _describe(frames, result, np.ones(len(frames)) if weights is None else weights)
+        weights, shared = _combine_planes(frames, result, params, threads)
+    _describe(frames, result, weights, shared)
     return result
 
 
@@ -162,8 +165,10 @@ def _check_shapes(frames: Sequence[AstroData]) -> None:
             )
 
 
-def _combine_planes(frames: Frames, result: AstroData, params: CombineParams, threads: int) -> Float64 | None:
-    """Put the combined planes into the result, and return the weights of the frames unless all are equal."""
+def _combine_planes(
+    frames: Frames, result: AstroData, params: CombineParams, threads: int
+) -> tuple[Float64, SharedSkies | None]:
+    """Put the combined planes into the result; return the frames' weights, and what their skies share."""
     # The combination reads rows: a frame on disk stays there.
     data = [frame[0].plane("data") for frame in frames]
     variance = planes_of_all(frames, "variance")
@@ -177,6 +182,12 @@ def _combine_planes(frames: Frames, result: AstroData, params: CombineParams, th
     else:
         settings |= found.settings(settings["reject"], min(settings["hsigma"], settings["lsigma"]))
     combined = engine.combine(data, variance, mask, **settings, threads=threads, exposures=_exposures(frames))
+    weights = np.ones(len(frames)) if found is None else found.table_weights
+    scale = settings.get("scale")
+    shared = skies_in_common(frames, weights if scale is None else weights * scale)
+    if shared is not None and combined.variance is not None:
+        planes = [None] * len(frames) if mask is None else mask
+        add_shared(combined.variance, combined.count, shared, planes, UNUSABLE)
     ext = result[0]
     ext.reset(combined.data, mask=combined.mask, variance=combined.variance)
     if combined.exposure is not None:
@@ -186,7 +197,7 @@ def _combine_planes(frames: Frames, result: AstroData, params: CombineParams, th
         found.record(frames, result, combined, mask)
     if params.save_rejection_map:
         ext.REJMAP = (len(frames) - combined.count.astype(np.int16)).astype(np.int16)
-    return None if found is None else found.weights
+    return weights, shared
 
 
 def _exposures(frames: Frames) -> list[float] | None:
@@ -214,7 +225,7 @@ def _normalisation(data: list[Any], mask: list[Any] | None, params: CombineParam
     return {"zero": normalize.zero_offsets(data, mask, section=where)}
 
 
-def _describe(frames: Frames, result: AstroData, weights: Float64) -> None:
+def _describe(frames: Frames, result: AstroData, weights: Float64, shared: SharedSkies | None) -> None:
     """Write what the result was made of."""
     phu, hdr = result.phu, result[0].hdr
     # As many frames of equal weight have the same noise.
@@ -243,8 +254,13 @@ def _describe(frames: Frames, result: AstroData, weights: Float64) -> None:
         hdr.set("EFFGAIN", harmonic * number, "Gain of a mean of them all (electron/data unit)")
     correlation = _correlation(frames, weights)
     if correlation is not None:
-        hdr.set("NOISCORR", round(correlation, 5), "Variance of large apertures over sum of VAR")
         _add_core_errors(frames, result, correlation, weights)
+    if shared is not None:
+        correlation = shared.correlation(1.0 if correlation is None else correlation)
+        hdr.set("VARCOV", round(shared.factor, 5), "VAR holds this factor for skies in common")
+        log.stdinfo("frames share skies: the variance is multiplied by %.3f", shared.factor)
+    if correlation is not None:
+        hdr.set("NOISCORR", round(correlation, 5), "Variance of large apertures over sum of VAR")
     _join_sky_tables(frames, result)
     _tabulate_alignment(frames, result, weights)
 
