@@ -118,9 +118,9 @@ def config(
     Parameters
     ----------
     mode : {"standard", "quiet", "debug", "verbose", "rotating"}
-        What the console (standard error) shows: STDINFO and above; nothing; DEBUG and above (the file too,
-        with the name of the logger); FULLINFO and above; nothing, with a file that is started afresh every
-        midnight.
+        What the console (standard error; in a notebook the standard output) shows: STDINFO and above;
+        nothing; DEBUG and above (the file too, with the name of the logger); FULLINFO and above; nothing,
+        with a file that is started afresh every midnight.
     file_name : path-like, optional
         The log file. Without it no file is written. Required by ``mode="rotating"``.
     file_lvl : int or str
@@ -270,14 +270,18 @@ def level_name(level: int) -> str:
 
 
 class _ConsoleHandler(logging.StreamHandler[TextIO]):
-    """Writes to whatever standard error is at the time, which notebooks and tests exchange."""
+    """Writes to whatever standard error is at the time, which tests exchange; in a notebook to the output.
+
+    Notebooks show the standard error in red, and keep it so when they are saved.
+    """
 
     def __init__(self) -> None:
         logging.Handler.__init__(self)
 
     @property
     def stream(self) -> TextIO:  # type: ignore[override]
-        return sys.stderr
+        in_notebook = type(sys.stderr).__module__.startswith("ipykernel.")
+        return sys.stdout if in_notebook else sys.stderr
 
 
 class _LineFormatter(logging.Formatter):

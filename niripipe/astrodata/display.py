@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from niripipe.astrodata.core import AstroData
 
-__all__ = ["as_html", "as_png", "as_text", "html_list", "html_table", "thumbnail"]
+__all__ = ["as_html", "as_png", "as_text", "html_cell", "html_list", "html_table", "thumbnail"]
 
 _THUMBNAIL = 160
 _PERCENTILES = (1.0, 99.5)
@@ -57,10 +57,18 @@ def as_html(ad: AstroData) -> str:
 
 
 def html_table(head: Sequence[str], rows: Iterable[Sequence[str]], caption: str = "") -> str:
-    """Return a table of texts in HTML."""
+    """Return a table of texts in HTML, aligned at the left; line ends in a cell stay."""
     title = f"<caption>{html.escape(caption)}</caption>" if caption else ""
-    body = "".join(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
-    return f"<table>{title}<tr>{''.join(f'<th>{name}</th>' for name in head)}</tr>{body}</table>"
+    names = "".join(html_cell(name, tag="th") for name in head)
+    body = "".join(f"<tr>{''.join(map(html_cell, row))}</tr>" for row in rows)
+    return f"<table>{title}<tr>{names}</tr>{body}</table>"
+
+
+def html_cell(text: str, *, right: bool = False, tag: str = "td") -> str:
+    """Return a cell of a table in HTML; notebooks would align it at the right."""
+    lines = "<br>".join(html.escape(line) for line in text.split("\n"))
+    align = "right" if right else "left"
+    return f'<{tag} style="text-align:{align};vertical-align:top">{lines}</{tag}>'
 
 
 def html_list(items: Iterable[str]) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
+from niripipe.astrodata.display import html_cell
 from niripipe.cal_service.facts import CalibrationFacts
 from niripipe.cal_service.records import FileState
 from niripipe.cal_service.rules import Assessment
@@ -171,9 +172,10 @@ class Explanation:
         caption = f"<caption>{escape(self.summary)}</caption>"
         if not self.candidates:
             return f"<table>{caption}</table>"
-        head = "".join(f"<th>{escape(candidate.name)}</th>" for candidate in self.candidates)
+        names = ("rule", "wanted", *(candidate.name for candidate in self.candidates))
+        head = "".join(html_cell(name, tag="th") for name in names)
         body = "".join(_html_row(row) for row in _lines(self.candidates, self.chosen))
-        return f"<table>{caption}<tr><th>rule</th><th>wanted</th>{head}</tr>{body}</table>"
+        return f"<table>{caption}<tr>{head}</tr>{body}</table>"
 
     def _row(self, candidate: Candidate) -> dict[str, Any]:
         return {
@@ -228,9 +230,12 @@ def _text_block(candidates: Sequence[Candidate], chosen: str | None) -> str:
 
 def _html_row(line: _Line) -> str:
     rule, wanted, cells = line
-    starts = {True: '<td style="color:#1a7f37">✓ ', False: '<td style="color:#cf222e">✗ ', None: "<td>"}
-    row = "".join(f"{starts[passed]}{escape(text)}</td>" for text, passed in cells)
-    return f"<tr><th>{escape(rule)}</th><td>{escape(wanted)}</td>{row}</tr>"
+    colours = {True: ("color:#1a7f37;", "✓ "), False: ("color:#cf222e;", "✗ "), None: ("", "")}
+    row = ""
+    for text, passed in cells:
+        colour, mark = colours[passed]
+        row += f'<td style="{colour}text-align:left">{mark}{escape(text)}</td>'
+    return f"<tr>{html_cell(rule, tag='th')}{html_cell(wanted)}{row}</tr>"
 
 
 def _result(candidate: Candidate, chosen: str | None) -> str:

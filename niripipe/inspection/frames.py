@@ -22,6 +22,17 @@ from niripipe.reduction.inputs import Source, expand
 
 __all__ = ["frame_files", "opened", "showd", "typewalk"]
 
+_UNITS = {
+    **dict.fromkeys(("exposure_time", "exposure_time_per_coadd"), "s"),
+    **dict.fromkeys(("azimuth", "elevation", "cass_rotator_pa", "position_angle"), "deg"),
+    **dict.fromkeys(("ra", "dec", "target_ra", "target_dec", "wcs_ra", "wcs_dec"), "deg"),
+    **dict.fromkeys(("telescope_x_offset", "telescope_y_offset", "pixel_scale", "ao_seeing"), "arcsec"),
+    **dict.fromkeys(("detector_x_offset", "detector_y_offset"), "pixel"),
+    "effective_wavelength": "m",
+    "read_noise": "electron",
+}
+"""Units of descriptors, for tables."""
+
 _SUFFIXES = (".fits", ".fits.gz", ".fits.bz2", ".fits.fz", ".fit", ".fz")
 
 
@@ -75,7 +86,7 @@ def showd(
             continue
         values = {name: _value(frame, name, pretty=not long) for name in names}
         rows.append({"filename": frame.filename, **values, "path": frame.path and str(frame.path)})
-    return Table(["filename", *names], rows, notes=notes, right=names)
+    return Table(["filename", *names], rows, notes=notes, right=names, units=_UNITS)
 
 
 def typewalk(

@@ -10,7 +10,7 @@ from html import escape
 from itertools import zip_longest
 from typing import Any
 
-from niripipe.astrodata.display import html_list
+from niripipe.astrodata.display import html_cell, html_list
 from niripipe.errors import InputError
 
 __all__ = ["Table"]
@@ -35,10 +35,12 @@ class Table(list[dict[str, Any]]):
         Lines below it.
     right : collection of str, optional
         Columns that are aligned at the right; by default those that hold nothing but numbers.
+    units : mapping of str to str, optional
+        Units of columns, shown in HTML.
 
     Attributes
     ----------
-    columns, title, notes
+    columns, title, notes, units
         As given.
 
     Examples
@@ -62,10 +64,12 @@ class Table(list[dict[str, Any]]):
         title: str = "",
         notes: Iterable[str] = (),
         right: Collection[str] | None = None,
+        units: Mapping[str, str] | None = None,
     ) -> None:
         self.columns = tuple(columns)
         self.title = title
         self.notes = tuple(notes)
+        self.units = dict(units or {})
         super().__init__(dict(row) for row in rows)
         self._right = frozenset(filter(self._is_numeric, self.columns) if right is None else right)
 
@@ -105,7 +109,9 @@ class Table(list[dict[str, Any]]):
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        head = "".join(f"<th>{escape(name)}</th>" for name in self.columns)
+        head = "".join(
+            html_cell(self._head(name), right=name in self._right, tag="th") for name in self.columns
+        )
         body = "".join(
             "<tr>" + "".join(self._html_cell(name, row[name]) for name in self.columns) + "</tr>"
             for row in self
@@ -114,14 +120,15 @@ class Table(list[dict[str, Any]]):
         notes = html_list(self.notes) if self.notes else ""
         return f"<table>{caption}<tr>{head}</tr>{body}</table>{notes}"
 
+    def _head(self, name: str) -> str:
+        return f"{name} ({self.units[name]})" if name in self.units else name
+
     def _is_numeric(self, name: str) -> bool:
         values = [row[name] for row in self if row[name] is not None]
         return bool(values) and all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
 
     def _html_cell(self, name: str, value: Any) -> str:
-        align = "right" if name in self._right else "left"
-        text = "<br>".join(escape(line) for line in _text(value).split("\n"))
-        return f'<td style="text-align:{align}">{text}</td>'
+        return html_cell(_text(value), right=name in self._right)
 
     def _lines(self, texts: Sequence[str], widths: Sequence[int]) -> Iterator[str]:
         """Return one table row as text; a cell of several lines makes a row of several lines."""

@@ -270,11 +270,8 @@ class NightPlan:
             entries = "".join(
                 f"<div><i>{escape(label)}</i> {escape(text)}</div>" for label, text in self._entries(job)
             )
-            rows += (
-                f'<tr><td style="vertical-align:top">{number}</td>'
-                f'<td style="vertical-align:top"><b>{escape(job.name)}</b></td>'
-                f'<td style="text-align:left">{entries}</td></tr>'
-            )
+            cell = '<td style="text-align:left;vertical-align:top">'
+            rows += f"<tr>{cell}{number}</td>{cell}<b>{escape(job.name)}</b></td>{cell}{entries}</td></tr>"
         left_out = [f"left out: {names}: {reason}" for reason, names in _by_reason(self.left_out)]
         notes = html_list([*self.notes, *left_out])
         return f"<p><b>{escape(self.summary)}</b></p><table>{rows}</table>{notes}"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from niripipe.reduction.lookup import Mode
 from niripipe.reduction.plan import Plan
-from niripipe.reduction.progress import Progress, TextProgress
+from niripipe.reduction.progress import Progress, ProgressBar
 from niripipe.reduction.reduce import Reduce
 from niripipe.reduction.report import RunReport
 from niripipe.reduction.usage import FramesLostWarning, Usage
 
-__all__ = ["FramesLostWarning", "Mode", "Plan", "Progress", "Reduce", "RunReport", "TextProgress", "Usage"]
+__all__ = ["FramesLostWarning", "Mode", "Plan", "Progress", "ProgressBar", "Reduce", "RunReport", "Usage"]

@@ -57,7 +57,7 @@ class PlannedStep:
     resolved: Resolved
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class Plan:
     """What a reduction would do; prints as text and renders as a table in a notebook.
 
@@ -87,7 +87,8 @@ class Plan:
 
         Raises
         ------
-        ParameterError, CalibrationError
+        NiripipeError
+            Of the kind of the faults; ParameterError if they are of several kinds.
         """
         if not self.faults:
             return
@@ -99,13 +100,16 @@ class Plan:
         candidates = [row for f in self.faults if isinstance(f, CalibrationError) for row in f.candidates]
         if all(isinstance(fault, CalibrationError) for fault in self.faults):
             raise CalibrationError(text, candidates=candidates)
-        raise ParameterError(text)
+        kinds = {type(fault) for fault in self.faults}
+        raise kinds.pop()(text) if len(kinds) == 1 else ParameterError(text)
 
     def __str__(self) -> str:
         lines = [f"{self.recipe} ({self.mode}) on {len(self.files)} files"]
         for step in self.steps:
             lines.append(f"  {step.primitive:<24s}{step.stream:<16s}{_changed(step.resolved)}")
         return "\n".join([*lines, *(f"  {note}" for note in self._notes())])
+
+    __repr__ = __str__
 
     def _notes(self) -> list[str]:
         notes = [f"{name}: {caltype} {cal}" for (name, caltype), cal in sorted(self.calibrations.items())]

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-import time
-from typing import Protocol, TextIO
+from importlib.util import find_spec
+from typing import Any, Protocol, TextIO
 
-__all__ = ["NO_PROGRESS", "Progress", "TextProgress", "as_progress"]
+__all__ = ["NO_PROGRESS", "Progress", "ProgressBar", "as_progress"]
 
 
 class Progress(Protocol):
@@ -33,49 +32,77 @@ class _NoProgress:
 NO_PROGRESS: Progress = _NoProgress()
 
 
-class TextProgress:
-    """One line of text that is rewritten in place: the primitive at work and the frames it has passed.
+class ProgressBar:
+    """A bar of tqdm: one line in a terminal, a widget in a notebook with ipywidgets, nothing elsewhere.
+
+    It shows the primitive at work and the frames that it has passed, and is gone at the end. In a file or a
+    pipe, where a line cannot be rewritten, nothing is shown.
 
     Parameters
     ----------
     stream : text stream, optional
-        Where to write. By default the standard error, if it is a terminal or belongs to a notebook: in
-        a file a line cannot be rewritten.
+        Where to write the line, whatever it is; by default the standard error, if it is a terminal.
     interval : float, optional
-        Shortest time between two changes of the line, s.
+        Shortest time between two changes, s.
     """
 
-    _WIDTH = 60
-
     def __init__(self, stream: TextIO | None = None, *, interval: float = 0.1) -> None:
-        self._stream = sys.stderr if stream is None else stream
-        self._live = stream is not None or sys.stderr.isatty() or "ipykernel" in sys.modules
+        self._stream = stream
         self._interval = interval
-        self._shown = False
-        self._next = 0.0
+        self._bar: Any = None
+        self._step = ""
 
     def update(self, step: str, done: int, total: int) -> None:
-        """Rewrite the line, unless it has just been rewritten."""
-        now = time.monotonic()
-        if not self._live or now < self._next:
-            return
-        self._next = now + self._interval
-        bar = "#" * (20 * done // max(total, 1))
-        text = f"{step:<24s} [{bar:<20s}] {done}/{total}"
-        self._stream.write(f"\r{text:<{self._WIDTH}s}")
-        self._stream.flush()
-        self._shown = True
+        """Show how far a step is."""
+        if self._bar is None:
+            self._bar = _bar(self._stream, self._interval, step, total)
+        elif step != self._step or total != self._bar.total:
+            self._bar.reset(total=total)
+            self._bar.set_description_str(step, refresh=False)
+        self._step = step
+        self._bar.update(done - self._bar.n)
 
     def close(self) -> None:
-        """Clear the line."""
-        if self._shown:
-            self._stream.write("\r" + " " * self._WIDTH + "\r")
-            self._stream.flush()
-            self._shown = False
+        """Clear the line, or remove the widget."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+def _bar(stream: TextIO | None, interval: float, step: str, total: int) -> Any:
+    """Make a bar of the kind that fits the place where the process runs."""
+    # Importing tqdm takes longer than many a step, and most runs show nothing.
+    from tqdm.notebook import tqdm as widget
+    from tqdm.std import tqdm as line
+
+    in_notebook = False
+    if stream is None and find_spec("ipywidgets") is not None:
+        # Without ipywidgets this import warns.
+        from tqdm.auto import tqdm
+
+        in_notebook = issubclass(tqdm, widget)
+
+    class Bar(widget if in_notebook else line):  # type: ignore[misc]
+        # Without this tqdm starts a thread that outlives the reduction.
+        monitor_interval = 0
+
+    # None: shown if the stream is a terminal.
+    disable = False if in_notebook or stream is not None else None
+    return Bar(
+        desc=step,
+        total=total,
+        leave=False,
+        file=stream,
+        disable=disable,
+        mininterval=interval,
+        miniters=0,
+        dynamic_ncols=stream is None,
+        unit="frame",
+    )
 
 
 def as_progress(value: bool | Progress | None) -> Progress:
-    """Return the progress display that a user's setting means: True for text, None or False for none."""
+    """Return the progress display that a user's setting means: True for a bar, None or False for none."""
     if value is None or value is False:
         return NO_PROGRESS
-    return TextProgress() if value is True else value
+    return ProgressBar() if value is True else value

@@ -87,7 +87,7 @@ class Step:
         )
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class RunReport:
     """What one run did; prints as text and renders as a table in a notebook.
 
@@ -229,6 +229,8 @@ class RunReport:
         ]
         return "\n".join(lines)
 
+    __repr__ = __str__
+
     def _notes(self) -> list[str]:
         used = sorted({(caltype, name) for (_, caltype), name in self.calibrations.items()})
         return [
@@ -245,7 +247,7 @@ class RunReport:
         return (
             f"<p><b>{html.escape(self.recipe)}</b> ({html.escape(self.mode)}), "
             f"{len(self.inputs)} input files, {self.seconds:.2f} s</p>"
-            f"{html_table(('primitive', 'stream', 's', 'frames'), rows)}{html_list(self._notes())}"
+            f"{html_table(('primitive', 'stream', 'time (s)', 'frames'), rows)}{html_list(self._notes())}"
         )
 
 

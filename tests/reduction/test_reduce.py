@@ -13,7 +13,7 @@ import pytest
 from niripipe import Reduce, astrodata, cal_service
 from niripipe.cal_service import CalibrationService
 from niripipe.errors import CalibrationError, InputError, ParameterError, StorageError
-from niripipe.reduction.progress import TextProgress
+from niripipe.reduction.progress import ProgressBar
 
 from .. import frames as make
 
@@ -386,7 +386,7 @@ def test_progress_is_shown_on_request_only(darks, out, capsys):
     Reduce(darks, output_dir=out).runr()
     assert capsys.readouterr() == ("", "")
     shown = io.StringIO()
-    Reduce(darks, output_dir=out, progress=TextProgress(shown, interval=0)).runr()
+    Reduce(darks, output_dir=out, progress=ProgressBar(shown, interval=0)).runr()
     assert "stackDarks" in shown.getvalue()
 
 
