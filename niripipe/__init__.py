@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         logutils,
         night,
         photometry,
+        plot,
         simulate,
     )
     from niripipe.cal_service import CalibrationService
@@ -40,6 +41,7 @@ __all__ = [
     "logutils",
     "night",
     "photometry",
+    "plot",
     "simulate",
 ]
 
