@@ -22,7 +22,9 @@ class Declared:
     PROVENANCE: Table
     REFCAT: Table
     DROPPED: Table
+    GROWTH: Table
     SKYTABLE: Table
+    STDPHOT: Table
     STACKING: Table
 
     # Tables and arrays of an extension.

@@ -59,6 +59,8 @@ class CalibrationFacts:
         ``sq``, ``ql`` or ``qa`` for a product, None for raw data and products that do not say.
     data_section, detector_section : tuple of int or None
         ``(x1, x2, y1, y2)``, 0-based, ends excluded: of the array in the file, and of the detector.
+    airmass : float or None
+        For standards, of which one at the airmass of the frame is the better one.
     """
 
     filename: str = ""
@@ -84,6 +86,7 @@ class CalibrationFacts:
     processing_mode: str | None = None
     data_section: SectionLimits | None = None
     detector_section: SectionLimits | None = None
+    airmass: float | None = None
 
     def to_json(self) -> str:
         """Return the facts as JSON text."""

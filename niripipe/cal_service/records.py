@@ -46,7 +46,7 @@ class CalibrationRecord:
     path : str
         Absolute path of the file.
     caltype : str
-        ``processed_dark``, ``processed_flat`` or ``processed_bpm``.
+        ``processed_dark``, ``processed_flat``, ``processed_bpm`` or ``processed_standard``.
     md5 : str
         Checksum of the file when it was registered.
     size : int
@@ -188,8 +188,8 @@ def read_record(path: str | PathLike[str] | AstroData) -> CalibrationRecord:
     Parameters
     ----------
     path : path-like or AstroData
-        A processed dark, flat or bad pixel mask; an AstroData stands for the file that it was read from or
-        written to.
+        A processed dark, flat, bad pixel mask or standard; an AstroData stands for the file that it was
+        read from or written to.
 
     Raises
     ------
@@ -198,7 +198,7 @@ def read_record(path: str | PathLike[str] | AstroData) -> CalibrationRecord:
     DataError
         The file cannot be opened.
     CalibrationError
-        It is not a processed dark, flat or bad pixel mask; the message names the tags found.
+        It is none of these; the message names the tags found.
     """
     if isinstance(path, AstroData):
         if path.path is None:
@@ -226,7 +226,7 @@ def read_record(path: str | PathLike[str] | AstroData) -> CalibrationRecord:
             file=file,
             item="tags",
             found=", ".join(sorted(facts.tags)) or "none",
-            expected="PROCESSED with DARK or FLAT, or BPM",
+            expected="PROCESSED with DARK, FLAT or STANDARD, or BPM",
         )
     now = datetime.now(UTC).replace(tzinfo=None)
     return CalibrationRecord(str(file), caltype, checksum, stat.st_size, stat.st_mtime_ns, now, facts)

@@ -12,6 +12,8 @@ rules are those of the Gemini Observatory Archive, with these differences, each 
   they were taken before or after the target. It must cover the frame's part of the detector.
 * A processed flat that was made of the sky (SKYFLAT) is accepted like one of lamps, and comes after all of
   those. The archive knows none.
+* A processed standard (a zero point) is of the same night, within 12 hours. Of several the nearest in time
+  and airmass comes first: a difference of 1 in airmass counts as 2 hours. The archive has none.
 * Names of optical components are compared by their identifiers (``G0204``) where they have one, as
   spelling varied over the years.
 """
@@ -198,17 +200,29 @@ class Assessment:
 
         Flats of the sky come after those of lamps; then nearest in time, best processed, latest registered.
         """
-        distance = float("inf") if self.days is None else abs(self.days)
+        distance = float("inf") if self.days is None else abs(self.days) + self._airmass_in_days
         quality = QUALITY.get(self.facts.processing_mode, -1)
         return self.facts.gcal_lamp == SKY_LIGHT, distance, -quality, -registered
+    @property
+    def _airmass_in_days(self) -> float:
+        """What a difference in airmass counts for standards, in days; 0 for other calibrations."""
+        theirs = self.facts.airmass
+        ours = self.verdicts[0].frame.airmass if self.verdicts else None
+        if "STANDARD" not in self.facts.tags or ours is None or theirs is None:
+            return 0.0
+        return _DAYS_PER_AIRMASS * abs(ours - theirs)
 
+
+#: By how many days a standard is the worse for each unit of airmass between it and the frame: zero points
+#: drift by about 0.01 mag an hour, and the extinction is known to 0.02 mag per airmass.
+_DAYS_PER_AIRMASS = 2 / 24
 
 #: Processing modes, best highest. Products that do not say stand between science quality and quick look,
 #: where the archive's ordering puts them.
 QUALITY: Mapping[str | None, int] = MappingProxyType({"sq": 3, None: 2, "ql": 1, "qa": 0})
 
 #: Calibrations that a store can hold.
-PROCESSED_TYPES = ("processed_dark", "processed_flat", "processed_bpm")
+PROCESSED_TYPES = ("processed_dark", "processed_flat", "processed_bpm", "processed_standard")
 
 
 def calibration_type(tags: frozenset[str] | set[str]) -> str | None:
@@ -220,7 +234,7 @@ def calibration_type(tags: frozenset[str] | set[str]) -> str | None:
         return "processed_bpm"
     if "PROCESSED" not in tags or "PROCESSED_SCIENCE" in tags:
         return None
-    for kind in ("DARK", "FLAT"):
+    for kind in ("DARK", "FLAT", "STANDARD"):
         if kind in tags:
             return f"processed_{kind.lower()}"
     return None

@@ -181,7 +181,7 @@ class CalibrationService:
     # ------------------------------------------------------------------ registering
 
     def add_cal(self, path: str | PathLike[str] | AstroData) -> CalibrationRecord:
-        """Register a processed dark, flat or bad pixel mask.
+        """Register a processed dark, flat, bad pixel mask or standard.
 
         Registering an unchanged file again does nothing; after a change it replaces the old entry. Files of
         the same name in different folders are different calibrations.
@@ -276,7 +276,7 @@ class CalibrationService:
         ----------
         frames : AstroData, path or CalibrationFacts, or a sequence of them
             What is to be calibrated.
-        caltype : {"processed_dark", "processed_flat", "processed_bpm"}
+        caltype : {"processed_dark", "processed_flat", "processed_bpm", "processed_standard"}
             Type of calibration.
         procmode : {"sq", "ql", "qa"}, optional
             Lowest acceptable quality of processing; any, if not given.

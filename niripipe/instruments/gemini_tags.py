@@ -148,6 +148,11 @@ class GeminiTags(AstroData):
         return None
 
     @astro_data_tag
+    def _tag_standard(self) -> TagSet | None:
+        """Mark processed photometric standards: stacks with the zero point that was found in their frames."""
+        return TagSet({"STANDARD"}) if "PROCSTND" in self.phu else None
+
+    @astro_data_tag
     def _tag_fringe(self) -> TagSet | None:
         return TagSet({"FRINGE", "CAL"}) if "GIFRINGE" in self.phu or "PROCFRNG" in self.phu else None
 

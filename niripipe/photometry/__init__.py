@@ -1,9 +1,11 @@
 """From counts to magnitudes: standard stars, zero points, extinction, and magnitudes of sources.
 
-`standards` is the table of standard stars, `recognise` finds which of them a frame shows.
+`standards` is the table of standard stars, `recognise` finds which of them a frame shows; `to_magnitudes` and
+`to_microjansky` turn counts of a calibrated stack into magnitudes and flux densities.
 """
 
 from niripipe.photometry.bands import BANDS, Extinction, StandardBand, ab_offset, extinction, standard_band
+from niripipe.photometry.magnitudes import to_magnitudes, to_microjansky
 from niripipe.photometry.standards import Recognition, Standard, recognise, standards
 
 __all__ = [
@@ -17,4 +19,6 @@ __all__ = [
     "recognise",
     "standard_band",
     "standards",
+    "to_magnitudes",
+    "to_microjansky",
 ]

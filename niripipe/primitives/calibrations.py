@@ -13,6 +13,7 @@ from niripipe import astrodata
 from niripipe.astrodata import AstroData, Section, add_provenance, file_md5
 from niripipe.cal_service.facts import facts_of
 from niripipe.cal_service.masks import mask_origin, masks_to_unite
+from niripipe.cal_service.rules import assess
 from niripipe.errors import CalibrationError, DataError
 from niripipe.instruments.niri import AstroDataNiri
 from niripipe.instruments.tables import niri_tables
@@ -24,6 +25,10 @@ __all__ = ["CalibrationBook", "FoundCalibration", "clipped", "window_in"]
 
 _MOST_MASKS = 50
 """Masks of one frame that are looked at for different origins: more nights are hardly kept in one store."""
+
+
+_MOST_STANDARDS = 20
+"""Standards of one night in one filter that are looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +141,39 @@ class CalibrationBook:
             if best is None:
                 return []
             return [best, *self._further.get(frame, ())] if best.origin != "user" else [best]
+
+    def find_standards(
+        self, frame: AstroData, given: Sequence[AstroData | Path] | None = None
+    ) -> list[FoundCalibration]:
+        """Return the processed standards for a frame, the nearest in time and airmass first.
+
+        Those that are given by hand come before the one of the whole run, and that before those of the
+        service.
+
+        Raises
+        ------
+        InputError, DataError
+            A standard named by the user that cannot be opened.
+        """
+        kind = "processed_standard"
+        with self._lock:
+            if given is not None:
+                named = [FoundCalibration(self.opened(one), kind, "parameter") for one in given]
+                return sorted(
+                    named, key=lambda one: assess(facts_of(frame), facts_of(one.frame), kind).rank()
+                )
+            if kind in self.user:
+                return [FoundCalibration(self.opened(self.user[kind]), kind, "user")]
+            if self.service is None:
+                return []
+            answers = self.service.get_calibrations(
+                [frame], kind, procmode=self.mode, howmany=_MOST_STANDARDS
+            )
+            self.reasons[kind] = answers.reasons[0]
+            return [
+                FoundCalibration(self.opened(Path(record.path)), kind, answers.origins[0] or "service")
+                for record in answers.matches[0]
+            ]
 
     def look_up(self, frames: Sequence[AstroData], caltype: str) -> None:
         """Ask the service for the calibrations of many frames at once; `find` has the answers."""

@@ -14,6 +14,7 @@ from niripipe.primitives.cleanup import Cleanup
 from niripipe.primitives.cosmic_rays import CosmicRays
 from niripipe.primitives.lists import Lists
 from niripipe.primitives.persistence import Persistence
+from niripipe.primitives.photometry import Photometry
 from niripipe.primitives.pixels import Pixels
 from niripipe.primitives.quality import Quality
 from niripipe.primitives.resample_to import ResampleTo
@@ -45,6 +46,7 @@ class NIRI(
     ResampleTo,
     Quality,
     Astrometry,
+    Photometry,
     Store,
 ):
     """Primitives for NIRI images and the darks, flats and bad pixel masks that they need."""

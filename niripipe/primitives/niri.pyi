@@ -201,6 +201,24 @@ class NIRI(PrimitivesBase):
     ) -> list[AstroData]:
         """Replace flagged pixels by a number or by a statistic of pixels that are not flagged."""
 
+    def applyZeroPoint(
+        self,
+        frames: list[AstroData] | None = None,
+        *,
+        suffix: str | None = "_photCalibrated",
+        do_cal: Literal["optional", "force", "skip"] = "optional",
+        standard: Sequence[AstroData | Path | str] | None = None,
+        fit: Literal["joint", "nearest"] = "joint",
+        system: Literal["Vega", "AB"] = "Vega",
+        radii: Sequence[float] = ...,
+        stream: str = "main",
+        instream: str | None = None,
+        outstream: str | None = None,
+        skip_primitive: bool = False,
+        write_outputs: bool = False,
+    ) -> list[AstroData]:
+        """Give a stack its zero point, and its sources magnitudes."""
+
     def associateSky(
         self,
         frames: list[AstroData] | None = None,
@@ -406,6 +424,21 @@ class NIRI(PrimitivesBase):
         write_outputs: bool = False,
     ) -> list[AstroData]:
         """Fit the WCS to the reference catalogue, and give sources their reference magnitudes."""
+
+    def determineZeroPoint(
+        self,
+        frames: list[AstroData] | None = None,
+        *,
+        suffix: str | None = "_zeroPointDetermined",
+        extinction: float | None = None,
+        extinction_error: float | None = None,
+        stream: str = "main",
+        instream: str | None = None,
+        outstream: str | None = None,
+        skip_primitive: bool = False,
+        write_outputs: bool = False,
+    ) -> list[AstroData]:
+        """Determine the zero point from the measurements in STDPHOT of the frames of a stack."""
 
     def dilateObjectMask(
         self,
@@ -702,6 +735,25 @@ class NIRI(PrimitivesBase):
         write_outputs: bool = False,
     ) -> list[AstroData]:
         """Measure the image size on the good stars of OBJCAT, and compare it with the IQ percentiles."""
+
+    def measureStandard(
+        self,
+        frames: list[AstroData] | None = None,
+        *,
+        suffix: str | None = "_standardMeasured",
+        standards: Any = None,
+        only_own: bool = False,
+        name: str | None = None,
+        aperture: float = 4.0,
+        radius: float = 60.0,
+        search: float = 15.0,
+        stream: str = "main",
+        instream: str | None = None,
+        outstream: str | None = None,
+        skip_primitive: bool = False,
+        write_outputs: bool = False,
+    ) -> list[AstroData]:
+        """Measure the standard star in every frame, into the table STDPHOT."""
 
     def mergeInputs(
         self,
@@ -1257,6 +1309,19 @@ class NIRI(PrimitivesBase):
         write_outputs: bool = False,
     ) -> list[AstroData]:
         """Mark frames as processed science images (PROCSCI) and write them into the output folder."""
+
+    def storeProcessedStandard(
+        self,
+        frames: list[AstroData] | None = None,
+        *,
+        suffix: str | None = "_standard",
+        stream: str = "main",
+        instream: str | None = None,
+        outstream: str | None = None,
+        skip_primitive: bool = False,
+        write_outputs: bool = False,
+    ) -> list[AstroData]:
+        """Mark stacks of a standard star with a zero point as processed standards (PROCSTND), and write them."""  # noqa: E501
 
     def subtractSky(
         self,

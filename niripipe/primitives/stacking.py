@@ -261,7 +261,8 @@ def _describe(frames: Frames, result: AstroData, weights: Float64, shared: Share
         log.stdinfo("frames share skies: the variance is multiplied by %.3f", shared.factor)
     if correlation is not None:
         hdr.set("NOISCORR", round(correlation, 5), "Variance of large apertures over sum of VAR")
-    _join_sky_tables(frames, result)
+    for name in ("SKYTABLE", "STDPHOT"):
+        _join_tables(frames, result, name)
     _tabulate_alignment(frames, result, weights)
 
 
@@ -303,16 +304,16 @@ def _known(values: Iterable[float | None]) -> list[float]:
     return [value for value in values if value is not None]
 
 
-def _join_sky_tables(frames: Frames, result: AstroData) -> None:
-    """Keep for every frame which skies were subtracted from it."""
-    having = [frame for frame in frames if "SKYTABLE" in frame.tables]
-    columns = [frame.columns("SKYTABLE") for frame in having]
+def _join_tables(frames: Frames, result: AstroData, name: str) -> None:
+    """Keep the rows of a table of all frames: which skies were subtracted, how the standard was measured."""
+    having = [frame for frame in frames if name in frame.tables]
+    columns = [frame.columns(name) for frame in having]
     if columns and all(is_rows(rows) and rows.dtype.names == columns[0].dtype.names for rows in columns):
-        result.SKYTABLE = np.concatenate(columns)
+        setattr(result, name, np.concatenate(columns))
     elif columns:
         from astropy.table import vstack
 
-        result.SKYTABLE = vstack([frame.SKYTABLE for frame in having], metadata_conflicts="silent")
+        setattr(result, name, vstack([getattr(frame, name) for frame in having], metadata_conflicts="silent"))
 
 
 def _tabulate_alignment(frames: Frames, result: AstroData, weights: Float64) -> None:

@@ -6,7 +6,7 @@ import re
 
 from niripipe.astrodata import AstroData
 from niripipe.errors import DataError
-from niripipe.primitives.base import Frames, PrimitivesBase, primitive, raw_name
+from niripipe.primitives.base import Frames, PrimitivesBase, primitive, raw_name, skipped
 from niripipe.primitives.params import Field, SuffixParams
 
 __all__ = ["Store"]
@@ -26,6 +26,10 @@ class StoreFlatParams(SuffixParams, suffix="_flat"):
 
 class StoreBPMParams(SuffixParams, suffix="_bpm"):
     """Parameters of `Store.storeBPM`."""
+
+
+class StoreStandardParams(SuffixParams, suffix="_standard"):
+    """Parameters of `Store.storeProcessedStandard`."""
 
 
 class StoreScienceParams(SuffixParams):
@@ -72,6 +76,19 @@ class Store(PrimitivesBase):
         """
         return self._store(frames, "BPM", params.suffix)
 
+    @primitive(stamp="PROCSTND", renames=False)
+    def storeProcessedStandard(self, frames: Frames, params: StoreStandardParams) -> Frames:
+        """Mark stacks of a standard star with a zero point as processed standards (PROCSTND), and write them.
+
+        A stack without a zero point is written too, but is not a processed standard.
+        """
+        for frame in frames:
+            if "ZP" not in frame.phu:
+                self.note(
+                    frame, skipped(f"no zero point: {frame.phu.get('ZPWHYNOT', 'none was determined')}")
+                )
+        return self._store(frames, "STANDARD", params.suffix)
+
     @primitive(stamp="PROCSCI", renames=False)
     def storeProcessedScience(self, frames: Frames, params: StoreScienceParams) -> Frames:
         """Mark frames as processed science images (PROCSCI) and write them into the output folder."""
@@ -82,7 +99,7 @@ class Store(PrimitivesBase):
         for frame in frames:
             if kind is not None and force:
                 _make_calibration(frame, kind)
-            if kind is not None and kind not in frame.tags:
+            if kind not in (None, "STANDARD") and kind not in frame.tags:
                 raise DataError(
                     f"The product is not a {kind}",
                     file=frame.filename,

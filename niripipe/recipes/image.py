@@ -18,7 +18,28 @@ def reduce(p: NIRI) -> None:
     p.cleanReadout(clean="default")
     p.correctResidualSky()
     _align_and_stack(p)
+    p.applyZeroPoint(suffix=None)
     p.storeProcessedScience(suffix="_image")
+
+
+def makeStandard(p: NIRI) -> None:
+    """Reduce frames of a standard star to a stack with its zero point (``_standard``).
+
+    The star is measured in every frame, before frames are resampled.
+    """
+    _correct(p)
+    _subtract_sky(p)
+    p.cleanReadout(clean="default")
+    p.correctResidualSky()
+    p.detectSources(catalogue="positions", enough=60)
+    p.measureStandard()
+    p.adjustWCSToReference()
+    p.resampleToCommonFrame(objmask=False)
+    p.scaleCountsToReference()
+    p.stackFrames()
+    p.detectSources(suffix=None)
+    p.determineZeroPoint(suffix=None)
+    p.storeProcessedStandard()
 
 
 def ultradeep(p: NIRI) -> None:
@@ -163,6 +184,7 @@ def _second_pass(p: NIRI) -> None:
     p.cleanReadout(clean="default")
     p.correctResidualSky()
     _align_and_stack(p)
+    p.applyZeroPoint(suffix=None)
     p.storeProcessedScience(suffix="_image")
 
 
@@ -180,6 +202,7 @@ def _align_and_stack(p: NIRI) -> None:
 recipes = {
     "sq": (
         reduce,
+        makeStandard,
         ultradeep,
         ultradeep_part1,
         ultradeep_part2,
@@ -188,5 +211,5 @@ recipes = {
         alignAndStack,
         calibrate,
     ),
-    "ql": (reduce, makeSkyFlat, alignAndStack, calibrate),
+    "ql": (reduce, makeStandard, makeSkyFlat, alignAndStack, calibrate),
 }

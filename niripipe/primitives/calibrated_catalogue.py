@@ -1,0 +1,248 @@
+"""OBJCAT with units, and its magnitudes once there is a zero point."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from niripipe.astrodata import AstroData
+from niripipe.photometry.apertures import circle_sums, is_available
+from niripipe.photometry.corrections import Correction, correction_of_stars, isolated
+from niripipe.photometry.zeropoint import POGSON
+from niripipe.primitives.objcat import sources, typical_of_bright
+
+__all__ = ["calibrate_catalogue", "radius_name", "unit_of"]
+
+Floats = NDArray[np.float64]
+
+_BRIGHT: Final = 50.0
+"""Stars of this S/N give the aperture corrections."""
+
+_STARLIKE: Final = 0.15
+"""Stars differ in FWHM from the typical one by less than this part."""
+
+_MOST: Final = 60
+"""So many of the brightest stars give them; more add nothing."""
+
+_BLANK: Final = 200
+"""Positions without sources at which the depth is computed."""
+
+_NO_MAGNITUDE: Final = 99.0
+"""MAG_AUTO and MAGERR_AUTO of a source without positive flux, as SExtractor has it. New columns have NaN."""
+
+_UNITS: Final = {
+    "ERRX2_IMAGE": "pixel2", "ERRY2_IMAGE": "pixel2", "ERRXY_IMAGE": "pixel2", "ERRX2_WORLD": "deg2",
+    "ERRY2_WORLD": "deg2", "ERRXY_WORLD": "deg2", "THETA_IMAGE": "deg", "ERRTHETA_IMAGE": "deg",
+    "THETA_WORLD": "deg", "ERRTHETA_WORLD": "deg", "FLUX_RADIUS": "pixel", "ELLIPTICITY": "",
+    "BACKGROUND": "electron",
+    "ISOAREA_IMAGE": "pixel2", "PROFILE_FWHM": "pixel", "PROFILE_EE50": "pixel", "REF_MAG": "mag",
+    "REF_MAG_ERR": "mag", "IMAFLAGS_ISO": "", "NIMAFLAGS_ISO": "pixel", "CLASS_STAR": "", "NUMBER": "",
+    "FLAGS": "", "REF_NUMBER": "",
+}  # fmt: skip
+
+
+def unit_of(column: str, counts: str = "electron") -> str:
+    """Return the unit of a column of OBJCAT; empty if it has none."""
+    if column in _UNITS:
+        return _UNITS[column]
+    if column.startswith(("FLUX", "FLUXERR")):
+        return counts
+    if column.startswith("MAG"):
+        return "mag"
+    return "pixel" if column.endswith("_IMAGE") else "deg" if column.endswith("_WORLD") else ""
+
+
+def radius_name(radius: float) -> str:
+    """Return a radius as it is in the names of columns: 3 for 3.0, 2P5 for 2.5."""
+    return f"{radius:g}".replace(".", "P")
+
+
+def calibrate_catalogue(frame: AstroData, radii: Sequence[float], standard: AstroData | None) -> list[str]:
+    """Give OBJCAT units and, where the header has a zero point, magnitudes; return warnings.
+
+    Parameters
+    ----------
+    frame : AstroData
+        A stack with the keywords of a zero point, or without.
+    radii : sequence of float
+        Of the apertures, pixels. None are measured without a zero point.
+    standard : AstroData or None
+        Its curve of growth helps where the field has too few bright stars.
+    """
+    from astropy.table import Table
+
+    ext = frame[0]
+    if "OBJCAT" not in ext.exposed:
+        return (
+            ["there is no catalogue, and no magnitudes: run detectSources first"]
+            if standard is not None
+            else []
+        )
+    table = Table(ext.OBJCAT, copy=True)
+    warnings: list[str] = []
+    if standard is not None:
+        warnings = _add_magnitudes(frame, table, radii, standard)
+        system = str(frame.phu["ZPSYSTEM"])
+        table.meta["ZPSYSTEM"] = system
+    for name in table.colnames:
+        unit = unit_of(name)
+        table[name].unit = unit or None
+    ext.OBJCAT = table
+    return warnings
+
+
+def _add_magnitudes(frame: AstroData, table: Any, radii: Sequence[float], standard: AstroData) -> list[str]:
+    ext, zero_point = frame[0], float(frame.phu["ZPIMAGE"])
+    for key in [key for key in ext.hdr if str(key).startswith(("APCOR", "APCE", "DEPTH"))]:
+        ext.hdr.remove(key, ignore_missing=True)
+    kron, kron_error = (np.asarray(table[name], float) for name in ("FLUX_AUTO", "FLUXERR_AUTO"))
+    if not is_available() or not len(table):
+        _set_kron(table, kron, kron_error, zero_point)
+        if not len(table):
+            return ["the catalogue has no source"]
+        return [
+            "no aperture magnitudes and no aperture corrections: photutils is not installed "
+            '(pip install "niripipe[photometry]")'
+        ]
+    x, y = (np.asarray(table[name], float) - 1 for name in ("XWIN_IMAGE", "YWIN_IMAGE"))
+    fwhm = _width(frame, table)
+    reference = float(frame.phu["ZPAPER"]) * fwhm
+    stars = _stars(frame, table, x, y, fwhm, reference)
+    measured = {radius: _measured(frame, table, x, y, radius) for radius in radii}
+    whole, whole_error = (np.full(len(table), np.nan) for _ in range(2))
+    whole[stars], whole_error[stars] = _measured(frame, table, x[stars], y[stars], reference, stars)
+    warnings = []
+    growth = _growth(standard)
+    beyond = 10 ** (0.4 * float(frame.phu.get("ZPAPCOR", 0.0)))
+    sources_of: set[str] = set()
+    for radius, (flux, error) in measured.items():
+        name = radius_name(radius)
+        found = correction_of_stars(flux[stars], whole[stars], error[stars], whole_error[stars])
+        sources_of.add("stars of the field" if found else "curve of growth of the standard")
+        found = _times(found or _from_growth(growth, radius / fwhm), beyond)
+        _record(ext.hdr, name, found, radius)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            magnitude = zero_point - 2.5 * np.log10(np.where(flux > 0, flux * found.factor, np.nan))
+            magnitude_error = np.where(flux > 0, POGSON * error / flux, np.nan)
+        columns = {
+            "FLUX_APER": flux, "FLUXERR_APER": error, "MAG_APER": magnitude, "MAGERR_APER": magnitude_error
+        }  # fmt: skip
+        for column, values in columns.items():
+            table[f"{column}_{name}"] = values
+    # Kron apertures of bright stars: their light in the aperture of the zero point over that in their own.
+    found = correction_of_stars(kron[stars], whole[stars], np.zeros(len(stars)), whole_error[stars])
+    if found is None:
+        warnings.append(
+            "too few bright stars for corrections from apertures to all light: those of the apertures "
+            "come from the standard, and Kron magnitudes have none"
+        )
+    kron_correction = _times(found, beyond) if found else Correction(1.0, 0.0, 0)
+    _record(ext.hdr, "AUTO", kron_correction, None)
+    _set_kron(table, kron * kron_correction.factor, kron_error * kron_correction.factor, zero_point)
+    ext.hdr.set("APCORSRC", "; ".join(sorted(sources_of)), "Where the corrections come from")
+    _record_depth(frame, radii, zero_point)
+    return warnings
+
+
+def _width(frame: AstroData, table: Any) -> float:
+    """Return the FWHM of the stars, pixels."""
+    listed = sources(frame)
+    width = typical_of_bright(
+        np.asarray(table["FWHM_IMAGE"], float), listed.flux, listed.flux_error, listed.suspect
+    )
+    return width if np.isfinite(width) and width > 1 else listed.fwhm
+
+
+def _stars(
+    frame: AstroData, table: Any, x: Floats, y: Floats, fwhm: float, reference: float
+) -> NDArray[np.intp]:
+    """Return the rows of bright, unblemished stars that stand alone, the brightest first."""
+    listed = sources(frame)
+    width = np.asarray(table["FWHM_IMAGE"], float)
+    good = ~listed.suspect & (listed.flux > _BRIGHT * listed.flux_error) & (np.asarray(table["FLAGS"]) == 0)
+    good &= np.abs(width / fwhm - 1) < _STARLIKE
+    good &= isolated(x, y, listed.flux.astype(float), reference + 2 * fwhm)
+    chosen = np.flatnonzero(good)
+    return chosen[np.argsort(-listed.flux[chosen], kind="stable")][:_MOST]
+
+
+def _measured(
+    frame: AstroData, table: Any, x: Floats, y: Floats, radius: float, rows: NDArray[np.intp] | None = None
+) -> tuple[Floats, Floats]:
+    """Return fluxes in circles less the background of the catalogue, and their errors."""
+    ext = frame[0]
+    background = np.asarray(table["BACKGROUND"], float)
+    background = background if rows is None else background[rows]
+    data = ext.read("data")
+    flux = circle_sums(data if np.isfinite(data).all() else np.nan_to_num(data), x, y, radius)
+    flux -= background * np.pi * radius**2
+    variance = np.asarray(ext.aperture_variance(x, y, radius), float)
+    return flux, np.sqrt(variance)
+
+
+def _growth(standard: AstroData) -> tuple[Floats, Floats] | None:
+    """Return the curve of growth of a processed standard: radii in FWHM, and shares of the light."""
+    if "GROWTH" not in standard.tables:
+        return None
+    rows = standard.columns("GROWTH")
+    return np.asarray(rows["RADIUS"], float), np.asarray(rows["SHARE"], float)
+
+
+def _from_growth(growth: tuple[Floats, Floats] | None, radius: float) -> Correction:
+    if growth is None:
+        return Correction(1.0, 0.0, 0)
+    share = float(np.interp(radius, *growth))
+    # Seeing differs between standard and stack: by a tenth, the share does by as much as this.
+    wider = float(np.interp(radius / 1.1, *growth))
+    return Correction(1 / max(share, 1e-3), abs(share - wider) / max(share, 1e-3) ** 2, 0)
+
+
+def _times(correction: Correction, factor: float) -> Correction:
+    return Correction(correction.factor * factor, correction.error * factor, correction.stars)
+
+
+def _record(hdr: Any, name: str, found: Correction, radius: float | None) -> None:
+    shown = "Kron" if radius is None else f"{radius:g} pixels"
+    hdr.set(
+        f"APCOR{name}"[:8], round(-2.5 * np.log10(found.factor), 5), f"Aperture correction, {shown} (mag)"
+    )
+    error = POGSON * found.error / found.factor
+    hdr.set(f"APCE{name}"[:8], round(float(error), 5), f"Its error, from {found.stars} stars (mag)")
+
+
+def _set_kron(table: Any, flux: Floats, error: Floats, zero_point: float) -> None:
+    positive = flux > 0
+    safe = np.where(positive, flux, 1.0)
+    table["MAG_AUTO"] = np.where(positive, zero_point - 2.5 * np.log10(safe), _NO_MAGNITUDE).astype(
+        np.float32
+    )
+    table["MAGERR_AUTO"] = np.where(positive, POGSON * error / safe, _NO_MAGNITUDE).astype(np.float32)
+
+
+def _record_depth(frame: AstroData, radii: Sequence[float], zero_point: float) -> None:
+    """Write the magnitude of a star of 5 sigma, in the aperture in which that is faintest."""
+    ext = frame[0]
+    objects, coverage = ext.read("OBJMASK"), ext.read("COVERAGE")
+    blank = np.ones(ext.shape, bool) if objects is None else objects == 0
+    if coverage is not None:
+        blank &= coverage >= np.median(coverage)
+    margin = int(np.ceil(max(radii, default=0))) + 1
+    blank[:margin], blank[-margin:], blank[:, :margin], blank[:, -margin:] = False, False, False, False
+    rows, columns = np.nonzero(blank)
+    if not rows.size or not radii:
+        return
+    chosen = np.unique(np.linspace(0, rows.size - 1, _BLANK).astype(int))
+    best: tuple[float, float] | None = None
+    for radius in radii:
+        variance = np.asarray(ext.aperture_variance(columns[chosen], rows[chosen], radius), float)
+        noise = float(np.sqrt(np.nanmedian(variance)))
+        correction = float(ext.hdr.get(f"APCOR{radius_name(radius)}"[:8], 0.0))
+        depth = zero_point - 2.5 * np.log10(5 * noise) + correction
+        if np.isfinite(depth) and (best is None or depth > best[0]):
+            best = float(depth), radius
+    if best is not None:
+        ext.hdr.set("DEPTH5", round(best[0], 3), "Magnitude of a star of 5 sigma")
+        ext.hdr.set("DEPTHRAD", best[1], "In an aperture of this radius (pixels)")

@@ -1,0 +1,272 @@
+"""Primitives from standard star to magnitude."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from niripipe.astrodata import AstroData
+from niripipe.astrodata.tables import as_rows
+from niripipe.errors import NiripipeError, ParameterError
+from niripipe.logutils import get_logger
+from niripipe.photometry import Recognition, Standard, extinction, recognise, standard_band
+from niripipe.photometry.apertures import require_photutils
+from niripipe.photometry.bands import Extinction
+from niripipe.photometry.standards import joined
+from niripipe.primitives import zero_point_header
+from niripipe.primitives.base import Frames, Outcome, PrimitivesBase, done, primitive, skipped
+from niripipe.primitives.calibrated_catalogue import calibrate_catalogue
+from niripipe.primitives.params import Field, FramesOrPaths, SuffixParams
+from niripipe.primitives.stacking import remove_keywords
+from niripipe.primitives.standard_stars import Measurement, measure_frame
+
+__all__ = ["Photometry"]
+
+log = get_logger(__name__)
+
+
+class MeasureStandardParams(SuffixParams, suffix="_standardMeasured"):
+    """Parameters of `Photometry.measureStandard`."""
+
+    standards: Any = Field(
+        None,
+        description="standards of the user's own that join the shipped ones: a file, or an astropy Table; "
+        "see niripipe.photometry.standards for the columns",
+    )
+    only_own: bool = Field(False, description="use the standards of the user's own alone")
+    name: str | None = Field(
+        None, description="name of the standard, where position and header do not tell it"
+    )
+    aperture: float = Field(4.0, ge=1, le=5, description="radius of the aperture, FWHM")
+    radius: float = Field(60.0, gt=0, description="largest distance of pointing and standard, arcsec")
+    search: float = Field(15.0, gt=0, description="largest error of the WCS, arcsec")
+
+    def as_record(self) -> dict[str, Any]:
+        """Return the values in a form that JSON can hold; a table appears by its length."""
+        record = super().as_record()
+        if hasattr(self.standards, "colnames"):
+            record["standards"] = f"table of {len(self.standards)} rows"
+        elif self.standards is not None:
+            record["standards"] = str(self.standards)
+        return record
+
+
+class DetermineZeroPointParams(SuffixParams, suffix="_zeroPointDetermined"):
+    """Parameters of `Photometry.determineZeroPoint`."""
+
+    extinction: float | None = Field(
+        None, ge=0, le=2, description="magnitudes per airmass; None: the mean of Mauna Kea in the band"
+    )
+    extinction_error: float | None = Field(
+        None, ge=0, le=1, description="its error; None: a quarter of the range from night to night"
+    )
+
+
+class ApplyZeroPointParams(SuffixParams, suffix="_photCalibrated"):
+    """Parameters of `Photometry.applyZeroPoint`."""
+
+    do_cal: Literal["optional", "force", "skip"] = Field(
+        "optional",
+        description="optional: a frame for which there is no standard stays without; force: that is an "
+        "error; skip: do not apply",
+    )
+    standard: FramesOrPaths = Field(
+        None,
+        description="processed standards to be used instead of those that the service has, also of another "
+        "night: one, or several for a joint fit",
+    )
+    fit: Literal["joint", "nearest"] = Field(
+        "joint",
+        description="joint: fit zero point and extinction to all standards of the night; nearest: take the "
+        "one nearest in time and airmass",
+    )
+    system: Literal["Vega", "AB"] = Field("Vega", description="system of the magnitudes")
+    radii: tuple[float, ...] = Field((3.0, 6.0, 10.0), description="radii of the apertures, pixels")
+
+
+class Photometry(PrimitivesBase):
+    """Zero points from standard stars, and calibrated magnitudes."""
+
+    @primitive
+    def measureStandard(self, frames: Frames, params: MeasureStandardParams) -> Frames:
+        """Measure the standard star in every frame, into the table STDPHOT.
+
+        The star is recognised by where the telescope pointed (proper motions count) and by its name, and is
+        looked for among the sources of each frame by position and expected brightness. Its light is summed
+        in an
+        aperture of 4 FWHM radius, as Gemini does for NIRI's zero points, less the sky in a ring around it
+        (photutils). Frames have to be sky-subtracted and not resampled. Data, variance and mask are not
+        changed.
+
+        A frame in which the star is saturated or not linear, outside of the field, on bad pixels, too near
+        the edge, or in which two sources may be it gives none of it, and says why in the column REASON.
+
+        Raises
+        ------
+        InputError
+            photutils is not installed, or the table of standards cannot be read.
+        DataError
+            The table has no positions or no magnitudes.
+        """
+        require_photutils()
+        stars = joined(params.standards, replace_shipped=params.only_own)
+        for frame in frames:
+            found = _recognised(frame, stars, params)
+            if found.standard is None:
+                log.warning("%s: no standard: %s", frame.filename, found.reason)
+                self.note(frame, skipped(found.reason))
+                continue
+            star = found.standard
+            measured = measure_frame(frame, star, factor=params.aperture, search=params.search)
+            frame.STDPHOT = _rows(frame, star, measured)
+            frame.phu.set("ZPAPER", params.aperture, "Radius of the aperture of the zero point (FWHM)")
+            if measured.reason:
+                log.warning("%s: not used for the zero point: %s", frame.filename, measured.reason)
+            self.note(frame, done(f"{star.label}, {found.reason}" + _ending(measured)))
+        return frames
+
+    @primitive
+    def determineZeroPoint(self, frame: AstroData, params: DetermineZeroPointParams) -> Outcome | None:
+        """Determine the zero point from the measurements in STDPHOT of the frames of a stack.
+
+        ``ZP = m + 2.5 log10(N / t) + k (X - 1)``, the Vega magnitude of 1 electron/s at airmass 1 in an
+        aperture
+        of 4 FWHM, is computed for every frame; outliers are left out and named. In the primary header: ZP,
+        ZPERR
+        (random error of the mean), ZPSYSERR (catalogue, band, extinction, aperture), ZPSYSTEM, ZPSTD (name),
+        ZPMAG and ZPCATERR (its magnitude and error), ZPBAND, ZPBANDER, ZPAPER, ZPAPERR (radius of the
+        aperture in
+        FWHM, and what lies beyond, mag), ZPAIRM, ZPUT (of the standard), ZPEXT, ZPEXTERR, ZPEXTSRC
+        (extinction),
+        ZPNFRAME, ZPSCAT (frames used, and their scatter), ZPNOISY (whether they scatter more than their noise
+        explains). The columns ZP, ZPERR and USED of STDPHOT are those of the single frames. Where there is no
+        zero point ZPWHYNOT says why.
+        """
+        remove_keywords(frame, zero_point_header.KEYWORDS)
+        if "STDPHOT" not in frame.tables:
+            return self._no_zero_point(frame, "no standard was recognised")
+        rows = frame.columns("STDPHOT")
+        band = standard_band(frame.filter_name(pretty=True))
+        if band is None:
+            return self._no_zero_point(
+                frame, f"standards have no magnitude near the filter {frame.filter_name(pretty=True)}"
+            )
+        usable = np.isfinite(rows["FLUX"]) & np.isfinite(rows["MAG"])
+        if not usable.any():
+            reasons = "; ".join(dict.fromkeys(str(text) for text in rows["REASON"] if str(text)))
+            why = reasons or f"{rows['STANDARD'][0]} has no magnitude in {band.band}"
+            return self._no_zero_point(frame, why)
+        coefficient = _extinction(frame, params)
+        warnings = zero_point_header.determine(frame, rows, usable, band, coefficient)
+        for warning in warnings:
+            log.warning("%s: %s", frame.filename, warning)
+        text = zero_point_header.summary(frame)
+        log.stdinfo("%s: %s", frame.filename, text)
+        return done("; ".join([text, *warnings]))
+
+    @primitive
+    def applyZeroPoint(self, frame: AstroData, params: ApplyZeroPointParams) -> Outcome | None:
+        """Give a stack its zero point, and its sources magnitudes.
+
+        Standards of the same filter, camera and well within 12 hours are used, nearest in time and airmass
+        first; of several, zero point and extinction are fitted together (`fit`), and those that disagree are
+        named and left out. Pixels stay electrons.
+
+        In the primary header: ZP, ZPERR, ZPSYSERR, ZPSYSTEM, ZPEXT, ZPEXTERR as for a standard; ZPIMAGE, the
+        magnitude of 1 electron in this image at its airmass, and ZPMAGERR, its error; ZPSTD, ZPFILE, ZPAGE
+        (of
+        the nearest standard: name, file, hours after the frames), ZPNSTD (standards used), ZPWHY (why this
+        one), ZPAPER. `niripipe.photometry.to_magnitudes` and `to_microjansky` use them.
+
+        OBJCAT becomes a table with units: MAG_AUTO is calibrated, and FLUX_APER_r, FLUXERR_APER_r,
+        MAG_APER_r,
+        MAGERR_APER_r are added for each radius r in pixels. Magnitudes are of all light: corrections from the
+        aperture to that of the zero point come from bright stars of the field, or from the curve of growth of
+        the standard (APCORr, APCEr, APCORSRC in the extension header). Errors hold correlated noise and
+        residual sky. DEPTH5 is the magnitude of a star with 5 sigma in the aperture of DEPTHRAD pixels.
+        Without photutils there are no aperture magnitudes, and a warning says so.
+
+        Raises
+        ------
+        CalibrationError
+            A standard named by the user has another filter, or no zero point; or there is none with
+            ``do_cal="force"``.
+        """
+        if params.do_cal == "skip":
+            return skipped("do_cal is skip")
+        remove_keywords(frame, zero_point_header.KEYWORDS)
+        book = self.context.calibrations
+        found = book.find_standards(frame, params.standard)
+        if params.fit == "nearest":
+            found = found[:1]
+        if not found:
+            if params.do_cal == "force":
+                raise book.missing(frame, "processed_standard")
+            why = book.reasons.get("processed_standard") or "there is no processed_standard"
+            frame.phu.set("ZPWHYNOT", why[:68], "Why there is no zero point")
+            calibrate_catalogue(frame, (), None)
+            return skipped(f"no zero point: {why}")
+        for standard in found:
+            book.remember(frame, standard, "processed_standard")
+        warnings = zero_point_header.apply(frame, [one.frame for one in found], params.system)
+        warnings += calibrate_catalogue(frame, params.radii, found[0].frame)
+        for warning in warnings:
+            log.warning("%s: %s", frame.filename, warning)
+        text = zero_point_header.summary(frame)
+        log.stdinfo("%s: %s", frame.filename, text)
+        return done("; ".join([text, str(frame.phu["ZPWHY"]), *warnings]))
+
+    def _no_zero_point(self, frame: AstroData, why: str) -> Outcome:
+        log.warning("%s: no zero point: %s", frame.filename, why)
+        frame.phu.set("ZPWHYNOT", why[:68], "Why there is no zero point")
+        return skipped(f"no zero point: {why}")
+
+
+def _recognised(frame: AstroData, stars: Sequence[Standard], params: MeasureStandardParams) -> Recognition:
+    if params.name is not None:
+        found = [
+            star
+            for star in stars
+            if recognise([star], star.ra, star.dec, name=params.name).reason.endswith("name")
+        ]
+        if not found:
+            raise ParameterError("There is no such standard", item="measureStandard:name", found=params.name)
+        return Recognition(found[0], "named by the user", tuple(found))
+    try:
+        ra, dec = frame.target_ra(), frame.target_dec()
+    except NiripipeError as error:
+        return Recognition(None, f"the header does not say where the telescope pointed: {error}")
+    if ra is None or dec is None:
+        return Recognition(None, "the header does not say where the telescope pointed")
+    return recognise(
+        stars, float(ra), float(dec), name=frame.object(), when=frame.ut_datetime(), radius=params.radius
+    )
+
+
+def _rows(frame: AstroData, star: Standard, measured: Measurement) -> Any:
+    """Return the row of a frame in STDPHOT, with the magnitude of the standard in the band of the filter."""
+    band = standard_band(frame.filter_name(pretty=True))
+    magnitude, error = (np.nan, np.nan) if band is None else star.magnitudes.get(band.band, (np.nan, np.nan))
+    row = measured.row() | {"MAG": magnitude, "MAGERR": error, "VARIES": int(star.may_vary)}
+    return as_rows({name: [value] for name, value in row.items()})
+
+
+def _ending(measured: Measurement) -> str:
+    if measured.reason:
+        return f": not used: {measured.reason}"
+    assert measured.star is not None
+    return f": {measured.star.flux:.4g} electrons in {measured.star.radius:.1f} pixels"
+
+
+def _extinction(frame: AstroData, params: DetermineZeroPointParams) -> Extinction:
+    mean = extinction(frame.filter_name(pretty=True)) or Extinction(0.0, 0.1, "not known, taken as 0")
+    if params.extinction is None:
+        return (
+            mean
+            if params.extinction_error is None
+            else Extinction(mean.value, params.extinction_error, mean.source)
+        )
+    error = 0.0 if params.extinction_error is None else params.extinction_error
+    return Extinction(params.extinction, error, "given by the user")

@@ -1,0 +1,203 @@
+"""Finding the standard star in a frame, and measuring it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any, Final
+
+import numpy as np
+
+from niripipe.astrodata import DQ, FAIL, AstroData
+from niripipe.errors import InputError
+from niripipe.photometry import Standard, standard_band
+from niripipe.photometry.apertures import GROWTH, StarSum, star_sum
+from niripipe.primitives.base import raw_name
+from niripipe.primitives.objcat import sources
+
+__all__ = ["Measurement", "locate", "measure_frame"]
+
+_DISTANCE, _MAGNITUDES = 4.0, 0.5
+"""How far a standard usually is from where the WCS puts it (arcsec), and from its expected magnitude."""
+
+_UNCLEAR: Final = 3.0
+"""Two candidates are too alike when the sums of their squared deviations, in the units above, differ by
+less."""
+
+_FAINT: Final = 3.0
+"""A source that is fainter than expected by more (mag) is not the standard, clouds or not."""
+
+_PEAK: Final = 0.35
+"""Pixels within so many FWHM of the centre must be linear: those of the peak. A single hot pixel further
+out is replaced."""
+
+_FEW: Final = 1
+"""So many bad pixels in the core of a star are replaced well enough: they are a few per cent of its light."""
+
+_BEYOND: Final = DQ.saturated | DQ.non_linear
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """The standard star in one frame.
+
+    Attributes
+    ----------
+    image : str
+        Name of the raw file.
+    standard : str
+        Name of the star; empty if there is none.
+    reason : str
+        Why the frame gives no zero point; empty if it does.
+    x, y, fwhm : float
+        Position (0-based) and width, pixels; NaN where there is none.
+    star : StarSum or None
+        What was measured.
+    variance : float
+        Of the flux.
+    exposure, airmass : float
+        s, and airmass.
+    time : datetime or None
+    """
+
+    image: str
+    standard: str = ""
+    reason: str = ""
+    x: float = math.nan
+    y: float = math.nan
+    fwhm: float = math.nan
+    star: StarSum | None = None
+    variance: float = math.nan
+    exposure: float = math.nan
+    airmass: float = math.nan
+    time: datetime | None = None
+
+    def row(self) -> dict[str, Any]:
+        """Return the columns of STDPHOT, without the zero point."""
+        star = self.star
+        return {
+            "IMAGE": self.image,
+            "STANDARD": self.standard,
+            "X_IMAGE": self.x + 1,
+            "Y_IMAGE": self.y + 1,
+            "FWHM": self.fwhm,
+            "RADIUS": math.nan if star is None else star.radius,
+            "FLUX": math.nan if star is None else star.flux,
+            "FLUXERR": math.sqrt(self.variance) if self.variance >= 0 else math.nan,
+            "SKY": math.nan if star is None else star.sky,
+            "EXCESS": math.nan if star is None else star.excess(),
+            "EXCESSERR": math.nan if star is None else star.excess_error(),
+            "GROWTH": np.full(len(GROWTH), np.nan) if star is None else star.growth_at(self.fwhm),
+            "REPAIRED": 0 if star is None else star.repaired,
+            "EXPTIME": self.exposure,
+            "AIRMASS": self.airmass,
+            "TIME": "" if self.time is None else self.time.isoformat(timespec="seconds"),
+            "REASON": self.reason,
+        }
+
+
+def measure_frame(frame: AstroData, star: Standard, *, factor: float, search: float) -> Measurement:
+    """Measure a standard star in a sky-subtracted frame that was not resampled.
+
+    Parameters
+    ----------
+    frame : AstroData
+        With a catalogue of sources, a WCS, and variances. In electrons.
+    star : Standard
+    factor : float
+        Radius of the aperture in FWHM.
+    search : float
+        How far the star may be from where the WCS puts it, arcsec.
+    """
+    ext, time = frame[0], frame.ut_datetime()
+    base = Measurement(raw_name(frame), star.label, time=time)
+    exposure, airmass = frame.exposure_time(), frame.airmass()
+    if not exposure or airmass is None:
+        return replace(base, reason="its header lacks exposure time or airmass")
+    base = replace(base, exposure=float(exposure), airmass=float(airmass))
+    found = locate(frame, star, search)
+    if isinstance(found, str):
+        return replace(base, reason=found)
+    x, y, fwhm = found
+    base = replace(base, x=x, y=y, fwhm=fwhm)
+    data, flags = ext.read("data"), ext.read("mask")
+    mask = np.zeros(data.shape, np.uint16) if flags is None else flags
+    peak = mask[_near(data.shape, x, y, _PEAK * fwhm)]
+    peak = peak[(peak & DQ.bad_pixel) == 0]
+    if np.any(peak & _BEYOND):
+        kind = "saturated" if np.any(peak & DQ.saturated) else "beyond the linear range"
+        return replace(base, reason=f"{star.label} is {kind}")
+    bad = ((mask & (FAIL | DQ.non_linear)) != 0) | ~np.isfinite(data)
+    if np.count_nonzero(bad[_near(data.shape, x, y, 0.5 * fwhm)]) > _FEW:
+        return replace(base, reason=f"{star.label} is on bad pixels or a cosmic ray")
+    try:
+        measured = star_sum(data, bad, x, y, fwhm=fwhm, factor=factor)
+    except InputError as error:
+        return replace(base, reason=f"{star.label}: {error}")
+    if not measured.flux > 0:
+        return replace(base, reason=f"{star.label} has no positive flux")
+    variance = float(ext.aperture_variance(x, y, measured.radius))
+    return replace(base, star=measured, variance=variance + (measured.area * measured.sky_error) ** 2)
+
+
+def locate(frame: AstroData, star: Standard, search: float) -> tuple[float, float, float] | str:
+    """Return position (0-based) and FWHM of a standard in a frame, or in words why it is not found.
+
+    It is the source within `search` that deviates least from position and expected brightness together.
+    """
+    ext, listed = frame[0], sources(frame)
+    scale, mapping = ext.pixel_scale(), ext.sky_mapping
+    if mapping is None or scale is None:
+        return "the frame has no WCS"
+    ra, dec, doubt = star.position(frame.ut_datetime())
+    px, py = (float(v) for v in np.ravel(mapping.all_world2pix(np.array([ra]), np.array([dec]), 0)))
+    ny, nx = ext.shape
+    margin = (search + doubt) / scale
+    if not (-margin < px < nx + margin and -margin < py < ny + margin):
+        return f"{star.label} is outside the field"
+    distance = scale * np.hypot(listed.x - px, listed.y - py)
+    expected = _expected_flux(frame, star)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        fainter = -2.5 * np.log10(listed.flux / expected)
+    usable = (distance <= search + doubt) & (listed.flux > 0)
+    if np.isfinite(expected):
+        usable &= fainter < _FAINT
+        score = (distance / _DISTANCE) ** 2 + (fainter / _MAGNITUDES) ** 2
+    else:
+        brightest = listed.flux[usable].max(initial=1.0)
+        score = (distance / _DISTANCE) ** 2 + (
+            2.5 * np.log10(brightest / np.fmax(listed.flux, 1e-3)) / _MAGNITUDES
+        ) ** 2
+    if not usable.any():
+        within = "" if 0 <= px < nx and 0 <= py < ny else ", where the frame hardly reaches"
+        return f"no source bright enough for {star.label} within {search:g} arcsec of its position{within}"
+    order = np.flatnonzero(usable)[np.argsort(score[usable], kind="stable")]
+    if len(order) > 1 and score[order[1]] - score[order[0]] < _UNCLEAR:
+        a, b = order[:2]
+        return (
+            f"two candidates for {star.label}: at ({listed.x[a] + 1:.0f}, {listed.y[a] + 1:.0f}) and "
+            f"({listed.x[b] + 1:.0f}, {listed.y[b] + 1:.0f})"
+        )
+    best = int(order[0])
+    width = float(np.asarray(ext.columns("OBJCAT")["FWHM_IMAGE"], float)[best])
+    return float(listed.x[best]), float(listed.y[best]), width if 1 < width < 60 else float(listed.fwhm)
+
+
+def _expected_flux(frame: AstroData, star: Standard) -> float:
+    """Return the flux (electrons) that a standard has by the nominal zero point; NaN if that is not known."""
+    nominal, band = frame[0].nominal_photometric_zeropoint(), standard_band(frame.filter_name(pretty=True))
+    if nominal is None or band is None or band.band not in star.magnitudes:
+        return math.nan
+    return float(frame.exposure_time()) * 10 ** (0.4 * (nominal - star.magnitudes[band.band][0]))
+
+
+def _near(shape: tuple[int, ...], x: float, y: float, radius: float) -> tuple[Any, Any]:
+    """Return the pixels within a radius, as arrays of rows and columns."""
+    ny, nx = shape
+    reach = math.ceil(max(radius, 1.0))
+    rows = np.arange(max(round(y) - reach, 0), min(round(y) + reach + 1, ny))
+    columns = np.arange(max(round(x) - reach, 0), min(round(x) + reach + 1, nx))
+    yy, xx = np.meshgrid(rows, columns, indexing="ij")
+    inside = np.hypot(xx - x, yy - y) <= max(radius, 1.0)
+    return yy[inside], xx[inside]

@@ -1,0 +1,323 @@
+"""Zero points in headers: determining them from measurements, applying them to stacks, and saying so."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from niripipe.astrodata import AstroData
+from niripipe.astrodata.tables import as_rows
+from niripipe.errors import CalibrationError
+from niripipe.instruments.tables import niri_tables
+from niripipe.photometry import StandardBand, ab_offset
+from niripipe.photometry.apertures import GROWTH
+from niripipe.photometry.bands import Extinction
+from niripipe.photometry.zeropoint import NightFit, fit_night, mean_of_frames, zero_points_of_frames
+
+__all__ = ["KEYWORDS", "apply", "determine", "summary"]
+
+KEYWORDS: Final = (
+    "ZP", "ZPERR", "ZPSYSERR", "ZPSYSTEM", "ZPSTD", "ZPMAG", "ZPCATERR", "ZPBAND", "ZPBANDER", "ZPAPCOR",
+    "ZPAPERR", "ZPAIRM", "ZPUT", "ZPEXT", "ZPEXTERR", "ZPEXTSRC", "ZPNFRAME", "ZPSCAT", "ZPNOISY",
+    "ZPIMAGE", "ZPMAGERR", "ZPFILE", "ZPAGE", "ZPNSTD", "ZPWHY", "ZPWHYNOT", "ZPCHI2",
+)  # fmt: skip
+"""All keywords of zero points, but the aperture."""
+
+_OFF: Final = 0.5
+"""A zero point that is so far from the nominal one means a wrong star, clouds or a wrong gain, mag."""
+
+_WINGS: Final = 2.0
+"""Light beyond the aperture, in units of what a quarter more radius gains; see `_beyond`."""
+
+_USUAL_WINGS: Final = 0.003, 0.003
+"""That light and its error where a standard is too faint to measure it better, mag."""
+
+_CLOUD: Final = 0.05
+"""A frame that is fainter than the others by more has a cloud, mag."""
+
+_LEAST_ERROR: Final = 1e-4
+"""Floor of errors of extinction in the fit, mag."""
+
+_OLD: Final = 12.0
+"""A standard that is further away in time is of another night, hours."""
+
+
+def determine(
+    frame: AstroData, rows: Any, usable: NDArray[np.bool_], band: StandardBand, coefficient: Extinction
+) -> list[str]:
+    """Write the zero point that the rows of STDPHOT give into the header of their stack; return warnings."""
+    warnings = []
+    names, counts = np.unique(np.asarray(rows["STANDARD"])[usable], return_counts=True)
+    name = str(names[np.argmax(counts)])
+    if len(names) > 1:
+        others = ", ".join(str(one) for one in names if one != name)
+        warnings.append(f"frames of several standards: {name} is used, not {others}; reduce each by itself")
+        usable = usable & (np.asarray(rows["STANDARD"]) == name)
+    # A zero point for each frame, with the frame's own airmass.
+    first = int(np.flatnonzero(usable)[0])
+    magnitude, catalogue = float(rows["MAG"][first]), float(rows["MAGERR"][first])
+    flux = np.where(usable, np.asarray(rows["FLUX"], float), np.nan)
+    values, errors = zero_points_of_frames(
+        flux, np.asarray(rows["FLUXERR"], float) ** 2, rows["EXPTIME"], rows["AIRMASS"],
+        magnitude=magnitude, extinction=coefficient.value,
+    )  # fmt: skip
+    found = mean_of_frames(values, errors)
+    _write_tables(
+        frame, rows, {"ZP": values, "ZPERR": errors, "USED": found.used.astype(np.int16)}, found.used
+    )
+    warnings += _about_frames(rows, values, found.used, found.value, found.noisy, found.scatter)
+    airmass = float(np.mean(np.asarray(rows["AIRMASS"], float)[found.used]))
+    beyond, beyond_error, aperture = _beyond(rows, found.used)
+    system = math.sqrt(catalogue**2 + band.error**2 + aperture**2 + (coefficient.error * (airmass - 1)) ** 2)
+    phu = frame.phu
+    _write_zero_point(phu, found.value + beyond, math.hypot(found.error, beyond_error), system, "Vega")
+    _write_extinction(phu, coefficient.value, coefficient.error, coefficient.source)
+    phu.set("ZPSTD", name, "Standard star of the zero point")
+    phu.set("ZPMAG", magnitude, "Its magnitude in ZPBAND")
+    phu.set("ZPCATERR", catalogue, "Error of that (mag)")
+    phu.set("ZPBAND", band.band, "Band of the standards that is used")
+    phu.set("ZPBANDER", band.error, "Error of using it in this filter (mag)")
+    phu.set("ZPAPCOR", round(beyond, 5), "Light beyond the aperture, in ZP (mag)")
+    phu.set("ZPAPERR", round(aperture, 5), "Systematic error of that (mag)")
+    phu.set("ZPAIRM", round(airmass, 4), "Mean airmass of the standard")
+    phu.set("ZPUT", _middle(rows, found.used), "Mean UT of its frames")
+    phu.set("ZPNFRAME", int(found.used.sum()), "Frames used for the zero point")
+    if np.isfinite(found.scatter):
+        phu.set("ZPSCAT", round(found.scatter, 5), "Scatter of a frame (mag)")
+    phu.set("ZPNOISY", bool(found.noisy), "Frames scatter more than their noise explains")
+    if band.error:
+        warnings.append(
+            f"{frame.filter_name(pretty=True)} has no standard magnitudes: those in {band.band} are used, "
+            f"with an error of {band.error:g} mag"
+        )
+    if np.any(np.asarray(rows["VARIES"])[usable]):
+        warnings.append(f"{name} may vary (Leggett et al. 2006)")
+    nominal = niri_tables().zero_point(frame.filter_name(pretty=True), frame.camera(pretty=True))
+    if nominal is not None and abs(found.value - nominal) > _OFF:
+        warnings.append(
+            f"the zero point {found.value:.3f} is {found.value - nominal:+.2f} mag from the nominal "
+            f"{nominal:.2f}: a wrong star, clouds, or a wrong gain"
+        )
+    return warnings
+
+
+def _beyond(rows: Any, used: NDArray[np.bool_]) -> tuple[float, float, float]:
+    """Return the light of a star beyond the aperture, its random error and its systematic one, mag.
+
+    It is twice what a quarter more radius gains. Wings of intensity r^-6 have 1.7 times that (Moffat
+    profiles with beta = 3), those of turbulence, r^-11/3, 3.2 times.
+    """
+    excess, errors = (np.asarray(rows[name], float)[used] for name in ("EXCESS", "EXCESSERR"))
+    error = _WINGS * float(np.sqrt(np.sum(errors**2))) / len(errors)
+    if error > _USUAL_WINGS[1]:
+        return *_USUAL_WINGS, 0.0
+    beyond = _WINGS * float(np.mean(excess))
+    return beyond, error, 0.5 * abs(beyond)
+
+
+def _write_tables(
+    frame: AstroData, rows: Any, more: dict[str, NDArray[Any]], used: NDArray[np.bool_]
+) -> None:
+    """Write STDPHOT with further columns, and the mean curve of growth as the table GROWTH."""
+    known = {column: rows[column] for column in rows.dtype.names if column != "GROWTH"}
+    frame.STDPHOT = as_rows(known | more)
+    curves = np.asarray(rows["GROWTH"], float)[used]
+    frame.GROWTH = as_rows(
+        {"RADIUS": np.array(GROWTH), "SHARE": curves.mean(axis=0), "RMS": curves.std(axis=0)}
+    )
+
+
+def _about_frames(
+    rows: Any, values: NDArray[Any], used: NDArray[np.bool_], mean: float, noisy: bool, scatter: float
+) -> list[str]:
+    """Return what is to be said of single frames: outliers, clouds."""
+    warnings = []
+    for k in np.flatnonzero(np.isfinite(values) & ~used):
+        cloud = ", as a cloud does" if values[k] < mean - _CLOUD else ""
+        warnings.append(
+            f"{rows['IMAGE'][k]} is left out: its zero point is {values[k] - mean:+.3f} mag off{cloud}"
+        )
+    if noisy:
+        warnings.append(
+            f"frames of the standard scatter by {scatter:.3f} mag, more than their noise explains: clouds?"
+        )
+    return warnings
+
+
+def apply(frame: AstroData, standards: Sequence[AstroData], system: str) -> list[str]:
+    """Write the zero point of processed standards, the nearest first, into the header of a stack.
+
+    Returns
+    -------
+    list of str
+        Warnings.
+
+    Raises
+    ------
+    CalibrationError
+        A standard has another filter, or no zero point.
+    """
+    warnings = [text for standard in standards for text in _check(frame, standard)]
+    nearest = standards[0].phu
+    fit, chosen, more = _fitted(standards)
+    warnings += more
+    airmass, exposure = frame.airmass() or 1.0, float(frame.exposure_time())
+    step = 0.0
+    if system == "AB":
+        known = ab_offset(frame.filter_name(pretty=True))
+        if known is None:
+            warnings.append(
+                "the step from Vega to AB magnitudes is not known for this filter: Vega magnitudes"
+            )
+            system = "Vega"
+        step = known or 0.0
+    total, random = fit.error, _random(chosen)
+    phu = frame.phu
+    _write_zero_point(phu, fit.zero_point + step, random, math.sqrt(max(total**2 - random**2, 0.0)), system)
+    source = f"fitted to {len(chosen)} standards" if fit.fitted else str(nearest["ZPEXTSRC"])
+    _write_extinction(phu, fit.extinction, fit.extinction_error, source)
+    here = fit.zero_point + step - fit.extinction * (airmass - 1) + 2.5 * math.log10(exposure)
+    phu.set("ZPIMAGE", round(here, 5), f"{system} magnitude of 1 electron in this image")
+    common = _common(chosen)
+    phu.set("ZPMAGERR", round(math.hypot(fit.error_at(airmass), common), 5), "Error of ZPIMAGE (mag)")
+    phu.set("ZPSTD", str(nearest["ZPSTD"]), "Nearest standard star of the zero point")
+    phu.set("ZPFILE", str(standards[0].filename), "Its file")
+    phu.set("ZPNSTD", len(chosen), "Standards used")
+    phu.set("ZPAPER", nearest.get("ZPAPER", 4.0), "Radius of the aperture of the zero point (FWHM)")
+    phu.set("ZPAPCOR", float(np.mean([one.phu["ZPAPCOR"] for one in chosen])), "Light beyond it, in ZP (mag)")
+    phu.set("ZPAIRM", nearest["ZPAIRM"], "Mean airmass of the standard")
+    if np.isfinite(fit.chi_squared):
+        phu.set("ZPCHI2", round(fit.chi_squared, 3), "Chi-squared of the standards per degree of freedom")
+    hours = _hours(frame, standards[0])
+    if hours is not None:
+        phu.set("ZPAGE", round(hours, 3), "Standard minus frames (hours)")
+    phu.set("ZPWHY", _why(frame, standards, hours), "Why this standard")
+    return warnings
+
+
+def summary(frame: AstroData) -> str:
+    """Return the zero point in the header in words."""
+    phu = frame.phu
+    return (
+        f"zero point {phu['ZP']:.3f} +/- {phu['ZPERR']:.3f} (random) +/- {phu['ZPSYSERR']:.3f} (systematic) "
+        f"mag ({phu['ZPSYSTEM']}) by {phu['ZPSTD']}, extinction {phu['ZPEXT']:.3f} mag per airmass "
+        f"({phu['ZPEXTSRC']})"
+    )
+
+
+def _fitted(standards: Sequence[AstroData]) -> tuple[NightFit, list[AstroData], list[str]]:
+    """Fit zero point and extinction; return also the standards used, and warnings about the others."""
+    phus = [standard.phu for standard in standards]
+    slopes = {round(float(phu["ZPEXT"]), 4) for phu in phus}
+    extinction, extinction_error = float(phus[0]["ZPEXT"]), float(phus[0]["ZPEXTERR"])
+    # What a star gives without any extinction.
+    values = [float(phu["ZP"]) - float(phu["ZPEXT"]) * (float(phu["ZPAIRM"]) - 1) for phu in phus]
+    errors = [max(math.hypot(float(phu["ZPERR"]), float(phu["ZPCATERR"])), _LEAST_ERROR) for phu in phus]
+    fit = fit_night(
+        values, errors, [float(phu["ZPAIRM"]) for phu in phus],
+        extinction=extinction, extinction_error=max(extinction_error, _LEAST_ERROR),
+        common_error=_common(standards),
+    )  # fmt: skip
+    warnings = []
+    if len(slopes) > 1:
+        warnings.append("the standards were reduced with different extinctions: that of the nearest counts")
+    for k in np.flatnonzero(~fit.used):
+        warnings.append(
+            f"{phus[k]['ZPSTD']} is left out: it is {fit.residuals[k]:+.3f} mag from the other standards"
+        )
+    if fit.used.sum() >= 3 and fit.chi_squared > 3:
+        warnings.append(
+            f"the standards scatter more than their errors (chi-squared {fit.chi_squared:.1f}): a poor night?"
+        )
+    noisy = [str(phu["ZPSTD"]) for phu in phus if phu.get("ZPNOISY")]
+    if noisy:
+        warnings.append(
+            f"the frames of {', '.join(dict.fromkeys(noisy))} scatter more than their noise explains"
+        )
+    return fit, [standard for standard, used in zip(standards, fit.used, strict=True) if used], warnings
+
+
+def _common(standards: Sequence[AstroData]) -> float:
+    """Return the error that all standards share: of the band, and of the aperture."""
+    shares = [math.hypot(float(s.phu["ZPBANDER"]), float(s.phu["ZPAPERR"])) for s in standards]
+    return float(np.mean(shares))
+
+
+def _random(standards: Sequence[AstroData]) -> float:
+    """Return the random error of the mean of several zero points."""
+    weights = [1 / max(math.hypot(s.phu["ZPERR"], s.phu["ZPCATERR"]), _LEAST_ERROR) ** 2 for s in standards]
+    errors = [float(s.phu["ZPERR"]) for s in standards]
+    return float(np.sqrt(np.sum((np.array(weights) * errors) ** 2)) / np.sum(weights))
+
+
+def _check(frame: AstroData, standard: AstroData) -> list[str]:
+    """Refuse a standard that says nothing about a frame; return doubts about one that may."""
+    if "ZP" not in standard.phu:
+        raise CalibrationError(
+            "The processed standard has no zero point", file=standard.filename, item="ZP",
+            found=standard.phu.get("ZPWHYNOT"), remedy="Name another one with applyZeroPoint:standard.",
+        )  # fmt: skip
+    wanted, has = frame.filter_name(pretty=True), standard.filter_name(pretty=True)
+    if wanted != has:
+        raise CalibrationError(
+            "The processed standard does not fit in its filter", file=frame.filename, item=standard.filename,
+            found=has, expected=wanted, remedy="Give a standard that was taken in the same filter.",
+        )  # fmt: skip
+    warnings = [
+        f"{standard.filename} differs in {what}: {theirs}, not {ours}"
+        for what, ours, theirs in (
+            ("camera", frame.camera(pretty=True), standard.camera(pretty=True)),
+            ("well depth", frame.well_depth_setting(), standard.well_depth_setting()),
+        )
+        if ours != theirs
+    ]
+    hours = _hours(frame, standard)
+    if hours is not None and abs(hours) > _OLD:
+        warnings.append(
+            f"the zero point of {standard.phu['ZPSTD']} is of another night, {hours / 24:+.1f} days away"
+        )
+    return warnings
+
+
+def _hours(frame: AstroData, standard: AstroData) -> float | None:
+    """Return the time of a standard minus that of a frame."""
+    ours, theirs = frame.ut_datetime(), standard.ut_datetime()
+    text = standard.phu.get("ZPUT")
+    if text:
+        theirs = datetime.fromisoformat(str(text))
+    return None if ours is None or theirs is None else float((theirs - ours).total_seconds() / 3600)
+
+
+def _why(frame: AstroData, standards: Sequence[AstroData], hours: float | None) -> str:
+    """Return why the first standard is the nearest, in words that a header has space for."""
+    text = "only one" if len(standards) == 1 else f"nearest of {len(standards)}"
+    if hours is not None:
+        text += f", {abs(hours):.1f} h {'after' if hours > 0 else 'before'}"
+    return f"{text}, airmass {float(standards[0].phu['ZPAIRM']):.2f} for {frame.airmass() or 1.0:.2f}"
+
+
+def _middle(rows: Any, used: NDArray[np.bool_]) -> str:
+    times = [datetime.fromisoformat(str(text)) for text in np.asarray(rows["TIME"])[used] if str(text)]
+    if not times:
+        return ""
+    return (times[0] + sum((time - times[0] for time in times), times[0] - times[0]) / len(times)).isoformat(
+        timespec="seconds"
+    )
+
+
+def _write_zero_point(phu: Any, value: float, random: float, systematic: float, system: str) -> None:
+    phu.set("ZP", round(value, 5), "Magnitude of 1 electron/s at airmass 1")
+    phu.set("ZPERR", round(random, 5), "Random error of ZP (mag)")
+    phu.set("ZPSYSERR", round(systematic, 5), "Systematic error of ZP (mag)")
+    phu.set("ZPSYSTEM", system, "System of the magnitudes")
+
+
+def _write_extinction(phu: Any, value: float, error: float, source: str) -> None:
+    phu.set("ZPEXT", round(value, 5), "Extinction (mag per airmass)")
+    phu.set("ZPEXTERR", round(error, 5), "Error of that")
+    phu.set("ZPEXTSRC", source, "Where it comes from")
