@@ -203,6 +203,7 @@ class Assessment:
         distance = float("inf") if self.days is None else abs(self.days) + self._airmass_in_days
         quality = QUALITY.get(self.facts.processing_mode, -1)
         return self.facts.gcal_lamp == SKY_LIGHT, distance, -quality, -registered
+
     @property
     def _airmass_in_days(self) -> float:
         """What a difference in airmass counts for standards, in days; 0 for other calibrations."""
