@@ -6,7 +6,7 @@ All decisions are made on small records, without frames, and each comes with its
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -98,8 +98,8 @@ class SkyRecord:
         Start of the exposure, seconds from any epoch.
     position : tuple of float
         Right ascension and declination of the pointing, degrees.
-    configuration : hashable
-        Everything that must be equal: shape, section, read mode, well, coadds, camera, filter ...
+    configuration : tuple of (str, object)
+        Everything that must be equal, each with its name: shape, section, read mode, well, coadds ...
     exposure_time : float
         Seconds.
     """
@@ -107,7 +107,7 @@ class SkyRecord:
     name: str
     time: float
     position: Position
-    configuration: Hashable = None
+    configuration: tuple[tuple[str, object], ...] = ()
     exposure_time: float = 0.0
 
 
@@ -272,7 +272,7 @@ def classify(
         [[] for _ in exposures],
     )
     known.spread(groups)
-    warnings = _apply_guiding(exposures, known)
+    warnings = _apply_guiding(exposures, known, groups)
     known.fill_empty()
     if exposures and not known.objects and not known.skies:
         centres = [mean_position([exposures[k].position for k in members]) for members in groups]
@@ -341,7 +341,7 @@ def choose_skies(
     for k, sky in enumerate(skies):
         away = 3600 * angular_separation(frame.position, sky.position)
         if sky.configuration != frame.configuration:
-            rejected[k] = "another configuration"
+            rejected[k] = _difference(sky, frame)
         elif abs(sky.exposure_time - frame.exposure_time) > _EXPOSURE_TOLERANCE:
             rejected[k] = f"exposure {sky.exposure_time:g} s instead of {frame.exposure_time:g} s"
         elif not away > distance:
@@ -368,6 +368,16 @@ def choose_skies(
     if min_skies and len(chosen) < min(min_skies, max_skies or min_skies):
         warnings.append(f"{frame.name}: only {len(chosen)} skies, {min_skies} wanted")
     return SkyChoice(tuple(sorted(chosen, key=lambda k: (skies[k].time, k))), rejected, tuple(warnings))
+
+
+def _difference(sky: SkyRecord, frame: SkyRecord) -> str:
+    wanted = dict(frame.configuration)
+    differ = [
+        f"{name} {value} instead of {wanted.get(name)}"
+        for name, value in sky.configuration
+        if value != wanted.get(name)
+    ]
+    return "another configuration: " + ", ".join(differ)
 
 
 @dataclass(frozen=True, slots=True)
@@ -438,16 +448,25 @@ def _guessed(exposures: Sequence[Exposure], known: _Known, fields: int) -> list[
     ]
 
 
-def _apply_guiding(exposures: Sequence[Exposure], known: _Known) -> list[str]:
+def _apply_guiding(
+    exposures: Sequence[Exposure], known: _Known, groups: Sequence[Sequence[int]]
+) -> list[str]:
     """Make frames without guiding skies; return warnings."""
     unguided = [k for k, frame in enumerate(exposures) if frame.guided is False]
     if len(unguided) == len(exposures):
         return ["no frame was guided; guiding does not tell objects from skies"] if unguided else []
     warnings = []
+    same_field = {k for members in groups if any(exposures[j].guided for j in members) for k in members}
     for k in unguided:
         if k in known.objects:
             warnings.append(f"{exposures[k].name} is said to be object but was not guided")
         else:
             known.why[k].append("not guided")
             known.skies.add(k)
+            if k in same_field and not exposures[k].is_sky:
+                warnings.append(
+                    f"{exposures[k].name} is taken for sky and will not be in the product: it shows the "
+                    "field of guided frames, but no wavefront sensor guided (PWFS1_ST, PWFS2_ST, OIWFS_ST); "
+                    "name object frames with separateSky:ref_obj"
+                )
     return warnings

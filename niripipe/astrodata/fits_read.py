@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from niripipe.astrodata.extension import Extension
 from niripipe.astrodata.fits_source import FitsSource, HduRecord
-from niripipe.astrodata.headers import WatchedHeader, drop_structure
+from niripipe.astrodata.headers import drop_structure, readable_copy
 from niripipe.astrodata.planes import Plane, row_blocks
 from niripipe.astrodata.provenance import RECORD_TABLES
 from niripipe.astrodata.slices import Parts
@@ -51,7 +51,7 @@ def read_hdus(hdus: Sequence[Any]) -> Parts:
     for index, hdu in enumerate(hdus):
         is_image = hdu.is_image
         shape = tuple(hdu.shape) if is_image and hdu.data is not None else ()
-        header = WatchedHeader(hdu.header, copy=True)
+        header = readable_copy(hdu.header)
         records.append(HduRecord(index, header, "image" if is_image else "table", shape, 0, 0, 0))
     return _Assembly(records, _HduContent(hdus), None).parts
 
@@ -102,6 +102,7 @@ class _Assembly:
 
     def __init__(self, hdus: list[HduRecord], content: _FileContent | _HduContent, path: str | None) -> None:
         self.content, self.path = content, path
+        _warn_of_unreadable_cards(hdus, path)
         self.parts = Parts(hdus[0].header)
         images = [hdu for hdu in hdus if hdu.kind == "image" and hdu.shape]
         science = _science(images, path)
@@ -184,6 +185,14 @@ class _Assembly:
                 self.parts.tables.setdefault(name, self.content.table(hdu))
             elif name != "WCS":  # the text form of a gWCS; the FITS keywords are used instead
                 extension._attach_table(name, self.content.table(hdu))
+
+
+def _warn_of_unreadable_cards(hdus: Sequence[HduRecord], path: str | None) -> None:
+    found = [f"{key} ({text[:20]})" for hdu in hdus for key, text in hdu.header.unreadable.items()]
+    if found:
+        logging.getLogger(__name__).warning(
+            "%s: not a value in FITS form, counts as missing: %s", path or "a frame", ", ".join(found)
+        )
 
 
 def _science(images: list[HduRecord], path: str | None) -> list[tuple[HduRecord, int]]:

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from niripipe.astrodata.headers import WatchedHeader, header_value
 from niripipe.errors import DataError, InputError, NiripipeError, StorageError
+from niripipe.paths import usable_path
 
 __all__ = ["FitsSource", "HduRecord", "MissingFileError"]
 
@@ -132,7 +133,7 @@ class FitsSource:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path = usable_path(path)
         self._content: bytes | None = None
         self._lock = threading.Lock()
         with self._open() as file:

@@ -28,6 +28,7 @@ from niripipe.astrodata.tables import HeldTable, as_rows, is_rows
 from niripipe.astrodata.wcs import is_wcs_card, warnings_lock
 from niripipe.astrodata.world_coordinates import copy_to_primary
 from niripipe.errors import DataError, StorageError, storage_faults
+from niripipe.paths import usable_path
 
 if TYPE_CHECKING:
     from niripipe.astrodata.core import AstroData
@@ -69,6 +70,7 @@ def write(ad: AstroData, path: Path, *, overwrite: bool = False) -> None:
     -----
     The file is written under another name in the same folder, forced to disk and then renamed.
     """
+    path = usable_path(path)
     if path.exists() and not overwrite:
         raise StorageError("the file exists", file=path, remedy="Give overwrite=True to replace it.")
     with atomic_file(path) as file, _compressing(path, file) as stream:

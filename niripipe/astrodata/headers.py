@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Self
 
@@ -14,7 +14,15 @@ from astropy.io.fits.verify import VerifyError
 
 from niripipe.errors import DataError
 
-__all__ = ["HeaderManager", "WatchedHeader", "drop_structure", "header_value", "is_structural", "watched"]
+__all__ = [
+    "HeaderManager",
+    "WatchedHeader",
+    "drop_structure",
+    "header_value",
+    "is_structural",
+    "readable_copy",
+    "watched",
+]
 
 # Cards that describe how one HDU is laid out in a file; they follow the data, never a copy of the header.
 _STRUCTURAL = frozenset(
@@ -52,6 +60,9 @@ class WatchedHeader(fits.Header):  # type: ignore[misc]  # astropy carries no ty
     reads the text and repeats the changes, and from then on everything is left to astropy.
     """
 
+    unreadable: Mapping[str, str] = {}
+    """What the cards said that have no value in FITS form, such as a bare NaN; they count as undefined."""
+
     # None once the header is filled; the other attributes are not used then.
     _text: str | None = None
     _values: dict[str, Any]
@@ -71,9 +82,16 @@ class WatchedHeader(fits.Header):  # type: ignore[misc]  # astropy carries no ty
     def from_text(cls, text: str) -> Self:
         """Return the header that the text of its cards, 80 printable characters each, makes."""
         found = _parse(text)
+        unreadable: dict[str, str] = {}
         if found is None:
-            return cls.fromstring(text)  # type: ignore[no-any-return]
+            text, unreadable = _mended(text)
+            found = _parse(text) if unreadable else None
+        if found is None:
+            header = cls.fromstring(text)
+            header.unreadable = unreadable
+            return header  # type: ignore[no-any-return]
         header = cls.__new__(cls)
+        header.unreadable = unreadable
         header._values, header._comments = found
         header._changes, header._revision, header._text = [], object(), text
         return header
@@ -266,6 +284,42 @@ def _value(token: str) -> Any:
     if token in ("T", "F"):
         return token == "T"
     return float(token) if "." in token else int(token)
+
+
+def _mended(text: str) -> tuple[str, dict[str, str]]:
+    """Make cards that astropy cannot read into cards without value; return the text and what they said."""
+    unreadable: dict[str, str] = {}
+    cards = [text[start : start + 80] for start in range(0, len(text), 80)]
+    for number, image in enumerate(cards):
+        keyword = image[:8].rstrip()
+        if (
+            keyword not in _COMMENTARY
+            and image[8:10] == "= "
+            and not _is_readable(fits.Card.fromstring(image))
+        ):
+            unreadable[keyword] = image[10:].strip()
+            cards[number] = f"{keyword:8}=  / was: {unreadable[keyword]}"[:80].ljust(80)
+    return "".join(cards), unreadable
+
+
+def _is_readable(card: fits.Card) -> bool:
+    try:
+        return card.value is None or card.comment is not None
+    except (VerifyError, ValueError):
+        return False
+
+
+def readable_copy(header: fits.Header) -> WatchedHeader:
+    """Return a copy of a header whose unreadable cards, such as a bare NaN, have no value."""
+    twin, unreadable = WatchedHeader(header, copy=True), {}
+    for number, card in enumerate(header.cards):
+        if not _is_readable(card):
+            # To ask the card what it says would have astropy mend it, with a warning.
+            unreadable[card.keyword] = "unreadable"
+            del twin[number]
+            twin.insert(number, fits.Card(card.keyword, None, "was unreadable"))
+    twin.unreadable = unreadable
+    return twin
 
 
 def _read_card(image: str) -> tuple[Any, str] | None:

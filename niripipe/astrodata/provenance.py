@@ -246,7 +246,7 @@ def file_md5(path: str | PathLike[str] | None) -> str:
     try:
         stat = Path(path or "").stat()
         return _md5(os.fspath(path or ""), stat.st_size, stat.st_mtime_ns)
-    except OSError:
+    except (OSError, ValueError):
         return ""
 
 

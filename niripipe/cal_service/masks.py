@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
 from os import PathLike
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -20,6 +19,7 @@ from niripipe.cal_service.service import CalibrationService
 from niripipe.cal_service.session import get_calservice
 from niripipe.errors import InputError
 from niripipe.instruments.tables import niri_tables
+from niripipe.paths import usable_path
 
 __all__ = ["MaskOrigin", "mask_origin", "masks_to_unite", "register_bpm"]
 
@@ -127,7 +127,7 @@ def register_bpm(
     from astropy.io import fits
 
     product = astrodata.create(phu, [fits.ImageHDU(bits, fits.Header(header))])
-    target = Path(path).expanduser().absolute()
+    target = usable_path(path).absolute()
     product.write(target, overwrite=overwrite)
     service = get_calservice() if service is None else service
     if service is not None:

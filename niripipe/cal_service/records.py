@@ -18,6 +18,7 @@ from niripipe.cal_service.facts import CalibrationFacts, facts_of
 from niripipe.cal_service.rules import calibration_type
 from niripipe.errors import CalibrationError, InputError, NiripipeError, storage_faults
 from niripipe.logutils import get_logger
+from niripipe.paths import usable_path
 
 __all__ = [
     "CalReturn",
@@ -258,7 +259,7 @@ def read_folder(folder: str | PathLike[str], walk: bool) -> Iterator[Calibration
 
 def absolute(path: str | PathLike[str]) -> Path:
     """Return an absolute path, with ``~`` expanded and ``..`` removed; symbolic links stay."""
-    return Path(os.path.abspath(Path(path).expanduser()))  # noqa: PTH100 (Path.absolute keeps "..")
+    return Path(os.path.abspath(usable_path(path)))  # noqa: PTH100 (Path.absolute keeps "..")
 
 
 def _md5(path: Path) -> str:

@@ -17,6 +17,7 @@ from niripipe.errors import InputError, NiripipeError
 from niripipe.inspection.table import Table
 from niripipe.instruments import AstroDataNiri
 from niripipe.instruments.known_tags import check_tags
+from niripipe.paths import usable_path
 from niripipe.primitives.params import nearest
 from niripipe.reduction.inputs import Source, expand
 
@@ -130,7 +131,7 @@ def typewalk(
     unwanted = {xtags} if isinstance(xtags, str) else set(xtags)
     check_tags(wanted, "tags")
     check_tags(unwanted, "xtags")
-    top = Path(folder).expanduser()
+    top = usable_path(folder)
     rows, notes = [], []
     for path in frame_files(top, mask=mask, recursive=recursive):
         try:
@@ -163,7 +164,7 @@ def frame_files(folder: str | PathLike[str], *, mask: str = "*.fits*", recursive
     InputError
         There is no such folder.
     """
-    top = Path(folder).expanduser()
+    top = usable_path(folder)
     if not top.is_dir():
         raise InputError(
             "There is no such folder", file=top, found="a file" if top.exists() else "nothing of that name"
@@ -196,7 +197,7 @@ def _expanded(source: Source) -> Iterator[Source]:
     if isinstance(source, AstroData):
         yield source
         return
-    path = Path(source).expanduser()
+    path = usable_path(source)
     if path.is_dir():
         yield from frame_files(path)
     elif not path.exists() and glob.has_magic(str(path)):

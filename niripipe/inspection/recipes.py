@@ -17,6 +17,7 @@ from niripipe.astrodata import AstroData
 from niripipe.errors import CalibrationError, InputError, ParameterError
 from niripipe.inspection.frames import opened
 from niripipe.inspection.table import Table
+from niripipe.paths import usable_path
 from niripipe.primitives import CLASSES, PrimitivesBase
 from niripipe.primitives.base import Context, Primitive
 from niripipe.primitives.calibrations import CalibrationBook
@@ -309,7 +310,7 @@ def _library_recipe(recipe: str | Recipe, mode: str, primitives: type[Primitives
 def _as_frame(source: FrameSource | Recipe) -> AstroData | None:
     """Return the frame that is meant, or None if it is a recipe."""
     if isinstance(source, str):
-        looks_like_file = Path(source).expanduser().is_file() and not source.endswith(".py")
+        looks_like_file = usable_path(source).is_file() and not source.endswith(".py")
         return opened(source) if looks_like_file or ".fits" in source else None
     return opened(source) if isinstance(source, (AstroData, PathLike)) else None
 

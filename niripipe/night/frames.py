@@ -13,6 +13,7 @@ from niripipe.astrodata import AstroData
 from niripipe.cal_service import CalibrationFacts, assess, facts_of
 from niripipe.errors import NiripipeError
 from niripipe.night.settings import NightSettings
+from niripipe.paths import usable_path
 
 __all__ = ["FrameKind", "LeftOut", "NightFrame", "read_frames", "root_name"]
 
@@ -89,7 +90,7 @@ def read_frames(paths: Iterable[Path], settings: NightSettings) -> tuple[list[Ni
     left_out: list[LeftOut] = []
     roots: dict[str, Path] = {}
     for path in paths:
-        absolute = path.expanduser().absolute()
+        absolute = usable_path(path).absolute()
         twin = roots.setdefault(root_name(absolute.name), absolute)
         read = f"the same frame as {twin}" if twin != absolute else _read(absolute, settings)
         if isinstance(read, str):

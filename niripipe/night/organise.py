@@ -18,6 +18,7 @@ from niripipe.night.plan import NightPlan
 from niripipe.night.sets import FrameSet, exposure_text
 from niripipe.night.settings import NightSettings
 from niripipe.night.skyflats import sky_flats
+from niripipe.paths import usable_path
 from niripipe.reduction import Mode
 from niripipe.reduction.inputs import expand
 
@@ -128,7 +129,7 @@ def _paths(
     source: str | PathLike[str] | Iterable[str | PathLike[str]], mask: str, recursive: bool
 ) -> list[Path]:
     if isinstance(source, (str, PathLike)) and not str(source).startswith("@"):
-        path = Path(source)
+        path = usable_path(source)
         if path.is_file():
             return [path]
         beside = _not_looked_into(source, mask, recursive)
@@ -157,11 +158,7 @@ def _found(paths: list[Path], source: object, beside: Sequence[str] = ()) -> lis
 
 def _not_looked_into(source: object, mask: str, recursive: bool) -> list[str]:
     """Return the note about the folders inside the folder that hold FITS files."""
-    if (
-        recursive
-        or not isinstance(source, (str, PathLike))
-        or not (top := Path(source).expanduser()).is_dir()
-    ):
+    if recursive or not isinstance(source, (str, PathLike)) or not (top := usable_path(source)).is_dir():
         return []
     inside = sorted(path for path in top.iterdir() if path.is_dir() and not path.name.startswith("."))
     counts = {path.name: len(frame_files(path, mask=mask, recursive=True)) for path in inside}

@@ -18,6 +18,7 @@ from niripipe.night.log import log_file
 from niripipe.night.result import JobResult, JobStatus, NightResult
 from niripipe.night.reuse import Manifest
 from niripipe.night.tasks import Terms, attempts, do_job, failure
+from niripipe.paths import usable_path
 from niripipe.reduction import Progress
 from niripipe.reduction.progress import NO_PROGRESS, as_progress
 
@@ -44,7 +45,7 @@ def run_jobs(
     started = time.perf_counter()
     _check_executor(executor)
     _check_order(jobs)
-    folder = output_dir.expanduser().absolute()
+    folder = usable_path(output_dir).absolute()
     with storage_faults("The output folder cannot be made", folder, item="output_dir"):
         folder.mkdir(parents=True, exist_ok=True)
     if service is None:

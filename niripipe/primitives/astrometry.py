@@ -19,6 +19,7 @@ from niripipe.algorithms.vote import brightest_first
 from niripipe.astrodata import AstroData, undistorted, with_affine
 from niripipe.errors import InputError
 from niripipe.logutils import get_logger
+from niripipe.paths import usable_path
 from niripipe.primitives import catalogue_client
 from niripipe.primitives.base import Frames, Outcome, PrimitivesBase, primitive, skipped
 from niripipe.primitives.geometry import require_sky_mapping, sky_centre
@@ -48,7 +49,7 @@ def _source(value: Any) -> Any:
     if name in catalogue_client.CATALOGUES:
         return name
     # As text: a parameter that is a path names a frame.
-    path = Path(value).expanduser()
+    path = usable_path(value)
     if not path.is_file():
         hint = nearest(str(value), catalogue_client.CATALOGUES) or ""
         raise ValueError(

@@ -19,11 +19,17 @@ __all__ = ["exposures", "overlaps", "sky_record", "target"]
 
 log = get_logger(__name__)
 
-_CONFIGURATION = (
-    "read_mode", "well_depth_setting", "coadds", "camera", "filter_name", "focal_plane_mask", "pupil_mask",
-    "disperser",
-)  # fmt: skip
-"""Descriptors that a frame and its skies have in common."""
+_CONFIGURATION = {
+    "read_mode": "LNRS, NDAVGS",
+    "well_depth_setting": "A_VDDUC, A_VDET",
+    "coadds": "COADDS",
+    "camera": "CAMERA",
+    "filter_name": "FILTER1, FILTER2, FILTER3",
+    "focal_plane_mask": "FPMASK",
+    "pupil_mask": "FILTER3",
+    "disperser": "FILTER3",
+}
+"""Descriptors that a frame and its skies have in common, and the keywords behind them."""
 
 
 def exposures(
@@ -82,12 +88,12 @@ def sky_record(frame: AstroData) -> grouping.SkyRecord:
     )
 
 
-def _configuration(frame: AstroData) -> tuple[Any, ...]:
-    """Return what a sky must share with a frame."""
+def _configuration(frame: AstroData) -> tuple[tuple[str, Any], ...]:
+    """Return what a sky must share with a frame: names and values."""
     return (
-        frame[0].shape,
-        str(frame[0].detector_section()),
-        *(getattr(frame, descriptor)() for descriptor in _CONFIGURATION),
+        ("shape", frame[0].shape),
+        ("section of the detector", str(frame[0].detector_section())),
+        *((f"{name} ({keys})", getattr(frame, name)()) for name, keys in _CONFIGURATION.items()),
     )
 
 

@@ -13,6 +13,7 @@ from pydantic.fields import FieldInfo
 
 from niripipe.astrodata import AstroData
 from niripipe.errors import ParameterError, nearest
+from niripipe.paths import usable_path
 
 __all__ = [
     "PSEUDO_PARAMETERS",
@@ -98,7 +99,7 @@ def path_as_text(value: Any) -> Any:
 
 
 def _path(value: Any) -> Any:
-    return Path(value).expanduser() if isinstance(value, str) else value
+    return usable_path(value) if isinstance(value, str) else value
 
 
 def _paths(value: Any) -> Any:

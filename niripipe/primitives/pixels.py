@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -14,6 +13,7 @@ from niripipe.algorithms.bits import NOT_SIGNAL
 from niripipe.astrodata import AstroData
 from niripipe.errors import AlgorithmError, InputError, ParameterError
 from niripipe.logutils import get_logger
+from niripipe.paths import usable_path
 from niripipe.primitives.base import Frames, Outcome, PrimitivesBase, not_needed, primitive, skipped
 from niripipe.primitives.params import Field, Section, SuffixParams, path_as_text
 from niripipe.primitives.stacking import section_slices
@@ -173,7 +173,7 @@ def _region_texts(params: FixPixelsParams) -> list[str]:
     texts = [] if params.regions is None else [params.regions]
     if params.regions_file is not None:
         try:
-            texts.append(Path(params.regions_file).expanduser().read_text())
+            texts.append(usable_path(params.regions_file).read_text())
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(
                 "The file of regions cannot be read",

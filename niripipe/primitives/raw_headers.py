@@ -9,7 +9,7 @@ import numpy as np
 
 from niripipe.astrodata import AstroData, distortion_of
 from niripipe.errors import DataError
-from niripipe.instruments import AstroDataNiri, pointing, pointing_group
+from niripipe.instruments import AstroDataNiri, doubts, pointing, pointing_group
 from niripipe.instruments.gemini import has_known_unit
 from niripipe.instruments.pointing_group import Judgement
 from niripipe.logutils import get_logger
@@ -19,6 +19,7 @@ from niripipe.primitives.distortion import put_distortion
 __all__ = [
     "BadWCS",
     "average_read_pairs",
+    "doubtful_values",
     "judged",
     "require_niri_image",
     "standardize_headers",
@@ -103,13 +104,13 @@ def standardize_headers(frame: AstroData, software: str, mode: str) -> None:
         "PIXSCALE": (ext.pixel_scale(), "Pixel scale (arcsec/pixel)"),
     }
     filter_name, exposure = frame.filter_name(pretty=True), frame.exposure_time()
-    if exposure is None:
+    if not exposure:
         raise DataError(
             "The frame has no usable exposure time",
             file=frame.filename,
             item="EXPTIME",
             found=phu.get("EXPTIME", "missing"),
-            expected="seconds, not negative",
+            expected="seconds, more than 0",
         )
     for key, (value, comment) in values.items():
         if value is not None:
@@ -129,6 +130,25 @@ def standardize_headers(frame: AstroData, software: str, mode: str) -> None:
     phu.set("FILTER", filter_name, "Filter name")
     phu.set("EXPTIME", exposure, "Exposure time of all coadds (s)")
     frame.phu.set("COADDEXP", exposure / frame.coadds(), "Exposure time of one coadd (s)")
+
+
+def doubtful_values(frames: Frames) -> list[str]:
+    """Return what is doubtful in raw headers: a sentence for each fault, with all frames that have it."""
+    faults: dict[str, list[str]] = {}
+    for frame in frames:
+        if frame.instrument() != "NIRI" or len(frame) != 1 or "PREPARED" in frame.tags:
+            continue
+        niri = cast(AstroDataNiri, frame)
+        found = doubts.exposure_doubts(niri)
+        if not frame.tags & _WITHOUT_WCS:
+            found += doubts.field_doubts(niri)
+        for fault in found:
+            faults.setdefault(fault, []).append(str(frame.filename))
+    return [f"{_some(names)}: {fault}" for fault, names in faults.items()]
+
+
+def _some(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
 
 
 def average_read_pairs(frame: AstroData) -> str:
@@ -216,7 +236,7 @@ def _as_judged(niri: AstroDataNiri, judgement: Judgement, *, bad_wcs: BadWCS, li
             niri.phu.set(f"ORIG{key}", niri.phu.get(key), f"{key} of target in the raw header")
             niri.phu.set(key, value, "Of target (degrees), by other frames")
     text = {"target": "RA and DEC of the target were", "offsets": "the telescope's offsets were"}[distrusted]
-    text = f"{text} distrusted and the WCS kept ({words})"
+    text = f"{text} distrusted and the WCS (CRVAL, CRPIX) kept ({words})"
     log.warning("%s: %s", niri.filename, text)
     return _fixed(niri, f"{text}; {change}") if change else done(text)
 
@@ -238,7 +258,7 @@ def _believable_wcs(frame: AstroData, *, bad_wcs: BadWCS, limit: float, require_
         )
     found = f"more than {limit:g} arcsec from target plus offsets"
     if ext.sky_mapping is None:
-        found = ext.wcs_problem or f"no copy of it can be true for the camera {frame.camera()}"
+        found = doubts.wcs_fault(niri)
     if bad_wcs == "ignore":
         return skipped(f"the WCS is kept as it is: {found}")
     if bad_wcs == "exit":

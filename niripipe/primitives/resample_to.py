@@ -20,6 +20,7 @@ from niripipe.algorithms.resample import DQ_THRESHOLD, Resampled, resample
 from niripipe.astrodata import AstroData, SkyMapping, shifted, undistorted
 from niripipe.astrodata.wcs import to_astropy
 from niripipe.errors import AlgorithmError, DataError, InputError, ParameterError
+from niripipe.paths import usable_path
 from niripipe.primitives.base import Frames, PrimitivesBase, primitive
 from niripipe.primitives.distortion import GONE
 from niripipe.primitives.geometry import (
@@ -55,7 +56,7 @@ def _shifts(value: Any) -> Any:
         return value
     text = str(value).strip()
     pairs = text.split(":")
-    path = Path(text).expanduser()
+    path = usable_path(text)
     if not all(re.fullmatch(r"[-+.eE\d\s]+,[-+.eE\d\s]+", pair) for pair in pairs):
         if not path.is_file():
             raise ValueError("shifts are written dx,dy or dx1,dy1:dx2,dy2, or stand in a file, a pair a line")
@@ -349,7 +350,7 @@ def _read_target(source: Any, frames: Sequence[AstroData]) -> _Target:
     if isinstance(source, AstroData):
         return require_wcs(source), source[0].shape
     if isinstance(source, str | Path):
-        return _from_file(Path(source).expanduser())
+        return _from_file(usable_path(source))
     if isinstance(source, fits.Header):
         return _from_header(source, None)
     if isinstance(source, WCS):

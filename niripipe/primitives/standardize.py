@@ -154,6 +154,8 @@ class Standardize(PrimitivesBase):
 
     def _judged(self, frames: Frames, params: StandardizeWCSParams) -> dict[int, Judgement]:
         """Compare the pointing of all frames before one of them is changed."""
+        for text in raw_headers.doubtful_values(frames):
+            log.warning("%s", text)
         return raw_headers.judged(frames, params.bad_wcs, params.debug_consistency_limit)
 
     @primitive(stamp="SDZWCS", survey=_judged)

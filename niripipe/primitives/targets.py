@@ -43,7 +43,8 @@ def chosen_target(frames: Sequence[AstroData], align_on: AlignOn) -> bool:
         log.warning("only %d of %d frames are non-sidereal: aligned on the stars", sum(moving), len(moving))
     elif on_target:
         log.warning(
-            "non-sidereal: aligned on the moving target by telescope offsets; stars are trailed or clipped"
+            "non-sidereal (RATRACK, DECTRACK): aligned on the moving target by telescope offsets; "
+            "stars are trailed or clipped"
         )
     elif any(moving):
         log.warning(

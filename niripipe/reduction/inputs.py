@@ -14,6 +14,7 @@ from niripipe.astrodata import AstroData
 from niripipe.errors import InputError, NiripipeError
 from niripipe.instruments.identity import Twin, exposure_of, find_twins
 from niripipe.logutils import get_logger
+from niripipe.paths import usable_path
 from niripipe.reduction.report import DroppedFrame
 
 __all__ = ["Inputs", "Source", "expand", "open_inputs"]
@@ -136,7 +137,7 @@ def open_inputs(sources: Sequence[Source]) -> Inputs:
 
 
 def _read_list(path: Path, seen: tuple[Path, ...]) -> list[Source]:
-    path = path.expanduser()
+    path = usable_path(path)
     if path.resolve() in seen:
         raise InputError("The list of files names itself", file=path)
     try:
@@ -156,7 +157,7 @@ def _read_list(path: Path, seen: tuple[Path, ...]) -> list[Source]:
 
 
 def _path_in_list(list_path: Path, name: str) -> Path:
-    here, there = Path(name).expanduser(), list_path.parent / name
+    here, there = usable_path(name), list_path.parent / name
     return there if not here.exists() and there.exists() else here
 
 

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib.machinery import SourceFileLoader
-from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any, Literal, get_args
 
 from niripipe.errors import InputError
+from niripipe.paths import usable_path
 from niripipe.primitives.base import PrimitivesBase
 from niripipe.primitives.params import nearest
 
@@ -190,7 +190,7 @@ def _user_recipe(name: str) -> Recipe | None:
     location, separator, function = name.rpartition("::" if "::" in name else ".")
     if not separator:
         return None
-    path = Path(location).expanduser()
+    path = usable_path(location, item="recipe")
     if path.suffix != ".py":
         path = path.with_name(path.name + ".py")
     if not path.is_file():

@@ -15,6 +15,7 @@ from typing import Any, SupportsIndex
 from niripipe.astrodata import AstroData
 from niripipe.errors import ParameterError, nearest
 from niripipe.logutils import get_logger
+from niripipe.paths import usable_path
 from niripipe.primitives import CLASSES
 from niripipe.primitives.params import takes_path
 from niripipe.reduction.inputs import Source
@@ -123,8 +124,8 @@ def absolute(source: Any) -> Any:
     """
     if isinstance(source, str):
         mark, path = ("@", source[1:]) if source.startswith("@") else ("", source)
-        return mark + str(Path(path).expanduser().absolute()) if path else source
-    return Path(source).expanduser().absolute() if isinstance(source, PathLike) else source
+        return mark + str(usable_path(path).absolute()) if path else source
+    return usable_path(source).absolute() if isinstance(source, PathLike) else source
 
 
 def absolute_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -147,9 +148,11 @@ def _with_absolute_paths(key: Any, value: Any) -> Any:
         )
     if not isinstance(value, str | PathLike) or not str(value) or not isinstance(key, str):
         return value
-    path = Path(value).expanduser()
+    if not _takes_path(key):
+        return value
+    path = usable_path(value, item=key)
     may_be_frame = path.parent == Path() and key.rpartition(":")[2] in _OR_NAMES_OF_FRAMES
-    if path.is_absolute() or may_be_frame or not _takes_path(key) or not os.path.lexists(path):
+    if path.is_absolute() or may_be_frame or not os.path.lexists(path):
         return value
     return absolute(value)
 
@@ -221,8 +224,8 @@ def _recipe(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     location, mark, _ = value.rpartition("::" if "::" in value else ".")
-    path = Path(location if location.endswith(".py") else f"{location}.py").expanduser()
-    return str(Path(value).expanduser().absolute()) if mark and path.is_file() else value
+    path = usable_path(location if location.endswith(".py") else f"{location}.py", item="recipe")
+    return str(usable_path(value).absolute()) if mark and path.is_file() else value
 
 
 _CONVERT: dict[str, Callable[[Any], Any]] = {

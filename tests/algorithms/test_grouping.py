@@ -125,7 +125,9 @@ def test_frames_of_no_class_are_reported():
 
 
 def dither(number: int, gap: float = 60.0) -> list[SkyRecord]:
-    return [SkyRecord(f"s{k}", k * gap, (10.0, k * 10 / 3600), "K", 20.0) for k in range(number)]
+    return [
+        SkyRecord(f"s{k}", k * gap, (10.0, k * 10 / 3600), (("filter", "K"),), 20.0) for k in range(number)
+    ]
 
 
 def test_a_frame_is_never_its_own_sky():
@@ -151,15 +153,19 @@ def test_the_nearest_in_time_are_taken_and_listed_in_order_of_time():
 
 
 def test_other_configurations_and_exposures_are_refused_with_the_reason():
-    skies = [*dither(4), SkyRecord("j", 5, (11, 0), "J", 20.0), SkyRecord("long", 5, (11, 0), "K", 30.0)]
+    skies = [
+        *dither(4),
+        SkyRecord("j", 5, (11, 0), (("filter", "J"),), 20.0),
+        SkyRecord("long", 5, (11, 0), (("filter", "K"),), 30.0),
+    ]
     choice = choose_skies(skies[0], skies)
     assert choice.skies == (1, 2, 3)
-    assert choice.rejected[4] == "another configuration"
+    assert choice.rejected[4] == "another configuration: filter J instead of K"
     assert "30 s instead of 20 s" in choice.rejected[5]
     assert choose_skies(skies[0], skies, use_all=True).skies == (1, 2, 3)
 
 
 def test_a_sky_without_partners_stays_a_sky_for_others():
-    skies = [SkyRecord("only", 0, (10, 0.1), "K", 20.0)]
+    skies = [SkyRecord("only", 0, (10, 0.1), (("filter", "K"),), 20.0)]
     assert choose_skies(skies[0], skies).skies == ()
-    assert choose_skies(SkyRecord("target", 30, (10, 0), "K", 20.0), skies).skies == (0,)
+    assert choose_skies(SkyRecord("target", 30, (10, 0), (("filter", "K"),), 20.0), skies).skies == (0,)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from niripipe import Reduce, astrodata, dataselect
+from niripipe import Reduce, astrodata, dataselect, night
 from niripipe.cal_service import CalibrationService
 from niripipe.errors import CalibrationError, NiripipeError
 
@@ -295,3 +295,35 @@ def test_frames_full_of_nothing_are_an_error_and_not_a_product(tmp_path, out):
 def test_astrodata_says_what_is_wrong_with_a_path(tmp_path):
     with pytest.raises(NiripipeError, match=r"gone\.fits"):
         astrodata.open(tmp_path / "gone.fits")
+
+
+IMPOSSIBLE = {"null": "a\0b", "long": "n" * 300, "nobody": "~nobody-at-all/x"}
+
+
+@pytest.mark.parametrize("name", IMPOSSIBLE.values(), ids=IMPOSSIBLE)
+def test_a_path_that_cannot_be_is_refused_wherever_it_is_given(name, darks, science, tmp_path):
+    skip = {"darkCorrect:do_cal": "skip", "flatCorrect:do_cal": "skip"}
+    reductions = [
+        lambda: Reduce([name]),
+        lambda: Reduce(f"@{name}"),
+        lambda: Reduce(darks, output_dir=name),
+        lambda: Reduce(science, calibrations={"processed_dark": name}),
+        lambda: Reduce(science, parameters=skip | {"addDQ:user_bpm": name}),
+        lambda: Reduce(darks, recipe=f"{name}.recipe"),
+    ]
+    for r in reductions:
+        with pytest.raises(NiripipeError):
+            r().runr()
+    service = CalibrationService()
+    for call in (
+        lambda: astrodata.open(name),
+        lambda: astrodata.open(darks[0]).write(name),
+        lambda: dataselect.select_data([name], [], []),
+        lambda: night.organise(name),
+        lambda: service.config(db_dir=name),
+        lambda: service.add_cal(name),
+    ):
+        with pytest.raises(NiripipeError):
+            call()
+    assert astrodata.file_md5(name) == ""
+    assert list(Path.cwd().iterdir()) == []
