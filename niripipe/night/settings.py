@@ -27,8 +27,8 @@ class NightSettings:
         Darks and lamp-on flats that are fewer than this in their set-up are left out: a lone frame cannot be
         cleaned of cosmic rays.
     min_on_sky : int
-        The same for standards and science frames. The recipe drops the first frame, and of those that remain
-        each needs another as its sky.
+        The same for standards and science frames. Of two frames each is the sky of the other; of one only
+        its own level is subtracted.
     gap : float
         Darks or flats of one set-up that are more than this many days apart make products of their own, so
         that those of one day are not mixed with those of the next.
@@ -53,7 +53,7 @@ class NightSettings:
 
     short_dark: float = 1.5
     min_frames: int = 2
-    min_on_sky: int = 3
+    min_on_sky: int = 1
     gap: float = 0.5
     without_dark: WithoutCalibration = "skip"
     without_flat: WithoutFlat = "sky flat"

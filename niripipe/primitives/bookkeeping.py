@@ -8,16 +8,29 @@ from typing import Any
 from pydantic import field_validator
 
 from niripipe.astrodata import AstroData
-from niripipe.errors import InputError, ParameterError
+from niripipe.errors import InputError, NiripipeError, ParameterError
 from niripipe.instruments.known_tags import check_tags
+from niripipe.instruments.pointing import angular_separation
 from niripipe.logutils import get_logger
-from niripipe.primitives.base import Frames, PrimitivesBase, primitive, raw_name, skipped
+from niripipe.primitives.base import (
+    Frames,
+    PrimitivesBase,
+    not_needed,
+    opened_name,
+    primitive,
+    raw_name,
+    skipped,
+)
+from niripipe.primitives.geometry import sky_centre
 from niripipe.primitives.named import frames_named
 from niripipe.primitives.params import Field, NameList, Params, SuffixParams
 
 __all__ = ["Bookkeeping", "RemoveFirstFrameParams", "dropped_first"]
 
 log = get_logger(__name__)
+
+_SAME_PLACE = 3.0
+"""Frames nearer than this (arcsec) are no skies for each other; the default of `associateSky:distance`."""
 
 
 class NoParams(Params):
@@ -130,14 +143,16 @@ class Bookkeeping(PrimitivesBase):
     def removeFirstFrame(self, frames: Frames, params: RemoveFirstFrameParams) -> Frames:
         """Drop the frame that was taken first, whose bias level has not settled, and frames by name.
 
-        One frame of the whole list is dropped, the one with the earliest UT. A list of one frame is
-        kept, with a warning.
+        One frame of the whole list is dropped, the one with the earliest UT. It is kept with a warning where
+        fewer than two frames would be left, since each needs another one as its sky, and where all others
+        point within 3 arcsec of each other and only the first shows their sky.
         """
         drop = dropped_first(frames, params)
-        if len(drop) >= len(frames) and len(frames) == 1:
-            log.warning("%s is the only frame and is kept: its bias may not have settled", frames[0].filename)
-            self.note(frames[0], skipped("the only frame"))
-            return frames
+        first = min(frames, key=_time) if params.remove_first and frames else None
+        if first is not None and id(first) not in drop:
+            needed = _why_needed(first, [f for f in frames if f is not first and id(f) not in drop])
+            log.warning("%s is kept, though its bias may not have settled: %s", opened_name(first), needed)
+            self.note(first, not_needed(needed))
         for frame in frames:
             if id(frame) in drop:
                 log.stdinfo("%s is removed: %s", frame.filename, drop[id(frame)])
@@ -375,8 +390,27 @@ def dropped_first(frames: Frames, params: RemoveFirstFrameParams) -> dict[int, s
     named = frames_named(frames, params.remove_files or (), "removeFirstFrame:remove_files")
     drop = {id(frame): "named in remove_files" for frame in named}
     if params.remove_first and frames:
-        drop.setdefault(id(min(frames, key=_time)), "the first frame of the sequence")
+        first = min(frames, key=_time)
+        if not _why_needed(first, [f for f in frames if f is not first and id(f) not in drop]):
+            drop.setdefault(id(first), "the first frame of the sequence")
     return drop
+
+
+def _why_needed(first: AstroData, others: Frames) -> str:
+    """Return why the first frame of a sequence is kept; empty if it is not."""
+    if not others:
+        return "the only frame"
+    if len(others) == 1:
+        return f"without it there is no sky for {opened_name(others[0])}"
+    try:
+        place, *places = [sky_centre(frame) for frame in (first, *others)]
+    except NiripipeError:
+        # Without positions nothing speaks against the rule.
+        return ""
+    spread = max(angular_separation(*places[0], *other) for other in places)
+    if spread < _SAME_PLACE and angular_separation(*places[0], *place) >= _SAME_PLACE:
+        return "all others show the same place, and have no other sky"
+    return ""
 
 
 def _time(frame: AstroData) -> Any:

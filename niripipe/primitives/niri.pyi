@@ -1048,6 +1048,7 @@ class NIRI(PrimitivesBase):
         dilation: float = 2.0,
         mask_extended: bool = True,
         keep_skies: bool = True,
+        own_level: bool = True,
         share: int = 1,
         stream: str = "main",
         instream: str | None = None,

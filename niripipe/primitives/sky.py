@@ -28,7 +28,7 @@ from niripipe.primitives.base import (
 from niripipe.primitives.named import is_named, no_such_frame
 from niripipe.primitives.params import Field, NameList, Params, SuffixParams, split_names
 from niripipe.primitives.skybuild import BuiltSky, SkyBuilder, SkyBuildParams, seconds_of
-from niripipe.primitives.skymatch import SkyLevel, level_of, match_sky
+from niripipe.primitives.skymatch import SKY_FROM, SkyLevel, level_of, match_sky, without_sky
 from niripipe.primitives.skynoise import SharedNoise, subtract_planes
 
 __all__ = ["Sky"]
@@ -109,6 +109,7 @@ class SkyCorrectParams(SkyBuildParams, SubtractSkyParams, suffix="_skyCorrected"
     keep_skies: bool = Field(
         True, description="keep the sky stream; without, it is let go of as soon as the skies are made"
     )
+    own_level: bool = Field(True, description="subtract from a frame without skies its own level")
     share: int = Field(
         1,
         ge=1,
@@ -199,22 +200,25 @@ class Sky(PrimitivesBase):
         if not frames or not skies:
             return self.note_all(frames, skipped("there is no sky frame"))
         records = [fields.sky_record(sky) for sky in skies]
-        without_sky = []
+        without_sky: dict[AstroData, str] = {}
         for frame in frames:
             choice = grouping.choose_skies(
                 fields.sky_record(frame),
                 records,
                 **params.model_dump(include={"time", "distance", "min_skies", "max_skies", "use_all"}),
             )
-            for warning in choice.warnings:
-                log.warning("%s", warning)
             _name_skies(frame, [opened_name(skies[i]) for i in choice.skies])
-            if not choice.skies:
-                without_sky.append(frame)
-                reasons = "; ".join(f"{opened_name(skies[i])}: {why}" for i, why in choice.rejected.items())
-                log.warning("%s has no sky (%s)", frame.filename, reasons)
-        if without_sky and len(without_sky) < len(frames):
-            self.streams["no_skies"] = without_sky
+            if choice.skies:
+                for warning in choice.warnings:
+                    log.warning("%s", warning)
+                continue
+            reasons = "; ".join(f"{opened_name(skies[i])}: {why}" for i, why in choice.rejected.items())
+            without_sky[frame] = f"{opened_name(frame)} has no sky ({reasons})"
+        # If none has a sky, the first explains them all.
+        for text in list(without_sky.values())[: 1 if len(without_sky) == len(frames) else None]:
+            log.warning("%s", text)
+        if 0 < len(without_sky) < len(frames):
+            self.streams["no_skies"] = list(without_sky)
             return [frame for frame in frames if frame not in without_sky]
         return frames
 
@@ -242,18 +246,21 @@ class Sky(PrimitivesBase):
         what is left; SKYTABLE which frames the sky was made of, by what each was multiplied (SCALE), and how
         much later each was taken (DT, s).
 
+        A frame without skies loses its own background level only, or keeps it with ``own_level=False``.
+        SKYFROM in the primary header: ``other frames``, ``own level`` or ``none``.
+
         The default combination, a median, shares its work between frames: it takes a time proportional to
         their number. Other combinations are computed anew for each frame.
         """
         known = {opened_name(sky): sky for sky in self.streams.get("sky", frames)}
         users: dict[tuple[str, ...], Frames] = {}
+        level = params.own_level and not params.reset_sky
         for frame in frames:
             names = tuple(name for name in _sky_names(frame) if name in known)
             if names:
                 users.setdefault(names, []).append(frame)
             else:
-                log.warning("%s: no sky was subtracted, there is none", frame.filename)
-                self.note(frame, skipped("there is no sky for this frame"))
+                self.note(frame, without_sky(frame, own_level=level))
         if not users:
             return frames
         if params.share > 1:
@@ -384,6 +391,7 @@ def _subtract(
     kept = level_of(frame) if params.reset_sky else 0.0
     subtract_planes(frame, sky, match.factor, match.constant - kept, params, shared)
     level = float(np.median(sky.data[::8, ::8])) * match.factor + match.constant
+    frame.phu.set(SKY_FROM, "other frames", "Where the sky subtracted comes from")
     hdr = frame[0].hdr
     hdr.set("SKYNUM", len(sky.names), "Number of sky frames combined")
     hdr.set("SKYMETH", match.method, "How the sky was matched to the frame")

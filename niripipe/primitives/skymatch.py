@@ -11,9 +11,16 @@ from niripipe.algorithms import background, extended
 from niripipe.algorithms import sky as sky_algorithm
 from niripipe.astrodata import AstroData
 from niripipe.errors import AlgorithmError
+from niripipe.logutils import get_logger
+from niripipe.primitives.base import Outcome, done, opened_name, skipped
 from niripipe.primitives.skybuild import BuiltSky, seconds_of
 
-__all__ = ["Match", "Scaling", "SkyLevel", "level_of", "match_sky"]
+__all__ = ["SKY_FROM", "Match", "Scaling", "SkyLevel", "level_of", "match_sky", "without_sky"]
+
+log = get_logger(__name__)
+
+SKY_FROM = "SKYFROM"
+"""Keyword of the primary header: what the sky that was subtracted comes from."""
 
 SkyLevel = Literal["auto", "peak", "median", "faint", "boxes"]
 
@@ -119,6 +126,36 @@ def level_of(frame: AstroData) -> float:
     """Return the background level of a frame, without its sources where they are known."""
     ext = frame[0]
     return background.measure_background(ext.read("data"), ext.read("mask"), ext.read("OBJMASK")).level
+
+
+def without_sky(frame: AstroData, *, own_level: bool) -> Outcome:
+    """Treat a frame that has no sky, and return what was done.
+
+    Parameters
+    ----------
+    frame : AstroData
+        With `own_level` its own background level is subtracted: data change by a constant, the variance does
+        not. SKYNUM (0), SKYMETH (``own level``) and SKYLEVEL in the extension header and SKYFROM (``own
+        level``, else ``none``) in the primary header say so.
+    own_level : bool
+    """
+    name, problem = opened_name(frame), "there is no sky for it"
+    if own_level:
+        try:
+            level = level_of(frame)
+        except AlgorithmError as error:
+            problem += f", and its level cannot be measured ({error.problem})"
+        else:
+            frame.subtract(np.float32(level))
+            hdr = frame[0].hdr
+            hdr.set("SKYNUM", 0, "Number of sky frames combined")
+            hdr.set("SKYMETH", "own level", "How the sky was matched to the frame")
+            hdr.set("SKYLEVEL", round(level, 3), "Level of the sky that was subtracted")
+            frame.phu.set(SKY_FROM, "own level", "Where the sky subtracted comes from")
+            return done(f"own level of {level:.1f}, {problem}")
+    log.warning("%s: no sky was subtracted: %s", name, problem)
+    frame.phu.set(SKY_FROM, "none", "Where the sky subtracted comes from")
+    return skipped(f"no sky was subtracted: {problem}")
 
 
 def _with_extended_light(data: Any, mask: Any, objects: Any, sky: BuiltSky) -> Any:

@@ -6,10 +6,14 @@ import re
 
 from niripipe.astrodata import AstroData
 from niripipe.errors import DataError
+from niripipe.logutils import get_logger
 from niripipe.primitives.base import Frames, PrimitivesBase, primitive, raw_name, skipped
 from niripipe.primitives.params import Field, SuffixParams
+from niripipe.primitives.skymatch import SKY_FROM
 
 __all__ = ["Store"]
+
+log = get_logger(__name__)
 
 
 class StoreDarkParams(SuffixParams, suffix="_dark"):
@@ -91,7 +95,13 @@ class Store(PrimitivesBase):
 
     @primitive(stamp="PROCSCI", renames=False)
     def storeProcessedScience(self, frames: Frames, params: StoreScienceParams) -> Frames:
-        """Mark frames as processed science images (PROCSCI) and write them into the output folder."""
+        """Mark frames as processed science images (PROCSCI) and write them into the output folder.
+
+        NOTDONE in the primary header lists what was not done, of: dark, flat, sky (subtracted with other
+        frames), alignment, stacking. Without any of the last three there is a warning.
+        """
+        for frame in frames:
+            _say_what_is_missing(frame)
         return self._store(frames, None, params.suffix)
 
     def _store(self, frames: Frames, kind: str | None, suffix: str | None, *, force: bool = False) -> Frames:
@@ -119,6 +129,24 @@ class Store(PrimitivesBase):
             path = self.context.output_dir / str(frame.filename)
             self.runner.save(frame, path, overwrite=self.context.overwrite)
         return frames
+
+
+def _say_what_is_missing(frame: AstroData) -> None:
+    phu = frame.phu
+    single = phu.get("NCOMBINE", 1) == 1
+    done = {
+        "dark": "DARKIM" in phu,
+        "flat": "FLATIM" in phu,
+        "sky": "SUBSKY" in phu and phu.get(SKY_FROM, "other frames") == "other frames",
+        "alignment": not single,
+        "stacking": not single,
+    }
+    missing = [step for step, was_done in done.items() if not was_done]
+    phu.remove("NOTDONE", ignore_missing=True)
+    if missing:
+        phu.set("NOTDONE", ", ".join(missing), "Steps that the product lacks")
+    if not done["sky"] or single:
+        log.warning("%s is a product without: %s", frame.filename, ", ".join(missing))
 
 
 def _label(frame: AstroData, mode: str, suffix: str | None) -> None:

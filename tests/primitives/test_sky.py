@@ -139,11 +139,26 @@ def test_a_frame_without_skies_goes_to_a_stream_of_its_own():
     assert names(b.p.streams["no_skies"]) == [2]
 
 
-def test_without_any_sky_nothing_is_subtracted_and_the_history_says_so():
+def test_without_any_sky_the_own_level_is_subtracted_and_the_headers_say_so():
     b = make.bench([at(1)])
     b.p.separateSky()
     b.p.associateSky()
+    before = b.main[0][0].variance.copy()
     b.p.skyCorrect()
+    frame = b.main[0]
+    np.testing.assert_allclose(frame[0].data, 0, atol=1e-3)
+    np.testing.assert_array_equal(frame[0].variance, before)
+    assert frame.phu["SKYFROM"] == "own level"
+    assert (frame[0].hdr["SKYNUM"], frame[0].hdr["SKYMETH"]) == (0, "own level")
+    assert frame[0].hdr["SKYLEVEL"] == pytest.approx(1000)
+    assert "own level of 1000.0" in frame.history[-1].reason
+
+
+def test_without_any_sky_nothing_is_subtracted_on_request_and_the_history_says_so():
+    b = make.bench([at(1)])
+    b.p.separateSky()
+    b.p.associateSky()
+    b.p.skyCorrect(own_level=False)
     np.testing.assert_allclose(b.main[0][0].data, 1000)
     assert b.main[0].history[-1].status == "SKIPPED"
     assert "SUBSKY" not in b.main[0].phu
