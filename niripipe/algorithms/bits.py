@@ -71,5 +71,6 @@ def as_flags(values: NDArray[Any]) -> Mask:
     if values.dtype.kind in "bu" and values.dtype.itemsize <= 2:
         return values.astype(np.uint16)
     with np.errstate(invalid="ignore"):
-        known = (values >= 0) & (values <= 0xFFFF) & (values == np.rint(values))
-    return np.where(known, values, BAD).astype(np.uint16)
+        flags = values.astype(np.uint16)
+    flags[flags != values] = BAD
+    return flags

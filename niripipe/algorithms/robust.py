@@ -52,7 +52,8 @@ def robust_sigma(values: Floats) -> float:
     """Estimate the standard deviation from the median absolute deviation; 0 of no values."""
     if values.size == 0:
         return 0.0
-    return MAD_TO_SIGMA * float(np.median(np.abs(values - np.median(values))))
+    away = np.subtract(values, fast_median(values), dtype=values.dtype)
+    return MAD_TO_SIGMA * fast_median(np.abs(away, out=away))
 
 
 def fast_median(values: NDArray[np.floating], good: Bool | None = None) -> float:
@@ -86,8 +87,10 @@ def fast_median(values: NDArray[np.floating], good: Bool | None = None) -> float
 def median_of_good(values: NDArray[_Real], good: Bool, axis: int = 0) -> NDArray[_Real]:
     """Median of the good values along an axis; NaN where there are none."""
     count = np.count_nonzero(good, axis=axis)
-    ordered = np.sort(np.where(good, values, values.dtype.type(np.inf)), axis=axis)
-    median = median_of_ranks(ordered, np.zeros_like(count), count, axis)
+    # Values that are next to each other in memory are sorted several times quicker.
+    ordered = np.moveaxis(np.where(good, values, values.dtype.type(np.inf)), axis, -1).copy(order="C")
+    ordered.sort(axis=-1)
+    median = median_of_ranks(ordered, np.zeros_like(count), count, -1)
     return np.where(count > 0, median, values.dtype.type(np.nan))
 
 

@@ -20,6 +20,7 @@ from niripipe.algorithms.pattern.quadrants import (
 )
 from niripipe.algorithms.pattern.zones import find_zones, unit_strength
 from niripipe.algorithms.robust import MEDIAN_ERROR, median_of_ranks, robust_sigma
+from niripipe.algorithms.sorting import sort_rows
 from niripipe.errors import ParameterError
 
 __all__ = ["clean_readout"]
@@ -183,8 +184,7 @@ def _clean_quadrant(
     # Rows of the boxes that exist in the frame.
     rows = slice(corner.missing, corner.missing + len(view))
     pattern = _rank_one(sample)
-    noise = _noise(sample, pattern, np.zeros(sample.rows), np.arange(sample.rows) < rows.stop)[0]
-    kept = partial(Quadrant, corner.name, pattern.rms, noise, noise)
+    kept = partial(Quadrant, corner.name, pattern.rms, sample.sigma, sample.sigma)
     if pattern.rms < least_strength:
         return kept(f"the pattern is weaker than {least_strength:g}")
     height, width = pattern.box.shape
@@ -203,7 +203,7 @@ def _clean_quadrant(
     before, after, number = _noise(sample, pattern, strength, on)
     free = pattern.box.size + np.count_nonzero(on) / height
     if not after**2 < before**2 * (1 - _OVERFIT * free / max(number, 1)):
-        return Quadrant(corner.name, pattern.rms, noise, noise, "nothing whose removal lowers the noise")
+        return kept("nothing whose removal lowers the noise")
     wide = np.tile(pattern.box, (1, -(-view.shape[1] // width)))[:, : view.shape[1]]
     cleaned = np.flatnonzero(on)
     view[cleaned - rows.start] -= (strength[cleaned, None] * wide[cleaned % height]).astype(np.float32)
@@ -212,35 +212,41 @@ def _clean_quadrant(
 
 def _measure(tiles: Tiles, hsigma: float, lsigma: float, subtract_background: bool) -> _Sample | None:
     """Leave out sources and background, and combine the boxes of each row; None without usable pixels."""
-    boxes_in_use: Bool = tiles.means()[1] & ~source_boxes(tiles)
+    boxes_in_use: Bool = tiles.valid & ~source_boxes(tiles)
     usable = tiles.good & boxes_in_use[:, :, None, None]
     if not usable.any():
         return None
     residual = _without_background(tiles, usable) if subtract_background else tiles.values
     boxes = residual.reshape(len(residual), -1)
     flags = usable.reshape(boxes.shape)
-    count = np.count_nonzero(flags, axis=0)
-    ordered = np.sort(np.where(flags, boxes, np.float32(np.inf)), axis=0)
+    count = _counted(flags)
+    ordered = sort_rows(np.where(flags, boxes, np.float32(np.inf)))
     median = np.where(count > 0, median_of_ranks(ordered, np.zeros_like(count), count), np.float32(0))
     # Every 17th pixel of the boxes gives the noise to 1 per cent, and all columns and rows take part.
     sigma = robust_sigma((boxes[:, ::17] - median[::17])[flags[:, ::17]])
     # In a sorted column clipping only moves the two ends.
-    low = np.count_nonzero(ordered < median - np.float32(lsigma * sigma), axis=0)
-    high = np.count_nonzero(ordered <= median + np.float32(hsigma * sigma), axis=0)
+    low = _counted(ordered < median - np.float32(lsigma * sigma))
+    high = _counted(ordered <= median + np.float32(hsigma * sigma))
     high = np.maximum(high, low + 1)
     profile = np.where(count > 0, median_of_ranks(ordered, low, high), np.float32(0))
     shape = (-1, tiles.values.shape[2] * tiles.values.shape[3])
     return _Sample(residual, usable, profile.reshape(shape).astype(np.float64), count.reshape(shape), sigma)
 
 
+def _counted(flags: Bool) -> Indices:
+    """Count along the first axis."""
+    return np.asarray(flags.view(np.uint8).sum(axis=0, dtype=np.uint16), np.intp)
+
+
 def _without_background(tiles: Tiles, usable: Bool) -> Float32:
     """Subtract from each box its mean and the gradients between its neighbours, where those are usable."""
-    mean, _ = tiles.means()
+    mean = tiles.mean
     inside: Bool = np.any(usable, axis=(2, 3))
     along_x = _gradient(mean, inside, tiles.values.shape[3])
     along_y = _gradient(mean.T, inside.T, tiles.values.shape[2]).swapaxes(0, 1)
-    background = mean[:, :, None, None] + along_y[:, :, :, None] + along_x[:, :, None, :]
-    return tiles.values - background
+    residual = tiles.values - (mean[:, :, None] + along_y)[:, :, :, None]
+    residual -= along_x[:, :, None, :]
+    return residual
 
 
 def _gradient(mean: Float32, inside: Bool, size: int) -> Float32:
@@ -261,11 +267,10 @@ def _rank_one(sample: _Sample) -> _Pattern:
     # A signal in one row of boxes only, such as a bad row, is not a pattern.
     calm = _calm(profile)
     box = calm[int(np.argmax(np.sum(calm**2, axis=1)))]
+    weighted = weight * calm
     for _ in range(_ROUNDS):
-        amplitude = _ratio((weight * calm * box).sum(axis=1), (weight * box**2).sum(axis=1))
-        new = _ratio(
-            (weight * calm * amplitude[:, None]).sum(axis=0), (weight * amplitude[:, None] ** 2).sum(axis=0)
-        )
+        amplitude = _ratio(weighted @ box, weight @ box**2)
+        new = _ratio(amplitude @ weighted, amplitude**2 @ weight)
         new -= new.mean()
         norm = float(np.sqrt(np.mean(new**2)))
         if not norm > 0:

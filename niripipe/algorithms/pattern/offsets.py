@@ -9,7 +9,6 @@ variance of a pixel by ``S**2 / (S + E)`` (Wiener), and nothing where S does not
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -105,21 +104,26 @@ def remove_offsets(
         return Offsets(0.0, 0.0, 0.0, (), ())
     good = good_pixels(frame, mask, objmask)
     corners = quadrants_of(frame.shape, centre or (ny // 2, nx // 2))
+    boxes, known = _light(frame, good)
     # Seen along one axis a step between quadrants is as bent as a source, along both only the source is.
-    compact = np.logical_and(*_bends(_light(frame, good)[0]))
-    clear = good & ~_spread(compact, frame.shape)
+    clear = good & ~_spread(np.logical_and(*_bends(boxes)), frame.shape)
     levels, power, left = _levels(frame, clear, corners)
-    rest, weight, noise = _flattened(frame, good)
+    if levels.any():
+        boxes, known = _light(frame, good)
+    rest, weight, noise = _flattened(frame, good, boxes, known)
+    sums = {corner.name: _Stripes.of(rest, weight, corner) for corner in corners}
     parts: list[str] = []
-    for name, views, axis, fold in _trials(corners):
-        found = _measured([v(rest) for v in views], [v(weight) for v in views], noise, axis, fold)
+    for name, members, axis, fold in _trials(corners):
+        found = _measured([sums[corner.name] for corner in members], noise, axis, fold)
         if found is None:
             continue
         offsets, pattern, error = found
-        for view in views:
-            view(frame)[...] -= offsets
-            view(rest)[...] -= offsets * view(weight)
-        share = sum(view(frame).size for view in views) / frame.size
+        for corner in members:
+            part = corner.rows, corner.columns
+            frame[part] -= offsets
+            rest[part] -= offsets * weight[part]
+            sums[corner.name] = _Stripes.of(rest, weight, corner)
+        share = sum(sums[corner.name].pixels for corner in members) / frame.size
         power += share * pattern
         left += share * pattern * error / (pattern + error)
         parts.append(name)
@@ -130,6 +134,28 @@ def remove_offsets(
     if levels.any():
         parts.append("levels of quadrants")
     return Offsets(power**0.5, left**0.5, noise, tuple(map(float, levels)), tuple(parts))
+
+
+@dataclass(frozen=True, slots=True)
+class _Stripes:
+    """Sums over the stripes of a quadrant, which is all that the offsets are made of.
+
+    The first item of each pair is for offsets of columns, the second for those of rows: of the pixels, less
+    the light around them, and of their weights; for the stripes that are even and those that are odd,
+    shape (2, columns) and (2, rows).
+    """
+
+    values: tuple[Float64, Float64]
+    weights: tuple[Float64, Float64]
+    pixels: int
+
+    @classmethod
+    def of(cls, rest: Float32, weight: Float32, corner: Corner) -> _Stripes:
+        """Add up a quadrant."""
+        part, known = (plane[corner.rows, corner.columns] for plane in (rest, weight))
+        return cls(
+            (_in_turns(part, 0), _in_turns(part, 1)), (_in_turns(known, 0), _in_turns(known, 1)), part.size
+        )
 
 
 def _levels(frame: Float32, good: Bool, corners: tuple[Corner, ...]) -> tuple[Float64, float, float]:
@@ -147,37 +173,28 @@ def _levels(frame: Float32, good: Bool, corners: tuple[Corner, ...]) -> tuple[Fl
     return shifts, pattern, pattern * error / both
 
 
-_View = Callable[[Float32], Float32]
-
-
-def _trials(corners: tuple[Corner, ...]) -> list[tuple[str, list[_View], int, int]]:
-    """Name, parts of the frame that share the offsets, axis of their mean, and period (0: none)."""
-
-    def part(rows: slice, columns: slice) -> _View:
-        return lambda plane: plane[rows, columns]
-
-    trials: list[tuple[str, list[_View], int, int]] = []
+def _trials(corners: tuple[Corner, ...]) -> list[tuple[str, list[Corner], int, int]]:
+    """Name, quadrants that share the offsets, axis of their mean, and period (0: none)."""
+    trials: list[tuple[str, list[Corner], int, int]] = []
     for corner in corners:
-        own = [part(corner.rows, corner.columns)]
-        trials.append((f"every eighth row, {corner.name}", own, 1, _PERIOD))
-        trials.append((f"every eighth column, {corner.name}", own, 0, _PERIOD))
-    for rows in dict.fromkeys((corner.rows.start, corner.rows.stop) for corner in corners):
-        half = "lower" if any(c.rows.start == rows[0] and not c.top for c in corners) else "upper"
-        trials.append((f"rows, {half} half", [part(slice(*rows), slice(None))], 1, 0))
+        trials.append((f"every eighth row, {corner.name}", [corner], 1, _PERIOD))
+        trials.append((f"every eighth column, {corner.name}", [corner], 0, _PERIOD))
+    for top in dict.fromkeys(corner.top for corner in corners):
+        half = "upper" if top else "lower"
+        trials.append((f"rows, {half} half", [corner for corner in corners if corner.top == top], 1, 0))
     for corner in corners:
-        own = [part(corner.rows, corner.columns)]
-        trials.append((f"rows, {corner.name}", own, 1, 0))
-        trials.append((f"columns, {corner.name}", own, 0, 0))
+        trials.append((f"rows, {corner.name}", [corner], 1, 0))
+        trials.append((f"columns, {corner.name}", [corner], 0, 0))
     return trials
 
 
-def _flattened(frame: Float32, good: Bool) -> tuple[Float32, Float32, float]:
+def _flattened(frame: Float32, good: Bool, boxes: Float64, known: Bool) -> tuple[Float32, Float32, float]:
     """Return the frame less the light around each pixel, the weight of pixels (1 or 0), and their noise.
 
     Pixels without weight are 0 in the frame.
     """
-    boxes, known = _light(frame, good)
-    rest = frame - at_pixels(boxes, _BOX, frame.shape)
+    rest = at_pixels(boxes, _BOX, frame.shape)
+    np.subtract(frame, rest, out=rest)
     usable = good & ~_spread(np.logical_or(*_bends(boxes)) | ~known, frame.shape)
     noise = robust_sigma(rest[::3, ::5][usable[::3, ::5]])
     usable &= np.abs(rest) < np.float32(_CLIP * noise)
@@ -215,16 +232,15 @@ def _spread(boxes: Bool, shape: tuple[int, ...]) -> Bool:
 
 
 def _measured(
-    parts: list[Float32], weights: list[Float32], noise: float, axis: int, fold: int
+    parts: list[_Stripes], noise: float, axis: int, fold: int
 ) -> tuple[Float32, float, float] | None:
     """Return what to subtract, the mean square of the pattern and that of its noise; None for no pattern."""
-    sums, counts = np.zeros((2, 2, parts[0].shape[1 - axis]))
-    for part, weight in zip(parts, weights, strict=True):
-        sums += _in_turns(part, axis)
-        counts += _in_turns(weight, axis)
+    sums = np.sum([part.values[axis] for part in parts], axis=0)
+    counts = np.sum([part.weights[axis] for part in parts], axis=0)
+    lines = sums.shape[1]
     if fold:
         sums, counts = _folded(sums, fold), _folded(counts, fold)
-    least = _LEAST_SHARE / 2 * sum(part.size for part in parts) / sums.shape[1]
+    least = _LEAST_SHARE / 2 * sum(part.pixels for part in parts) / sums.shape[1]
     seen = (counts > least).all(axis=0)
     if seen.sum() < _PERIOD:
         return None
@@ -241,7 +257,7 @@ def _measured(
         return None
     offsets = pattern / (pattern + error) * means.mean(axis=0)
     if fold:
-        offsets = np.resize(offsets, parts[0].shape[1 - axis])
+        offsets = np.resize(offsets, lines)
     shaped = offsets[:, None] if axis else offsets[None, :]
     return shaped.astype(np.float32), pattern, error
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from niripipe.algorithms.arrays import Bool, Float32, Floats, Integers
 from niripipe.algorithms.pattern.zones import Range, ranges_of
-from niripipe.algorithms.robust import good_pixels, median_of_good, robust_sigma
+from niripipe.algorithms.robust import fast_median, good_pixels, median_of_good, robust_sigma
 from niripipe.errors import DataError
 
 __all__ = [
@@ -43,7 +43,7 @@ class Quadrant:
         Standard deviation of the pattern over its period where it is on, in the unit of the data.
     noise_before, noise_after : float
         Standard deviation of source-free pixels in the cleaned rows about the local level, before and after.
-        Equal if not cleaned, then over all rows.
+        If not cleaned, both are the robust deviation over all rows, without what the boxes have in common.
     reason : str
         Why the quadrant was cleaned or left alone.
     rows : tuple of (int, int)
@@ -135,10 +135,16 @@ class Tiles:
         Pixels in readout order, less a common level; 0 where not good.
     good : ndarray of bool
         Pixels to use. Those that complete the last boxes are not.
+    mean : ndarray of float32, shape (boxes in a row, rows of boxes)
+        Mean of the good pixels of each box.
+    valid : ndarray of bool
+        Whether half of a box is good.
     """
 
     values: Float32
     good: Bool
+    mean: Float32
+    valid: Bool
 
     @classmethod
     def cut(cls, corner: Corner, frame: Float32, good: Bool, height: int, width: int) -> Tiles:
@@ -155,16 +161,13 @@ class Tiles:
         flags = flags.reshape(shape).transpose(2, 0, 1, 3).copy()
         # A rough level, subtracted only to keep float32 sums accurate.
         sample = values.reshape(-1)[::17][flags.reshape(-1)[::17]]
-        values -= np.median(sample) if sample.size else np.float32(0)
+        values -= np.float32(fast_median(sample)) if sample.size else np.float32(0)
         values[~flags] = 0
-        return cls(values, flags)
-
-    def means(self) -> tuple[Float32, Bool]:
-        """Mean of each box, ``(boxes in a row, rows of boxes)``, and whether half of it is good."""
-        count = self.good.sum(axis=(2, 3))
-        total = self.values.reshape(*count.shape, -1).sum(axis=-1)
-        size = self.good.shape[2] * self.good.shape[3]
-        return (total / np.maximum(count, 1)).astype(np.float32), count >= max(1.0, 0.5 * size)
+        boxes = (*flags.shape[:2], height * width)
+        count = np.einsum("abc->ab", flags.reshape(boxes).view(np.uint8), dtype=np.intp)
+        total = values.reshape(boxes).sum(axis=-1)
+        mean = (total / np.maximum(count, 1)).astype(np.float32)
+        return cls(values, flags, mean, count >= max(1.0, 0.5 * height * width))
 
 
 def prepared(
@@ -248,7 +251,7 @@ def source_boxes(tiles: Tiles) -> Bool:
     The mean over a whole number of periods does not see the pattern, whatever its strength, so sources can be
     found before the pattern is known.
     """
-    mean, valid = tiles.means()
+    mean, valid = tiles.mean, tiles.valid
     # Twice: the median over rows of boxes first sees steps of the level where the pattern switches on.
     excess = mean - np.nan_to_num(median_of_good(mean, valid))
     excess = excess - np.nan_to_num(median_of_good(excess.T, valid.T))[:, None]
