@@ -196,9 +196,9 @@ def background_map(
     import sep
 
     plane = np.ascontiguousarray(data, dtype=np.float32)
-    bad = ~good_pixels(plane, mask)
     if halved:
-        plane, bad, box = _thinned(plane), _thinned(bad), box // 2
+        plane, mask, box = _thinned(plane), None if mask is None else _thinned(mask), box // 2
+    bad = ~good_pixels(plane, mask)
     if bad.all():
         raise AlgorithmError(
             "There is no usable pixel to measure a background from", found=0, expected="> 0 pixels"

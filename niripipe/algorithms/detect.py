@@ -198,7 +198,7 @@ def detect_sources(
         bright = field.plane > analysis_thresh * rms
         objects["tnpix"] = side**2 * np.bincount(segments[bright], minlength=len(objects) + 1)[1:]
     objects, segments, flagged, union = field.without_artefacts(objects, segments)
-    objmask = (segments != 0).view(np.uint8).repeat(side, axis=0).repeat(side, axis=1)
+    objmask = (segments != 0).view(np.uint8).repeat(side, axis=1).repeat(side, axis=0)
     noise, apertures = None, None
     if measure is True and variance is not None:
         noise, apertures = _noise(plane, variance, mask, hidden, objmask, correlation, depth)
@@ -374,8 +374,8 @@ def _searched(
         flags = None if mask is None else _over_squares(np.bitwise_or, mask)
         field = replace(field, plane=squares, hidden=unknown, flags=flags)
     height, width = level.shape
-    elements = plane.reshape(height, side, width, side)
-    elements -= level[:, None, :, None]
+    rows = plane.reshape(height, side, side * width)
+    rows -= level.repeat(side, axis=1)[:, None]
     if hidden is not None:
         plane[hidden] = 0
     return field

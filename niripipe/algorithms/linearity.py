@@ -89,11 +89,14 @@ def correct(
     spread = None if variance is None else np.empty(data.shape, np.float32)
     second, third = np.float32(gamma), np.float32(eta)
     to_electrons, back = np.float32(gain / coadds), np.float32(coadds / gain)
-    # Blocks of rows stay in the cache of the processor.
-    for rows in row_blocks(len(data), plane_rows(data.shape[1])):
+    # Blocks of rows stay in the cache of the processor, and their memory is used again.
+    blocks = row_blocks(len(data), plane_rows(data.shape[1]))
+    memory = np.empty((3, *data[blocks[0]].shape), np.float32)
+    for rows in blocks:
+        electrons, new, increase = memory[:, : rows.stop - rows.start]
         with np.errstate(all="ignore"):
-            electrons = data[rows] * to_electrons
-            new = electrons * third
+            np.multiply(data[rows], to_electrons, out=electrons)
+            np.multiply(electrons, third, out=new)
             new += second
             new *= electrons
             new += 1
@@ -101,7 +104,7 @@ def correct(
             new *= back
             if variance is not None and spread is not None:
                 # np.clip is vectorised, np.maximum with a number is not.
-                increase = np.clip(new, 0, np.inf)
+                np.clip(new, 0, np.inf, out=increase)
                 increase -= np.clip(data[rows], 0, np.inf, out=electrons)
                 increase /= np.float32(gain)
                 increase += variance[rows]

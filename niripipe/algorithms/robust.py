@@ -96,11 +96,11 @@ def median_of_good(values: NDArray[_Real], good: Bool, axis: int = 0) -> NDArray
 
 def median_of_ranks(ordered: NDArray[_Real], low: Indices, high: Indices, axis: int = 0) -> NDArray[_Real]:
     """Median of the values of ranks ``low`` to ``high - 1``, in an array that is sorted along an axis."""
+    values = np.moveaxis(ordered, axis, -1)
+    last = values.shape[-1] - 1
+    columns = tuple(np.ogrid[tuple(slice(size) for size in values.shape[:-1])])
     lower, upper = (
-        np.take_along_axis(
-            ordered, np.expand_dims(np.clip(rank, 0, ordered.shape[axis] - 1), axis), axis
-        ).squeeze(axis)
-        for rank in ((low + high - 1) // 2, (low + high) // 2)
+        values[(*columns, np.clip(rank, 0, last))] for rank in ((low + high - 1) // 2, (low + high) // 2)
     )
     return np.asarray(ordered.dtype.type(0.5) * (lower + upper))
 
