@@ -25,7 +25,7 @@ from niripipe.algorithms.box_maps import (
     nine,
     same_sky,
 )
-from niripipe.algorithms.robust import MAD_TO_SIGMA, good_pixels, median_of_good
+from niripipe.algorithms.robust import MAD_TO_SIGMA, fast_median, good_pixels, median_of_good
 from niripipe.algorithms.sources import PlaneSource
 from niripipe.errors import AlgorithmError
 
@@ -178,6 +178,7 @@ def _compared(
     """Compare each frame with its partners: light in it, what is left of it, and how its level changes."""
     scaled = np.where(known, values / levels[:, None], 0.0)
     found, left, steps = np.zeros_like(light), np.zeros_like(values), np.ones(len(levels))
+    design = _plane_terms(shape)
     for k, others in enumerate(partners):
         if len(others) == 0:
             continue
@@ -185,7 +186,7 @@ def _compared(
         quiet = good & ~light[k]
         if quiet.sum() < _LEAST_BOXES:
             continue
-        trend, centre, noise = _trend(rest, quiet, shape)
+        trend, centre, noise = _trend(rest, quiet, design)
         steps[k] += centre
         left[k] = np.where(good, rest - trend, 0.0)
         found[k] = _regions(left[k], good, noise, shape)
@@ -226,12 +227,16 @@ def _against(scaled: Float64, known: Bool, light: Bool, k: int, others: list[int
     return np.where(good, scaled[k] - median, 0.0), good
 
 
-def _trend(rest: Float64, quiet: Bool, shape: tuple[int, int]) -> tuple[Float64, float, float]:
-    """Plane through the quiet boxes, its value in the middle, and the noise of a box about it."""
+def _plane_terms(shape: tuple[int, int]) -> Float64:
+    """Return the terms of a plane, constant, x and y, at the boxes: shape (boxes, 3)."""
     y, x = np.mgrid[-1 : 1 : shape[0] * 1j, -1 : 1 : shape[1] * 1j]
-    design = np.column_stack([np.ones(x.size), x.ravel(), y.ravel()])
+    return np.column_stack([np.ones(x.size), x.ravel(), y.ravel()])
+
+
+def _trend(rest: Float64, quiet: Bool, design: Float64) -> tuple[Float64, float, float]:
+    """Plane through the quiet boxes, its value in the middle, and the noise of a box about it."""
     # Light only adds: the start is the fainter half.
-    level = float(np.median(rest[quiet]))
+    level = fast_median(rest, quiet)
     kept = quiet & (rest <= level)
     model, noise = np.full(rest.size, level), 0.0
     for turn in range(6):
@@ -239,7 +244,7 @@ def _trend(rest: Float64, quiet: Bool, shape: tuple[int, int]) -> tuple[Float64,
         below = away[quiet & (away < 0)]
         if below.size == 0:
             break
-        noise = -MAD_TO_SIGMA * float(np.median(below))
+        noise = -MAD_TO_SIGMA * fast_median(below)
         before, kept = kept, quiet & (np.abs(away) <= 2.5 * noise)
         # The same boxes give the same plane.
         if kept.sum() < _LEAST_BOXES // 2 or (turn and np.array_equal(kept, before)):

@@ -400,9 +400,10 @@ def _add_dq(frame: AstroData, bad_pixel_masks: Frames, max_bad: float) -> None:
             ext.read("data"), saturation=ext.saturation_level(), non_linear=ext.non_linear_level()
         )
     for bpm in bad_pixel_masks:
-        bad = bits.as_flags(clipped(frame, bpm)[0].read("data"))
-        check_mask(bad, max_bad, file=bpm.filename, item="addDQ:max_bad")
-        mask = mask | bad
+        flags = bits.as_flags(clipped(frame, bpm)[0].read("data"))
+        check_mask(flags, max_bad, file=bpm.filename, item="addDQ:max_bad")
+        flags |= mask
+        mask = flags
     ext.mask = mask
 
 
