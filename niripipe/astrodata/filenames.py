@@ -44,6 +44,11 @@ class FileNames(Slices):
         self.path = folder / name
 
     @property
+    def source_path(self) -> str | None:
+        """File that the data set was opened from, whatever it is called now; None if made in memory."""
+        return self._parts.read_from
+
+    @property
     def orig_filename(self) -> str | None:
         """File name when the data set was opened or first named."""
         return self._parts.orig_filename

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Literal, NoReturn, TypeVar, get_args
+from typing import Any, Literal, NoReturn, TypeVar, get_args
 
+from niripipe import astrodata
 from niripipe.astrodata import AstroData
 from niripipe.dataselect.expression import Expression, MisfitError, expr_parser
 from niripipe.dataselect.frames import lookup_of
 from niripipe.errors import InputError, NiripipeError, ParameterError
+from niripipe.instruments.identity import Exposure, find_twins, pixel_checksum
 from niripipe.instruments.known_tags import check_tags
 from niripipe.logutils import get_logger
 
@@ -52,7 +54,8 @@ def select_data(
     Returns
     -------
     list
-        The selected inputs themselves, unchanged and in order.
+        The selected inputs themselves, unchanged and in order. Of NIRI frames that hold the same exposure,
+        whatever their names, the first is kept, and the others are named in a warning.
 
     Raises
     ------
@@ -93,7 +96,50 @@ def select_data(
         _raise_all(misfits + unreadable, len(items))
     for path, fault in unreadable:
         log.warning("%s is left out of the selection: %s", path, fault.problem)
-    return selected
+    return _without_twins(selected)
+
+
+def _without_twins(items: list[_Input]) -> list[_Input]:
+    """Leave out files that hold the same exposure as another one, with a warning.
+
+    A file that is given twice by its name stays: whoever combines frames refuses it.
+    """
+    files: dict[str, list[_Input]] = {}
+    for item in items:
+        path = item.source_path if isinstance(item, AstroData) else item
+        if path is not None:
+            files.setdefault(str(Path(path).absolute()), []).append(item)
+    groups: dict[Any, list[str]] = {}
+    for path, given in files.items():
+        lookup = lookup_of(given[0])
+        # One exposure has one kind and one duration; pixels alone would make twins of simulated frames.
+        tags = frozenset(lookup("tags", False))
+        if "NIRI" in tags:
+            kind = tags, lookup("object", False), lookup("exposure_time", False)
+            groups.setdefault(kind, []).append(path)
+    left_out: set[int] = set()
+    for paths in groups.values():
+        for twin in find_twins([_exposure(path, files[path][0]) for path in paths]):
+            if twin.same_pixels:
+                log.warning(
+                    "%s is left out of the selection: it holds the same exposure as %s",
+                    paths[twin.position],
+                    paths[twin.of],
+                )
+                left_out |= {id(item) for item in files[paths[twin.position]]}
+    return [item for item in items if id(item) not in left_out]
+
+
+def _exposure(path: str, item: str | PathLike[str] | AstroData) -> Exposure:
+    """Return what tells the exposure of a file from others."""
+    lookup = lookup_of(item)
+    label = lookup("data_label", False)
+    return Exposure(
+        name=Path(path).name,
+        label=str(label) if label else None,
+        time=lookup("ut_datetime", False),
+        checksum=lambda: pixel_checksum(item if isinstance(item, AstroData) else astrodata.open(item)),
+    )
 
 
 def _input_list(inputs: Iterable[_Input]) -> list[_Input]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,6 +13,8 @@ from niripipe import astrodata
 from niripipe.astrodata import AstroData
 from niripipe.cal_service import CalibrationFacts, assess, facts_of
 from niripipe.errors import NiripipeError
+from niripipe.instruments.identity import Exposure, find_twins, pixel_checksum
+from niripipe.logutils import get_logger
 from niripipe.night.settings import NightSettings
 from niripipe.paths import usable_path
 
@@ -19,6 +22,9 @@ __all__ = ["FrameKind", "LeftOut", "NightFrame", "read_frames", "root_name"]
 
 FrameKind = Literal["dark", "lamp_on", "lamp_off", "standard", "science"]
 
+log = get_logger(__name__)
+
+_UNREADABLE = "cannot be read"
 _STANDARD_CLASSES = frozenset({"partnerCal", "progCal"})
 _ACQUISITION_CLASSES = frozenset({"acq", "acqCal"})
 
@@ -84,25 +90,54 @@ def read_frames(paths: Iterable[Path], settings: NightSettings) -> tuple[list[Ni
     frames : list of NightFrame
         In order of time, then of name.
     left_out : list of LeftOut
-        The files that are of no use, in the order given.
+        The files that are of no use, and those that hold the exposure of another one.
+
+    Notes
+    -----
+    A frame is known by what it contains (`niripipe.instruments.identity`): one exposure in two files counts
+    once, whatever the names; two frames of one name in two folders are two.
     """
     frames: list[NightFrame] = []
     left_out: list[LeftOut] = []
-    roots: dict[str, Path] = {}
-    for path in paths:
-        absolute = usable_path(path).absolute()
-        twin = roots.setdefault(root_name(absolute.name), absolute)
-        read = f"the same frame as {twin}" if twin != absolute else _read(absolute, settings)
+    for path in dict.fromkeys(usable_path(path).absolute() for path in paths):
+        read = _read(path, settings)
         if isinstance(read, str):
-            left_out.append(LeftOut(str(absolute), read))
+            left_out.append(LeftOut(str(path), read))
         else:
             frames.append(read)
-    return sorted(frames, key=lambda frame: (frame.time, frame.name)), left_out
+    # What cannot be read, but is called like a frame that can, is most likely a copy of it.
+    by_root = {(Path(frame.path).parent, root_name(frame.name)): frame.path for frame in frames}
+    for k, item in enumerate(left_out):
+        same_name = by_root.get((Path(item.path).parent, root_name(item.name)))
+        if same_name and item.reason.startswith(_UNREADABLE):
+            left_out[k] = LeftOut(item.path, f"the same frame as {same_name} by its name; {item.reason}")
+    twins = find_twins([_exposure(frame) for frame in frames])
+    same = {twin.position: frames[twin.of] for twin in twins if twin.same_pixels}
+    left_out += [LeftOut(frames[k].path, f"the same frame as {first.path}") for k, first in same.items()]
+    for twin in twins:
+        if not twin.same_pixels:
+            log.warning(
+                "%s and %s have the same DATALAB and time, and different pixels: both count",
+                frames[twin.position].path,
+                frames[twin.of].path,
+            )
+    kept = [frame for k, frame in enumerate(frames) if k not in same]
+    return sorted(kept, key=lambda frame: (frame.time, frame.name)), left_out
+
+
+def _exposure(frame: NightFrame) -> Exposure:
+    """Return what tells the exposure of a frame from others; the file is opened again for its pixels."""
+    return Exposure(
+        name=frame.name,
+        label=frame.facts.data_label,
+        time=frame.time,
+        checksum=lambda: pixel_checksum(astrodata.open(frame.path)),
+    )
 
 
 def root_name(filename: str) -> str:
-    """Return a file name without ``.fits`` and what follows it."""
-    return filename.split(".fits")[0]
+    """Return a file name without ``.fits``, in any letter case, and what follows it."""
+    return re.split(r"\.(?:fits|fit|fts)\b", filename, maxsplit=1, flags=re.IGNORECASE)[0]
 
 
 def _read(path: Path, settings: NightSettings) -> NightFrame | str:
@@ -114,7 +149,7 @@ def _read(path: Path, settings: NightSettings) -> NightFrame | str:
     except _NotUsable as reason:
         return str(reason)
     except NiripipeError as error:
-        return f"cannot be read: {error.problem}"
+        return f"{_UNREADABLE}: {error.problem}"
 
 
 class _NotUsable(Exception):

@@ -127,6 +127,7 @@ class JobMaker:
             parameters=own | chosen,
             calibrations=tuple(c.calibration for c in choices.values() if c.calibration is not None),
             product=draft.product(self.mode),
+            folder=draft.folder,
             mode=self.mode,
             sky_files=skies,
             reasons=tuple(draft.reasons),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -94,7 +95,10 @@ class Job:
     calibrations : tuple of PlannedCalibration
         What it will use; no other calibration is looked for.
     product : str
-        The expected file name of the product.
+        The expected file name of the product, with `folder`.
+    folder : str
+        Folder of the product below that of the others; empty for most. Reductions whose frames have the same
+        names in different folders would replace each other's products.
     mode : str
         ``sq``, ``ql`` or ``qa``.
     sky_files : tuple of str
@@ -111,6 +115,7 @@ class Job:
     calibrations: tuple[PlannedCalibration, ...]
     product: str
     mode: Mode = "sq"
+    folder: str = ""
     sky_files: tuple[str, ...] = ()
     reasons: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -139,6 +144,8 @@ class Draft:
         Whether it is a flat that is made of frames of the sky.
     no_sky_flat : str
         Why there is no such flat for these frames, if they lack one.
+    folder : str
+        Folder of the product, see `Job`.
     """
 
     kind: Kind
@@ -149,6 +156,7 @@ class Draft:
     name: str = ""
     of_sky: bool = False
     no_sky_flat: str = ""
+    folder: str = ""
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -157,7 +165,7 @@ class Draft:
 
     def product(self, mode: Mode) -> str:
         """Return the file name that the product will have."""
-        return product_name(self.frames.first.path, self.kind, mode)
+        return str(Path(self.folder) / product_name(self.frames.first.path, self.kind, mode))
 
 
 def chosen_parameters(parameters: Mapping[str, Mapping[str, Any]], job: Job | Draft) -> dict[str, Any]:
@@ -204,6 +212,31 @@ def name_all(drafts: Sequence[Draft]) -> None:
             parts[k].append(f"no. {number}")
     for draft, words in zip(drafts, parts, strict=True):
         draft.name = ", ".join(words)
+    _separate_products(drafts)
+
+
+def _separate_products(drafts: Sequence[Draft]) -> None:
+    """Give products a folder where frames of one name, in different folders, would give them one name."""
+    holders: dict[tuple[str, str], list[Path]] = {}
+    for draft in drafts:
+        for path in map(Path, draft.frames.paths):
+            folders = holders.setdefault((draft.kind, root_name(path.name)), [])
+            if path.parent not in folders:
+                folders.append(path.parent)
+    labels: dict[Path, str] = {}
+    for draft in drafts:
+        first = Path(draft.frames.first.path)
+        if any(
+            holders[draft.kind, root_name(Path(path).name)][0] != first.parent for path in draft.frames.paths
+        ):
+            label = re.sub(r"[^A-Za-z0-9_-]+", "", first.parent.name) or "other"
+            taken = {one for folder, one in labels.items() if folder != first.parent}
+            draft.folder = labels.setdefault(
+                first.parent, label if label not in taken else f"{label}{len(labels) + 1}"
+            )
+            draft.reasons.append(
+                f"its product is in the folder {draft.folder}: others have frames of the same names"
+            )
 
 
 def _clashes(parts: Sequence[Sequence[str]]) -> list[list[int]]:

@@ -300,12 +300,12 @@ def _product(job: Job, plan: Plan) -> str:
         for step in plan.steps:
             if step.primitive == "removeFirstFrame" and not step.resolved.skip_primitive:
                 params = step.resolved.params.as_record()
-                dropped = {str(name).split(".fits")[0] for name in params["remove_files"] or ()}
+                dropped = {root_name(Path(name).name) for name in params["remove_files"] or ()}
                 # Of two frames both are kept.
                 files = files[1:] if params["remove_first"] and len(files) > 2 else files
                 files = [path for path in files if root_name(Path(path).name) not in dropped]
     shown = [path for path in files if path not in job.sky_files]
-    return product_name((shown or list(job.files))[0], job.kind, job.mode)
+    return str(Path(job.folder) / product_name((shown or list(job.files))[0], job.kind, job.mode))
 
 
 def _raise(faults: Sequence[tuple[NiripipeError, Sequence[str]]]) -> None:

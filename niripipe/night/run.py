@@ -62,7 +62,11 @@ def run_jobs(
             if executor is None:
                 _run_here(jobs, terms, record, shown)
             else:
-                kept = frozenset() if overwrite else frozenset(path.name for path in folder.iterdir())
+                kept = (
+                    frozenset()
+                    if overwrite
+                    else frozenset(j.product for j in jobs if (folder / j.product).exists())
+                )
                 with attempts(folder) as notes:
                     terms = replace(terms, threads=threads or 1, kept=kept, notes=str(notes))
                     _OnExecutor(executor, jobs, terms, record).run()

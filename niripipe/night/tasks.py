@@ -118,7 +118,7 @@ def reduce_job(
         recipe=job.recipe,
         parameters=job.parameters,
         calibrations=NoStore(),
-        output_dir=terms.output_dir,
+        output_dir=Path(terms.output_dir) / job.folder,
         mode=job.mode,
         threads=terms.threads,
         progress=progress,

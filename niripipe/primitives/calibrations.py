@@ -224,7 +224,7 @@ class CalibrationBook:
 
     def remember(self, frame: AstroData, calibration: FoundCalibration, step: str) -> None:
         """Note in the frame's provenance and for the run report that a step used a calibration."""
-        path = calibration.frame.path
+        path = calibration.frame.source_path or calibration.frame.path
         add_provenance(frame, str(path or calibration.name), file_md5(path), step)
         with self._lock:
             name = frame.orig_filename or frame.filename or ""

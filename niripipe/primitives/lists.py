@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Container, Iterable
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from niripipe import astrodata
 from niripipe.astrodata import AstroData, utc_now
 from niripipe.errors import NiripipeError, ParameterError, storage_faults
+from niripipe.instruments.identity import exposure_of, pixel_checksum
 from niripipe.logutils import get_logger
 from niripipe.primitives.base import Frames, PrimitivesBase, primitive, raw_name
 from niripipe.primitives.params import Field, Params
@@ -58,6 +61,9 @@ class _Entry:
         Name of the file in the output folder.
     added : str
         UTC.
+    exposure, pixels : str
+        Data label and time of the exposure, and checksum of the pixels of the file that was opened; empty
+        where not known.
     """
 
     purpose: str
@@ -65,6 +71,16 @@ class _Entry:
     original: str
     file: str
     added: str
+    exposure: str = ""
+    pixels: str = ""
+
+    def is_of(self, other: _Entry) -> bool:
+        """Return whether two entries are about one frame: a frame is what it contains, not its name."""
+        if (self.purpose, self.group) != (other.purpose, other.group):
+            return False
+        if self.exposure != other.exposure and self.exposure and other.exposure:
+            return False
+        return self.original == other.original or (self.pixels == other.pixels != "")
 
 
 class Lists(PrimitivesBase):
@@ -89,12 +105,22 @@ class Lists(PrimitivesBase):
             The list cannot be written.
         """
         purpose = _purpose(params.purpose)
-        entries = []
+        listed = {entry.file: entry for entry in _read(self.context.output_dir, warn=False)}
+        entries: list[_Entry] = []
         for frame in frames:
+            entry = _entry(frame, purpose)
             frame.update_filename(suffix=f"_{purpose}", strip=True)
-            name = str(frame.filename)
-            self.runner.save(frame, self.context.output_dir / name, overwrite=True)
-            entries.append(_Entry(purpose, frame.group_id(), raw_name(frame), name, utc_now()))
+            taken = {file for file, other in listed.items() if not entry.is_of(other)}
+            if frame.filename in taken:
+                frame.filename = _free(str(frame.filename), taken)
+                log.warning(
+                    "%s is another frame than one on the list; its file is %s",
+                    raw_name(frame),
+                    frame.filename,
+                )
+            listed[str(frame.filename)] = entry = replace(entry, file=str(frame.filename))
+            self.runner.save(frame, self.context.output_dir / entry.file, overwrite=True)
+            entries.append(entry)
         _append(self.context.output_dir / LIST_FILE, entries)
         return frames
 
@@ -113,13 +139,15 @@ class Lists(PrimitivesBase):
         """
         purpose = _purpose(params.purpose)
         groups = {frame.group_id() for frame in frames}
-        at_hand = {raw_name(frame): frame for frame in frames}
+        at_hand = [(_entry(frame, purpose), frame) for frame in frames]
         entries = [e for e in _read(self.context.output_dir) if e.purpose == purpose and e.group in groups]
-        found = [at_hand.get(entry.original) or self._reopened(entry) for entry in entries]
+        found = []
+        for entry in entries:
+            own = next((frame for other, frame in at_hand if other.is_of(entry)), None)
+            found.append(own or self._reopened(entry))
         collected = [frame for frame in found if frame is not None]
         # Frames that were never added have come last.
-        listed = {entry.original for entry in entries}
-        collected += [frame for frame in frames if raw_name(frame) not in listed]
+        collected += [frame for frame in frames if not any(frame is other for other in collected)]
         if params.max_frames is not None:
             collected = collected[-params.max_frames :]
         earlier = sum(frame not in frames for frame in collected)
@@ -142,7 +170,7 @@ class Lists(PrimitivesBase):
         except NiripipeError as error:
             log.warning("%s is on the list %s but cannot be used: %s", entry.file, entry.purpose, error)
             return None
-        if frame.group_id() != entry.group or raw_name(frame) != entry.original:
+        if not _entry(frame, entry.purpose, pixels=False).is_of(entry):
             log.warning("%s is on the list %s but has become another frame", entry.file, entry.purpose)
             return None
         frame.orig_filename = entry.original
@@ -158,6 +186,27 @@ def _purpose(purpose: str | None) -> str:
     return name
 
 
+def _entry(frame: AstroData, purpose: str, *, pixels: bool = True) -> _Entry:
+    """Return what a list says of a frame."""
+    key = exposure_of(frame).key
+    source = frame.source_path
+    checksum = ""
+    if source is not None and pixels:
+        # What was reduced from the same pixels differs by now; the file is as it was.
+        with suppress(NiripipeError):
+            checksum = pixel_checksum(astrodata.open(source))
+    exposure = "" if key is None else f"{key[0]} {key[1]}"
+    return _Entry(
+        purpose, frame.group_id(), raw_name(frame), str(frame.filename), utc_now(), exposure, checksum
+    )
+
+
+def _free(name: str, taken: Container[str]) -> str:
+    """Return a name of a file that is not taken: with a number."""
+    stem, dot, extension = name.partition(".")
+    return next(new for number in count(2) if (new := f"{stem}-{number}{dot}{extension}") not in taken)
+
+
 def _append(path: Path, entries: Iterable[_Entry]) -> None:
     text = "".join(json.dumps(asdict(entry), sort_keys=True) + "\n" for entry in entries)
     if not text:
@@ -167,19 +216,21 @@ def _append(path: Path, entries: Iterable[_Entry]) -> None:
         file.write(text.encode())
 
 
-def _read(folder: Path) -> list[_Entry]:
+def _read(folder: Path, *, warn: bool = True) -> list[_Entry]:
     """Return what is on the lists, in the order of the first addition; damaged lines are passed over."""
     path = folder / LIST_FILE
     with storage_faults("The list cannot be read", path):
         lines = path.read_text(errors="replace").splitlines() if path.exists() else []
-    found: dict[tuple[str, str, str], _Entry] = {}
+    found: list[_Entry] = []
     for number, line in enumerate(lines, start=1):
         entry = _parsed(line)
         if entry is None:
-            log.warning("%s: line %d is damaged and passed over", path.name, number)
-        else:
-            found[entry.purpose, entry.group, entry.original] = entry
-    return list(found.values())
+            if warn:
+                log.warning("%s: line %d is damaged and passed over", path.name, number)
+            continue
+        position = next((k for k, other in enumerate(found) if other.is_of(entry)), len(found))
+        found[position : position + 1] = [entry]
+    return found
 
 
 def _parsed(line: str) -> _Entry | None:

@@ -25,7 +25,7 @@ from niripipe.primitives.base import (
     primitive,
     skipped,
 )
-from niripipe.primitives.named import is_named, no_such_frame
+from niripipe.primitives.named import is_named, no_such_frame, same_exposure, tell_apart
 from niripipe.primitives.params import Field, NameList, Params, SuffixParams, split_names
 from niripipe.primitives.skybuild import BuiltSky, SkyBuilder, SkyBuildParams, seconds_of
 from niripipe.primitives.skymatch import SKY_FROM, SkyLevel, level_of, match_sky, without_sky
@@ -366,13 +366,15 @@ class Sky(PrimitivesBase):
         """Return the frames that a user means: of those reduced, in memory, or in a file."""
         found: Frames = []
         for one in given:
-            if isinstance(one, AstroData):
-                found += [f for f in known if f is one or opened_name(f) == opened_name(one)] or [one]
-                continue
-            same = [frame for frame in known if is_named(frame, str(one))]
-            if not same and not Path(one).is_file():
-                raise no_such_frame(known, str(one), "sky")
-            found += same or [self.context.calibrations.opened(Path(one))]
+            sky = one
+            if not isinstance(sky, AstroData):
+                same = [frame for frame in known if is_named(frame, str(one))]
+                if not same and not Path(sky).is_file():
+                    raise no_such_frame(known, str(one), "sky")
+                sky = same[0] if same else self.context.calibrations.opened(Path(sky))
+            # A copy of a frame that is reduced, and one exposure in two files, count once.
+            found.append(next((f for f in (*known, *found) if same_exposure(f, sky)), sky))
+        tell_apart([sky for sky in dict.fromkeys(found) if sky not in known], known)
         return list(dict.fromkeys(found))
 
     def _save_sky(self, user: AstroData, sky: BuiltSky) -> None:

@@ -234,8 +234,9 @@ class Standardize(PrimitivesBase):
             log.warning("%s: %s", frame.filename, conflict)
             changes.append(conflict)
         raw_headers.standardize_headers(frame, self.context.software, self.context.mode)
-        if frame.path is not None:
-            add_provenance(frame, frame.path, file_md5(frame.path), "prepare")
+        source = frame.source_path or frame.path
+        if source is not None:
+            add_provenance(frame, source, file_md5(source), "prepare")
         return done("; ".join(text for text in changes if text))
 
     @primitive(stamp="ADDDQ")

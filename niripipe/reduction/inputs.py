@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -15,6 +14,7 @@ from niripipe.errors import InputError, NiripipeError
 from niripipe.instruments.identity import Twin, exposure_of, find_twins
 from niripipe.logutils import get_logger
 from niripipe.paths import usable_path
+from niripipe.primitives.named import tell_apart
 from niripipe.reduction.report import DroppedFrame
 
 __all__ = ["Inputs", "Source", "expand", "open_inputs"]
@@ -128,7 +128,7 @@ def open_inputs(sources: Sequence[Source]) -> Inputs:
     dropped += [DroppedFrame(str(frames[t.position].filename), "input", _same_as(frames, t)) for t in twins]
     left_out = {twin.position for twin in twins}
     frames = [frame for index, frame in enumerate(frames) if index not in left_out]
-    _tell_apart(frames)
+    tell_apart(frames)
     for name, other in edited:
         log.warning("%s and %s have the same DATALAB and time, and different pixels: both count", name, other)
     for frame in dropped:
@@ -173,33 +173,6 @@ def _repeats(frames: Sequence[AstroData], twins: Sequence[Twin]) -> list[str]:
 
 def _same_as(frames: Sequence[AstroData], twin: Twin) -> str:
     return f"it holds the same exposure as {frames[twin.of].filename}, which counts once"
-
-
-def _tell_apart(frames: Sequence[AstroData]) -> None:
-    """Give different frames that share a name names with their folders: reports and tables go by names."""
-    taken: set[str] = set()
-    for frame in frames:
-        name = str(frame.filename)
-        if name in taken:
-            new = _free_name(Path(str(frame.path)), taken)
-            log.warning("%s is another frame than the first of this name; it is called %s", frame.path, new)
-            if frame.phu.get("ORIGNAME") == name:
-                frame.phu["ORIGNAME"] = new
-            frame.filename = new
-            frame.orig_filename = new
-            name = new
-        taken.add(name)
-
-
-def _free_name(path: Path, taken: set[str]) -> str:
-    """Return the name of a file with that of its folder, and a number if need be."""
-    stem, dot, extension = path.name.partition(".")
-    # Header values hold plain ASCII.
-    folder = re.sub(r"[^A-Za-z0-9]+", "", path.absolute().parent.name) or "2"
-    numbers = ("", *(str(number) for number in range(2, len(taken) + 3)))
-    return next(
-        name for number in numbers if (name := f"{stem}-{folder}{number}{dot}{extension}") not in taken
-    )
 
 
 def _nameless(frames: Sequence[AstroData]) -> list[str]:

@@ -52,6 +52,20 @@ def test_reductions_are_named_by_what_they_are_and_only_as_long_as_needed(plan: 
     ]
 
 
+def test_frames_of_one_name_in_two_folders_do_not_share_a_product(tmp_path: Path) -> None:
+    for name, hour in (("first", 18.0), ("second", 21.0)):
+        folder = Folder(tmp_path / name)
+        folder.path.mkdir()
+        folder.add("dark", "dark", 3, hour=hour, exposure=hour)
+        folder.add("h", "target", 4, hour=hour - 10, exposure=hour)
+    plan = night.organise(tmp_path, recursive=True, settings=NightSettings(without_flat="skip"))
+    products = [job.product for job in plan]
+    assert len(set(products)) == 4
+    assert sorted(products)[-2:] == ["second/N20160102S0001_dark.fits", "second/N20160102S0005_image.fits"]
+    for job in plan:
+        assert all(c.name == f"{job.folder}/N20160102S0001_dark.fits".strip("/") for c in job.calibrations)
+
+
 def test_sky_frames_of_an_observation_are_reduced_with_its_target_and_are_known(
     plan: NightPlan, messy: Folder
 ) -> None:

@@ -155,3 +155,38 @@ def test_the_lists_can_be_shown(tmp_path, caplog):
     caplog.clear()
     b.p.showList(purpose="forStack")
     assert "forSky:" not in caplog.text
+
+
+def written(path, level, **cards):
+    return make.write(path, make.noise(int(level), 1.0, level), **cards)
+
+
+def listed(folder, path):
+    b = make.bench([astrodata.open(path)], folder=folder, mode="qa")
+    b.p.prepare()
+    b.p.addToList(purpose="forSky")
+    b.p.getList(purpose="forSky")
+    return b
+
+
+def test_two_frames_of_one_name_are_two_on_a_list(tmp_path, caplog):
+    first = written(tmp_path / "a" / "obj.fits", 1.0)
+    second = written(tmp_path / "b" / "obj.fits", 2.0, UT="09:00:00.0", DATALAB="GN-2016A-Q-1-5-002")
+    out = tmp_path / "out"
+    out.mkdir()
+    listed(out, first)
+    b = listed(out, second)
+    assert [round(float(ad[0].data.mean())) for ad in b.main] == [1, 2]
+    assert sorted(path.name for path in out.glob("*.fits")) == ["obj_forSky-2.fits", "obj_forSky.fits"]
+    assert "another frame than one on the list" in caplog.text
+
+
+def test_a_copy_under_another_name_is_on_a_list_once(tmp_path):
+    path = written(tmp_path / "obj.fits", 1.0)
+    copy = tmp_path / "obj (1).fits"
+    copy.write_bytes(path.read_bytes())
+    out = tmp_path / "out"
+    out.mkdir()
+    listed(out, path)
+    assert len(listed(out, copy).main) == 1
+    assert len(listed(out, path).main) == 1
