@@ -41,6 +41,7 @@ from niripipe.reduction.settings import (
     flat,
 )
 from niripipe.reduction.usage import FramesLostWarning
+from niripipe.reduction.user_parameters import UserParameters
 
 if TYPE_CHECKING:
     from niripipe.cal_service import CalibrationService
@@ -97,7 +98,7 @@ class Reduce(Settings):
         What to reduce.
     recipename, recipe : str or callable
         The recipe, under two names; ``"_default"`` chooses by tags. Not changed by a run.
-    uparms : list of (str, value) or dict
+    uparms : UserParameters
         User parameters, keys ``"primitive:parameter"`` or ``"parameter"`` (every primitive that has it).
         They are stronger than the recipe's own values.
     parameters : dict
@@ -167,7 +168,7 @@ class Reduce(Settings):
     ) -> None:
         self.files = FileList(files)
         self.recipename = recipe
-        self.uparms = list(flat(parameters or {}).items())
+        self.uparms = flat(parameters or {})
         self.ucals = {}
         self.mode = mode
         self.suffix = suffix
@@ -194,10 +195,10 @@ class Reduce(Settings):
     @property
     def parameters(self) -> dict[str, Any]:
         """The user's parameters as a dict, keys ``primitive:parameter`` or ``parameter``."""
-        if type(self.uparms) is not dict:
+        if not isinstance(self.uparms, UserParameters):
             self.uparms = flat(self.uparms)
-        found: dict[str, Any] = self.uparms
-        return found
+        assert isinstance(self.uparms, UserParameters)
+        return self.uparms
 
     @parameters.setter
     def parameters(self, parameters: Parameters) -> None:

@@ -6,31 +6,29 @@ folder is when the reduction runs. So paths are made absolute when they are give
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Mapping
 from os import PathLike
-from pathlib import Path
 from typing import Any, SupportsIndex
 
 from niripipe.astrodata import AstroData
 from niripipe.errors import ParameterError, nearest
 from niripipe.logutils import get_logger
 from niripipe.paths import usable_path
-from niripipe.primitives import CLASSES
-from niripipe.primitives.params import takes_path
 from niripipe.reduction.inputs import Source
+from niripipe.reduction.user_parameters import (
+    Parameters,
+    UserParameters,
+    absolute,
+    absolute_parameters,
+    flat,
+)
 
 __all__ = ["Calibrations", "FileList", "Parameters", "Settings", "absolute", "absolute_parameters", "flat"]
 
-# Values are checked by the models of the primitives; a narrower type would refuse mixed dicts of users.
-Parameters = Mapping[str, object] | Iterable[tuple[str, object]]
 Calibrations = Mapping[str, str | PathLike[str] | AstroData]
 
 
 log = get_logger(__name__)
-
-_OR_NAMES_OF_FRAMES = frozenset({"sky"})
-"""Parameters that take paths and names of frames that are reduced."""
 
 
 class UnknownSettingError(ParameterError, AttributeError):
@@ -117,94 +115,12 @@ def _settings(cls: type) -> set[str]:
     }
 
 
-def absolute(source: Any) -> Any:
-    """Return a path, or the name of a list ``@list``, as an absolute one of the same type.
-
-    ``..`` stays, since a folder before it may be a link. What is no path is returned as it is.
-    """
-    if isinstance(source, str):
-        mark, path = ("@", source[1:]) if source.startswith("@") else ("", source)
-        return mark + str(usable_path(path).absolute()) if path else source
-    return usable_path(source).absolute() if isinstance(source, PathLike) else source
-
-
-def absolute_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Return parameters, keys ``primitive:parameter`` or ``parameter``, with paths made absolute.
-
-    A value is a path if the parameter takes paths and the file exists; a bare name stays where it may be
-    that of a frame.
-    """
-    return {key: _with_absolute_paths(key, value) for key, value in parameters.items()}
-
-
-def _with_absolute_paths(key: Any, value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {name: _with_absolute_paths(f"{key}:{name}", one) for name, one in value.items()}
-    if isinstance(value, list | tuple):
-        return (
-            type(value)(_with_absolute_paths(key, one) for one in value)
-            if type(value) in (list, tuple)
-            else value
-        )
-    if not isinstance(value, str | PathLike) or not str(value) or not isinstance(key, str):
-        return value
-    if not _takes_path(key):
-        return value
-    path = usable_path(value, item=key)
-    may_be_frame = path.parent == Path() and key.rpartition(":")[2] in _OR_NAMES_OF_FRAMES
-    if path.is_absolute() or may_be_frame or not os.path.lexists(path):
-        return value
-    return absolute(value)
-
-
-def _takes_path(key: str) -> bool:
-    """Return whether a parameter, ``primitive:parameter`` or ``parameter``, takes paths."""
-    name, _, field = key.strip().rpartition(":")
-    for cls in CLASSES:
-        known = cls.primitives()
-        models = [known[name].model] if name in known else [p.model for p in known.values() if not name]
-        if any(takes_path(model.fields()[field]) for model in models if field in model.fields()):
-            return True
-    return False
-
-
-def flat(parameters: Parameters) -> dict[str, Any]:
-    """Return parameters, given as pairs, a dict or a dict of dicts, under keys ``primitive:parameter``.
-
-    Raises
-    ------
-    ParameterError
-        They are given otherwise.
-    """
-    try:
-        pairs = parameters.items() if isinstance(parameters, Mapping) else [(k, v) for k, v in parameters]
-    except (TypeError, ValueError):
-        raise ParameterError(
-            "Parameters are a dict or a list of pairs",
-            item="uparms",
-            found=repr(parameters),
-            expected="[('addDQ:user_bpm', 'x_bpm.fits')] or {'addDQ:user_bpm': 'x_bpm.fits'}",
-        ) from None
-    found: dict[str, Any] = {}
-    for key, value in pairs:
-        if not isinstance(key, str) or key.count(":") > 1:
-            raise ParameterError(
-                "A parameter is named 'primitive:parameter' or 'parameter'", item="uparms", found=repr(key)
-            )
-        if isinstance(value, Mapping):
-            found.update({f"{key}:{name}": v for name, v in value.items()})
-        else:
-            found[key.strip()] = value
-    return found
-
-
 def _parameters(value: Any) -> Any:
-    """Return parameters in the form in which they are given, with absolute paths."""
-    if type(value) is dict:
-        return absolute_parameters(value)
-    if type(value) is list and all(isinstance(pair, tuple) and len(pair) == 2 for pair in value):
-        return [(key, _with_absolute_paths(key, one)) for key, one in value]
-    return value
+    """Return parameters with absolute paths; what are none is kept, to be refused with the other faults."""
+    try:
+        return UserParameters(value)
+    except ParameterError:
+        return value
 
 
 def _calibrations(value: Any) -> Any:
