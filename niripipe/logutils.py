@@ -186,20 +186,22 @@ def get_logger(name: str | None = None) -> NiripipeLogger:
     return NiripipeLogger(logger, {})
 
 
-def change_level(level: int | str) -> None:
+def change_level(new_level: int | str | None = None) -> None:
     """Change the lowest level that the console shows; the log file is not affected.
 
     Parameters
     ----------
-    level : int or str
-        The level as a number or a name.
+    new_level : int, str or None
+        The level as a number or a name; None changes nothing.
 
     Raises
     ------
     ParameterError
         The level is unknown.
     """
-    number = _level(level)
+    if new_level is None:
+        return
+    number = _level(new_level)
     with _lock:
         for handler in _installed:
             if isinstance(handler, _ConsoleHandler):

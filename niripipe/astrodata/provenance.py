@@ -9,17 +9,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from functools import lru_cache, partial
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from niripipe.errors import InputError
+from niripipe.errors import InputError, ParameterError
 
 if TYPE_CHECKING:
     from niripipe.astrodata.core import AstroData
@@ -160,16 +160,19 @@ class Records:
 
 def add_history(
     ad: AstroData,
-    primitive: str,
-    args: str | Mapping[str, Any] | None = None,
-    timestamp_start: str | datetime | None = None,
-    timestamp_stop: str | datetime | None = None,
+    primitive: Any = None,
+    args: Any = None,
+    timestamp_start: Any = None,
+    timestamp_stop: Any = None,
     *,
     status: str = "",
     reason: str = "",
     software: str = "",
 ) -> None:
     """Record a processing step; an identical record is not added twice.
+
+    The order of DRAGONS, ``add_history(ad, timestamp_start, timestamp_stop, primitive, args)``, is
+    understood as well: the name of a step is no time.
 
     Parameters
     ----------
@@ -184,6 +187,15 @@ def add_history(
     status, reason, software : str
         See `HistoryRecord`.
     """
+    if _is_time(primitive):
+        primitive, args, timestamp_start, timestamp_stop = timestamp_start, timestamp_stop, primitive, args
+    if not primitive or isinstance(primitive, datetime):
+        raise ParameterError(
+            "the name of a step is missing",
+            item="primitive",
+            found=repr(primitive),
+            expected="add_history(ad, primitive, args) or add_history(ad, start, stop, primitive, args)",
+        )
     text = args if isinstance(args, str) else json.dumps(dict(args or {}), default=str)
     stop = _timestamp(timestamp_stop)
     start = stop if timestamp_start is None else _timestamp(timestamp_start)
@@ -221,9 +233,17 @@ def add_provenance(
     clone_provenance([record], ad)
 
 
-def clone_provenance(source: AstroData | Iterable[ProvenanceRecord], ad: AstroData) -> None:
-    """Add the provenance of one data set, or given records, to another, without repeating records."""
-    records = cast("Iterable[ProvenanceRecord]", getattr(source, "provenance", source))
+def clone_provenance(source: Any, ad: AstroData) -> None:
+    """Add the provenance of one data set to another, without repeating records.
+
+    Parameters
+    ----------
+    source : AstroData, table or iterable of ProvenanceRecord
+        The data set that has it, or the records themselves, such as ``other.PROVENANCE``.
+    ad : AstroData
+        The data set that gets it.
+    """
+    records: Iterable[ProvenanceRecord] = _records(source, "provenance", ProvenanceRecord)
     present = {(r.filename, r.md5, r.provenance_added_by) for r in ad.provenance}
     for record in list(records):
         key = (record.filename, record.md5, record.provenance_added_by)
@@ -232,10 +252,37 @@ def clone_provenance(source: AstroData | Iterable[ProvenanceRecord], ad: AstroDa
             ad.provenance.append(record)
 
 
-def clone_history(source: AstroData, ad: AstroData) -> None:
-    """Add the history of one data set to another, without repeating records."""
+def clone_history(source: Any, ad: AstroData) -> None:
+    """Add the history of one data set to another, without repeating records.
+
+    Parameters
+    ----------
+    source : AstroData, table or iterable of HistoryRecord
+        The data set that has it, or the records themselves, such as ``other.HISTORY``.
+    ad : AstroData
+        The data set that gets it.
+    """
     present = set(ad.history)
-    ad.history.extend(record for record in source.history if record not in present)
+    records: Iterable[HistoryRecord] = _records(source, "history", HistoryRecord)
+    ad.history.extend(record for record in list(records) if record not in present)
+
+
+def _records(source: Any, attribute: str, cls: type[HistoryRecord | ProvenanceRecord]) -> Any:
+    """Return the records of a data set, a table, or an iterable of records."""
+    if hasattr(source, attribute):
+        return getattr(source, attribute)
+    return _parse(cls, source) if hasattr(source, "dtype") else source
+
+
+def _is_time(value: Any) -> bool:
+    """Tell whether a value is a moment, as an object or in ISO form."""
+    if not isinstance(value, str):
+        return isinstance(value, datetime)
+    try:
+        datetime.fromisoformat(value)
+    except ValueError:
+        return False
+    return True
 
 
 def file_md5(path: str | PathLike[str] | None) -> str:

@@ -32,6 +32,7 @@ from niripipe.cal_service.session import (
     LocalDB,
     clear_calservice,
     get_calservice,
+    load_config,
     set_calservice,
     set_local_database,
 )
@@ -65,6 +66,7 @@ __all__ = [
     "facts_of",
     "find_store",
     "get_calservice",
+    "load_config",
     "mask_origin",
     "masks_to_unite",
     "register_bpm",

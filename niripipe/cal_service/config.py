@@ -68,11 +68,16 @@ class StoreLocation:
         Where the location comes from, for people to read.
     config_file : Path or None
         The configuration file that named it.
+    get_cal, store_cal : bool
+        Whether calibrations are looked for there, and whether products of recipes are registered: the flags
+        ``get`` and ``store`` of a line of ``databases``.
     """
 
     location: str
     source: str
     config_file: Path | None = None
+    get_cal: bool = True
+    store_cal: bool = False
 
     @property
     def shown(self) -> str:
@@ -112,11 +117,11 @@ def find_store(
                 file=path,
                 expected="[calibs] with database_dir (rsys.cfg) or databases (dragonsrc)",
             )
-        return StoreLocation(location, f"configuration file {path}", path)
+        return location
     for path in _usual_places():
         location = _read(path) if path.is_file() else None
         if location is not None:
-            return StoreLocation(location, f"configuration file {path}", path)
+            return location
     return StoreLocation(store_file(Path.cwd()), "default, the current folder")
 
 
@@ -151,7 +156,7 @@ def _usual_places() -> Iterator[Path]:
     yield home / ".dragons" / "dragonsrc"
 
 
-def _read(path: Path) -> str | None:
+def _read(path: Path) -> StoreLocation | None:
     """Return the location that a configuration file names, or None."""
     # No interpolation: "%" is an ordinary character in a path.
     parser = configparser.RawConfigParser(inline_comment_prefixes=("#", ";"), strict=False)
@@ -169,32 +174,40 @@ def _read(path: Path) -> str | None:
     if not parser.has_section("calibs"):
         return None
     calibs = parser["calibs"]
+    source = f"configuration file {path}"
     if "databases" in calibs:
-        return _from_databases(calibs["databases"], path)
+        return _from_databases(calibs["databases"], source, path)
     if "database_dir" in calibs:
         location = _unquoted(calibs["database_dir"].strip())
         if not location:
             raise InputError("the configuration file leaves database_dir empty", file=path)
-        return store_file(location)
-    return store_file("~/.geminidr") if "standalone" in calibs else None
+        return StoreLocation(store_file(location), source, path)
+    return StoreLocation(store_file("~/.geminidr"), source, path) if "standalone" in calibs else None
 
 
-def _from_databases(text: str, config_file: Path) -> str | None:
+def _from_databases(text: str, source: str, config_file: Path) -> StoreLocation | None:
     listed = [_database_line(line, config_file) for line in text.splitlines() if line.strip()]
-    local = [location for location in listed if _is_local(location)]
+    local = [one for one in listed if _is_local(one[0])]
     if len(local) > 1:
         raise InputError(
             "the configuration file names several local calibration stores",
             file=config_file,
-            found=", ".join(map(shown, local)),
+            found=", ".join(shown(location) for location, _ in local),
             remedy="Name the one to be used with config(db_dir=...)",
         )
-    return store_file(local[0]) if local else None
+    if not local:
+        return None
+    location, flags = local[0]
+    # As in DRAGONS: with a flag only what is named is done, without one calibrations are looked for.
+    return StoreLocation(
+        store_file(location), source, config_file, not flags or "get" in flags, "store" in flags
+    )
 
 
-def _database_line(line: str, config_file: Path) -> str:
-    """Return the name in a line ``name [flag ...]``; a name with blanks need not be quoted."""
+def _database_line(line: str, config_file: Path) -> tuple[str, list[str]]:
+    """Return name and flags of a line ``name [flag ...]``; a name with blanks need not be quoted."""
     name = re.sub(r"(\s+(get|store))+$", "", line.strip())
+    flags = line.strip()[len(name) :].split()
     words = name.split()
     ends = words[0].lower().endswith(_DATABASE_SUFFIXES) or is_url(words[0])
     if len(words) > 1 and not _is_quoted(name) and ends:
@@ -205,7 +218,7 @@ def _database_line(line: str, config_file: Path) -> str:
             found=" ".join(words[1:]),
             expected="get or store",
         )
-    return _unquoted(name)
+    return _unquoted(name), flags
 
 
 def _is_local(location: str) -> bool:

@@ -23,6 +23,7 @@ from niripipe.cal_service.records import (
     read_record,
 )
 from niripipe.cal_service.rules import Assessment, assess, rules_for, stored_type
+from niripipe.cal_service.use import ServiceUse
 from niripipe.errors import InputError, ParameterError, StorageError
 from niripipe.logutils import get_logger
 
@@ -34,7 +35,7 @@ __all__ = ["CalibrationService"]
 log = get_logger(__name__)
 
 
-class CalibrationService:
+class CalibrationService(ServiceUse):
     """Registers processed calibrations and finds those that fit a frame.
 
     Creating the object does nothing; `config` chooses the store, and is called with its defaults by whatever
@@ -62,6 +63,7 @@ class CalibrationService:
     """The service that was configured last in this process."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._location: StoreLocation | None = None
         self._told: set[str] = set()
 
@@ -113,7 +115,8 @@ class CalibrationService:
         self._location = location
         self._told = set()
         CalibrationService.latest = self
-        log.stdinfo("Calibration store: %s (%s)", location.shown, location.source)
+        registers = ", products are registered by themselves" if self.store_cal else ""
+        log.stdinfo("Calibration store: %s (%s%s)", location.shown, location.source, registers)
         if verbose:
             log.stdinfo("%r", self.list_files())
 
@@ -167,11 +170,6 @@ class CalibrationService:
             records = [read_record(path) for path in source]
         store = self._store()
         return FileList(store.wipe(records), store.shown)
-
-    @property
-    def dbfile(self) -> str:
-        """Absolute path or URL of the store, without password."""
-        return self._configured().shown
 
     @property
     def source(self) -> str:
@@ -300,6 +298,11 @@ class CalibrationService:
         caltype = stored_type(caltype)
         if howmany < 1:
             raise ParameterError("at least one calibration must be asked for", item="howmany", found=howmany)
+        if not self.get_cal:
+            reason = f"{self.name} is not asked for calibrations (its flag is store, without get)"
+            self._tell_once(reason)
+            number = len(_listed(frames))
+            return CalReturn([None] * number, [None] * number, [[] for _ in range(number)], [reason] * number)
         store = self._store()
         records = store.records(caltype=caltype)
         if not records and store.state() == "absent":

@@ -172,8 +172,16 @@ class Runner(Protocol):
     def remark(self, text: str) -> None:
         """Say in the report what the user should know about the product."""
 
-    def save(self, frame: AstroData, path: Path, *, overwrite: bool, named: bool = False) -> None:
-        """Write a frame when the running primitive has ended and its history is complete.
+    def save(
+        self,
+        frame: AstroData,
+        path: Path,
+        *,
+        overwrite: bool,
+        named: bool = False,
+        then: Callable[[Path], object] | None = None,
+    ) -> None:
+        """Write a frame when the running primitive has ended and its history is complete; `then` follows.
 
         An input, and a file that niripipe did not make, is only replaced if the user named the file.
         """

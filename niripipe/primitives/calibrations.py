@@ -14,14 +14,17 @@ from niripipe.astrodata import AstroData, Section, add_provenance, file_md5
 from niripipe.cal_service.facts import facts_of
 from niripipe.cal_service.masks import mask_origin, masks_to_unite
 from niripipe.cal_service.rules import assess
-from niripipe.errors import CalibrationError, DataError
+from niripipe.errors import CalibrationError, DataError, InputError, StorageError
 from niripipe.instruments.niri import AstroDataNiri
 from niripipe.instruments.tables import niri_tables
+from niripipe.logutils import get_logger
 
 if TYPE_CHECKING:
     from niripipe.cal_service import CalibrationService
 
 __all__ = ["CalibrationBook", "FoundCalibration", "clipped", "window_in"]
+
+log = get_logger(__name__)
 
 _MOST_MASKS = 50
 """Masks of one frame that are looked at for different origins: more nights are hardly kept in one store."""
@@ -251,6 +254,18 @@ class CalibrationBook:
                     self._applied[caltype, name] = opened = self.opened(path)
                     return opened
             return None
+
+    def register(self, path: Path) -> None:
+        """Register a product with the service, if that is one that wants products.
+
+        What cannot be registered is a warning: the product itself is good.
+        """
+        if self.service is None or not getattr(self.service, "store_cal", False):
+            return
+        try:
+            self.service.add_cal(path)
+        except (DataError, InputError, StorageError) as error:
+            log.warning("%s is not registered: %s", path.name, error)
 
     def release(self) -> None:
         """Release all frames; the record of what was used stays."""

@@ -43,6 +43,9 @@ class StoreScienceParams(SuffixParams):
 class Store(PrimitivesBase):
     """Products are written once, into the output folder; `CalibrationService.add_cal` registers them.
 
+    A service whose `store_cal` is true, by the flag ``store`` of a configuration file for one, has darks,
+    flats and masks registered as soon as they are written.
+
     Products of the modes ``ql`` and ``qa`` have the mode in their names, ``_ql_image``, and never replace
     those of ``sq``.
     """
@@ -127,7 +130,8 @@ class Store(PrimitivesBase):
             if kind != "BPM":
                 _label(frame, self.context.mode, suffix)
             path = self.context.output_dir / str(frame.filename)
-            self.runner.save(frame, path, overwrite=self.context.overwrite)
+            then = None if kind is None else self.context.calibrations.register
+            self.runner.save(frame, path, overwrite=self.context.overwrite, then=then)
         return frames
 
 

@@ -310,7 +310,15 @@ class _Notes:
     def drop(self, frame: AstroData, reason: str) -> None:
         pass
 
-    def save(self, frame: AstroData, path: Path, *, overwrite: bool, named: bool = False) -> None:
+    def save(
+        self,
+        frame: AstroData,
+        path: Path,
+        *,
+        overwrite: bool,
+        named: bool = False,
+        then: Callable[[Path], object] | None = None,
+    ) -> None:
         pass
 
 

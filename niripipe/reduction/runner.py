@@ -134,7 +134,7 @@ class RecipeRunner:
         self.written: dict[int, tuple[AstroData, Path]] = {}
         self.unwritten: list[AstroData] = []
         """Frames that could not be written: the products are not lost with the error."""
-        self._to_save: list[tuple[AstroData, Path, bool, bool]] = []
+        self._to_save: list[tuple[AstroData, Path, bool, bool, Callable[[Path], object] | None]] = []
         self._running: list[_Call] = []
         self._deferred: list[_Call] | None = None
         self.workers = threads
@@ -210,9 +210,17 @@ class RecipeRunner:
         if self._running:
             self._running[-1].outcomes[id(frame)] = outcome
 
-    def save(self, frame: AstroData, path: Path, *, overwrite: bool, named: bool = False) -> None:
-        """Write a frame when the running primitive has ended and its history is complete."""
-        self._to_save.append((frame, path, overwrite, named))
+    def save(
+        self,
+        frame: AstroData,
+        path: Path,
+        *,
+        overwrite: bool,
+        named: bool = False,
+        then: Callable[[Path], object] | None = None,
+    ) -> None:
+        """Write a frame when the running primitive has ended and its history is complete; `then` follows."""
+        self._to_save.append((frame, path, overwrite, named, then))
 
     def keep(self, frames: Iterable[AstroData]) -> None:
         """Count frames that are in no stream to the memory that the reduction may use, while they exist."""
@@ -366,8 +374,10 @@ class RecipeRunner:
 
     def _save_all(self) -> None:
         to_save, self._to_save = self._to_save, []
-        for frame, path, overwrite, named in to_save:
-            self.write(frame, path, overwrite=overwrite, named=named)
+        for frame, path, overwrite, named, then in to_save:
+            written = self.write(frame, path, overwrite=overwrite, named=named)
+            if then is not None:
+                then(written)
 
     def _skip(self, call: _Call, frames: list[AstroData]) -> None:
         outcome = skipped("skip_primitive was set")

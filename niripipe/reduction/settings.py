@@ -11,6 +11,7 @@ from os import PathLike
 from typing import Any, SupportsIndex
 
 from niripipe.astrodata import AstroData
+from niripipe.cal_service import user_calibrations
 from niripipe.errors import ParameterError, nearest
 from niripipe.logutils import get_logger
 from niripipe.paths import usable_path
@@ -23,7 +24,16 @@ from niripipe.reduction.user_parameters import (
     flat,
 )
 
-__all__ = ["Calibrations", "FileList", "Parameters", "Settings", "absolute", "absolute_parameters", "flat"]
+__all__ = [
+    "Calibrations",
+    "FileList",
+    "Parameters",
+    "Settings",
+    "absolute",
+    "absolute_parameters",
+    "flat",
+    "normalize_ucals",
+]
 
 Calibrations = Mapping[str, str | PathLike[str] | AstroData]
 
@@ -152,3 +162,33 @@ _CONVERT: dict[str, Callable[[Any], Any]] = {
     "output_dir": absolute,
     "scratch_dir": absolute,
 }
+
+
+def normalize_ucals(
+    cals: Iterable[Any] | None, cals_of_files: Iterable[str] | None = None
+) -> dict[str, str | AstroData]:
+    """Return calibrations named by hand as a dict for `Reduce.ucals`, checked.
+
+    `Reduce.ucals` takes the list itself as well.
+
+    Parameters
+    ----------
+    cals : list of str or None
+        Entries ``"processed_dark:path"``.
+    cals_of_files : list of str, optional
+        The entries, in the form ``normalize_ucals(files, cals)`` of DRAGONS 3; then `cals` does not
+        matter.
+
+    Returns
+    -------
+    dict of str to str
+        Absolute paths by type.
+
+    Raises
+    ------
+    NiripipeError
+        As `niripipe.cal_service.user_calibrations`: an unknown type, a file that does not exist or is another
+        calibration.
+    """
+    checked = user_calibrations(cals if cals_of_files is None else cals_of_files)
+    return {kind: one if isinstance(one, AstroData) else str(one) for kind, one in checked.items()}

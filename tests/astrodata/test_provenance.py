@@ -11,7 +11,7 @@ from astropy.table import Table
 
 from niripipe import astrodata
 from niripipe.astrodata import add_history, add_provenance, clone_history, clone_provenance, file_md5
-from niripipe.errors import InputError
+from niripipe.errors import InputError, ParameterError
 
 
 def test_steps_are_recorded_once_with_their_parameters() -> None:
@@ -26,6 +26,31 @@ def test_steps_are_recorded_once_with_their_parameters() -> None:
     assert ad.HISTORY.colnames == [
         "primitive", "args", "timestamp_start", "timestamp_stop", "status", "reason", "software",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("start", "stop"),
+    [
+        (datetime(2020, 1, 1, tzinfo=UTC), datetime(2020, 1, 1, 0, 0, 5, tzinfo=UTC)),
+        ("2020-01-01T00:00:00.000000", "2020-01-01T00:00:05.000000"),
+    ],
+)
+def test_both_orders_of_arguments_are_understood(start: object, stop: object) -> None:
+    ad, other = astrodata.create({}), astrodata.create({})
+    add_history(ad, start, stop, "prepare", '{"suffix": "_x"}')
+    add_history(ad, timestamp_start=start, timestamp_stop=stop, primitive="prepare", args='{"suffix": "_x"}')
+    add_history(ad, "prepare", '{"suffix": "_x"}', start, stop)
+    (record,) = ad.history
+    assert (record.primitive, record.args) == ("prepare", '{"suffix": "_x"}')
+    assert (record.timestamp_start[-12:], record.timestamp_stop[-12:]) == ("00:00.000000", "00:05.000000")
+    add_provenance(ad, "a.fits", "1", "prepare")
+    for _ in range(2):
+        clone_history(ad.HISTORY, other)
+        clone_provenance(ad.PROVENANCE, other)
+    assert (other.history, other.provenance) == (ad.history, ad.provenance)
+    for arguments in ((), (start, stop), (start,)):
+        with pytest.raises(ParameterError, match=r"add_history.ad, start, stop, primitive, args"):
+            add_history(ad, *arguments)
 
 
 def test_times_are_recorded_in_utc_whatever_their_zone() -> None:

@@ -49,7 +49,7 @@ def test_paths_are_those_of_the_folder_of_the_moment(tmp_path, monkeypatch):
 
 def test_copies_are_independent():
     r = Reduce(parameters={SCALE: False})
-    for twin in (r.uparms.copy(), copy.deepcopy(r.uparms), pickle.loads(pickle.dumps(r.uparms))):
+    for twin in (r.uparms.copy(), copy.deepcopy(r.uparms), pickle.loads(pickle.dumps(r.uparms))):  # noqa: S301
         twin[SCALE] = True
         assert r.uparms[SCALE] is False
 
