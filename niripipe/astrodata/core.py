@@ -32,6 +32,9 @@ else:
 __all__ = ["AstroData"]
 
 _UNSET: Any = object()
+_NAMES_OF_FILES = frozenset({"path", "filename"})
+_SETTABLE = frozenset({"data", "variance", "uncertainty", "mask", "wcs"}) | _NAMES_OF_FILES
+"""Attributes that DRAGONS calls settable."""
 _FOR_THE_LIBRARY = frozenset(
     {
         "columns", "extensions", "linear_wcs", "move_to_disk", "nbytes", "read_pairs_to_divide_by",
@@ -161,7 +164,10 @@ class AstroData(Operators, Attachments, FileNames, Declared):
     data = _of_extensions("data", "Pixels, float32, shape ``(ny, nx)``; safe to write into.")
     variance = _of_extensions("variance", "Variance, float32, or None; safe to write into.")
     mask = _of_extensions("mask", "Data quality bits, uint16, or None; safe to write into.")
-    wcs = _of_extensions("wcs", "World coordinates, `astropy.wcs.WCS` or None.")
+    uncertainty = _of_extensions(
+        "uncertainty", "The variance as `astropy.nddata.VarianceUncertainty` that shares the array, or None."
+    )
+    wcs = _of_extensions("wcs", "World coordinates, `astropy.wcs.WCS` or None; ``wcs(x, y)`` gives degrees.")
     sky_mapping = _of_extensions(
         "sky_mapping", "World coordinates, `TangentPlane`, `astropy.wcs.WCS` or None; cheaper than `wcs`."
     )
@@ -175,6 +181,11 @@ class AstroData(Operators, Attachments, FileNames, Declared):
         "wcs_problem", "Why the extension's own header was not used for the WCS; empty if it was."
     )
     shape = _of_extensions("shape", "Shape of the pixels; nothing is read.")
+
+    @property
+    def nddata(self) -> Any:
+        """The extensions as views of `astropy.nddata.NDData`; see `niripipe.astrodata.nddata.NDAstroData`."""
+        return self._each(attrgetter("nddata"))
 
     @property
     def nbytes(self) -> int:
@@ -248,8 +259,9 @@ class AstroData(Operators, Attachments, FileNames, Declared):
 
         Parameters
         ----------
-        data : array_like, Extension, single slice, or CCDData
-            The new pixels. Of anything but an array, mask, variance and WCS are taken along unless given.
+        data : array_like, Extension, single slice, CCDData, or a part of `nddata`
+            The new pixels. Of anything but an array, mask, variance and WCS are taken along unless given. A
+            part of the extension's own `nddata` crops it, with all that is attached.
         mask, variance : array_like or None, optional
             The new planes; None removes the plane, and so does leaving it out with an array.
         check : bool
@@ -261,6 +273,10 @@ class AstroData(Operators, Attachments, FileNames, Declared):
             A plane is not usable, or the shapes differ.
         """
         extension = self._only("reset")
+        if getattr(data, "extension", None) is extension and mask is variance is _UNSET:
+            if data.section is not None:
+                extension.crop(data.section)
+            return
         is_whole = isinstance(data, AstroData | Extension) or hasattr(data, "uncertainty")
         source = as_extension(data, None) if is_whole else None
         if source is not None:
@@ -270,6 +286,12 @@ class AstroData(Operators, Attachments, FileNames, Declared):
         extension.reset(data, None if mask is _UNSET else mask, None if variance is _UNSET else variance)
         if source is not None and source.sky_mapping is not None:
             extension.sky_mapping = source.sky_mapping
+
+    def is_settable(self, name: str) -> bool:
+        """Tell whether an attribute may be set here: planes, WCS, upper-case names, and names of files."""
+        if self.is_sliced and name in _NAMES_OF_FILES:
+            return False
+        return name in _SETTABLE or (name.isupper() and name.isidentifier())
 
     def operate(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
         """Replace data, and mask and variance where present, by ``func(array, *args, **kwargs)``."""

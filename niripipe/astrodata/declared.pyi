@@ -82,11 +82,17 @@ class Declared:
     def dec(self) -> float | Any:
         """Return the declination of the field, in degrees: `wcs_dec`, else the target's (``DEC``)."""
 
+    def decker(self) -> str | Any:
+        """Return the position of the decker (``DECKER``; not written by NIRI)."""
+
     def detector_name(self, pretty: bool = False) -> str | Any:
         """Return the name of the detector (``DETNAME``; not written by NIRI)."""
 
     def detector_roi_setting(self) -> str | Any:
         """Return the name of the region read out."""
+
+    def detector_rois_requested(self) -> None:
+        """Return the regions of interest that were requested; NIRI has one, see `detector_roi_setting`."""
 
     def detector_section(self, pretty: bool = False) -> Any:
         """Return where the pixels lie on the detector, per extension: as `array_section`."""
@@ -105,6 +111,9 @@ class Declared:
 
     def disperser(self, stripID: bool = False, pretty: bool = False) -> str | Any:
         """Return the grism, ``"MIRROR"`` if there is none, None if ``FILTER3`` is missing."""
+
+    def dispersion(self, output_units: str | None = None) -> None:
+        """Return the dispersion of a spectrum: None for images."""
 
     def dispersion_axis(self) -> int | Any:
         """Return the axis of dispersion (1 is x) of spectra; None for images."""
@@ -130,6 +139,9 @@ class Declared:
     def gain(self) -> Any:
         """Return the gain, in e- per unit of the pixels, per extension."""
 
+    def gain_setting(self) -> str | Any:
+        """Return the gain setting (``GAINSET``; not written by NIRI, which has one gain)."""
+
     def gcal_lamp(self) -> str | Any:
         """Return the lamp that shone on the detector."""
 
@@ -150,6 +162,12 @@ class Declared:
 
     def local_time(self) -> time | Any:
         """Return the local time of the start of the observation (``LT``)."""
+
+    def lyot_stop(self) -> str | Any:
+        """Return the Lyot stop (``LYOTSTOP``; not written by NIRI, see `pupil_mask`)."""
+
+    def mdf_row_id(self) -> None:
+        """Return the row of the table of slits: None for images."""
 
     def nominal_atmospheric_extinction(self) -> float | Any:
         """Return the nominal extinction relative to airmass 1, in magnitudes."""
@@ -220,6 +238,9 @@ class Declared:
     def read_pairs_to_divide_by(self) -> int:
         """Return the number by which the pixels must be divided to average the read pairs."""
 
+    def read_speed_setting(self) -> str | Any:
+        """Return the speed of the readout (``RDSPDSET``; not written by NIRI, see `read_mode`)."""
+
     def requested_bg(self) -> int | Any:
         """Return the sky background asked for, percentile (``REQBG``)."""
 
@@ -234,6 +255,9 @@ class Declared:
 
     def saturation_level(self) -> Any:
         """Return the saturation level, in the unit of the pixels, per extension."""
+
+    def slit(self) -> str | Any:
+        """Return the slit (``SLIT``; not written by NIRI, see `focal_plane_mask`)."""
 
     def subarray_reference_shift(self) -> tuple[float, float]:
         """Return what must be subtracted from CRPIX1 and CRPIX2, in pixels."""

@@ -27,7 +27,10 @@ from niripipe.astrodata.world_coordinates import WorldCoordinates
 from niripipe.errors import InputError
 
 if TYPE_CHECKING:
+    from astropy.nddata import VarianceUncertainty
     from astropy.wcs import WCS
+
+    from niripipe.astrodata.nddata import NDAstroData
 
 __all__ = ["Extension"]
 
@@ -124,6 +127,26 @@ class Extension(WorldCoordinates):
     @mask.setter
     def mask(self, array: Any) -> None:
         self._set_plane("mask", array)
+
+    @property
+    def uncertainty(self) -> VarianceUncertainty | None:
+        """The variance as `astropy.nddata.VarianceUncertainty`, which shares the array; or None."""
+        from niripipe.astrodata.nddata import uncertainty_of
+
+        return uncertainty_of(self.variance)
+
+    @uncertainty.setter
+    def uncertainty(self, uncertainty: Any) -> None:
+        from niripipe.astrodata.nddata import as_variance
+
+        self.variance = as_variance(uncertainty)
+
+    @property
+    def nddata(self) -> NDAstroData:
+        """A view as `astropy.nddata.NDData`; see `niripipe.astrodata.nddata.NDAstroData`."""
+        from niripipe.astrodata.nddata import NDAstroData
+
+        return NDAstroData(self)
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -37,6 +37,8 @@ def as_extension(obj: Any, header: Any) -> Extension:
         extension = obj.extensions[0].copy()
     elif isinstance(obj, Extension):
         extension = obj.copy()
+    elif hasattr(obj, "to_extension"):
+        extension = obj.to_extension()
     elif hasattr(obj, "uncertainty") and hasattr(obj, "meta"):
         extension = from_ccddata(obj)
     elif hasattr(obj, "header"):

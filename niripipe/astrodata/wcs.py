@@ -441,9 +441,9 @@ def _linear(header: Any, solution: _Solution) -> WCS:
 
 
 def _astropy_wcs(ctypes: Sequence[str], terms: LinearTerms, others: dict[str, Any]) -> WCS:
-    from astropy.wcs import WCS
+    from niripipe.astrodata.frame_wcs import FrameWCS
 
-    wcs = WCS(naxis=2)
+    wcs = FrameWCS(naxis=2)
     w = wcs.wcs
     w.ctype, w.cunit = list(ctypes), ["deg", "deg"]
     w.crpix, w.crval, w.cd = terms.crpix, terms.crval, np.reshape(terms.cd, (2, 2))
@@ -456,11 +456,11 @@ def _astropy_wcs(ctypes: Sequence[str], terms: LinearTerms, others: dict[str, An
 
 def _full(header: Any) -> WcsReading:
     """Let astropy parse a header with distortions."""
-    from astropy.wcs import WCS
+    from niripipe.astrodata.frame_wcs import FrameWCS
 
     with warnings_lock, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            return WcsReading(WCS(header, naxis=2))
+            return WcsReading(FrameWCS(header, naxis=2))
         except Exception as error:  # whatever a damaged header provokes in the parser means the same here
             return WcsReading(None, f"the distortions cannot be understood: {error}")

@@ -12,7 +12,8 @@ from niripipe.astrodata import AstroData, astro_data_descriptor, header_value, r
 from niripipe.astrodata.wcs import LinearTerms
 from niripipe.errors import DataError, ParameterError
 from niripipe.instruments import headers, pointing
-from niripipe.instruments.gemini_tags import OBSERVATORIES, GeminiTags, is_flat_lamp
+from niripipe.instruments.elsewhere import ElsewhereDescriptors
+from niripipe.instruments.gemini_tags import OBSERVATORIES, is_flat_lamp
 from niripipe.instruments.headers import (
     Header,
     clean_text,
@@ -66,7 +67,7 @@ def _from_keyword(
     return astro_data_descriptor(descriptor)
 
 
-class AstroDataGemini(GeminiTags):
+class AstroDataGemini(ElsewhereDescriptors):
     """Data of Gemini North or South.
 
     Descriptors follow two rules: a missing or unreadable value is None, and numbers are Python numbers. Those

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import reduce
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,7 @@ from niripipe.logutils import get_logger
 from niripipe.primitives import resample_to
 from niripipe.primitives.base import Frames, PrimitivesBase, done, not_needed, primitive
 from niripipe.primitives.geometry import outline, pixel_mapping, require_sky_mapping
-from niripipe.primitives.params import Field, FrameOrPath, SuffixParams
+from niripipe.primitives.params import Field, FrameOrPath, OfDragons, SuffixParams
 from niripipe.primitives.registration import AdjustWCSToReferenceParams, align_frames
 
 __all__ = ["Align"]
@@ -24,6 +25,10 @@ log = get_logger(__name__)
 
 class ResampleToCommonFrameParams(resample_to.InterpolationParams, resample_to.TargetParams, suffix="_align"):
     """Parameters of `Align.resampleToCommonFrame`."""
+
+    of_dragons = MappingProxyType(
+        {"force_affine": OfDragons((True,), "Pass target_wcs=: positions are then mapped through the sky.")}
+    )
 
     trim_data: bool = Field(False, description="keep the reference's own field instead of the whole one")
     conserve: bool = Field(True, description="conserve flux where the pixel scale changes")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import ClassVar, Literal, Self
 
 import numpy as np
@@ -17,7 +18,7 @@ from niripipe.primitives.base import Frames, Outcome, PrimitivesBase, primitive,
 from niripipe.primitives.calibration_inputs import DOUBTFUL_SIGNAL, MOST_BAD, check_mask
 from niripipe.primitives.calibrations import FoundCalibration, clipped, window_in
 from niripipe.primitives.geometry import quadrant_centre
-from niripipe.primitives.params import CalibrationParams, Field, FrameOrPath, SuffixParams
+from niripipe.primitives.params import CalibrationParams, Field, FrameOrPath, OfDragons, SuffixParams
 from niripipe.primitives.stacking import CombineParams, stack
 
 __all__ = ["Calibrate", "misfit"]
@@ -63,6 +64,10 @@ class ThresholdFlatfieldParams(SuffixParams, suffix="_thresholdFlatfielded"):
 
 class MakeBPMParams(SuffixParams, suffix="_bpm"):
     """Parameters of `Calibrate.makeBPM`."""
+
+    of_dragons = MappingProxyType(
+        {"override_thresh": OfDragons((True,), "Leave the limits out: those of the instrument are used.")}
+    )
 
     dark_lo_thresh: float | None = Field(
         None, description="darker pixels of the short dark are bad, electron"

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -23,6 +24,7 @@ __all__ = [
     "FrameOrPathOrDefault",
     "FramesOrPaths",
     "NameList",
+    "OfDragons",
     "Origin",
     "Params",
     "Resolved",
@@ -42,6 +44,22 @@ _WORDS = {"None": None, "True": True, "False": False}
 _DO_CAL_OF_OLD = frozenset({"do_dark", "do_flat"})
 
 
+@dataclass(frozen=True, slots=True)
+class OfDragons:
+    """A parameter that only DRAGONS has.
+
+    Attributes
+    ----------
+    accepted : tuple
+        Values that ask for what is done anyway; they change nothing.
+    instead : str
+        What to write instead of any other value.
+    """
+
+    accepted: tuple[Any, ...]
+    instead: str
+
+
 class Params(BaseModel):
     """Base of all parameter models: immutable, refusing unknown names.
 
@@ -52,6 +70,8 @@ class Params(BaseModel):
 
     # Models are many and a run uses few of them: each is built when it is first used.
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True, defer_build=True)
+
+    of_dragons: ClassVar[Mapping[str, OfDragons]] = MappingProxyType({})
 
     def __init_subclass__(cls, **defaults: Any) -> None:
         super().__init_subclass__()
@@ -77,7 +97,7 @@ class Params(BaseModel):
     @classmethod
     def all_names(cls) -> frozenset[str]:
         """Return the names that a user may give: the fields, and old spellings of them."""
-        return frozenset(cls.fields())
+        return frozenset({*cls.fields(), *cls.of_dragons})
 
     def as_record(self) -> dict[str, Any]:
         """Return the values in a form that JSON can hold; frames appear by file name."""
@@ -262,6 +282,9 @@ def resolve(
     origins = dict.fromkeys(fields, Origin.DEFAULT)
     for origin, layer in layers:
         for name, value in layer.items():
+            if name in model.of_dragons:
+                _check_of_dragons(primitive, name, value, model.of_dragons[name])
+                continue
             if name not in fields:
                 raise unknown_parameter(primitive, name, model)
             values[name] = value
@@ -275,6 +298,20 @@ def resolve(
         origins=origins,
         **{name: _truth(primitive, name, value) for name, value in pseudo.items()},
     )
+
+
+def _check_of_dragons(primitive: str, name: str, value: Any, known: OfDragons) -> None:
+    """Refuse a value of a parameter that only DRAGONS has, unless it changes nothing."""
+    if isinstance(value, str):
+        value = _WORDS.get(value, value)
+    if not any(value is one for one in known.accepted):
+        raise ParameterError(
+            f"The primitive {primitive} does not have this parameter of DRAGONS",
+            item=f"{primitive}:{name}",
+            found=repr(value),
+            expected=" or ".join(map(repr, known.accepted)),
+            remedy=known.instead,
+        )
 
 
 def unknown_parameter(primitive: str, name: str, model: type[Params]) -> ParameterError:

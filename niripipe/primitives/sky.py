@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any
 
 import numpy as np
@@ -26,7 +27,7 @@ from niripipe.primitives.base import (
     skipped,
 )
 from niripipe.primitives.named import is_named, no_such_frame, same_exposure, tell_apart
-from niripipe.primitives.params import Field, NameList, Params, SuffixParams, split_names
+from niripipe.primitives.params import Field, NameList, OfDragons, Params, SuffixParams, split_names
 from niripipe.primitives.skybuild import BuiltSky, SkyBuilder, SkyBuildParams, seconds_of
 from niripipe.primitives.skymatch import SKY_FROM, SkyLevel, level_of, match_sky, without_sky
 from niripipe.primitives.skynoise import SharedNoise, subtract_planes
@@ -105,6 +106,10 @@ class SubtractGivenSkyParams(SubtractSkyParams):
 
 class SkyCorrectParams(SkyBuildParams, SubtractSkyParams, suffix="_skyCorrected"):
     """Parameters of `Sky.skyCorrect`."""
+
+    of_dragons = MappingProxyType(
+        {"sky": OfDragons((None,), "Name skies with associateSky:sky, or subtract one with subtractSky:sky.")}
+    )
 
     keep_skies: bool = Field(
         True, description="keep the sky stream; without, it is let go of as soon as the skies are made"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
@@ -17,7 +18,7 @@ from niripipe.primitives import objmask
 from niripipe.primitives.base import Frames, Outcome, PrimitivesBase, not_needed, primitive, skipped
 from niripipe.primitives.geometry import exact_mapping, is_distorted, pixel_mapping
 from niripipe.primitives.objcat import column_units
-from niripipe.primitives.params import Field, SuffixParams
+from niripipe.primitives.params import Field, OfDragons, SuffixParams
 from niripipe.primitives.stacking import MEASURED, remove_keywords
 
 __all__ = ["Sources"]
@@ -30,6 +31,9 @@ _MISFIT = 0.25
 
 class DetectSourcesParams(SuffixParams, suffix="_sourcesDetected"):
     """Parameters of `Sources.detectSources`."""
+
+    # Saturated pixels are known by the mask; FLAGS has bit 4 for their sources whatever is asked for.
+    of_dragons = MappingProxyType({"set_saturation": OfDragons((True, False, None), "Leave it out.")})
 
     mask: bool = Field(True, description="leave unusable pixels out of detection and background")
     replace_flags: int = Field(249, ge=0, description="bits that make a pixel unusable")
