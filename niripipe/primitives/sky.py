@@ -28,7 +28,7 @@ from niripipe.primitives.base import (
 )
 from niripipe.primitives.named import is_named, no_such_frame, same_exposure, tell_apart
 from niripipe.primitives.params import Field, NameList, OfDragons, Params, SuffixParams, split_names
-from niripipe.primitives.skybuild import BuiltSky, SkyBuilder, SkyBuildParams, seconds_of
+from niripipe.primitives.skybuild import BuiltSky, SkyBuilder, SkyBuildParams, as_built, seconds_of
 from niripipe.primitives.skymatch import SKY_FROM, SkyLevel, level_of, match_sky, without_sky
 from niripipe.primitives.skynoise import SharedNoise, subtract_planes
 
@@ -327,7 +327,7 @@ class Sky(PrimitivesBase):
                     found=sky[0].shape,
                     expected=frame[0].shape,
                 )
-        jobs = [(frame, _as_built(sky)) for frame, sky in zip(frames, skies, strict=True)]
+        jobs = [(frame, as_built(sky)) for frame, sky in zip(frames, skies, strict=True)]
         self._subtract_skies(jobs, params)
         return frames
 
@@ -471,20 +471,6 @@ def _partners(name: str, sky: AstroData, users: dict[tuple[str, ...], Frames]) -
     """Return the frames that show the sky of a sky: its own skies, else those it is combined with."""
     own = [other for other in _sky_names(sky) if other != name]
     return own or sorted({other for names in users if name in names for other in names} - {name})
-
-
-def _as_built(sky: AstroData) -> BuiltSky:
-    """Return a sky frame in the form of one that was just made."""
-    name, ext = opened_name(sky), sky[0]
-    return BuiltSky(
-        (name,),
-        ext.read("data"),
-        ext.read("variance"),
-        ext.read("mask"),
-        {name: 1.0},
-        {name: 0.0},
-        {name: seconds_of(sky)},
-    )
 
 
 def _require_same_state(frames: Sequence[AstroData], skies: Sequence[AstroData]) -> None:

@@ -23,12 +23,13 @@ from niripipe.astrodata import DQ, AstroData, Plane
 from niripipe.errors import AlgorithmError
 from niripipe.logutils import get_logger
 from niripipe.primitives import objmask
+from niripipe.primitives.base import opened_name
 from niripipe.primitives.dithers import box_shifts
 from niripipe.primitives.params import Field
 from niripipe.primitives.stack import SkyCombineParams
 from niripipe.primitives.stacking import Rejection, combination_settings, section_slices
 
-__all__ = ["BuiltSky", "SkyBuildParams", "SkyBuilder", "seconds_of"]
+__all__ = ["BuiltSky", "SkyBuildParams", "SkyBuilder", "as_built", "seconds_of"]
 
 log = get_logger(__name__)
 
@@ -358,3 +359,17 @@ def seconds_of(frame: AstroData) -> float:
     """Return when a frame was taken, s; NaN where it does not say."""
     time = frame.ut_datetime()
     return float("nan") if time is None else float(time.timestamp())
+
+
+def as_built(sky: AstroData) -> BuiltSky:
+    """Return a sky frame in the form of one that was just made."""
+    name, ext = opened_name(sky), sky[0]
+    return BuiltSky(
+        (name,),
+        ext.read("data"),
+        ext.read("variance"),
+        ext.read("mask"),
+        {name: 1.0},
+        {name: 0.0},
+        {name: seconds_of(sky)},
+    )
