@@ -20,9 +20,10 @@ def flags(data: Float32, *, saturation: float | None, non_linear: float | None) 
     """Flag pixels by level, the holes in saturated cores, and values that are not finite.
 
     At or above `saturation` a pixel gets `bits.SATURATED`, below that at or above `non_linear`
-    `bits.NON_LINEAR`; NaN and infinite values get `bits.NO_DATA`. The core of a very bright source can read
-    low, because it saturates before the first of the two reads that are subtracted; it shows as a hole in a
-    patch of flagged pixels. Such a hole is flagged `bits.SATURATED` if
+    `bits.NON_LINEAR`; NaN and infinite values get `bits.NO_DATA`, and so do values below minus `saturation`:
+    no difference of two reads is that, and the linearity correction would blow it up. The core of a very
+    bright source can read low, because it saturates before the first of the two reads that are subtracted;
+    it shows as a hole in a patch of flagged pixels. Such a hole is flagged `bits.SATURATED` if
 
     * flagged pixels (touching by sides or corners) surround it on all sides: it does not reach the border,
     * the patch around it contains saturated pixels, and
@@ -55,9 +56,10 @@ def flags(data: Float32, *, saturation: float | None, non_linear: float | None) 
         mask[data >= np.float32(saturation)] = bits.SATURATED
         if graded and _may_have_holes(mask != 0):
             _fill_holes(mask)
-    finite = np.isfinite(data)
-    if not finite.all():
-        mask[~finite] |= np.uint16(bits.NO_DATA)
+    lowest = np.float32(-np.inf if saturation is None else -saturation)
+    possible = (data >= lowest) & np.isfinite(data)
+    if not possible.all():
+        mask[~possible] |= np.uint16(bits.NO_DATA)
     return mask
 
 

@@ -15,7 +15,7 @@ from niripipe.astrodata import AstroData
 from niripipe.astrodata.tables import as_rows
 from niripipe.errors import DataError, ParameterError
 from niripipe.logutils import get_logger
-from niripipe.primitives import fields, targets
+from niripipe.primitives import fields, targets, usable
 from niripipe.primitives.base import (
     Frames,
     Outcome,
@@ -145,7 +145,8 @@ class Sky(PrimitivesBase):
         because a frame of the same field is; an unguided frame is sky. Where nothing is known, the
         field nearest to the target is the object's, and a warning names the frames that are taken for sky.
         A single field is object and sky at once, and so are guided fields that share pixels at their
-        edges, a mosaic. The report has the reason for each frame.
+        edges, a mosaic. The report has the reason for each frame. A frame whose level is below a tenth of
+        that of the others, which show a sky, is neither: it is left out.
 
         Raises
         ------
@@ -155,6 +156,7 @@ class Sky(PrimitivesBase):
         if not frames:
             self.streams["sky"] = []
             return frames
+        frames = usable.without_dark_frames(self, frames)
         exposures = fields.exposures(frames, params.ref_obj, params.ref_sky)
         groups = grouping.group_frames(fields.overlaps(frames, params.frac_FOV))
         mosaic = grouping.is_mosaic(exposures, groups, fields.overlaps(frames, 1.0))

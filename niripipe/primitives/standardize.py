@@ -12,7 +12,7 @@ from niripipe.algorithms import bits, dq, linearity, noise
 from niripipe.astrodata import DQ, AstroData, Section, add_provenance, file_md5
 from niripipe.instruments.pointing_group import Judgement
 from niripipe.logutils import get_logger
-from niripipe.primitives import objmask, raw_headers
+from niripipe.primitives import objmask, raw_headers, usable
 from niripipe.primitives.base import (
     Frames,
     Outcome,
@@ -250,13 +250,16 @@ class Standardize(PrimitivesBase):
         taken as bits; NaN, fractions, and what is no 16-bit number are bad. A frame that has a mask keeps it,
         and gets bad pixel masks only when the user gives one. Data at or above
         SATLEVEL get bit 4, between NONLINEA and SATLEVEL bit 2; small holes inside saturated cores
-        bit 4; NaN and infinite pixels bit 16.
+        bit 4; NaN and infinite pixels, and those further below zero than SATLEVEL is above, bit 16.
+
+        A frame of the sky of which less than 5 % can be used is left out, and one whose pixels are constant
+        while those of others are not; where all are, there is a warning.
 
         Raises
         ------
         InputError, DataError
             A bad pixel mask that was named and cannot be opened or does not cover the frame; one that flags
-            a larger share of the frame than `max_bad`.
+            a larger share of the frame than `max_bad`; frames none of which can be used.
         """
         if params.static_bpm == "default":
             book = self.context.calibrations
@@ -278,7 +281,7 @@ class Standardize(PrimitivesBase):
         if params.add_illum_mask:
             for frame in frames:
                 self._add_illumination(frame, params.illum_mask)
-        return frames
+        return usable.without_empty_frames(self, frames)
 
     @primitive
     def addLatencyToDQ(self, frames: Frames, params: AddLatencyToDQParams) -> Frames:
