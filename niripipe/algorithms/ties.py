@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from niripipe.algorithms.arrays import Bool, Floats
 
-__all__ = ["Placed", "Tie", "place_frames"]
+__all__ = ["Placed", "Tie", "place_frames", "reached_by"]
 
 Complex = NDArray[np.complexfloating[Any, Any]]
 
@@ -121,7 +121,7 @@ def _solved(
 ) -> tuple[tuple[Bool, Complex, Complex, Floats, Floats, NDArray[np.intp]], Floats]:
     """Return the fields of `Placed`, and the deviations of each tie (0 where harmless)."""
     number = len(centres)
-    reached = _reached(ties, number, reference)
+    reached = reached_by(ties, number, reference)
     ties_used = [reached[tie.first] for tie in ties]
     first = np.array([tie.first for tie in ties], int)
     second = np.array([tie.second for tie in ties], int)
@@ -159,8 +159,8 @@ def _solved(
     return (reached, shift, turn, error, residual, counts.astype(np.intp)), off
 
 
-def _reached(ties: Sequence[Tie], number: int, reference: int) -> Bool:
-    """Return which frames ties lead to."""
+def reached_by(ties: Sequence[Tie], number: int, reference: int) -> Bool:
+    """Return which frames ties lead to from the reference, shape (n,)."""
     reached: Bool = np.arange(number) == reference
     before = 0
     while reached.sum() > before:

@@ -12,7 +12,7 @@ import numpy as np
 
 from niripipe.algorithms.affine import Affine
 from niripipe.algorithms.register import Registration
-from niripipe.algorithms.ties import Placed, Tie, place_frames
+from niripipe.algorithms.ties import Placed, Tie, place_frames, reached_by
 from niripipe.astrodata import AstroData
 from niripipe.primitives.base import Frames
 from niripipe.primitives.geometry import pixel_mapping
@@ -80,21 +80,19 @@ def tied_through_others(
         drawn = np.random.default_rng(0).choice(len(pairs), _MOST_PAIRS, replace=False)
         pairs = [pairs[k] for k in sorted(drawn.tolist())]
     results = map_items(lambda pair: registered(frames[pair[0]], frames[pair[1]], params), pairs)
-    ties = [
-        field.tie(a, b, result)
-        for (a, b), result in zip(pairs, results, strict=True)
-        if result is not None and _good(result)
-    ]
-    ties += [
-        field.tie(k, field.index, result)
-        for k, result in enumerate(found)
-        if result is not None and _good(result)
-    ]
-    placed = place_frames(ties, field.centres, field.index)
+    seen = [(a, b, result) for (a, b), result in zip(pairs, results, strict=True) if result is not None]
+    seen += [(k, field.index, result) for k, result in enumerate(found) if result is not None]
+    good = [pair for pair in seen if _good(pair[2])]
+    placed = place_frames([field.tie(*pair) for pair in good], field.centres, field.index)
     if not any(placed.reached[k] for k in poor):
         return list(found)
+    # Where few sources agree in one place, a rotation moves the rest of the frame.
+    firm = [field.tie(*pair) for pair in good if _is_firm(pair[2], params.min_sources)]
+    weak = poor - set(np.flatnonzero(reached_by(firm, len(frames), field.index)).tolist())
     return [
-        result if result is None or not placed.reached[k] else field.registration(k, result, placed)
+        result
+        if result is None or not placed.reached[k]
+        else field.registration(k, result, placed, k in weak)
         for k, result in enumerate(found)
     ]
 
@@ -139,6 +137,10 @@ def _accepted(result: Registration | None) -> bool:
 
 def _good(result: Registration) -> bool:
     return result.accepted and not result.doubt
+
+
+def _is_firm(result: Registration, min_sources: int) -> bool:
+    return result.method != "sources" or result.n_matched >= min_sources
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -195,7 +197,7 @@ class _Field:
     def _both(self, first: int, second: int) -> tuple[AstroData, AstroData]:
         return self.frames[first], self.frames[second]
 
-    def registration(self, k: int, direct: Registration, placed: Placed) -> Registration:
+    def registration(self, k: int, direct: Registration, placed: Placed, weak: bool) -> Registration:
         """Return the displacement of a frame as if it had been compared with the reference."""
         frame, mapping = self.frames[k], self.mappings[k]
         back = np.linalg.inv(mapping.matrix)
@@ -208,6 +210,8 @@ class _Field:
         good, most = verified(frame) / 2, tolerated(frame)
         problem = f"too uncertain: standard error {error:.3f} pixel: " if not error <= most else ""
         doubt = "" if error <= good or problem else f"uncertain: standard error {error:.3f} pixel"
+        if weak and not problem:
+            doubt = doubt or "tied by one or two pairs, which do not show a rotation"
         return replace(
             direct,
             method="sources",

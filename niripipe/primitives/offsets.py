@@ -20,6 +20,7 @@ __all__ = [
     "MAX_ROTATION",
     "Offsets",
     "by_offsets",
+    "doubted",
     "pointing_errors",
     "seen",
     "tolerated",
@@ -227,3 +228,47 @@ def seen(frame: AstroData, reference: AstroData, wcs: Any) -> Seen:
             error = float(np.sqrt(2 * np.mean(bright.error[i] ** 2) / i.size))
             best = replace(best, found=i.size, distance=distance, error=error)
     return best
+
+
+def doubted(frame: AstroData, reference: AstroData, wcs: Any) -> str:
+    """Tell what bright sources, those at the edges among them, have against a shift that rests on few.
+
+    Parameters
+    ----------
+    frame, reference : AstroData
+    wcs : astropy.wcs.WCS
+        That of the frame, if the shift is right.
+
+    Returns
+    -------
+    str
+        Empty if both frames show the same source at the same place, as far as they show one: a rotation moves
+        some sources off it, and a source that the edge cuts moves a shift.
+    """
+    here, there = sources(frame), sources(reference)
+    if not len(here) or not len(there):
+        return ""
+    x, y = reference[0].sky_mapping.all_world2pix(*wcs.all_pix2world(here.x, here.y, 0), 0)
+    x, y = np.asarray(x), np.asarray(y)
+    bright = (here.flux > _BRIGHT * here.flux_error) & inside(reference, x, y, 0)
+    reach = max(_REACH_PIXELS, _REACH_ARCSEC / frame[0].pixel_scale())
+    i, j = pair_sources(np.where(bright, x, np.nan), y, there.x, there.y, reach)
+    ratio = here.flux[i] / there.flux[j]
+    like = (ratio > _FLUX_RATIOS[0]) & (ratio < _FLUX_RATIOS[1])
+    i, j = i[like], j[like]
+    distance = np.hypot(x[i] - there.x[j], y[i] - there.y[j])
+    error = np.nan_to_num(np.hypot(here.error[i], there.error[j]))
+    off = distance > verified(frame, reference) + 2 * error
+    if off.any():
+        number, worst = f"{int(off.sum())} of {off.size}", float(distance[off].max())
+        return f"{number} bright sources in common are up to {worst:.2f} pixel off"
+    cut = [
+        ~(inside(some, at_x, at_y, 2 * some_fwhm))
+        for some, at_x, at_y, some_fwhm in (
+            (frame, here.x[i], here.y[i], here.fwhm),
+            (reference, there.x[j], there.y[j], there.fwhm),
+        )
+    ]
+    if i.size and np.any(cut, axis=0).all():
+        return "the edge of a frame may cut all bright sources in common"
+    return ""

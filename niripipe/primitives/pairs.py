@@ -18,7 +18,7 @@ from niripipe.errors import AlgorithmError
 from niripipe.primitives.base import opened_name
 from niripipe.primitives.geometry import exact_mapping, is_distorted, pixel_mapping
 from niripipe.primitives.objcat import inside, sources, straight_sources, typical_ellipticity
-from niripipe.primitives.offsets import MAX_ROTATION, seen, verified
+from niripipe.primitives.offsets import MAX_ROTATION, doubted, seen, verified
 
 if TYPE_CHECKING:
     from niripipe.primitives.registration import AdjustWCSToReferenceParams
@@ -59,7 +59,9 @@ def registered(
         return _correlated(frame, reference, params)
     found = _matched(frame, reference, params, params.first_pass, params.min_sources)
     if found.accepted and found.n_matched == 1:
-        return _confirmed(found, frame, reference)
+        found = _confirmed(found, frame, reference)
+    if found.accepted and found.n_matched < params.min_sources:
+        return _doubted(found, frame, reference)
     if found.accepted or params.last_pass is None or params.last_pass <= params.first_pass:
         return found
     # In a large area more agreement is needed, and a single pair says nothing.
@@ -220,8 +222,15 @@ def _checked(found: Registration, frame: AstroData, reference: AstroData) -> Reg
     elif known.found and known.distance > verified(frame, reference) / 2 + 2 * known.error:
         problem = f"the {known.found} bright sources in common are {known.distance:.2f} pixel off"
     if not problem:
-        return found
+        return _doubted(found, frame, reference)
     return replace(found, accepted=False, doubt="", reason=f"{problem}: {found.reason}")
+
+
+def _doubted(found: Registration, frame: AstroData, reference: AstroData) -> Registration:
+    """Doubt a shift that rests on few sources if the others in both frames do not agree with it."""
+    if found.doubt:
+        return found
+    return replace(found, doubt=doubted(frame, reference, moved_wcs(frame[0].sky_mapping, *found.matrix())))
 
 
 def _cut_mask(frame: AstroData, cut: tuple[slice, ...]) -> NDArray[np.uint16] | None:
