@@ -248,7 +248,8 @@ def doubted(frame: AstroData, reference: AstroData, wcs: Any) -> str:
     here, there = sources(frame), sources(reference)
     if not len(here) or not len(there):
         return ""
-    x, y = reference[0].sky_mapping.all_world2pix(*wcs.all_pix2world(here.x, here.y, 0), 0)
+    ra, dec = wcs.all_pix2world(here.x, here.y, 0)
+    x, y = reference[0].sky_mapping.all_world2pix(ra, dec, 0)
     x, y = np.asarray(x), np.asarray(y)
     bright = (here.flux > _BRIGHT * here.flux_error) & inside(reference, x, y, 0)
     reach = max(_REACH_PIXELS, _REACH_ARCSEC / frame[0].pixel_scale())
