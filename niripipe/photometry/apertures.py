@@ -18,13 +18,25 @@ from niripipe.algorithms.repair import replace_bad_pixels
 from niripipe.errors import InputError
 from niripipe.photometry.zeropoint import POGSON
 
-__all__ = ["GROWTH", "StarSum", "circle_sums", "is_available", "require_photutils", "star_sum"]
+__all__ = [
+    "GROWTH",
+    "StarSum",
+    "circle_sums",
+    "is_available",
+    "local_sky",
+    "require_photutils",
+    "star_sum",
+]
 
 Float64 = NDArray[np.float64]
 
 ANNULUS: Final = (5.0, 7.5)
 """Inner and outer radius of the ring in which the sky beside a star is measured, in FWHM: a star of the usual
 profile has a thousandth of its light there."""
+
+BESIDE: Final = (3.0, 6.0)
+"""The same for sources of a catalogue, which have more neighbours: a star has a hundredth of its light
+there, the same part at any brightness, which corrections from aperture to aperture take in."""
 
 GROWTH: Final = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 4.5, 5.0)
 """Radii of a curve of growth, in FWHM."""
@@ -145,6 +157,51 @@ def circle_sums(data: NDArray[Any], x: ArrayLike, y: ArrayLike, radius: float) -
         circles = CircularAperture(np.column_stack([x[inside], y[inside]]), radius)
         result[inside] = circles.do_photometry(data, method="exact")[0]
     return result
+
+
+def local_sky(
+    data: NDArray[Any], hidden: NDArray[np.bool_], x: ArrayLike, y: ArrayLike, fwhm: float
+) -> tuple[Float64, Float64]:
+    """Return the level of the sky beside sources, and how many pixels each comes from.
+
+    It is the mean of a ring from 3 to 6 FWHM without what is 3 sigma off. A map of the background of a
+    whole image holds the wings of bright stars, and is too high for faint ones.
+
+    Parameters
+    ----------
+    data : ndarray, shape (ny, nx)
+    hidden : ndarray of bool of the same shape
+        Pixels that are left out: sources, and those without a usable value.
+    x, y : array_like, shape (n,)
+        Centres, 0-based.
+    fwhm : float
+        Of stars, pixels.
+
+    Returns
+    -------
+    level, number : ndarray of float64, shape (n,)
+        NaN and 0 where fewer than 50 pixels are left.
+
+    Raises
+    ------
+    InputError
+        photutils is not installed.
+    """
+    require_photutils()
+    from astropy.stats import SigmaClip
+    from photutils.aperture import ApertureStats, CircularAnnulus
+
+    centres = np.column_stack([np.atleast_1d(np.asarray(x, float)), np.atleast_1d(np.asarray(y, float))])
+    rings = CircularAnnulus(centres, BESIDE[0] * fwhm, BESIDE[1] * fwhm)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        clip = SigmaClip(_CLIP, maxiters=10)
+        stats = ApertureStats(data, rings, mask=hidden, sigma_clip=clip, sum_method="center")
+        level = np.atleast_1d(np.asarray(stats.mean, float))
+        area = stats.center_aper_area
+        number = np.atleast_1d(np.nan_to_num(np.asarray(getattr(area, "value", area), float)))
+    few = ~np.isfinite(level) | (number < _LEAST)
+    return np.where(few, np.nan, level), np.where(few, 0.0, number)
 
 
 def star_sum(

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from niripipe.astrodata import AstroData
-from niripipe.photometry.apertures import circle_sums, is_available
+from niripipe.astrodata import FAIL, AstroData
+from niripipe.errors import InputError
+from niripipe.photometry.apertures import circle_sums, is_available, local_sky, star_sum
 from niripipe.photometry.corrections import Correction, correction_of_stars, isolated
 from niripipe.photometry.zeropoint import POGSON
 from niripipe.primitives.objcat import sources, typical_of_bright
@@ -111,16 +113,16 @@ def _add_magnitudes(frame: AstroData, table: Any, radii: Sequence[float], standa
     fwhm = _width(frame, table)
     reference = float(frame.phu["ZPAPER"]) * fwhm
     stars = _stars(frame, table, x, y, fwhm, reference)
-    measured = {radius: _measured(frame, table, x, y, radius) for radius in radii}
-    whole, whole_error = (np.full(len(table), np.nan) for _ in range(2))
-    whole[stars], whole_error[stars] = _measured(frame, table, x[stars], y[stars], reference, stars)
+    sky = _Sky.beside(frame, table, x, y, fwhm)
+    measured = {radius: _measured(frame, x, y, radius, sky) for radius in radii}
+    whole, whole_error = _whole(frame, x[stars], y[stars], fwhm)
     warnings = []
     growth = _growth(standard)
     beyond = 10 ** (0.4 * float(frame.phu.get("ZPAPCOR", 0.0)))
     sources_of: set[str] = set()
     for radius, (flux, error) in measured.items():
         name = radius_name(radius)
-        found = correction_of_stars(flux[stars], whole[stars], error[stars], whole_error[stars])
+        found = correction_of_stars(flux[stars], whole, error[stars], whole_error)
         sources_of.add("stars of the field" if found else "curve of growth of the standard")
         found = _times(found or _from_growth(growth, radius / fwhm), beyond)
         _record(ext.hdr, name, found, radius)
@@ -133,7 +135,7 @@ def _add_magnitudes(frame: AstroData, table: Any, radii: Sequence[float], standa
         for column, values in columns.items():
             table[f"{column}_{name}"] = values
     # Kron apertures of bright stars: their light in the aperture of the zero point over that in their own.
-    found = correction_of_stars(kron[stars], whole[stars], np.zeros(len(stars)), whole_error[stars])
+    found = correction_of_stars(kron[stars], whole, np.zeros(len(stars)), whole_error)
     if found is None:
         warnings.append(
             "too few bright stars for corrections from apertures to all light: those of the apertures "
@@ -169,18 +171,76 @@ def _stars(
     return chosen[np.argsort(-listed.flux[chosen], kind="stable")][:_MOST]
 
 
-def _measured(
-    frame: AstroData, table: Any, x: Floats, y: Floats, radius: float, rows: NDArray[np.intp] | None = None
-) -> tuple[Floats, Floats]:
-    """Return fluxes in circles less the background of the catalogue, and their errors."""
+@dataclass(frozen=True, slots=True)
+class _Sky:
+    """The sky beside the sources of a catalogue.
+
+    Attributes
+    ----------
+    level, number : ndarray of float64, shape (n,)
+        Level, and the pixels from which it is known; 0 where it is that of the map of the background.
+    """
+
+    level: Floats
+    number: Floats
+
+    @classmethod
+    def beside(cls, frame: AstroData, table: Any, x: Floats, y: Floats, fwhm: float) -> _Sky:
+        ext = frame[0]
+        level, number = local_sky(ext.read("data"), _hidden(frame, objects=True), x, y, fwhm)
+        mapped = np.asarray(table["BACKGROUND"], float)
+        return cls(np.where(number > 0, level, mapped), number)
+
+    def variance(self, area: float, variance_of_area: Floats) -> Floats:
+        """Return what the error of the level adds to the variance of a sum over an area without sources."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.where(self.number > 0, variance_of_area * area / self.number, 0.0)
+
+
+def _hidden(frame: AstroData, *, objects: bool) -> NDArray[np.bool_]:
+    """Return the pixels without a usable value, and those of sources."""
     ext = frame[0]
-    background = np.asarray(table["BACKGROUND"], float)
-    background = background if rows is None else background[rows]
+    mask, found = ext.read("mask"), ext.read("OBJMASK") if objects else None
+    hidden = ~np.isfinite(ext.read("data"))
+    if mask is not None:
+        hidden |= (mask & FAIL) != 0
+    if found is not None:
+        hidden |= found != 0
+    return np.asarray(hidden, bool)
+
+
+def _measured(frame: AstroData, x: Floats, y: Floats, radius: float, sky: _Sky) -> tuple[Floats, Floats]:
+    """Return fluxes in circles less the sky beside them, and their errors."""
+    ext, area = frame[0], np.pi * radius**2
     data = ext.read("data")
     flux = circle_sums(data if np.isfinite(data).all() else np.nan_to_num(data), x, y, radius)
-    flux -= background * np.pi * radius**2
+    flux -= sky.level * area
     variance = np.asarray(ext.aperture_variance(x, y, radius), float)
-    return flux, np.sqrt(variance)
+    return flux, np.sqrt(variance + sky.variance(area, _blank_variance(frame, radius)))
+
+
+def _blank_variance(frame: AstroData, radius: float) -> Floats:
+    """Return the variance of a sum over a circle without a source: the typical one of the image."""
+    columns, rows = _blank_positions(frame, radius)
+    if not len(rows):
+        return np.zeros(1)
+    values = np.asarray(frame[0].aperture_variance(columns, rows, radius), float)
+    return np.atleast_1d(np.nanmedian(values))
+
+
+def _whole(frame: AstroData, x: Floats, y: Floats, fwhm: float) -> tuple[Floats, Floats]:
+    """Return the light of stars in the aperture of the zero point, as of standards, and its error."""
+    ext, factor = frame[0], float(frame.phu["ZPAPER"])
+    data, hidden = ext.read("data"), _hidden(frame, objects=False)
+    flux, error = np.full(len(x), np.nan), np.full(len(x), np.nan)
+    for k in range(len(x)):
+        try:
+            found = star_sum(data, hidden, float(x[k]), float(y[k]), fwhm=fwhm, factor=factor)
+        except InputError:  # at the edge
+            continue
+        variance = float(ext.aperture_variance(x[k], y[k], found.radius))
+        flux[k], error[k] = found.flux, np.sqrt(variance + (found.area * found.sky_error) ** 2)
+    return flux, error
 
 
 def _growth(standard: AstroData) -> tuple[Floats, Floats] | None:
@@ -222,26 +282,28 @@ def _set_kron(table: Any, flux: Floats, error: Floats, zero_point: float) -> Non
     table["MAGERR_AUTO"] = np.where(positive, POGSON * error / safe, _NO_MAGNITUDE).astype(np.float32)
 
 
+def _blank_positions(frame: AstroData, radius: float) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return positions (x, y) without sources, where most frames contribute."""
+    ext = frame[0]
+    blank, coverage = ~_hidden(frame, objects=True), ext.read("COVERAGE")
+    if coverage is not None:
+        blank &= coverage >= np.median(coverage)
+    margin = int(np.ceil(radius)) + 1
+    blank[:margin], blank[-margin:], blank[:, :margin], blank[:, -margin:] = False, False, False, False
+    rows, columns = np.nonzero(blank)
+    chosen = np.unique(np.linspace(0, rows.size - 1, min(_BLANK, rows.size)).astype(int))
+    return columns[chosen], rows[chosen]
+
+
 def _record_depth(frame: AstroData, radii: Sequence[float], zero_point: float) -> None:
     """Write the magnitude of a star of 5 sigma, in the aperture in which that is faintest."""
     ext = frame[0]
-    objects, coverage = ext.read("OBJMASK"), ext.read("COVERAGE")
-    blank = np.ones(ext.shape, bool) if objects is None else objects == 0
-    if coverage is not None:
-        blank &= coverage >= np.median(coverage)
-    margin = int(np.ceil(max(radii, default=0))) + 1
-    blank[:margin], blank[-margin:], blank[:, :margin], blank[:, -margin:] = False, False, False, False
-    rows, columns = np.nonzero(blank)
-    if not rows.size or not radii:
-        return
-    chosen = np.unique(np.linspace(0, rows.size - 1, _BLANK).astype(int))
     best: tuple[float, float] | None = None
     for radius in radii:
-        variance = np.asarray(ext.aperture_variance(columns[chosen], rows[chosen], radius), float)
-        noise = float(np.sqrt(np.nanmedian(variance)))
+        noise = float(np.sqrt(_blank_variance(frame, radius)[0]))
         correction = float(ext.hdr.get(f"APCOR{radius_name(radius)}"[:8], 0.0))
         depth = zero_point - 2.5 * np.log10(5 * noise) + correction
-        if np.isfinite(depth) and (best is None or depth > best[0]):
+        if noise > 0 and np.isfinite(depth) and (best is None or depth > best[0]):
             best = float(depth), radius
     if best is not None:
         ext.hdr.set("DEPTH5", round(best[0], 3), "Magnitude of a star of 5 sigma")
