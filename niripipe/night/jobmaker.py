@@ -25,7 +25,7 @@ from niripipe.errors import NiripipeError
 from niripipe.inspection.recipes import planning_context
 from niripipe.night.frames import LeftOut
 from niripipe.night.jobs import (
-    CALTYPES,
+    MAKE_STANDARD,
     RECIPES,
     SKY_FLAT,
     Draft,
@@ -44,7 +44,8 @@ from niripipe.reduction.runner import RecipeRunner, resolve_call
 
 __all__ = ["AvailableCalibrations", "JobMaker", "offset_skies"]
 
-_TYPES = ("processed_bpm", "processed_dark", "processed_flat")
+_TYPES = ("processed_bpm", "processed_dark", "processed_flat", "processed_standard")
+_OPTIONAL = ("processed_bpm", "processed_standard")
 
 
 class Choice(NamedTuple):
@@ -57,11 +58,14 @@ class Choice(NamedTuple):
         All candidates against all rules, for the first frame of the set.
     warnings : sequence of str
         Age, or frames of the set that the calibration does not fit.
+    further : sequence of PlannedCalibration
+        Standards that fit as well, for a joint fit.
     """
 
     calibration: PlannedCalibration | None
     explanation: Explanation
     warnings: Sequence[str] = ()
+    further: Sequence[PlannedCalibration] = ()
 
 
 @dataclass
@@ -98,13 +102,16 @@ class JobMaker:
         """Return the job of a draft, or None if it cannot be done."""
         choices: dict[str, Choice] = {}
         for caltype in _caltypes(draft):
-            choice = self.available.choose(draft.frames, caltype, required=caltype != "processed_bpm")
+            choice = self.available.choose(draft.frames, caltype, required=caltype not in _OPTIONAL)
             choices[caltype] = choice
             self.explanations[draft.name, caltype] = choice.explanation
             draft.warnings += choice.warnings
         mask = choices.get("processed_bpm")
         if mask is not None and mask.calibration is None:
             draft.warnings.append(f"no bad pixel mask is applied: {_why_none(mask)}")
+        standard = choices.get("processed_standard")
+        if standard is not None and standard.calibration is None:
+            draft.warnings.append(f"no zero point is applied: {_why_none(standard)}")
         own: dict[str, Any] = {}
         skies: tuple[str, ...] = ()
         if draft.of_sky:
@@ -125,7 +132,10 @@ class JobMaker:
             files=draft.files,
             recipe=self._recipe(draft),
             parameters=own | chosen,
-            calibrations=tuple(c.calibration for c in choices.values() if c.calibration is not None),
+            calibrations=(
+                *(c.calibration for c in choices.values() if c.calibration is not None),
+                *(() if standard is None else standard.further),
+            ),
             product=draft.product(self.mode),
             folder=draft.folder,
             mode=self.mode,
@@ -135,7 +145,8 @@ class JobMaker:
         )
 
     def _recipe(self, draft: Draft) -> str:
-        usual = SKY_FLAT if draft.of_sky else self.recipes.get(draft.kind, RECIPES[draft.kind])
+        made = MAKE_STANDARD if draft.star else RECIPES[draft.kind]
+        usual = SKY_FLAT if draft.of_sky else self.recipes.get(draft.kind, made)
         return self.recipes.get(draft.name, usual)
 
     def _lacking(self, draft: Draft, choices: Mapping[str, Choice], own: dict[str, Any]) -> bool:
@@ -268,6 +279,8 @@ def _caltypes(draft: Draft) -> list[str]:
         types = ["processed_dark", "processed_bpm"]
     elif draft.kind in ("standard", "science"):
         types = ["processed_dark", "processed_flat", *types]
+    if draft.kind == "science":
+        types.append("processed_standard")
     return [caltype for caltype in _TYPES if caltype in types]
 
 
@@ -294,7 +307,7 @@ class AvailableCalibrations:
     """
 
     def __init__(self, drafts: Sequence[Draft], service: CalibrationService | None, mode: Mode) -> None:
-        self._products = [(draft.name, CALTYPES[draft.kind], product_facts(draft, mode)) for draft in drafts]
+        self._products = [(draft.name, draft.caltype, product_facts(draft, mode)) for draft in drafts]
         self._service = service
         self._mode = mode
 
@@ -304,16 +317,24 @@ class AvailableCalibrations:
         best = next((candidate for candidate in explanation.candidates if candidate.usable), None)
         if best is None:
             return Choice(None, explanation)
-        maker = makers.get(best.path)
-        planned = PlannedCalibration(
-            caltype=caltype,
-            name=best.name,
-            job=maker,
-            path=None if maker is not None else best.path,
-            reason=_reason(best, sum(candidate.usable for candidate in explanation.candidates)),
-            required=required,
+        usable = [candidate for candidate in explanation.candidates if candidate.usable]
+
+        def planned(candidate: Candidate, reason: str) -> PlannedCalibration:
+            maker = makers.get(candidate.path)
+            path = None if maker is not None else candidate.path
+            return PlannedCalibration(caltype, candidate.name, maker, path, reason, required)
+
+        further = usable[1:] if caltype == "processed_standard" else []
+        return Choice(
+            planned(best, _reason(best, len(usable))),
+            explanation,
+            self._warnings(frames, best, caltype),
+            [planned(other, f"for a joint fit: {_reason(other, 1)}") for other in further],
         )
-        return Choice(planned, explanation, self._warnings(frames, best, caltype))
+
+    def drop(self, name: str) -> None:
+        """Forget the product of a reduction that is not done."""
+        self._products = [product for product in self._products if product[0] != name]
 
     def _explain(self, facts: CalibrationFacts, caltype: str) -> tuple[Explanation, dict[str, str]]:
         """Return all candidates, best first, and which reduction makes those that do not exist yet."""

@@ -17,6 +17,7 @@ from niripipe.reduction.settings import absolute_parameters
 __all__ = [
     "CALTYPES",
     "KINDS",
+    "MAKE_STANDARD",
     "RECIPES",
     "SKY_FLAT",
     "Draft",
@@ -44,6 +45,9 @@ RECIPES: dict[Kind, str] = {
 }
 SKY_FLAT = "makeSkyFlat"
 """The recipe of flats that are made of frames of the sky."""
+
+MAKE_STANDARD = "makeStandard"
+"""The recipe of standards that are recognised."""
 
 CALTYPES: dict[Kind, str] = {"dark": "processed_dark", "bpm": "processed_bpm", "flat": "processed_flat"}
 
@@ -146,6 +150,8 @@ class Draft:
         Why there is no such flat for these frames, if they lack one.
     folder : str
         Folder of the product, see `Job`.
+    star : str
+        Name of the standard star, of whose frames a zero point is made.
     """
 
     kind: Kind
@@ -157,6 +163,12 @@ class Draft:
     of_sky: bool = False
     no_sky_flat: str = ""
     folder: str = ""
+    star: str = ""
+
+    @property
+    def caltype(self) -> str:
+        """The type of calibration that is made; empty if none is."""
+        return "processed_standard" if self.star else CALTYPES.get(self.kind, "")
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -165,7 +177,8 @@ class Draft:
 
     def product(self, mode: Mode) -> str:
         """Return the file name that the product will have."""
-        return str(Path(self.folder) / product_name(self.frames.first.path, self.kind, mode))
+        recipe = MAKE_STANDARD if self.star else ""
+        return str(Path(self.folder) / product_name(self.frames.first.path, self.kind, mode, recipe))
 
 
 def chosen_parameters(parameters: Mapping[str, Mapping[str, Any]], job: Job | Draft) -> dict[str, Any]:
@@ -180,10 +193,10 @@ def set_by_user(chosen: Mapping[str, Any]) -> list[str]:
     return [f"{key}={value!r}: set by the user" for key, value in chosen.items()]
 
 
-def product_name(path: str, kind: Kind, mode: Mode) -> str:
+def product_name(path: str, kind: Kind, mode: Mode, recipe: str = "") -> str:
     """Return the file name of the product that is named after a frame."""
     marked = f"_{mode}" if mode != "sq" else ""
-    suffix = kind if kind in CALTYPES else "image"
+    suffix = kind if kind in CALTYPES else "standard" if recipe == MAKE_STANDARD else "image"
     return f"{root_name(Path(path).name)}{marked}_{suffix}.fits"
 
 
@@ -193,6 +206,8 @@ def product_facts(draft: Draft, mode: Mode) -> CalibrationFacts:
     tags = facts.tags - {"RAW", "UNPREPARED"} | {"PROCESSED", "PREPARED"}
     if draft.kind == "bpm":
         tags |= {"BPM"}
+    if draft.star:
+        tags |= {"STANDARD"}
     if draft.of_sky:
         tags |= {"CAL", "FLAT"}
         facts = replace(facts, gcal_lamp=SKY_LIGHT)

@@ -19,6 +19,7 @@ from niripipe.night.sets import FrameSet, exposure_text
 from niripipe.night.settings import NightSettings
 from niripipe.night.skyflats import sky_flats
 from niripipe.paths import usable_path
+from niripipe.night.standards import find_stars
 from niripipe.reduction import Mode
 from niripipe.reduction.inputs import expand
 
@@ -107,8 +108,17 @@ def organise(
         made += flats
         drafts = [*made, *on_sky]
         available = AvailableCalibrations(made, calibrations, mode)
+    find_stars(drafts, parameters or {}, recipes or {})
+    makers = [*made, *(draft for draft in drafts if draft.star)]
+    available = AvailableCalibrations(makers, calibrations, mode)
     maker = JobMaker(available, settings, mode, parameters or {}, recipes or {})
-    jobs = [job for draft in drafts if (job := maker.job(draft)) is not None]
+    jobs = []
+    for draft in drafts:
+        job = maker.job(draft)
+        if job is not None:
+            jobs.append(job)
+        elif draft.star:
+            available.drop(draft.name)
     used = {name for job in jobs for name in job.depends_on}
     jobs = [job for job in jobs if job.recipe != SKY_FLAT or job.name in used]
     used = {path for job in jobs for path in job.files}

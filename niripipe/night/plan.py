@@ -305,7 +305,8 @@ def _product(job: Job, plan: Plan) -> str:
                 files = files[1:] if params["remove_first"] and len(files) > 2 else files
                 files = [path for path in files if root_name(Path(path).name) not in dropped]
     shown = [path for path in files if path not in job.sky_files]
-    return str(Path(job.folder) / product_name((shown or list(job.files))[0], job.kind, job.mode))
+    name = product_name((shown or list(job.files))[0], job.kind, job.mode, job.recipe)
+    return str(Path(job.folder) / name)
 
 
 def _raise(faults: Sequence[tuple[NiripipeError, Sequence[str]]]) -> None:

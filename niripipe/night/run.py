@@ -17,6 +17,7 @@ from niripipe.night.jobs import CALTYPES, Job
 from niripipe.night.log import log_file
 from niripipe.night.result import JobResult, JobStatus, NightResult
 from niripipe.night.reuse import Manifest
+from niripipe.night.standards import standard_files, without_zero_point
 from niripipe.night.tasks import Terms, attempts, do_job, failure
 from niripipe.paths import usable_path
 from niripipe.reduction import Progress
@@ -144,12 +145,20 @@ class _Record:
             reason = f"{caltype} is missing: {why}"
             self.add(job, JobResult(job.name, job.kind, JobStatus.SKIPPED, reason))
             return None
-        found = {}
+        found: dict[str, str] = {}
         for calibration in job.calibrations:
-            if calibration.job is None:
-                found[calibration.caltype] = str(calibration.path)
-            elif outputs := self.results[calibration.job].outputs:
-                found[calibration.caltype] = outputs[0]
+            path = str(calibration.path)
+            if calibration.job is not None:
+                outputs = self.results[calibration.job].outputs
+                if not outputs:
+                    continue
+                path = outputs[0]
+            key = calibration.caltype
+            if key == "processed_standard":
+                if without_zero_point(path):
+                    continue
+                key += f" {1 + len(standard_files(found))}"
+            found[key] = path
         return found
 
     def is_ready(self, job: Job) -> bool:
@@ -168,13 +177,21 @@ class _Record:
     def _register(self, result: JobResult) -> list[str]:
         """Add a processed calibration to the store; a store that refuses it does not undo the reduction."""
         notes = []
-        for path in result.outputs if result.kind in CALTYPES else ():
+        for path in result.outputs if result.kind in CALTYPES or _is_standard(result) else ():
+            if result.kind == "standard" and (why := without_zero_point(path)):
+                notes.append(f"no zero point: {why}")
+                continue
             try:
                 self._service.add_cal(path)
             except NiripipeError as error:
                 notes.append(f"not registered: {error}")
                 log.warning("%s", error)
         return notes
+
+
+def _is_standard(result: JobResult) -> bool:
+    """Return whether a reduction was to make a zero point."""
+    return result.kind == "standard" and any(path.endswith("_standard.fits") for path in result.outputs)
 
 
 def _what_happened(result: JobResult) -> str:

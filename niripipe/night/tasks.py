@@ -22,6 +22,7 @@ from niripipe.logutils import FULLINFO, get_logger, listening
 from niripipe.night.jobs import Job
 from niripipe.night.result import JobResult, JobStatus
 from niripipe.night.reuse import fingerprint
+from niripipe.night.standards import standard_files
 from niripipe.reduction import Progress, Reduce
 
 __all__ = ["Terms", "attempt", "attempts", "do_job", "failure", "reduce_job"]
@@ -113,10 +114,12 @@ def reduce_job(
 ) -> JobResult:
     """Do a reduction; the parameters are those of `do_job`."""
     started = time.perf_counter()
+    standards = standard_files(calibrations)
+    planned = {"applyZeroPoint:standard": standards} if standards else {}
     reduction = Reduce(
         job.files,
         recipe=job.recipe,
-        parameters=job.parameters,
+        parameters=planned | job.parameters,
         calibrations=NoStore(),
         output_dir=Path(terms.output_dir) / job.folder,
         mode=job.mode,
@@ -124,7 +127,7 @@ def reduce_job(
         progress=progress,
         overwrite=terms.overwrite,
     )
-    reduction.ucals = dict(calibrations)
+    reduction.ucals = {key: path for key, path in calibrations.items() if path not in standards}
     try:
         reduction.runr()
     except NiripipeError as error:

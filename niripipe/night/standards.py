@@ -1,0 +1,95 @@
+"""The standard stars of a night: which sets of frames give a zero point, and which science frames use it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from niripipe import astrodata
+from niripipe.errors import NiripipeError
+from niripipe.night.jobs import MAKE_STANDARD, RECIPES, Draft, chosen_parameters
+from niripipe.photometry import recognise, standard_band
+from niripipe.photometry.apertures import is_available
+from niripipe.photometry.standards import joined
+
+__all__ = ["find_stars", "standard_files", "without_zero_point"]
+
+_TYPE = "processed_standard"
+_NO_PHOTUTILS = (
+    "no zero point, and no magnitudes: aperture photometry needs photutils "
+    '(pip install "niripipe[photometry]")'
+)
+
+
+def find_stars(
+    drafts: Iterable[Draft], parameters: Mapping[str, Mapping[str, Any]], recipes: Mapping[str, str]
+) -> None:
+    """Note in drafts of standards which star they show, or why they give no zero point.
+
+    Parameters
+    ----------
+    drafts : iterable of Draft
+        Those of standards get `Draft.star` where a standard is recognised by position and name, and the
+        recipe is not the user's.
+    parameters, recipes : mapping
+        The user's, by kind or name of a reduction.
+    """
+    for draft in drafts:
+        if draft.kind != "standard":
+            continue
+        chosen = recipes.get(draft.name, recipes.get(draft.kind, MAKE_STANDARD))
+        if chosen != MAKE_STANDARD:
+            draft.reasons.append(f"recipe {chosen}: set by the user; it makes no zero point")
+            continue
+        if not is_available():
+            draft.warnings.append(_NO_PHOTUTILS)
+            continue
+        try:
+            star, reason = _star(draft, chosen_parameters(parameters, draft))
+        except NiripipeError as error:
+            star, reason = "", str(error)
+        draft.star = star
+        if star:
+            draft.reasons.append(f"{MAKE_STANDARD}: {star}, {reason}")
+        else:
+            draft.warnings.append(f"{RECIPES['standard']} without a zero point: {reason}")
+
+
+def standard_files(calibrations: Mapping[str, str]) -> list[str]:
+    """Return the processed standards among the calibrations of a job, the nearest first."""
+    return [path for key, path in calibrations.items() if key.startswith(_TYPE)]
+
+
+def without_zero_point(path: str) -> str:
+    """Return why a product of a standard has no zero point; empty if it has one."""
+    try:
+        header = astrodata.open(path).phu
+    except NiripipeError as error:
+        return str(error)
+    return "" if "ZP" in header else str(header.get("ZPWHYNOT", "none was determined"))
+
+
+def _star(draft: Draft, parameters: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the name of the standard that frames show and how it was recognised, or why none was."""
+    prefix = "measureStandard:"
+    own = {key[len(prefix) :]: value for key, value in parameters.items() if key.startswith(prefix)}
+    frame = astrodata.open(draft.frames.first.path)
+    if own.get("name"):
+        return str(own["name"]), "named by the user"
+    stars = joined(own.get("standards"), replace_shipped=bool(own.get("only_own", False)))
+    ra, dec = frame.target_ra(), frame.target_dec()
+    if ra is None or dec is None:
+        return "", "the header does not say where the telescope pointed"
+    found = recognise(
+        stars, float(ra), float(dec), name=frame.object(), when=frame.ut_datetime(),
+        radius=float(own.get("radius", 60.0)),
+    )  # fmt: skip
+    if found.standard is None:
+        return "", found.reason
+    name = frame.filter_name(pretty=True)
+    band = standard_band(name)
+    if band is None:
+        return "", f"standards have no magnitude near the filter {name}"
+    if band.band not in found.standard.magnitudes:
+        return "", f"{found.standard.label} has no magnitude in {band.band}"
+    return found.standard.label, found.reason
