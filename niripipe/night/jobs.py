@@ -152,6 +152,8 @@ class Draft:
         Folder of the product, see `Job`.
     star : str
         Name of the standard star, of whose frames a zero point is made.
+    named_after : str
+        The file that gives the product its name, if not the first.
     """
 
     kind: Kind
@@ -164,6 +166,7 @@ class Draft:
     no_sky_flat: str = ""
     folder: str = ""
     star: str = ""
+    named_after: str = ""
 
     @property
     def caltype(self) -> str:
@@ -178,7 +181,8 @@ class Draft:
     def product(self, mode: Mode) -> str:
         """Return the file name that the product will have."""
         recipe = MAKE_STANDARD if self.star else ""
-        return str(Path(self.folder) / product_name(self.frames.first.path, self.kind, mode, recipe))
+        first = self.named_after or self.frames.first.path
+        return str(Path(self.folder) / product_name(first, self.kind, mode, recipe))
 
 
 def chosen_parameters(parameters: Mapping[str, Mapping[str, Any]], job: Job | Draft) -> dict[str, Any]:

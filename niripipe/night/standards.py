@@ -44,8 +44,11 @@ def find_stars(
         if not is_available():
             draft.warnings.append(_NO_PHOTUTILS)
             continue
+        own = chosen_parameters(parameters, draft)
+        drops = own.get("removeFirstFrame:remove_first", own.get("remove_first", True))
+        draft.named_after = draft.files[1] if drops and len(draft.files) > 2 else draft.files[0]
         try:
-            star, reason = _star(draft, chosen_parameters(parameters, draft))
+            star, reason = _star(draft, own)
         except NiripipeError as error:
             star, reason = "", str(error)
         draft.star = star

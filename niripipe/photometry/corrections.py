@@ -30,11 +30,15 @@ class Correction:
         Factor and its error.
     stars : int
         From how many stars.
+    scatter : float
+        How much the factor differs from star to star, beyond noise, as a part of it: the shape of stars
+        varies over an image.
     """
 
     factor: float
     error: float
     stars: int
+    scatter: float = 0.0
 
 
 def correction_of_stars(
@@ -60,7 +64,8 @@ def correction_of_stars(
         ratio = large / small
         error = np.sqrt(np.maximum(large_error**2 - small_error**2, 0.0)) / small
     used = np.isfinite(ratio) & np.isfinite(error) & (ratio > 0)
-    error = np.hypot(error, 0.002)
+    noise: Float64 = error
+    error = np.hypot(noise, 0.002)
     for _ in range(10):
         if used.sum() < _FEWEST:
             return None
@@ -75,7 +80,9 @@ def correction_of_stars(
     weights = 1 / error[used] ** 2
     mean = float(np.sum(weights * ratio[used]) / weights.sum())
     chi = float(np.sum(weights * (ratio[used] - mean) ** 2) / (used.sum() - 1))
-    return Correction(mean, float(np.sqrt(max(chi, 1.0) / weights.sum())), int(used.sum()))
+    excess = np.var(ratio[used], ddof=1) - np.mean(noise[used] ** 2)
+    scatter = float(np.sqrt(max(excess, 0.0))) / mean
+    return Correction(mean, float(np.sqrt(max(chi, 1.0) / weights.sum())), int(used.sum()), scatter)
 
 
 def isolated(x: Float64, y: Float64, flux: Float64, radius: float, share: float = 0.01) -> Bool:

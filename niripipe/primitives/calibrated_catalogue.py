@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -128,7 +128,8 @@ def _add_magnitudes(frame: AstroData, table: Any, radii: Sequence[float], standa
         _record(ext.hdr, name, found, radius)
         with np.errstate(divide="ignore", invalid="ignore"):
             magnitude = zero_point - 2.5 * np.log10(np.where(flux > 0, flux * found.factor, np.nan))
-            magnitude_error = np.where(flux > 0, POGSON * error / flux, np.nan)
+            relative = np.hypot(error / flux, found.scatter)
+            magnitude_error = np.where(flux > 0, POGSON * relative, np.nan)
         columns = {
             "FLUX_APER": flux, "FLUXERR_APER": error, "MAG_APER": magnitude, "MAGERR_APER": magnitude_error
         }  # fmt: skip
@@ -261,7 +262,7 @@ def _from_growth(growth: tuple[Floats, Floats] | None, radius: float) -> Correct
 
 
 def _times(correction: Correction, factor: float) -> Correction:
-    return Correction(correction.factor * factor, correction.error * factor, correction.stars)
+    return replace(correction, factor=correction.factor * factor, error=correction.error * factor)
 
 
 def _record(hdr: Any, name: str, found: Correction, radius: float | None) -> None:

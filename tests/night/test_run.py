@@ -72,7 +72,7 @@ def test_the_products_are_those_of_reducing_by_hand(
 def test_calibrations_are_registered_and_are_those_that_were_planned(
     small_night: Night, plan: NightPlan, serial: NightResult
 ) -> None:
-    assert len(serial.calibrations.list_files()) == 3
+    assert len(serial.calibrations.list_files()) == 4
     assert Path(serial.calibrations.dbfile).parent == serial.output_dir
     for calibration in plan.job("science").calibrations:
         found = serial.calibrations.get_calibrations(small_night.target[0], calibration.caltype).files[0]
