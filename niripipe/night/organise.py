@@ -18,8 +18,8 @@ from niripipe.night.plan import NightPlan
 from niripipe.night.sets import FrameSet, exposure_text
 from niripipe.night.settings import NightSettings
 from niripipe.night.skyflats import sky_flats
-from niripipe.paths import usable_path
 from niripipe.night.standards import find_stars
+from niripipe.paths import usable_path
 from niripipe.reduction import Mode
 from niripipe.reduction.inputs import expand
 

@@ -80,8 +80,8 @@ def correction_of_stars(
     weights = 1 / error[used] ** 2
     mean = float(np.sum(weights * ratio[used]) / weights.sum())
     chi = float(np.sum(weights * (ratio[used] - mean) ** 2) / (used.sum() - 1))
-    excess = np.var(ratio[used], ddof=1) - np.mean(noise[used] ** 2)
-    scatter = float(np.sqrt(max(excess, 0.0))) / mean
+    excess = float(np.var(ratio[used], ddof=1) - np.mean(noise[used] ** 2))
+    scatter = max(excess, 0.0) ** 0.5 / mean
     return Correction(mean, float(np.sqrt(max(chi, 1.0) / weights.sum())), int(used.sum()), scatter)
 
 

@@ -81,6 +81,8 @@ def test_sky_alignment_and_flags_are_those_of_the_product(serial: NightResult, t
 
 def test_a_zero_point_makes_the_depth_a_magnitude(serial: NightResult) -> None:
     product = astrodata.open(serial.products("science")[0])
+    for keyword in ("ZP", "ZPERR"):
+        product.phu.remove(keyword)
     assert np.isnan(quality_table([product])["depth_mag"][0])
     product[0].hdr["ZP"], product[0].hdr["ZPERR"] = 23.5, 0.02
     row = quality_table([product])[0]
