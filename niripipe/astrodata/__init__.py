@@ -11,6 +11,7 @@ from niripipe.astrodata.distortion import Distortion
 from niripipe.astrodata.dq import DQ, FAIL, NOT_SIGNAL
 from niripipe.astrodata.extension import Extension
 from niripipe.astrodata.factory import create, open, register_class
+from niripipe.astrodata.factory import open as from_file
 from niripipe.astrodata.fits_source import MissingFileError
 from niripipe.astrodata.foreign import from_ccddata, to_ccddata
 from niripipe.astrodata.headers import HeaderManager, header_value
@@ -65,6 +66,7 @@ __all__ = [
     "distortion_of",
     "file_md5",
     "from_ccddata",
+    "from_file",
     "header_value",
     "open",
     "pixel_scale",

@@ -233,7 +233,14 @@ class AstroData(Operators, Attachments, FileNames, Declared):
         if self.is_sliced:
             raise TypeError("extensions can be appended to a whole data set only, not to a slice")
         if name is not None and name.upper() != "SCI":
-            raise InputError("only science planes can be appended", item="name", found=name, expected="SCI")
+            raise InputError(
+                "only science planes can be appended",
+                item="name",
+                found=name,
+                expected="SCI",
+                remedy=f"Assign other things: ad.{name.upper()} = table, ad[0].{name.upper()} = array; "
+                "variance and mask are ad[0].variance and ad[0].mask.",
+            )
         extension = as_extension(obj, header)
         extension._phu = self._parts.phu
         if "EXTVER" in extension.hdr:

@@ -8,6 +8,7 @@ import pickle
 import numpy as np
 import pytest
 from astropy.nddata import InverseVariance, NDData, StdDevUncertainty, VarianceUncertainty, block_reduce
+from astropy.table import Table
 from astropy.wcs import WCS
 
 from niripipe import astrodata
@@ -125,3 +126,9 @@ def test_what_may_be_set(ad):
         assert ad.is_settable(name)
     assert ad[0].is_settable("data")
     assert not any(ad[0].is_settable(name) for name in ("path", "filename", "tags", "shape"))
+
+
+def test_what_cannot_be_appended_says_what_to_write(ad):
+    with pytest.raises(InputError, match=r"ad.MYTABLE = table"):
+        ad.append(Table({"A": [1]}), name="MYTABLE")
+    assert astrodata.from_file is astrodata.open
