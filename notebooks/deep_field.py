@@ -11,9 +11,9 @@
 # %% [markdown]
 # # A deep field: skies made twice
 #
-# In a deep field the faint sources that single frames do not show remain in the sky, and are subtracted from
-# the stack as shallow holes. The recipe `ultradeep` stacks once, finds the sources in the stack, masks them in
-# the single frames, and makes the skies again.
+# In a deep field the faint sources that single frames do not show remain in the sky, and are subtracted
+# from the stack as shallow holes. The recipe `ultradeep` stacks once, finds the sources in the stack, masks
+# them in the single frames, and makes the skies again.
 #
 # Without data of your own the frames are simulated. With a folder of raw frames named on the command line
 # (`python deep_field.py FOLDER`) its science frames are reduced, with the calibrations of the night.

@@ -12,8 +12,8 @@
 # # Data of 2003, with broken headers
 #
 # Headers of NIRI's first years have other keywords and other units, and now and then something in them is
-# wrong: a position that is off, an offset that nobody recorded, text where a number belongs. niripipe reads each
-# epoch as it was written, compares the statements of all frames of a sequence, and says what it did not
+# wrong: a position that is off, an offset that nobody recorded, text where a number belongs. niripipe reads
+# each epoch as it was written, compares the statements of all frames of a sequence, and says what it did not
 # believe, and why.
 #
 # Without data of your own the frames are simulated. With a folder of raw frames named on the command line
@@ -27,7 +27,7 @@ from pathlib import Path
 
 from astropy.io import fits
 
-from niripipe import Reduce, astrodata, dataselect, inspection, logutils, simulate
+from niripipe import astrodata, inspection, logutils, night, simulate
 
 started = time.perf_counter()
 given = [Path(argument) for argument in sys.argv[1:] if Path(argument).is_dir()]
@@ -38,43 +38,38 @@ logutils.config(mode="quiet", file_name=str(work / "headers.log"), stomp=True)
 # %% [markdown]
 # ## Frames, and what is wrong with them
 #
-# One frame states a right ascension that is 0.05 degrees off, in another the world coordinates stand where those
-# of the first frame were, and a third has no airmass.
+# One frame states a right ascension that is 0.05 degrees off, in another the world coordinates are
+# 0.02 degrees off, and a third has no airmass.
 
 # %%
 if given:
-    frames = sorted(given[0].glob("*.fits*"))
+    raw = given[0]
 else:
-    night = simulate.night(
-        work / "raw", seed=9, size=512, scene="sparse", date=date(2003, 8, 10), n_target=7, n_sky=0,
-        n_standard=0, n_flat=0, n_dark=0, n_short_dark=0, overwrite=True,
+    raw = work / "raw"
+    simulated = simulate.night(
+        raw, seed=9, scene="sparse", date=date(2003, 8, 10), n_target=6, n_sky=0,
+        n_standard=0, n_flat=3, n_dark=3, n_short_dark=0, overwrite=True,
     )  # fmt: skip
-    frames = sorted(night.files)
-    where = {k: fits.getheader(frames[0], 0)[k] for k in ("CRVAL1", "CRVAL2")}
+    frames = sorted(simulated.target)
     for frame, wrong in ((frames[2], "RA"), (frames[3], "WCS"), (frames[4], "AIRMASS")):
         with fits.open(frame, mode="update") as hdus:
             if wrong == "RA":
                 hdus[0].header["RA"] += 0.05
             elif wrong == "WCS":
-                hdus[0].header.update(where)
+                for hdu in hdus:
+                    if "CRVAL1" in hdu.header:
+                        hdu.header["CRVAL1"] += 0.02
             else:
                 hdus[0].header["AIRMASS"] = -9999.0
-science = dataselect.select_data(frames, ["IMAGE"], ["CAL"])
-inspection.showd(science, "ut_datetime,exposure_time,filter_name,airmass,target_ra,ra")
+inspection.showd(raw, "object,ut_datetime,exposure_time,filter_name,airmass,ra")
 
 # %% [markdown]
 # ## The stack
 
 # %%
-reduction = Reduce(
-    science,
-    parameters={"darkCorrect:do_cal": "skip", "flatCorrect:do_cal": "skip"},
-    calibrations={},
-    output_dir=work,
-)
-reduction.runr()
-stack = reduction.outputs[0]
-print(f"{stack.phu['NCOMBINE']} of {len(science)} frames are in the stack")
+plan = night.organise(raw)
+result = plan.run(work / "products")
+result
 
 # %% [markdown]
 # ## What was not believed
@@ -82,10 +77,12 @@ print(f"{stack.phu['NCOMBINE']} of {len(science)} frames are in the stack")
 # Every doubt is a warning in the report, a keyword in the product, and a line in its history.
 
 # %%
-for warning in reduction.report.warnings:
+science = [done for done in result if done.kind == "science"][-1]
+for warning in science.warnings:
     print(warning)
 
 # %%
+stack = astrodata.open(science.outputs[0])
 stack.ALIGNMENT
 
 # %%
@@ -99,6 +96,7 @@ figure = plot.show(stack)
 figure.savefig(work / "stack.png")
 
 # %%
+print(f"{stack.phu['NCOMBINE']} frames in {science.outputs[0]}")
 if not given:
-    print(f"against the truth: {simulate.score(night, stack)}")
+    print(f"against the truth: {simulate.score(simulated, stack)}")
 print(f"all in {time.perf_counter() - started:.1f} s")

@@ -12,8 +12,8 @@
 # # A moving target
 #
 # An asteroid moves by 2 seconds of arc from frame to frame. The telescope follows it, so that the asteroid
-# stands still on the detector, but for the dithers, and the stars trail. niripipe sees in the headers that the
-# target moves, and aligns on it; a second reduction aligns the same frames on the stars.
+# stands still on the detector, but for the dithers, and the stars trail. niripipe sees in the headers that
+# the target moves, and aligns on it; a second reduction aligns the same frames on the stars.
 #
 # Without data of your own the frames are simulated. With a folder of raw frames named on the command line
 # (`python moving_target.py FOLDER`) its science frames are reduced.
@@ -56,7 +56,9 @@ else:
     for k, (p, q) in enumerate(dithers):
         # East is to the left: a telescope that moves there sees the stars move to the right.
         stars = [(x + RATE * k / SCALE, y, flux) for x, y, flux in sky]
-        simulate.frames.TARGET = Field("(433) Eros", ra=148.9 + RATE * k / 3600 / np.cos(np.radians(20)), dec=20.0)
+        simulate.frames.TARGET = Field(
+            "(433) Eros", ra=148.9 + RATE * k / 3600 / np.cos(np.radians(20)), dec=20.0
+        )
         start = datetime(2016, 1, 2, 11, 36) + timedelta(seconds=EVERY * k)
         made = simulate.raw_frame(
             size=SIZE, p=p, q=q, date=start.date(), ut=start.time(), number=270 + k,

@@ -10,7 +10,14 @@ import hashlib
 import json
 from pathlib import Path
 
-SCRIPTS = ("extended_source.py", "raw_folder_to_stack.py")
+SCRIPTS = (
+    "deep_field.py",
+    "extended_source.py",
+    "headers_of_2003.py",
+    "moving_target.py",
+    "point_source_dither.py",
+    "raw_folder_to_stack.py",
+)
 
 
 def as_notebook(script: Path) -> str:

@@ -11,6 +11,8 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from datetime import date
+from datetime import time as clock
 from pathlib import Path
 from types import ModuleType
 
@@ -21,7 +23,14 @@ from niripipe.cal_service import CalibrationService
 from niripipe.simulate import Night
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
-SCRIPTS = ["extended_source.py", "raw_folder_to_stack.py"]
+SCRIPTS = [
+    "deep_field.py",
+    "extended_source.py",
+    "headers_of_2003.py",
+    "moving_target.py",
+    "point_source_dither.py",
+    "raw_folder_to_stack.py",
+]
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +82,13 @@ class Run:
     seconds: float
 
 
+@dataclass
+class FolderOnly:
+    """Frames without a simulated night."""
+
+    folder: Path
+
+
 @pytest.fixture(scope="module")
 def night(tmp_path_factory: pytest.TempPathFactory) -> Night:
     return simulate.night(
@@ -80,7 +96,7 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> Night:
     )
 
 
-def run(name: str, night: Night, folder: Path) -> Run:
+def run(name: str, night: Night | FolderOnly, folder: Path) -> Run:
     """Run a script as a user would, with warnings as errors and without a display."""
     pytest.importorskip("matplotlib")
     env = {key: value for key, value in os.environ.items() if key not in ("DISPLAY", "MPLBACKEND")}
@@ -194,3 +210,64 @@ def test_the_page_of_an_unsorted_folder_says_what_is_done_and_why(sorted_folder:
     for name in (sorted_folder.folder / "niripipe_folder" / "products").glob("*.fits"):
         assert f"  {name.name}\n" in text
     assert 0 < number(r"all in (\d+\.\d) s", text) <= sorted_folder.seconds + 0.1
+
+
+# ---- on folders of the user's own
+
+
+def run_on(name: str, folder: Path, night: Night | FolderOnly, work: str) -> tuple[Run, Path]:
+    done = run(name, night, folder)
+    left = {path.name for path in folder.iterdir()} - {"matplotlib", ".cache", ".astropy"}
+    assert left == {work}
+    assert "truth" not in done.printed
+    return done, folder / work
+
+
+def little(folder: Path, **plan: object) -> Night:
+    frames = {"n_sky": 0, "n_standard": 0, "n_flat": 0, "n_dark": 0, "n_short_dark": 0}
+    return simulate.night(folder / "raw", seed=5, size=256, scene="sparse", **(frames | plan))
+
+
+def test_dithered_point_sources_become_a_stack(tmp_path: Path) -> None:
+    night = little(tmp_path, n_target=6)
+    (tmp_path / "work").mkdir()
+    done, work = run_on("point_source_dither.py", tmp_path / "work", night, "niripipe_dither")
+    assert simulate.score(night, work / "N20160102S0271_image.fits").astrom_rms_pix < 0.06
+    assert "processed_flat: N20160102S0271_flat.fits" in done.printed
+    assert min(picture_size(work / "dither.png")) > 300
+
+
+def test_a_deep_field_is_stacked_twice(tmp_path: Path) -> None:
+    night = little(tmp_path, n_target=5, n_flat=4, n_dark=3, n_short_dark=3)
+    (tmp_path / "work").mkdir()
+    done, work = run_on("deep_field.py", tmp_path / "work", night, "niripipe_deep")
+    for name in ("N20160102S0271_image.fits", "N20160102S0271_deep.fits"):
+        assert simulate.score(night, work / "products" / name).astrom_rms_pix < 0.06
+    assert number(r"(\d+) sources in the first stack", done.printed) > 3
+
+
+def test_old_frames_with_broken_headers_are_in_the_stack(tmp_path: Path) -> None:
+    night = little(tmp_path, n_target=5, n_flat=3, n_dark=3, date=date(2003, 8, 10))
+    (tmp_path / "work").mkdir()
+    done, work = run_on("headers_of_2003.py", tmp_path / "work", night, "niripipe_2003")
+    assert "4 frames in" in done.printed
+    assert simulate.score(night, work / "products" / "N20030810S0271_image.fits").astrom_rms_pix < 0.06
+
+
+def test_a_moving_target_is_stacked_on_it_and_on_the_stars(tmp_path: Path) -> None:
+    effects = simulate.Effects.none(photon_noise=True, read_noise=True)
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "work").mkdir()
+    for k, (p, q) in enumerate([(0, 0), (3, 3), (-3, 3), (-3, -3), (3, -3)]):
+        stars = [(128.0, 128.0, 2e4)] + [(40.0 + 30 * n + 9 * k, 60.0 + 20 * n, 2e4) for n in range(4)]
+        frame = simulate.raw_frame(
+            size=256, p=p, q=q, number=270 + k, ut=clock(11, 36 + k), stars=stars, effects=effects,
+            keywords={"RATRACK": 0.01},
+        )  # fmt: skip
+        simulate.write_frame(frame, tmp_path / "raw")
+    moving = FolderOnly(tmp_path / "raw")
+    done, work = run_on("moving_target.py", tmp_path / "work", moving, "niripipe_moving")
+    assert "5 of 5 frames follow a moving target" in done.printed
+    assert astrodata.open(work / "N20160102S0271_image.fits").phu["ALGNON"] == "target"
+    assert astrodata.open(work / "N20160102S0271_stars.fits").phu["ALGNON"] == "stars"
+    assert min(picture_size(work / "moving.png")) > 300
