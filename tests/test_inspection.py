@@ -88,7 +88,7 @@ def test_long_texts_are_wrapped_in_print_only() -> None:
 def test_html_is_escaped() -> None:
     page = Table(["<a>"], [{"<a>": "x < y\nz"}], title="<t>", notes=["<n>"])._repr_html_()
     for piece in (
-        "<th>&lt;a&gt;</th>",
+        ">&lt;a&gt;</th>",
         "x &lt; y<br>z",
         "<caption>&lt;t&gt;</caption>",
         "<li>&lt;n&gt;</li>",

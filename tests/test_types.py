@@ -29,7 +29,8 @@ from pathlib import Path
 
 import numpy as np
 
-from niripipe import CalibrationService, NiripipeError, Reduce, astrodata, dataselect, inspection, night
+from niripipe import CalibrationService, NiripipeError, Reduce
+from niripipe import astrodata, dataselect, inspection, night, primitives
 from niripipe.astrodata import DQ, AstroData
 from niripipe.primitives import NIRI
 
@@ -105,6 +106,17 @@ for each in difference:
 difference.update_filename(suffix="_difference", strip=True)
 difference.write(overwrite=True)
 
+p = primitives.of(target, parameters={"skyCorrect": {"scale_sky": False}}, calibrations=caldb, progress=True)
+p.prepare()
+p.addDQ(user_bpm="bpm.fits")
+level = p.frames[0][0].data.mean() + p.streams["main"][0][0].data.mean()
+print(p.skyCorrect(scale_sky=False)[0].filename, p.report.step("addDQ").summary(), level)
+
+reduction.recipe = "reduce"
+reduction.parameters = {"stackFrames:operation": "mean", "stackFrames:hsigma": 3.0}
+reduction.files.append("one_more.fits")
+selected = dataselect.select_data(all_files, ["DARK"], on_error="raise")
+
 plan = night.organise("playdata")
 result = plan.run(output_dir="products")
 for job in result.failed:
@@ -114,7 +126,7 @@ inspection.showpars(ad, "skyCorrect")
 
 FAULTY = """
 from niripipe import CalibrationService, Reduce, Reduec  # fault
-from niripipe import astrodata, cal_service, dataselect, night
+from niripipe import astrodata, cal_service, dataselect, night, primitives
 from niripipe.astrodata import AstroData
 from niripipe.primitives import NIRI
 
@@ -138,11 +150,17 @@ def recipe(p: NIRI) -> None:
     wrong: AstroData = p.stackFrames()  # fault
 
 
+p = primitives.of(["a.fits"], modus="sq")  # fault
+p = primitives.of(["a.fits"])
+p.skyCorect()  # fault
+p.skyCorrect(scale_skies=False)  # fault
+print(p.frame)  # fault
 files = dataselect.select_data(["a.fits"], tag=["DARK"])  # fault
 dataselect.expr_parser("airmass<2", strickt=True)  # fault
 reduction = Reduce(files, mode="sx")  # fault
 reduction = Reduce(files, parametres={})  # fault
 reduction.runn()  # fault
+reduction.recpie = "reduce"  # fault
 reduction.mode = "sk"  # fault
 print(reduction.output_files)  # fault
 if reduction.report is not None:

@@ -17,6 +17,7 @@ are the runner's work (`niripipe.reduction.runner`), once for all primitives.
 from __future__ import annotations
 
 import inspect
+import re
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -28,7 +29,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, overload
 
 from niripipe.astrodata import AstroData
 from niripipe.errors import InputError, NiripipeError
-from niripipe.primitives.params import Params, nearest
+from niripipe.primitives.params import PSEUDO_PARAMETERS, Params, nearest
 
 if TYPE_CHECKING:
     from niripipe.primitives.calibrations import CalibrationBook
@@ -250,23 +251,53 @@ class Primitive:
         fields = self.model.fields()
         keywords = {name: (info.get_default(), info.annotation) for name, info in fields.items()}
         for name, default in (("stream", "main"), ("instream", None), ("outstream", None)):
-            keywords.setdefault(name, (default, str))
+            keywords.setdefault(name, (default, str if default else str | None))
         frames, keyword = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
-        listed = [inspect.Parameter("frames", frames, default=None, annotation=Frames)]
+        listed = [inspect.Parameter("frames", frames, default=None, annotation=Frames | None)]
         listed += [
             inspect.Parameter(name, keyword, default=default, annotation=annotation)
             for name, (default, annotation) in keywords.items()
         ]
         return inspect.Signature(listed, return_annotation=Frames)
 
+    def signature_with(self, defaults: Mapping[str, Any]) -> inspect.Signature:
+        """Return the signature with an instrument's defaults, and with the parameters of every primitive."""
+        listed = [
+            one.replace(default=defaults.get(name, one.default))
+            for name, one in self.signature.parameters.items()
+        ]
+        kind = inspect.Parameter.KEYWORD_ONLY
+        known = self.signature.parameters
+        listed += [
+            inspect.Parameter(name, kind, default=False, annotation=bool)
+            for name in PSEUDO_PARAMETERS
+            if name not in known
+        ]
+        return self.signature.replace(parameters=listed)
+
+    @cached_property
+    def documentation(self) -> str:
+        """The docstring, with a section of the parameters."""
+        fields = self.model.fields()
+        described = [
+            f"{name} : {_type_text(info.annotation)}\n    {info.description}" for name, info in fields.items()
+        ]
+        described += [f"{name}\n    {words}" for name, words in _OF_EVERY_PRIMITIVE.items()]
+        section = "\n".join(["Parameters", "----------", *described])
+        head, mark, rest = inspect.cleandoc(self.function.__doc__ or "").partition("\n\nRaises\n------\n")
+        return f"{head}\n\n{section}{mark}{rest}"
+
     @overload
     def __get__(self, instance: None, owner: type) -> Primitive: ...
 
     @overload
-    def __get__(self, instance: PrimitivesBase, owner: type) -> BoundPrimitive: ...
+    def __get__(self, instance: PrimitivesBase, owner: type) -> Callable[..., Frames]: ...
 
-    def __get__(self, instance: PrimitivesBase | None, owner: type) -> Primitive | BoundPrimitive:
-        return self if instance is None else BoundPrimitive(self, instance)
+    def __get__(self, instance: PrimitivesBase | None, owner: type) -> Primitive | Callable[..., Frames]:
+        if instance is None:
+            return self
+        bound = BoundPrimitive(self, instance)
+        return _as_function(bound) if instance.is_interactive else bound
 
 
 class BoundPrimitive:
@@ -284,6 +315,33 @@ class BoundPrimitive:
 
     def __repr__(self) -> str:
         return f"<primitive {self.__name__}{self.__signature__}>"
+
+
+def _as_function(bound: BoundPrimitive) -> Callable[..., Frames]:
+    """Return a primitive as a function, which help(), inspect and the completion of IPython understand."""
+
+    def call(frames: Frames | None = None, **keywords: Any) -> Frames:
+        return bound(frames, **keywords)
+
+    primitive, owner = bound.primitive, bound.owner
+    call.__name__, call.__qualname__, call.__module__ = primitive.name, primitive.name, primitive.__module__
+    call.__doc__ = primitive.documentation
+    signature = primitive.signature_with(owner.instrument_defaults.get(primitive.name, {}))
+    call.__signature__ = signature  # type: ignore[attr-defined]
+    return call
+
+
+_OF_EVERY_PRIMITIVE = {
+    "stream, instream, outstream": "names of the streams that are read and written; ``main`` by default",
+    "skip_primitive": "leave the step out, and record that",
+    "write_outputs": "write the frames after the step",
+}
+
+
+def _type_text(annotation: Any) -> str:
+    """Return a type as text."""
+    text = annotation.__name__ if isinstance(annotation, type) else str(annotation)
+    return re.sub(r"\b(?:[a-z_]+\.)+(?=[A-Za-z])", "", text)
 
 
 @overload
@@ -333,6 +391,9 @@ class PrimitivesBase:
     """
 
     tagset: ClassVar[frozenset[str]] = frozenset()
+    is_interactive: ClassVar[bool] = False
+    """Whether a user calls the primitives one by one, and wants to be told about them."""
+
     instrument_defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
     streams: dict[str, Frames]

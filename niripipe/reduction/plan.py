@@ -29,7 +29,7 @@ from niripipe.primitives.standardize import AddDQParams
 from niripipe.reduction.foresight import NamedStreams, folder_faults, product_faults
 from niripipe.reduction.runner import StreamArguments, resolve_call
 
-__all__ = ["Plan", "PlannedStep", "make_plan"]
+__all__ = ["Plan", "PlannedStep", "make_plan", "unknown_names"]
 
 _MASKS = ("static_bpm", "user_bpm")
 """Parameters that take a bad pixel mask."""
@@ -157,7 +157,7 @@ def make_plan(
         products that exist and may not be replaced, an output folder that cannot be written.
     """
     plan = Plan(recipe.__name__, context.mode, [str(frame.filename) for frame in frames])
-    unknown = _unknown_names(primitives, context.parameters)
+    unknown = unknown_names(primitives, context.parameters)
     plan.faults += unknown + folder_faults(context.output_dir, frames)
     if unknown or not follow:
         return plan
@@ -329,7 +329,7 @@ def _opens(book: CalibrationBook, given: AstroData | Path) -> bool:
         return False
 
 
-def _unknown_names(primitives: type[PrimitivesBase], user: Mapping[str, Any]) -> list[NiripipeError]:
+def unknown_names(primitives: type[PrimitivesBase], user: Mapping[str, Any]) -> list[NiripipeError]:
     """Return an error for every user parameter that no primitive has."""
     known = primitives.primitives()
     faults: list[NiripipeError] = []

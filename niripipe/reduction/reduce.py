@@ -27,7 +27,7 @@ from niripipe.reduction.memory import (
     automatic_limit,
     parse_size,
 )
-from niripipe.reduction.plan import Plan, make_plan
+from niripipe.reduction.plan import Plan, make_plan, unknown_names
 from niripipe.reduction.progress import Progress, as_progress
 from niripipe.reduction.report import RunReport
 from niripipe.reduction.runner import RecipeRunner
@@ -40,6 +40,7 @@ from niripipe.reduction.settings import (
     absolute_parameters,
     flat,
 )
+from niripipe.reduction.steps import Steps
 from niripipe.reduction.usage import FramesLostWarning
 from niripipe.reduction.user_parameters import UserParameters
 
@@ -311,16 +312,11 @@ class Reduce(Settings):
         name = self.recipename if isinstance(self.recipename, str) else self.recipename.__name__
         return f"<Reduce {name} ({self.mode}): {len(self.files)} files, {len(self.outputs)} outputs>"
 
-    def _prepare(
-        self, *, planning: bool = False
-    ) -> tuple[Plan, Callable[[Any], None], type[PrimitivesBase], Inputs, Context]:
+    def _open(self) -> tuple[Inputs, Context]:
+        """Open the files, and gather the settings."""
         inputs = open_inputs(expand(self.files))
-        tags = inputs.frames[0].tags
-        primitives = find_primitives(tags)
-        others = [frozenset(frame.tags) for frame in inputs.frames[1:]]
-        recipe = find_recipe(self.recipename, tags, self.mode, primitives, others)
         service = get_calservice() if self.calibrations is None else self.calibrations
-        context = Context(
+        return inputs, Context(
             mode=self.mode,
             parameters=absolute_parameters(flat(self.uparms)),
             calibrations=CalibrationBook(service, user_calibrations(self.ucals), self.mode),
@@ -329,6 +325,29 @@ class Reduce(Settings):
             threads=self._thread_count(),
             software=f"niripipe {__version__}",
         )
+
+    def steps(self) -> Steps:
+        """Return the primitives of the files, to be called one by one; see `niripipe.primitives.of`.
+
+        Raises
+        ------
+        InputError, ParameterError
+            The files cannot be reduced, or a parameter does not exist.
+        """
+        inputs, context = self._open()
+        faults = unknown_names(find_primitives(inputs.frames[0].tags), context.parameters)
+        if faults:
+            raise faults[0]
+        return Steps(inputs, context, as_progress(self.progress))
+
+    def _prepare(
+        self, *, planning: bool = False
+    ) -> tuple[Plan, Callable[[Any], None], type[PrimitivesBase], Inputs, Context]:
+        inputs, context = self._open()
+        tags = inputs.frames[0].tags
+        primitives = find_primitives(tags)
+        others = [frozenset(frame.tags) for frame in inputs.frames[1:]]
+        recipe = find_recipe(self.recipename, tags, self.mode, primitives, others)
         # A recipe of the user's own may do anything, so it is run once, for real, unless a plan is wanted.
         follow = planning or is_own(recipe)
         plan = make_plan(

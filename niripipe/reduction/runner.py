@@ -148,6 +148,11 @@ class RecipeRunner:
     ) -> None:
         self.progress.close()
 
+    @property
+    def is_nested(self) -> bool:
+        """Whether a primitive is at work, or calls are collected for `frame_by_frame`."""
+        return bool(self._running) or self._deferred is not None
+
     # -- what primitives use -------------------------------------------------------------------------
 
     def call(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from os import PathLike
-from typing import Any, SupportsIndex
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 from niripipe.astrodata import AstroData
 from niripipe.cal_service import user_calibrations
@@ -101,19 +101,21 @@ class Settings:
     output_dir: str | PathLike[str] | None
     scratch_dir: str | PathLike[str] | None
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name in self._WITHOUT_EFFECT:
-            log.warning("Reduce.%s has no effect in niripipe", name)
-            return
-        if type(self).__module__.startswith("niripipe.") and name not in (every := _settings(type(self))):
-            known = [one for one in every if not one.startswith("_")]
-            raise UnknownSettingError(
-                f"Reduce has no attribute {name!r}",
-                item=name,
-                expected=None if nearest(name, known) else ", ".join(sorted(known)),
-                remedy=nearest(name, known),
-            )
-        super().__setattr__(name, _CONVERT[name](value) if name in _CONVERT else value)
+    if not TYPE_CHECKING:
+        # Hidden from type checkers, which refuse what is not declared.
+        def __setattr__(self, name: str, value: Any) -> None:
+            if name in self._WITHOUT_EFFECT:
+                log.warning("Reduce.%s has no effect in niripipe", name)
+                return
+            if type(self).__module__.startswith("niripipe.") and name not in (every := _settings(type(self))):
+                known = [one for one in every if not one.startswith("_")]
+                raise UnknownSettingError(
+                    f"Reduce has no attribute {name!r}",
+                    item=name,
+                    expected=None if nearest(name, known) else ", ".join(sorted(known)),
+                    remedy=nearest(name, known),
+                )
+            super().__setattr__(name, _CONVERT[name](value) if name in _CONVERT else value)
 
 
 def _settings(cls: type) -> set[str]:
