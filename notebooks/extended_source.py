@@ -23,6 +23,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from IPython.display import display
 
 from niripipe import Reduce, astrodata, cal_service, dataselect, logutils, simulate
 
@@ -106,7 +107,7 @@ reduce_flats.files.extend(flats)
 reduce_flats.uparms = [("addDQ:user_bpm", bpm)]
 reduce_flats.runr()
 caldb.add_cal(reduce_flats.output_filenames[0])
-print(caldb)
+display(caldb)
 
 # %% [markdown]
 # ## The standard star
@@ -132,7 +133,7 @@ reduce_target.files.extend(target)
 reduce_target.uparms = [("addDQ:user_bpm", bpm)]
 reduce_target.uparms.append(("skyCorrect:scale_sky", False))
 reduce_target.runr()
-print(reduce_target.report)
+display(reduce_target.report)
 
 # %% [markdown]
 # ## Before and after

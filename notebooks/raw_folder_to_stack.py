@@ -25,6 +25,7 @@ from datetime import time as clock
 from pathlib import Path
 
 import numpy as np
+from IPython.display import display
 
 from niripipe import astrodata, inspection, logutils, night, simulate
 
@@ -59,7 +60,7 @@ else:
         simulate.write_frame(simulate.raw_frame(size=512, seed=28, **extra), raw)
     (raw / "N20160102S0290.fits").write_bytes(simulated.files[0].read_bytes()[:50000])
 
-print(inspection.showd(raw, "object,observation_class,exposure_time,coadds,filter_name"))
+display(inspection.showd(raw, "object,observation_class,exposure_time,coadds,filter_name"))
 
 # %% [markdown]
 # ## The plan
@@ -69,7 +70,7 @@ print(inspection.showd(raw, "object,observation_class,exposure_time,coadds,filte
 
 # %%
 plan = night.organise(raw)
-print(plan)
+display(plan)
 
 # %%
 plan.table()
@@ -83,8 +84,8 @@ plan.table()
 # %%
 on_sky = sorted((job for job in plan if job.kind in ("standard", "science")), key=lambda job: len(job.files))
 for job in on_sky:
-    print(f"{job.name}\n")
-    print(plan.explain(job.name, "processed_dark"), end="\n\n")
+    print(job.name)
+    display(plan.explain(job.name, "processed_dark"))
 
 # %% [markdown]
 # ## What a recipe does
@@ -95,7 +96,7 @@ for job in on_sky:
 # %%
 if on_sky:
     target = on_sky[-1]  # the one with the most frames
-    print(inspection.showprimitives(target.files[0], parameters=target.parameters))
+    display(inspection.showprimitives(target.files[0], parameters=target.parameters))
 
 # %% [markdown]
 # ## One call
@@ -105,8 +106,8 @@ if on_sky:
 
 # %%
 result = plan.run(work / "products", progress=True)
-print(result)
-print(result.calibrations)
+display(result)
+display(result.calibrations)
 
 # %% [markdown]
 # The service gives the same answer as the plan, now that the products exist.
@@ -114,7 +115,7 @@ print(result.calibrations)
 # %%
 caldb = result.calibrations
 if on_sky:
-    print(caldb.explain(target.files[0], "processed_flat"))
+    display(caldb.explain(target.files[0], "processed_flat"))
 
 # %% [markdown]
 # ## The products

@@ -99,6 +99,7 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> Night:
 def run(name: str, night: Night | FolderOnly, folder: Path) -> Run:
     """Run a script as a user would, with warnings as errors and without a display."""
     pytest.importorskip("matplotlib")
+    pytest.importorskip("IPython")
     env = {key: value for key, value in os.environ.items() if key not in ("DISPLAY", "MPLBACKEND")}
     env |= {"MPLCONFIGDIR": str(folder / "matplotlib"), "HOME": str(folder)}
     started = time.monotonic()

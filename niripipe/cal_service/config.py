@@ -181,7 +181,7 @@ def _read(path: Path) -> StoreLocation | None:
         location = _unquoted(calibs["database_dir"].strip())
         if not location:
             raise InputError("the configuration file leaves database_dir empty", file=path)
-        return StoreLocation(store_file(location), source, path)
+        return StoreLocation(store_file(_beside(path, location)), source, path)
     return StoreLocation(store_file("~/.geminidr"), source, path) if "standalone" in calibs else None
 
 
@@ -200,8 +200,19 @@ def _from_databases(text: str, source: str, config_file: Path) -> StoreLocation 
     location, flags = local[0]
     # As in DRAGONS: with a flag only what is named is done, without one calibrations are looked for.
     return StoreLocation(
-        store_file(location), source, config_file, not flags or "get" in flags, "store" in flags
+        store_file(_beside(config_file, location)), source, config_file, not flags or "get" in flags, "store" in flags
     )
+
+
+def _beside(config_file: Path, location: str) -> str:
+    """Return a relative location as one beside the file that names it, if the store is there and not here.
+
+    DRAGONS takes it for one in the current folder, wherever that is.
+    """
+    if is_url(location) or Path(location).expanduser().exists():
+        return location
+    beside = config_file.parent / Path(location).expanduser()
+    return str(beside) if beside.exists() else location
 
 
 def _database_line(line: str, config_file: Path) -> tuple[str, list[str]]:

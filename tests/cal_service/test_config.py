@@ -91,6 +91,18 @@ def test_a_bare_database_name_is_a_file_and_not_a_server(tmp_path, monkeypatch):
     assert find_store(config_file=path).location == str(tmp_path / "mine.db")
 
 
+def test_a_relative_store_is_here_or_beside_its_configuration(tmp_path, monkeypatch):
+    (tmp_path / "project").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    path = write(tmp_path / "project" / "dragonsrc", "[calibs]\ndatabases = mine.db get\n")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert find_store(config_file=path).location == str(tmp_path / "elsewhere" / "mine.db")
+    (tmp_path / "project" / "mine.db").touch()
+    assert find_store(config_file=path).location == str(tmp_path / "project" / "mine.db")
+    (tmp_path / "elsewhere" / "mine.db").touch()
+    assert find_store(config_file=path).location == str(tmp_path / "elsewhere" / "mine.db")
+
+
 def test_standalone_without_folder_means_the_folder_of_the_configuration():
     path = write(Path.home() / ".geminidr" / "rsys.cfg", "[calibs]\nstandalone = True\n")
     assert find_store().location == str(path.parent / "cal_manager.db")
