@@ -15,12 +15,20 @@ from niripipe.primitives.base import Primitive
 from niripipe.primitives.params import Resolved
 from niripipe.reduction.guard import check_target
 
-__all__ = ["NamedStreams", "folder_faults", "product_faults"]
+__all__ = ["STORES", "NamedStreams", "folder_faults", "product_faults"]
 
 _STACKS = frozenset({"stackFrames", "stackDarks", "stackFlats", "stackSkyFlats", "makeLampFlat", "makeBPM"})
 """Primitives that make one frame of all, named after the first."""
 
-_STORES = frozenset({"storeProcessedDark", "storeProcessedFlat", "storeBPM", "storeProcessedScience"})
+STORES = frozenset(
+    {
+        "storeProcessedDark",
+        "storeProcessedFlat",
+        "storeBPM",
+        "storeProcessedStandard",
+        "storeProcessedScience",
+    }
+)  # fmt: skip
 """Primitives that write products, with the mode in the name unless it is ``sq``."""
 
 _BYTES_PER_PIXEL = 10
@@ -57,7 +65,7 @@ class NamedStreams:
             lit = [frame for frame in frames if "LAMPON" in frame.tags]
             frames = (lit or frames)[:1] if primitive.name == "makeLampFlat" else frames[:1]
         suffix = getattr(resolved.params, "suffix", None)
-        stores = primitive.name in _STORES
+        stores = primitive.name in STORES
         if stores and self._mode != "sq" and suffix is not None:
             suffix = f"_{self._mode}{suffix}"
         for frame in frames:

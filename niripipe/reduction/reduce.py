@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from niripipe import __version__, logutils
 from niripipe.astrodata import AstroData
 from niripipe.cal_service import get_calservice, user_calibrations
-from niripipe.errors import ParameterError, StorageError, storage_faults
+from niripipe.errors import NiripipeError, ParameterError, StorageError, storage_faults
 from niripipe.logutils import get_logger
 from niripipe.primitives.base import Context, PrimitivesBase, Status
 from niripipe.primitives.calibrations import CalibrationBook
@@ -312,19 +312,26 @@ class Reduce(Settings):
         name = self.recipename if isinstance(self.recipename, str) else self.recipename.__name__
         return f"<Reduce {name} ({self.mode}): {len(self.files)} files, {len(self.outputs)} outputs>"
 
-    def _open(self) -> tuple[Inputs, Context]:
-        """Open the files, and gather the settings."""
+    def _open(self) -> tuple[Inputs, Context, list[NiripipeError]]:
+        """Open the files, gather the settings, and find the faults of calibrations that are named by hand."""
         inputs = open_inputs(expand(self.files))
         service = get_calservice() if self.calibrations is None else self.calibrations
-        return inputs, Context(
+        faults: list[NiripipeError] = []
+        given: dict[str, Path | AstroData] = {}
+        try:
+            given = user_calibrations(self.ucals)
+        except NiripipeError as error:
+            faults.append(error)
+        context = Context(
             mode=self.mode,
             parameters=absolute_parameters(flat(self.uparms)),
-            calibrations=CalibrationBook(service, user_calibrations(self.ucals), self.mode),
+            calibrations=CalibrationBook(service, given, self.mode),
             output_dir=Path.cwd() if self.output_dir is None else Path(self.output_dir),
             overwrite=self.overwrite,
             threads=self._thread_count(),
             software=f"niripipe {__version__}",
         )
+        return inputs, context, faults
 
     def steps(self) -> Steps:
         """Return the primitives of the files, to be called one by one; see `niripipe.primitives.of`.
@@ -334,8 +341,8 @@ class Reduce(Settings):
         InputError, ParameterError
             The files cannot be reduced, or a parameter does not exist.
         """
-        inputs, context = self._open()
-        faults = unknown_names(find_primitives(inputs.frames[0].tags), context.parameters)
+        inputs, context, faults = self._open()
+        faults += unknown_names(find_primitives(inputs.frames[0].tags), context.parameters)
         if faults:
             raise faults[0]
         return Steps(inputs, context, as_progress(self.progress))
@@ -343,13 +350,14 @@ class Reduce(Settings):
     def _prepare(
         self, *, planning: bool = False
     ) -> tuple[Plan, Callable[[Any], None], type[PrimitivesBase], Inputs, Context]:
-        inputs, context = self._open()
+        inputs, context, faults = self._open()
         tags = inputs.frames[0].tags
         primitives = find_primitives(tags)
         others = [frozenset(frame.tags) for frame in inputs.frames[1:]]
         recipe = find_recipe(self.recipename, tags, self.mode, primitives, others)
         # A recipe of the user's own may do anything, so it is run once, for real, unless a plan is wanted.
-        follow = planning or is_own(recipe)
+        # Without the calibrations that were meant, a look-up would only report what follows from that.
+        follow = (planning or is_own(recipe)) and not faults
         plan = make_plan(
             recipe,
             primitives,
@@ -359,6 +367,7 @@ class Reduce(Settings):
             inputs=inputs.paths,
             suffix=self.suffix,
         )
+        plan.faults += faults
         return plan, recipe, primitives, inputs, context
 
     def _write(self, p: PrimitivesBase, runner: RecipeRunner) -> None:

@@ -12,7 +12,9 @@ import pytest
 from niripipe import Reduce, astrodata
 from niripipe.cal_service import CalibrationService
 from niripipe.errors import CalibrationError, InputError, NiripipeError, ParameterError, StorageError
+from niripipe.primitives import NIRI
 from niripipe.primitives.params import Origin
+from niripipe.reduction.foresight import STORES
 
 from .. import frames as make
 
@@ -307,3 +309,18 @@ def test_the_recipe_of_masks_says_what_comes_first(tmp_path):
         .faults
     )
     assert fault.file == str(tmp_path / f"{flats[0].stem}_bpm.fits")
+
+
+def test_calibrations_named_by_hand_that_are_not_there_are_faults_with_the_others(science, tmp_path):
+    (tmp_path / "file").touch()
+    r = Reduce(science, calibrations={"processed_dark": "absent.fits"}, parameters={"skyCorect:scale_sky": 1})
+    r.output_dir = tmp_path / "file"
+    faults = " ".join(str(fault) for fault in r.plan().faults)
+    assert len(r.plan().faults) == 3
+    assert all(words in faults for words in ("no such calibration file", "'skyCorrect'", "is no folder"))
+    with pytest.raises(ParameterError, match="3 faults found"):
+        r.runr()
+
+
+def test_the_plan_knows_all_primitives_that_write_products():
+    assert {name for name in NIRI.primitives() if name.startswith("store")} == STORES
