@@ -200,7 +200,11 @@ def _from_databases(text: str, source: str, config_file: Path) -> StoreLocation 
     location, flags = local[0]
     # As in DRAGONS: with a flag only what is named is done, without one calibrations are looked for.
     return StoreLocation(
-        store_file(_beside(config_file, location)), source, config_file, not flags or "get" in flags, "store" in flags
+        store_file(_beside(config_file, location)),
+        source,
+        config_file,
+        not flags or "get" in flags,
+        "store" in flags,
     )
 
 
