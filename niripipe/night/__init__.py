@@ -14,6 +14,7 @@ order: darks, bad pixel masks, flats, standards, science.
 from __future__ import annotations
 
 from niripipe.night.frames import LeftOut, NightFrame
+from niripipe.night.html import report_html
 from niripipe.night.jobs import Job, PlannedCalibration
 from niripipe.night.organise import organise
 from niripipe.night.plan import NightPlan
@@ -31,4 +32,5 @@ __all__ = [
     "NightSettings",
     "PlannedCalibration",
     "organise",
+    "report_html",
 ]

@@ -18,7 +18,9 @@ from niripipe.errors import InputError, NiripipeError, ParameterError
 from niripipe.inspection import Table
 from niripipe.inspection.recipes import planned
 from niripipe.night.frames import LeftOut, root_name
+from niripipe.night.html import leave_report
 from niripipe.night.jobs import KINDS, Job, PlannedCalibration, chosen_parameters, product_name, set_by_user
+from niripipe.night.log import log_file
 from niripipe.night.result import NightResult, named
 from niripipe.night.run import run_jobs
 from niripipe.night.settings import NightSettings
@@ -153,6 +155,8 @@ class NightPlan:
         overwrite: bool = True,
         log: bool = True,
         reuse: bool = True,
+        report: bool = True,
+        png: bool = False,
     ) -> NightResult:
         """Reduce everything, in the right order.
 
@@ -186,6 +190,10 @@ class NightPlan:
             Whether a reduction is left out whose product an earlier run wrote into `output_dir`, if its
             inputs, calibrations and product have the same content and recipe, parameters and version of
             niripipe are the same. The result says so. ``night.json`` in `output_dir` keeps account.
+        report : bool
+            Whether a report is left as ``night.html`` in `output_dir`, see `NightResult.to_html`.
+        png : bool
+            Whether a picture of each product is left beside it.
 
         Returns
         -------
@@ -210,9 +218,15 @@ class NightPlan:
         caller. Either way products are complete or not there, and the unfinished files of lost processes are
         removed at the end of the run.
         """
-        jobs = self.jobs if parameters is None else self.with_parameters(parameters).jobs
+        plan = self if parameters is None else self.with_parameters(parameters)
         service = self.calibrations if calibrations is None else calibrations
-        return run_jobs(jobs, Path(output_dir), service, progress, threads, executor, overwrite, log, reuse)
+        folder = Path(output_dir)
+        result = run_jobs(plan.jobs, folder, service, progress, threads, executor, overwrite, log, reuse)
+        result = replace(result, plan=plan)
+        if report or png:
+            with log_file(result.output_dir, wanted=log):
+                leave_report(result, report=report, png=png)
+        return result
 
     def table(self) -> Table:
         """Return the reductions in order, one a row.

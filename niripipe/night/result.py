@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from os import PathLike
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from niripipe.cal_service import CalibrationService
 from niripipe.errors import AlgorithmError, InputError, NiripipeError
@@ -14,6 +15,9 @@ from niripipe.inspection import Table
 from niripipe.night.jobs import Job, Kind
 from niripipe.primitives.params import nearest
 from niripipe.reduction import RunReport
+
+if TYPE_CHECKING:
+    from niripipe.night.plan import NightPlan
 
 __all__ = ["JobResult", "JobStatus", "NightResult", "named"]
 
@@ -135,12 +139,15 @@ class NightResult(Sequence[JobResult]):
         Where the processed calibrations were registered.
     seconds : float
         Wall time of the whole.
+    plan : NightPlan or None
+        What was to be done, and why.
     """
 
     output_dir: Path
     results: tuple[JobResult, ...]
     calibrations: CalibrationService = field(repr=False)
     seconds: float = 0.0
+    plan: NightPlan | None = field(default=None, repr=False)
 
     @property
     def ok(self) -> bool:
@@ -182,6 +189,31 @@ class NightResult(Sequence[JobResult]):
         if errors:
             text = "\n".join(f"{r.name}: {r.reason or r.frames_lost}" for r in (*self.failed, *poor))
             raise NiripipeError(f"{len(errors)} reductions failed:\n{text}")
+
+    def to_html(self, path: str | PathLike[str] | None = None) -> Path:
+        """Write the report of the night: one page of HTML that needs nothing else.
+
+        It shows what was reduced and why, a picture of each product, its quality, frames that were left out,
+        warnings, calibrations with the reasons for them, times, parameters that differ from the defaults, and
+        versions of software. Only links to the products lead out of it.
+
+        Parameters
+        ----------
+        path : path-like, optional
+            The file; ``night.html`` in `output_dir` by default. An older one is replaced.
+
+        Returns
+        -------
+        Path
+
+        Raises
+        ------
+        StorageError
+            It cannot be written.
+        """
+        from niripipe.night.html import write_report
+
+        return write_report(self, path)
 
     def table(self) -> Table:
         """Return the reductions as a table; the rows also hold ``kind`` and ``outputs``."""

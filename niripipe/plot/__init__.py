@@ -7,22 +7,28 @@
 Every function takes a data set or a path, and returns a figure. It draws into ``ax=`` where axes are given,
 else into a new figure, which a notebook shows. No state of ``matplotlib.pyplot`` is used or changed, and no
 display is needed.
+
+The names are loaded when they are first used: `thumbnail_png` and `save_png` do not import matplotlib, which
+takes longer than they do.
 """
 
 from __future__ import annotations
 
-try:
-    import matplotlib  # noqa: F401
-except ImportError as error:
+import importlib
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+if find_spec("matplotlib") is None:
     raise ImportError(
         'niripipe.plot needs matplotlib, which is in the extra "plot": pip install "niripipe[plot]"',
         name="matplotlib",
-    ) from error
+    )
 
-from niripipe.plot.canvas import Picture
-from niripipe.plot.graphs import alignment, growth, noise, sky
-from niripipe.plot.images import bpm, compare, flat, show, stack
-from niripipe.plot.thumbnails import save_png, thumbnail_png
+if TYPE_CHECKING:
+    from niripipe.plot.canvas import Picture
+    from niripipe.plot.graphs import alignment, growth, noise, sky
+    from niripipe.plot.images import bpm, compare, flat, show, stack
+    from niripipe.plot.thumbnails import save_png, thumbnail_png
 
 __all__ = [
     "Picture",
@@ -38,3 +44,26 @@ __all__ = [
     "stack",
     "thumbnail_png",
 ]
+
+_HOMES = {
+    "canvas": ("Picture",),
+    "graphs": ("alignment", "growth", "noise", "sky"),
+    "images": ("bpm", "compare", "flat", "show", "stack"),
+    "thumbnails": ("save_png", "thumbnail_png"),
+}
+
+
+def _load(name: str) -> Any:
+    for module, names in _HOMES.items():
+        if name in names:
+            return getattr(importlib.import_module(f"niripipe.plot.{module}"), name)
+    raise AttributeError(f"module 'niripipe.plot' has no attribute {name!r}")
+
+
+if not TYPE_CHECKING:
+    # Type checkers see the imports above, and so find misspelt names.
+    __getattr__ = _load
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Sequence
-from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -13,14 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
-from niripipe import astrodata
-from niripipe.astrodata import AstroData
 from niripipe.errors import InputError
 
-__all__ = ["Frame", "Picture", "axes_of", "compass", "extension_of", "opened", "scale_bar"]
-
-Frame = AstroData | str | PathLike[str]
-"""What can be drawn: a data set, or the path of a file."""
+__all__ = ["Picture", "axes_of", "compass", "directions", "scale_bar"]
 
 _OUTLINE = [withStroke(linewidth=1.8, foreground="black")]
 _BARS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300)
@@ -38,24 +32,6 @@ class Picture(Figure):
         with io.BytesIO() as file:
             self.savefig(file, format="png")
             return file.getvalue()
-
-
-def opened(frame: Frame) -> AstroData:
-    """Return a data set, opened if it is a path."""
-    return astrodata.open(frame) if isinstance(frame, (str, PathLike)) else frame
-
-
-def extension_of(frame: AstroData) -> Any:
-    """Return the first extension of a data set.
-
-    Raises
-    ------
-    InputError
-        There is none.
-    """
-    if not len(frame):
-        raise InputError("There is no image to draw", file=frame.filename)
-    return frame if frame.is_single else frame[0]
 
 
 def axes_of(

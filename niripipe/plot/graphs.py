@@ -13,7 +13,8 @@ from niripipe.algorithms.quality import good_stars
 from niripipe.astrodata import DQ, AstroData
 from niripipe.astrodata.apertures import aperture_noise
 from niripipe.errors import InputError
-from niripipe.plot.canvas import Frame, axes_of, extension_of, opened
+from niripipe.plot.canvas import axes_of
+from niripipe.plot.frames import Frame, extension_of, opened
 
 __all__ = ["alignment", "growth", "noise", "sky"]
 

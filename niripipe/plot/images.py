@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from niripipe.astrodata import DQ, AstroData
 from niripipe.errors import InputError
-from niripipe.plot.canvas import Frame, axes_of, compass, directions, extension_of, opened, scale_bar
+from niripipe.plot.canvas import axes_of, compass, directions, scale_bar
+from niripipe.plot.frames import Frame, extension_of, opened
 from niripipe.plot.stretch import Stretch, norm_of
 
 __all__ = ["bpm", "compare", "draw", "flat", "show", "stack"]

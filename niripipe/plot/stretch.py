@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from astropy.visualization import AsinhStretch, ImageNormalize, LinearStretch, ZScaleInterval
 from numpy.typing import NDArray
 
 from niripipe.errors import ParameterError
 
-__all__ = ["Stretch", "norm_of"]
+__all__ = ["Range", "Stretch", "norm_of", "range_of"]
 
 Stretch = Literal["asinh", "zscale", "linear"]
 
@@ -18,17 +18,41 @@ _SAMPLE = 200_000
 """Pixels from which limits are found."""
 _BELOW, _LINEAR, _LEAST = 2.0, 3.0, 12.0
 """In the noise of the sky: how far below it black is, where the curve turns, and the least range."""
+_BENDS = (1e-4, 1.0)
+"""Limits of the share of the range where the curve turns."""
 _BRIGHT, _WIDE = 99.8, (1.0, 99.0)
 """Percentiles."""
 
 
-def norm_of(
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Which values are black and white, and how the greys between them are shared out.
+
+    Attributes
+    ----------
+    low, high : float
+        Black and white.
+    bend : float or None
+        Where the curve turns from linear to logarithmic, as a share of the range; None for a linear one.
+    """
+
+    low: float
+    high: float
+    bend: float | None = None
+
+    def apply(self, data: NDArray[Any]) -> NDArray[Any]:
+        """Return values as greys from 0 to 1; NaN stays."""
+        x = np.clip((data - self.low) / (self.high - self.low), 0, 1)
+        return np.asarray(x if self.bend is None else np.arcsinh(x / self.bend) / np.arcsinh(1 / self.bend))
+
+
+def range_of(
     data: NDArray[Any],
     bad: NDArray[np.bool_] | None = None,
     stretch: Stretch = "asinh",
     limits: tuple[float, float] | None = None,
-) -> Any:
-    """Return the normalisation of an image, for ``imshow(norm=...)``.
+) -> Range:
+    """Return which values of an image are black and white.
 
     Parameters
     ----------
@@ -66,14 +90,29 @@ def norm_of(
     low, high = limits or _limits(values, stretch, centre, noise)
     if not low < high:
         low, high = low - 0.5, low + 0.5
-    curve = LinearStretch()
     if stretch == "asinh" and noise > 0:
-        curve = AsinhStretch(float(np.clip(_LINEAR * noise / (high - low), 1e-4, 1.0)))
-    return ImageNormalize(vmin=low, vmax=high, stretch=curve, clip=False)
+        return Range(low, high, float(np.clip(_LINEAR * noise / (high - low), *_BENDS)))
+    return Range(low, high)
+
+
+def norm_of(
+    data: NDArray[Any],
+    bad: NDArray[np.bool_] | None = None,
+    stretch: Stretch = "asinh",
+    limits: tuple[float, float] | None = None,
+) -> Any:
+    """Return the normalisation of an image, for ``imshow(norm=...)``; parameters as for `range_of`."""
+    from astropy.visualization import AsinhStretch, ImageNormalize, LinearStretch
+
+    found = range_of(data, bad, stretch, limits)
+    curve = LinearStretch() if found.bend is None else AsinhStretch(found.bend)
+    return ImageNormalize(vmin=found.low, vmax=found.high, stretch=curve, clip=False)
 
 
 def _limits(values: NDArray[Any], stretch: Stretch, centre: float, noise: float) -> tuple[float, float]:
     if stretch == "zscale":
+        from astropy.visualization import ZScaleInterval
+
         low, high = ZScaleInterval().get_limits(values)
         return float(low), float(high)
     if stretch == "linear":

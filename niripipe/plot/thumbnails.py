@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from niripipe.astrodata import DQ
 from niripipe.astrodata.display import as_png
 from niripipe.astrodata.fits_write import atomic_file
-from niripipe.plot.canvas import Frame, extension_of, opened
-from niripipe.plot.stretch import Stretch, norm_of
+from niripipe.plot.frames import Frame, extension_of, opened
+from niripipe.plot.stretch import Stretch, range_of
 
 __all__ = ["block_means", "save_png", "thumbnail_png"]
 
@@ -51,8 +51,7 @@ def thumbnail_png(frame: Frame, *, size: int = 360, stretch: Stretch | None = No
         small = block_means(ext.read("data"), bad, size)
         if stretch is None:
             stretch = "linear" if "CAL" in ad.tags else "asinh"
-        norm = norm_of(small, None, stretch)
-        shown = np.where(np.isfinite(small), np.ma.getdata(norm(np.nan_to_num(small, nan=norm.vmin))), np.nan)
+        shown = range_of(small, None, stretch).apply(small)
     return _png(shown)
 
 
@@ -118,5 +117,5 @@ def block_means(data: NDArray[Any], bad: NDArray[np.bool_] | None, size: int) ->
 
 def _png(shown: NDArray[Any]) -> bytes:
     """Return values between 0 and 1 as a grey PNG file, first row at the bottom; NaN is a dark grey."""
-    levels = np.round(np.clip(np.nan_to_num(shown, nan=_NOTHING), 0, 1) * (_GREYS - 1)) * (255 / (_GREYS - 1))
-    return as_png(np.asarray(levels, np.uint8)[::-1])
+    levels = np.rint(np.clip(np.nan_to_num(shown, nan=_NOTHING), 0, 1) * (_GREYS - 1))
+    return as_png(np.rint(levels * (255 / (_GREYS - 1))).astype(np.uint8)[::-1])

@@ -22,9 +22,9 @@ from niripipe.errors import DataError
 if TYPE_CHECKING:
     from astropy.table import QTable
 
-__all__ = ["quality_table"]
+__all__ = ["COLUMNS", "DIGITS", "measure_product", "quality_table"]
 
-_COLUMNS: dict[str, tuple[str, str]] = {
+COLUMNS: dict[str, tuple[str, str]] = {
     "product": ("", "file name"),
     "kind": ("", "image, flat, dark, BPM"),
     "object": ("", "target"),
@@ -47,7 +47,7 @@ _COLUMNS: dict[str, tuple[str, str]] = {
 }
 """Columns with their units and what they mean."""
 
-_DIGITS = {
+DIGITS = {
     "exposure": ".1f", "fwhm": ".3f", "ellipticity": ".3f", "sky_level": ".1f", "sky_drift": ".0f",
     "depth": ".0f", "depth_mag": ".2f", "alignment": ".3f", "alignment_max": ".3f", "flagged": ".2f",
     "zero_point": ".3f", "zero_point_error": ".3f",
@@ -107,9 +107,9 @@ def quality_table(products: Iterable[AstroData | str | PathLike[str]]) -> QTable
     from astropy import units
     from astropy.table import Column, MaskedColumn, QTable
 
-    rows = [_row(astrodata.open(p) if isinstance(p, (str, PathLike)) else p) for p in products]
+    rows = [measure_product(astrodata.open(p) if isinstance(p, (str, PathLike)) else p) for p in products]
     table = QTable()
-    for name, (unit, meaning) in _COLUMNS.items():
+    for name, (unit, meaning) in COLUMNS.items():
         values = [row.get(name) for row in rows]
         if name in _TEXTS:
             table[name] = Column([value or "" for value in values], dtype=str)
@@ -120,12 +120,12 @@ def quality_table(products: Iterable[AstroData | str | PathLike[str]]) -> QTable
             numbers = np.array([math.nan if value is None else value for value in values], float)
             table[name] = numbers * units.Unit(unit)
         table[name].info.description = meaning
-        if name in _DIGITS:
-            table[name].info.format = _DIGITS[name]
+        if name in DIGITS:
+            table[name].info.format = DIGITS[name]
     return table
 
 
-def _row(ad: AstroData) -> dict[str, Any]:
+def measure_product(ad: AstroData) -> dict[str, Any]:
     """Return what is known of a product, by column."""
     ext, phu = ad[0], ad.phu
     row: dict[str, Any] = {

@@ -162,6 +162,31 @@ class RunReport:
         """
         return quality_table(self.outputs)
 
+    def to_html(self, path: str | PathLike[str]) -> Path:
+        """Write a page about the run: products, their quality, frames left out, warnings, parameters.
+
+        The page is one file of HTML that needs nothing else; only links to the products lead out of it.
+
+        Parameters
+        ----------
+        path : path-like
+            The file; an older one is replaced.
+
+        Returns
+        -------
+        Path
+
+        Raises
+        ------
+        StorageError
+            It cannot be written.
+        """
+        from niripipe.reduction.page import write_page
+        from niripipe.reduction.product_page import report_page
+
+        target = Path(path).expanduser().absolute()
+        return write_page(report_page(self, target.parent), target)
+
     def script(self) -> str:
         """Return a Python script that makes the same products again, bit for bit.
 

@@ -12,13 +12,13 @@ from niripipe.astrodata.tables import as_rows
 if TYPE_CHECKING:
     from niripipe.reduction.report import RunReport
 
-__all__ = ["FramesLostWarning", "Usage", "describe_usage", "record_warnings", "usage_of"]
+__all__ = ["WARNING_STATUS", "FramesLostWarning", "Usage", "describe_usage", "record_warnings", "usage_of"]
 
 _REMOVED_ON_PURPOSE = frozenset({"removeFirstFrame", "rejectInputs", "selectFromInputs", "removeFromInputs"})
 _SETS_SKIES_ASIDE = frozenset({"separateSky", "makeSky"})
 _STACKS = frozenset({"stackFrames", "stackSkyFlats"})
 
-_WARNING = "WARNING"
+WARNING_STATUS = "WARNING"
 """Status of a row of HISTORY that is a warning."""
 
 _DROPPED = ("IMAGE", "STEP", "REASON")
@@ -168,13 +168,13 @@ def describe_usage(frame: AstroData, report: RunReport) -> None:
 
 def record_warnings(frame: AstroData, report: RunReport) -> None:
     """Add the warnings of a run to the history of a product, with status ``WARNING`` and their step."""
-    known = {(record.primitive, record.reason) for record in frame.history if record.status == _WARNING}
+    known = {(record.primitive, record.reason) for record in frame.history if record.status == WARNING_STATUS}
     texts = [(step.primitive, text) for step in report.steps for text in step.warnings]
     of_steps = {text for _, text in texts}
     texts = [("input", text) for text in report.warnings if text not in of_steps] + texts
     for step, text in dict.fromkeys(texts):
         if (step, text) not in known:
-            add_history(frame, step, status=_WARNING, reason=text, software=report.software)
+            add_history(frame, step, status=WARNING_STATUS, reason=text, software=report.software)
 
 
 def _tabulate_dropped(frame: AstroData, report: RunReport) -> None:
