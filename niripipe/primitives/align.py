@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import reduce
 from types import MappingProxyType
 
@@ -16,7 +17,7 @@ from niripipe.primitives import resample_to
 from niripipe.primitives.base import Frames, PrimitivesBase, done, not_needed, primitive
 from niripipe.primitives.geometry import outline, pixel_mapping, require_sky_mapping
 from niripipe.primitives.params import Field, FrameOrPath, OfDragons, SuffixParams
-from niripipe.primitives.registration import AdjustWCSToReferenceParams, align_frames
+from niripipe.primitives.registration import AdjustWCSToReferenceParams, Verdict, align_frames
 
 __all__ = ["Align"]
 
@@ -106,8 +107,9 @@ class Align(PrimitivesBase):
         header, fitted, refused or none), DISTCOEF (k) and DISTERR say so, with a warning for what was fitted
         or refused.
 
-        Frames of a moving target (NON_SIDEREAL) are aligned on it, by the telescope's offsets alone: the
-        telescope follows the target, so that P and Q say where it is. Stars are trailed or clipped. ALGNON
+        Frames of a moving target (NON_SIDEREAL) are aligned on it, by the telescope's offsets: the telescope
+        follows the target, so that P and Q say where it is. Where the frames show a source that stays there
+        within an arcsec, while the stars move, it corrects the offsets. Stars are trailed or clipped. ALGNON
         says ``target`` or ``stars``; ``align_on`` chooses. The WCS of the product is that of the sky at the
         time of the reference frame.
 
@@ -119,6 +121,8 @@ class Align(PrimitivesBase):
         if len(frames) < 2:
             return self.note_all(frames, not_needed("there is only one frame"))
         verdicts = align_frames(frames, params, self.map)
+        if frames[0].phu.get("ALGNON") == "target":
+            self.remark(_seen_target(verdicts))
         kept = []
         for frame, verdict in zip(frames, verdicts, strict=True):
             if not verdict.kept:
@@ -218,6 +222,15 @@ class Align(PrimitivesBase):
                 continue
             _scale(frame, factor, target)
         return frames
+
+
+def _seen_target(verdicts: Sequence[Verdict]) -> str:
+    """Return in words how frames were aligned on a moving target."""
+    number = sum(verdict.method == "target" for verdict in verdicts)
+    seen = f"it was seen in {number + 1} of {len(verdicts)} frames"
+    if not number:
+        seen = "it was not recognised, and the telescope's offsets are believed"
+    return f"aligned on the moving target: {seen}; stars are trailed or clipped"
 
 
 def _scale(frame: AstroData, factor: float, exposure_time: float) -> None:

@@ -52,11 +52,12 @@ _FLUX_RATIOS = 0.5, 2.0
 
 
 class Offsets(NamedTuple):
-    """The WCS of a frame by telescope offsets or header, the method, and how a text names it."""
+    """The WCS of a frame by telescope offsets or header, the method, how a text names it, and its error."""
 
     wcs: Any
     method: str
     words: str
+    error: float = float("nan")
 
 
 def by_offsets(frame: AstroData, reference: AstroData) -> Offsets:

@@ -16,6 +16,7 @@ from niripipe.primitives.base import Frames, opened_name
 from niripipe.primitives.distortion_check import Choice, prepare_distortion, settle_distortion
 from niripipe.primitives.geometry import pixel_mapping, require_sky_mapping
 from niripipe.primitives.mosaic import alone_in_their_part, tied_through_others
+from niripipe.primitives.moving import on_the_target
 from niripipe.primitives.objcat import update_world
 from niripipe.primitives.offsets import Offsets, as_stated, pointing_errors, trust
 from niripipe.primitives.pairs import moved_wcs, or_correlated, registered, trailed, usable_sources
@@ -81,7 +82,7 @@ class Verdict:
     Attributes
     ----------
     method : str
-        ``reference``, ``sources``, ``correlation``, ``offsets``, ``header WCS`` or ``set aside``.
+        ``reference``, ``sources``, ``correlation``, ``target``, ``offsets``, ``header WCS`` or ``set aside``.
     n_matched : int
         Sources used.
     rms : float
@@ -120,7 +121,7 @@ class Verdict:
     @property
     def checked(self) -> bool:
         """Whether what the frame shows says so."""
-        return self.method in ("reference", "sources", "correlation")
+        return self.method in ("reference", "sources", "correlation", "target")
 
 
 def align_frames(frames: Frames, params: AdjustWCSToReferenceParams, map_items: Map) -> list[Verdict]:
@@ -149,7 +150,8 @@ def align_frames(frames: Frames, params: AdjustWCSToReferenceParams, map_items: 
     for frame in frames:
         require_sky_mapping(frame)
     settle_pointing(frames)
-    if chosen_target(frames, params.align_on):
+    on_target = chosen_target(frames, params.align_on)
+    if on_target:
         # Stars would pull the target out of its place; the telescope followed it.
         params = params.model_copy(update={"method": "offsets"})
     prepare_distortion(frames, params.distortion)
@@ -165,6 +167,8 @@ def align_frames(frames: Frames, params: AdjustWCSToReferenceParams, map_items: 
             headers = [frame[0].sky_mapping for frame in frames]
             reference, found = _chosen(frames, params, map_items)
     offsets = [as_stated(frame, reference) for frame in frames]
+    if on_target:
+        offsets = on_the_target(frames, reference, offsets)
     for frame, result in zip(frames, found, strict=True):
         if result is not None and result.accepted:
             frame[0].sky_mapping = moved_wcs(frame[0].sky_mapping, *result.matrix())
@@ -217,7 +221,8 @@ def _verdict(
         )
     if params.method == "offsets":
         frame[0].sky_mapping = offsets.wcs
-        return Verdict(offsets.method, reason=f"{offsets.words}, as was asked for")
+        why = "the target moves" if frame.phu.get("ALGNON") == "target" else "as was asked for"
+        return Verdict(offsets.method, error=offsets.error, reason=f"{offsets.words}, {why}")
     reason = "" if result is None else result.reason
     if params.fallback != "offsets" or trailed(frame, reference):
         return Verdict("set aside", reason=f"it could not be aligned: {reason}")

@@ -42,6 +42,29 @@ def makeStandard(p: NIRI) -> None:
     p.storeProcessedStandard()
 
 
+def targetAndStars(p: NIRI) -> None:
+    """Reduce images of a moving target to two stacks: on the target (``_target``), the stars (``_stars``)."""
+    _correct(p)
+    _subtract_sky(p)
+    p.cleanReadout(clean="default")
+    p.correctResidualSky()
+    p.detectSources(catalogue="positions", enough=60)
+    p.copyInputs(outstream="stars")
+    p.adjustWCSToReference(align_on="target")
+    p.resampleToCommonFrame(objmask=False)
+    p.scaleCountsToReference()
+    p.stackFrames()
+    p.detectSources(suffix=None)
+    p.storeProcessedScience(suffix="_target")
+    p.adjustWCSToReference(align_on="stars", stream="stars")
+    p.resampleToCommonFrame(objmask=False, stream="stars")
+    p.scaleCountsToReference(stream="stars")
+    p.stackFrames(stream="stars")
+    p.detectSources(suffix=None, stream="stars")
+    p.storeProcessedScience(suffix="_stars", stream="stars")
+    p.appendStream(from_stream="stars")
+
+
 def ultradeep(p: NIRI) -> None:
     """Reduce dithered images of one field in two passes (``_image``).
 
@@ -209,6 +232,7 @@ recipes = {
         ultradeep_part3,
         makeSkyFlat,
         alignAndStack,
+        targetAndStars,
         calibrate,
     ),
     "ql": (reduce, makeStandard, makeSkyFlat, alignAndStack, calibrate),

@@ -25,9 +25,10 @@ def light(x, y, electrons, sigma):
     )
 
 
-def night(folder, monkeypatch, rate, electrons, coma, stars):
-    """Write frames of a target that moves to the East by `rate` arcsec a frame."""
+def night(folder, monkeypatch, rate, electrons, coma, stars, error=0.0):
+    """Write frames of a target that moves to the East by `rate` arcsec a frame; pointing errors in arcsec."""
     rng, paths, places = np.random.default_rng(5), [], []
+    errors = np.random.default_rng(6).normal(0, error / SCALE, (len(DITHERS), 2))
     sky = rng.uniform(30, SIZE - 30, (stars, 2))
     for k, (p, q) in enumerate(DITHERS):
         ra = RA + rate * k / 3600 / np.cos(np.radians(DEC))
@@ -41,13 +42,15 @@ def night(folder, monkeypatch, rate, electrons, coma, stars):
         path = folder / made.name
         path.write_bytes(made.to_bytes())
         # East is at -x: the telescope goes there by P, what it looks at moves to +x.
-        x, y = SIZE / 2 + p / SCALE, SIZE / 2 - q / SCALE
+        x, y = SIZE / 2 + p / SCALE + errors[k, 0], SIZE / 2 - q / SCALE + errors[k, 1]
         with fits.open(path, mode="update") as opened:
             plane = opened[-1].data.astype(float) + light(x, y, electrons, 2.0)
             if coma:
                 plane += light(x, y, electrons, 6.0)
             for sx, sy in sky:
-                plane += light(sx + (p + rate * k) / SCALE, sy - q / SCALE, 3e5, 2.0)
+                plane += light(
+                    sx + (p + rate * k) / SCALE + errors[k, 0], sy - q / SCALE + errors[k, 1], 3e5, 2.0
+                )
             opened[-1].data = np.rint(plane).astype(np.int32)
         paths.append(str(path))
         places.append((x, y))
@@ -56,16 +59,17 @@ def night(folder, monkeypatch, rate, electrons, coma, stars):
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
-    ("rate", "electrons", "coma", "stars"),
+    ("rate", "electrons", "coma", "stars", "error"),
     [
-        (1.0, 4e5, False, 0),
-        (3.0, 4e5, False, 6),
-        (10.0, 4e5, False, 6),
-        (3.0, 4e5, True, 0),
+        (1.0, 4e5, False, 0, 0.0),
+        (3.0, 4e5, False, 6, 0.0),
+        (10.0, 4e5, False, 6, 0.0),
+        (3.0, 4e5, True, 0, 0.0),
+        (3.0, 4e5, False, 6, 0.25),
     ],
 )
-def test_moving_target_keeps_its_flux(tmp_path, monkeypatch, rate, electrons, coma, stars):
-    paths, places = night(tmp_path, monkeypatch, rate, electrons, coma, stars)
+def test_moving_target_keeps_its_flux(tmp_path, monkeypatch, rate, electrons, coma, stars, error):
+    paths, places = night(tmp_path, monkeypatch, rate, electrons, coma, stars, error)
     r = Reduce(paths, parameters=SKIP, calibrations={}, output_dir=str(tmp_path / "out"))
     r.runr()
     stack = r.outputs[0]
@@ -86,6 +90,43 @@ def test_moving_target_keeps_its_flux(tmp_path, monkeypatch, rate, electrons, co
     flux = (data[r2 < radius] - ring).sum()
     total = electrons * (2 if coma else 1)
     assert flux / total == pytest.approx(1, abs=0.02)
+    if error:
+        # Not wider than in one frame, whose stars have a deviation of 2 pixels.
+        inner = data[r2 < 2.5].sum() / flux
+        assert inner == pytest.approx(1 - np.exp(-(2.5**2) / 8), abs=0.04)
+        assert "it was seen in 5 of 5 frames" in str(r.report)
+
+
+def brightest(data, number):
+    """Largest sums in circles of 9 pixels, of different places."""
+    data = np.nan_to_num(data.astype(float))
+    yy, xx = np.mgrid[: data.shape[0], : data.shape[1]]
+    found = []
+    for _ in range(number):
+        top, left = np.unravel_index(np.argmax(data), data.shape)
+        near = np.hypot(yy - top, xx - left) < 9
+        found.append(float(data[near].sum()))
+        data[near] = 0
+    return found
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_one_run_makes_a_stack_on_the_target_and_one_on_the_stars(tmp_path, monkeypatch):
+    paths, _ = night(tmp_path, monkeypatch, 3.0, 4e5, False, 6)
+    r = Reduce(
+        paths, recipe="targetAndStars", parameters=SKIP, calibrations={}, output_dir=str(tmp_path / "out")
+    )
+    r.runr()
+    target, stars = r.outputs
+    assert target.filename.endswith("_target.fits")
+    assert stars.filename.endswith("_stars.fits")
+    assert (target.phu["ALGNON"], stars.phu["ALGNON"]) == ("target", "stars")
+    assert len(list((tmp_path / "out").glob("*_target.fits"))) == 1
+    assert len(list((tmp_path / "out").glob("*_stars.fits"))) == 1
+    good = [np.where(ad[0].mask == 0, ad[0].data, 0) for ad in (target, stars)]
+    assert brightest(good[0], 1) == pytest.approx([4e5], rel=0.03)
+    # In the middle of the field all frames show the stars.
+    assert brightest(good[1], 3) == pytest.approx([3e5] * 3, rel=0.05)
 
 
 @pytest.mark.filterwarnings("ignore")
