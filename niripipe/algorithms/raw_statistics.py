@@ -63,8 +63,8 @@ def raw_statistics(data: Float32, saturation: float | None = None) -> RawStatist
     -------
     RawStatistics
     """
-    finite = float(np.mean(np.isfinite(data)))
-    saturated = 0.0 if saturation is None else float(np.mean(data >= np.float32(saturation)))
+    finite = share_flagged(np.isfinite(data))
+    saturated = 0.0 if saturation is None else share_flagged(data >= np.float32(saturation))
     rows = data[::_EVERY_ROW] if data.shape[0] >= 16 * _EVERY_ROW else data
     values = rows[np.isfinite(rows)]
     if not values.size:
@@ -105,4 +105,4 @@ def unlike(levels: list[float], *, tolerance: float, share: float) -> list[bool]
 
 def share_flagged(values: NDArray[Any]) -> float:
     """Return the share of the pixels that a mask flags; anything but 0 is a flag, NaN too."""
-    return float(np.mean(values != 0))
+    return np.count_nonzero(values) / values.size

@@ -319,16 +319,19 @@ class _Resampling:
 
     def _inside(self) -> Bool:
         """Return for which output pixels the input has a value."""
-        y, x = np.arange(self._target[0])[:, None], np.arange(self._target[1])[None, :]
+        x = np.arange(self._target[1])[None, :]
         # The nearest pixel is taken as a whole; other kernels need a neighbour on the far side.
         rim = 0.5 if self._taps == 1 else WHOLE
         if self._bend is not None:
             return self._bent_inside(rim)
         inside = np.ones(self._target, dtype=bool)
-        for size, row, offset in zip(self._source, self._mapping.matrix, self._mapping.offset, strict=True):
-            # Without a mixed term the position depends on one coordinate only, and so do the comparisons.
-            position = sum(c * p for c, p in zip(row, (y, x), strict=True) if c != 0) + offset
-            inside &= (position >= -rim) & (position <= size - 1 + rim)
+        axes = list(zip(self._source, self._mapping.matrix, self._mapping.offset, strict=True))
+        for rows in self._blocks():
+            y = np.arange(rows.start, rows.stop)[:, None]
+            for size, row, offset in axes:
+                # Without a mixed term the position depends on one coordinate only, and so do the comparisons.
+                position = sum(c * p for c, p in zip(row, (y, x), strict=True) if c != 0) + offset
+                inside[rows] &= (position >= -rim) & (position <= size - 1 + rim)
         return inside
 
     def _bent_inside(self, rim: float) -> Bool:

@@ -85,15 +85,27 @@ def remove_shared(
     """
     dark_part = np.float32(1 + factor**2 * share - (1 - factor * scale) ** 2)
     ny, nx = variance.shape
-    for rows in row_blocks(ny, plane_rows(nx)):
-        excess = np.zeros_like(variance[rows])
+    blocks = row_blocks(ny, plane_rows(nx))
+    memory = np.empty((3, *variance[blocks[0]].shape), np.float32)
+    for rows in blocks:
+        excess, light, part = memory[:, : rows.stop - rows.start]
+        excess[...] = 0
         if used.dark_variance is not None:
-            excess += dark_part * used.dark_variance[rows]
+            np.multiply(used.dark_variance[rows], dark_part, out=excess)
         if used.flat_variance is not None:
-            light = np.float32(factor) * (sky[rows] - np.float32(offset))
-            excess += used.flat_variance[rows] * light * (2 * data[rows] - np.float32(1 - share) * light)
-        if used.flat is not None:
-            with np.errstate(divide="ignore", invalid="ignore"):
-                excess /= used.flat[rows] ** 2
+            np.subtract(sky[rows], np.float32(offset), out=light)
+            light *= np.float32(factor)
+            np.multiply(light, np.float32(share - 1), out=part)
+            part += data[rows]
+            part += data[rows]
+            part *= light
+            part *= used.flat_variance[rows]
+            excess += part
         block = variance[rows]
-        np.copyto(block, np.maximum(block - excess, _FLOOR * block), where=np.isfinite(excess))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            if used.flat is not None:
+                np.square(used.flat[rows], out=part)
+                excess /= part
+            np.subtract(block, excess, out=light)
+            np.maximum(light, np.multiply(block, np.float32(_FLOOR), out=part), out=light)
+        np.copyto(block, light, where=np.isfinite(excess))

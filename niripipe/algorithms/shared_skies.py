@@ -163,8 +163,6 @@ def shared_skies(
     SharedSkies or None
         None where the frames share nothing that counts, as of frames that are dithered without repeats.
     """
-    from scipy.sparse.csgraph import connected_components
-
     whole = float(np.sum(weights**2 * np.diag(covariance)))
     if not whole > 0:
         return None
@@ -172,6 +170,10 @@ def shared_skies(
     np.fill_diagonal(terms, 0.0)
     overlap = kernel_overlap(positions)
     linked = (np.abs(overlap) > _LEAST_OVERLAP) & (terms != 0)
+    if not linked.any():
+        return None
+    from scipy.sparse.csgraph import connected_components
+
     number, labels = connected_components(linked, directed=False)
     groups = [np.flatnonzero(labels == k) for k in range(number)]
     groups = [group for group in groups if group.size > 1]

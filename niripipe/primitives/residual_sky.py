@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from niripipe.algorithms import box_maps, deep_masks
+from niripipe.algorithms import box_maps, deep_masks, morphology
 from niripipe.algorithms import residual_sky as algorithm
 from niripipe.algorithms.robust import good_pixels
 from niripipe.astrodata import AstroData
@@ -128,15 +128,12 @@ def _is_object_only(frame: AstroData) -> bool:
 
 def _binned(frame: AstroData, side: int, dilation: float) -> deep_masks.Binned:
     """Bin a frame, with its own objects grown by a radius."""
-    from scipy import ndimage
-
     ext = frame[0]
     data, mask = ext.read("data"), ext.read("mask")
     found = deep_masks.binned(data, good_pixels(data, mask), ext.read("OBJMASK") > 0, side)
     if not found.objects.any():
         return found
-    grown = ndimage.distance_transform_edt(~found.objects) <= dilation / side
-    return replace(found, objects=grown)
+    return replace(found, objects=morphology.dilate(found.objects, dilation / side))
 
 
 def _fit(

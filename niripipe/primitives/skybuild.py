@@ -18,7 +18,7 @@ from niripipe.algorithms.combine import (
 )
 from niripipe.algorithms.noise_line import NoiseLine, noise_line
 from niripipe.algorithms.parallel import map_items
-from niripipe.algorithms.robust import good_pixels
+from niripipe.algorithms.robust import fast_median, good_pixels
 from niripipe.astrodata import DQ, AstroData, Plane
 from niripipe.errors import AlgorithmError
 from niripipe.logutils import get_logger
@@ -336,8 +336,11 @@ class SkyBuilder:
             good = values[good_pixels(values, None if mask is None else mask[thin])]
             if good.size < _LEAST_PIXELS:
                 continue
-            faint, level = np.quantile(good, [0.1587, 0.5])
-            if not sky_algorithm.can_be_scaled(float(level), float(level - faint), good.size * _FEW_ROWS):
+            level = fast_median(good)
+            # A deviation below; one rank at a time is found several times quicker than two.
+            rank = int(0.1587 * good.size)
+            std = level - float(np.partition(good, rank)[rank])
+            if not sky_algorithm.can_be_scaled(level, std, good.size * _FEW_ROWS):
                 log.warning("there is hardly any sky (%.3g): skies are shifted, not scaled", level)
                 return True
         return False

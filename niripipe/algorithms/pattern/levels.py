@@ -104,14 +104,29 @@ def measure_step(data: Float32, good: Bool, row: int, near: int, far: int) -> St
     median over the columns, its error that of a median from the scatter of the columns. A source, which
     covers few columns, does not matter.
     """
-    near = min(near, row, len(data) - row)
     half = min(far, row, len(data) - row) // 2
+    return _step(data, good, row, near, half, _quarters(data, good, row, half))
+
+
+def _quarters(data: Float32, good: Bool, row: int, half: int) -> list[Float32]:
+    """Return the column medians of two parts of `half` rows below a row, and of two above it."""
+    if half < 1:
+        return []
+    return [
+        _part(data, good, *rows)
+        for rows in ((row - half, -half), (row, -half), (row, half), (row + half, half))
+    ]
+
+
+def _step(data: Float32, good: Bool, row: int, near: int, half: int, quarters: list[Float32]) -> Step | None:
+    """Measure a step; see `measure_step`."""
+    near = min(near, row, len(data) - row)
     if near < 1:
         return None
     slopes = np.zeros(8, np.float32)
     if half >= 2:
-        inner = _part(data, good, row, half) - _part(data, good, row, -half)
-        outer = _part(data, good, row + half, half) - _part(data, good, row - half, -half)
+        below, low, high, above = quarters
+        inner, outer = high - low, above - below
         # The centres of the halves of a side are `half` rows apart; both sides together give twice the slope.
         slopes = np.divide(outer - inner, 2 * half, dtype=np.float32)
         slopes = slopes[np.isfinite(slopes)]
@@ -127,18 +142,17 @@ def measure_step(data: Float32, good: Bool, row: int, near: int, far: int) -> St
     return size, math.hypot(_median_error(steps), near * _median_error(slopes))
 
 
-def _is_bent(data: Float32, good: Bool, row: int, far: int, step: Step) -> bool:
+def _is_bent(quarters: list[Float32], step: Step) -> bool:
     """Whether the slope changes across a border by more than the step, and not by chance.
 
     In the wing of an exponential profile what this measures is at least twice the false step, whatever the
     scale length; where the profile has its peak near the border, about as much.
     """
-    half = min(far, row, len(data) - row) // 2
-    if half < 1:
+    if not quarters:
         return False
     # Two parts on each side, the outer ones less the inner ones: a level and a slope cancel, and a step.
-    bend = _part(data, good, row + half, half) - _part(data, good, row, half)
-    bend += _part(data, good, row - half, -half) - _part(data, good, row, -half)
+    below, low, high, above = quarters
+    bend = (above - high) + (below - low)
     bend = bend[np.isfinite(bend)]
     if bend.size < 8:
         return True
@@ -215,10 +229,12 @@ def quadrant_shifts(
             data, flags, at = frame[both].T, good[both].T, second.columns.start - first.columns.start
         else:
             data, flags, at = frame[both], good[both], second.rows.start - first.rows.start
-        step = measure_step(data, flags, at, near, far)
+        half = min(far, at, len(data) - at) // 2
+        quarters = _quarters(data, flags, at, half)
+        step = _step(data, flags, at, near, half, quarters)
         if step is None:
             continue
-        if straight and _is_bent(data, flags, at, far, step):
+        if straight and _is_bent(quarters, step):
             return np.zeros(len(corners)), np.zeros(len(corners))
         size, error = step
         weight = 1 / max(error, _NO_ERROR)
