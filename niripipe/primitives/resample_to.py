@@ -424,9 +424,11 @@ def _from_file(path: Path) -> _Target:
     problem = "no image with celestial coordinates"
     try:
         with fits.open(path, memmap=True) as hdus:
-            for hdu in hdus:
-                if "CTYPE1" in hdu.header:
-                    return _from_header(hdu.header, path)
+            headers = [hdu.header for hdu in hdus if "CTYPE1" in hdu.header]
+            # A primary header without an image may repeat the coordinates of the image, but not its size.
+            headers.sort(key=lambda header: not header.get("NAXIS"))
+            if headers:
+                return _from_header(headers[0], path)
     except OSError as error:
         problem = str(error)
     raise _no_target(problem, path)
@@ -436,7 +438,7 @@ def _from_header(header: Any, path: Path | None) -> _Target:
     from astropy.wcs import WCS
 
     try:
-        wcs = WCS(header)
+        wcs = WCS(header, fix=False)  # fixing dates is a warning about nothing that is used here
         celestial = wcs.celestial if wcs.has_celestial else None
     except Exception as error:  # whatever a damaged header provokes in the parser
         raise _no_target(f"{type(error).__name__}: {error}", path) from None

@@ -131,11 +131,14 @@ def check_stars(before, ad, rel=0.01):
         assert found == pytest.approx(flux, rel=rel)
 
 
-@pytest.mark.parametrize("kind", ["file", "header", "wcs", "frame"])
+@pytest.mark.parametrize("kind", ["file", "product", "header", "wcs", "frame"])
 def test_a_target_can_be_a_file_a_header_a_wcs_or_a_frame(tmp_path, kind):
     target = header()
-    if kind == "file":
-        hdus = [fits.PrimaryHDU(), fits.ImageHDU(np.zeros((140, 160), np.float32), target)]
+    if kind in ("file", "product"):
+        # The primary header of a product repeats the coordinates of the image, but not its size.
+        repeated = fits.Header([card for card in target.cards if not card.keyword.startswith("NAXIS")])
+        primary = fits.PrimaryHDU(header=repeated if kind == "product" else None)
+        hdus = [primary, fits.ImageHDU(np.zeros((140, 160), np.float32), target)]
         fits.HDUList(hdus).writeto(tmp_path / "target.fits")
         given = str(tmp_path / "target.fits")
     elif kind == "frame":
