@@ -13,7 +13,7 @@ from niripipe.astrodata import descriptors, display, tags
 from niripipe.astrodata.attachments import Attachments
 from niripipe.astrodata.descriptors import astro_data_descriptor
 from niripipe.astrodata.extension import Extension
-from niripipe.astrodata.filenames import FileNames
+from niripipe.astrodata.filenames import FileNames, plain_name
 from niripipe.astrodata.foreign import as_extension, to_ccddata
 from niripipe.astrodata.headers import HeaderManager, WatchedHeader, header_value, watched
 from niripipe.astrodata.operators import Operators
@@ -98,7 +98,9 @@ class AstroData(Operators, Attachments, FileNames, Declared):
             ad.path = path
             parts.read_from = path
             if "ORIGNAME" not in parts.phu:
-                parts.phu.set("ORIGNAME", ad.filename, "Original file name before processing")
+                parts.phu.set(
+                    "ORIGNAME", plain_name(str(ad.filename)), "Original file name before processing"
+                )
         return ad
 
     # ---- headers, names, tags
@@ -367,7 +369,9 @@ class AstroData(Operators, Attachments, FileNames, Declared):
 
         if filename is None and self.path is None:
             raise InputError("the data set has no file name", item="filename", remedy="Give one to write().")
-        is_raw = self.path == self._parts.read_from and self.filename == header_value(self.phu, "ORIGNAME")
+        is_raw = self.path == self._parts.read_from and plain_name(str(self.filename)) == header_value(
+            self.phu, "ORIGNAME"
+        )
         if filename is None and is_raw and overwrite:
             raise StorageError(
                 "this would replace the original file",

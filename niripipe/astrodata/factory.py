@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from niripipe.astrodata.core import AstroData
 from niripipe.astrodata.fits_read import read_file, read_hdus
 from niripipe.astrodata.headers import header_value, watched
 from niripipe.astrodata.slices import Parts
-from niripipe.errors import DataError, InputError
+from niripipe.errors import DataError, InputError, NiripipeError
 
 __all__ = ["PROVIDERS", "create", "open", "register_class"]
 
@@ -50,9 +51,9 @@ def open(source: Any) -> AstroData:
 
     Parameters
     ----------
-    source : path-like or sequence of HDUs
-        A file, which may be compressed (``.gz``, ``.bz2``, ``.fz``), or an astropy HDU list, of which a
-        copy is made. An `AstroData` is returned as it is.
+    source : path-like, binary file or sequence of HDUs
+        A file, which may be compressed (``.gz``, ``.bz2``, ``.fz``); an open binary file, which is read as a
+        whole; or an astropy HDU list, of which a copy is made. An `AstroData` is returned as it is.
 
     Returns
     -------
@@ -70,17 +71,49 @@ def open(source: Any) -> AstroData:
     """
     if isinstance(source, AstroData):
         return source
-    if isinstance(source, str | os.PathLike):
+    if isinstance(source, str | bytes | os.PathLike):
         # Pixels are read later, when the current folder may be another one.
-        path = Path(os.fspath(source)).absolute()
+        path = Path(os.fsdecode(source)).absolute()
         return _build(read_file(path), str(path))
     if isinstance(source, Sequence) and source and hasattr(source[0], "header"):
         parts = read_hdus(source)
         original = header_value(parts.phu, "ORIGNAME")
-        return _build(parts, str(original) if original else None)
+        return _build(parts, str(original) if original else _file_of(source))
+    if hasattr(source, "read"):
+        return _from_stream(source)
     raise InputError(
-        "this cannot be opened", found=type(source).__name__, expected="a path or a list of HDUs"
+        "this cannot be opened",
+        found=type(source).__name__,
+        expected="a path, an open binary file, or a list of HDUs",
     )
+
+
+def _file_of(hdus: Any) -> str | None:
+    """Return the path of the file that an HDU list was opened from; None without one."""
+    method = getattr(hdus, "filename", None)
+    path = method() if callable(method) else None
+    return str(Path(path).absolute()) if isinstance(path, str) and path else None
+
+
+def _from_stream(stream: Any) -> AstroData:
+    """Read a data set from an open file."""
+    name = getattr(stream, "name", None)
+    shown = name if isinstance(name, str) else type(stream).__name__
+    try:
+        with fits.open(io.BytesIO(stream.read()), memmap=False) as hdus:
+            parts = read_hdus(list(hdus))
+    except NiripipeError as error:
+        error.file = error.file or shown
+        raise
+    # Streams raise whatever they like: text, closed, not seekable.
+    except Exception as error:
+        raise DataError(
+            "this is not an open FITS file", file=shown, found=f"{type(error).__name__}: {error}",
+            expected="a file opened with mode 'rb'",
+        ) from None  # fmt: skip
+    original = header_value(parts.phu, "ORIGNAME")
+    path = str(Path(name).absolute()) if isinstance(name, str) and Path(name).is_file() else None
+    return _build(parts, path or (str(original) if original else None))
 
 
 def create(phu: Any, extensions: Sequence[Any] | None = None) -> AstroData:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from functools import lru_cache
 from pathlib import Path, PurePath
 
@@ -10,9 +11,10 @@ from niripipe.astrodata.headers import header_value
 from niripipe.astrodata.slices import Slices
 from niripipe.errors import InputError
 
-__all__ = ["FileNames", "product_name"]
+__all__ = ["FileNames", "plain_name", "product_name"]
 
 _COMPRESSED = (".gz", ".bz2", ".fz")
+_FITS = (".fits", ".fit", ".fts")
 
 
 class FileNames(Slices):
@@ -85,11 +87,29 @@ class FileNames(Slices):
                 )
             self.filename = str(original)
         if not original:
-            original = self.orig_filename
+            original = plain_name(self.orig_filename or self.filename)
             self._parts.phu.set("ORIGNAME", original, "Original file name before processing")
+        if self.orig_filename is not None and plain_name(self.orig_filename) == original:
+            # The name in the header has no accents.
+            original = self.orig_filename
         self.filename = product_name(
             str(self.filename), str(original), prefix=prefix, suffix=suffix, strip=strip
         )
+
+
+@lru_cache(maxsize=4096)
+def plain_name(name: str) -> str:
+    """Return a text with what a FITS header can hold: letters without accents, and ``_`` for other signs.
+
+    Examples
+    --------
+    >>> plain_name("ngc1068_filtre_\u00e9troit.fits")
+    'ngc1068_filtre_etroit.fits'
+    """
+    if name.isascii() and name.isprintable():
+        return name
+    letters = (sign for sign in unicodedata.normalize("NFKD", name) if not unicodedata.combining(sign))
+    return "".join(sign if sign.isascii() and sign.isprintable() else "_" for sign in letters)
 
 
 @lru_cache(maxsize=4096)
@@ -121,7 +141,7 @@ def _split_name(name: str) -> tuple[str, str]:
     path = PurePath(name)
     if path.suffix.lower() in _COMPRESSED:
         path = path.with_suffix("")
-    return path.stem, path.suffix
+    return path.stem, ".fits" if path.suffix.lower() in _FITS else path.suffix
 
 
 def product_name(
@@ -150,7 +170,7 @@ def product_name(
     Returns
     -------
     str
-        The new name; a compression extension is dropped.
+        The new name; a compression extension is dropped, and ``.fit``, ``.fts``, ``.FITS`` become ``.fits``.
 
     Examples
     --------

@@ -34,7 +34,7 @@ _UNITS = {
 }
 """Units of descriptors, for tables."""
 
-_SUFFIXES = (".fits", ".fits.gz", ".fits.bz2", ".fits.fz", ".fit", ".fz")
+_SUFFIXES = (".fits", ".fits.gz", ".fits.bz2", ".fits.fz", ".fit", ".fit.gz", ".fts", ".fz")
 
 
 def showd(
@@ -96,7 +96,7 @@ def typewalk(
     tags: Iterable[str] | str = (),
     xtags: Iterable[str] | str = (),
     any_of: bool = False,
-    mask: str = "*.fits*",
+    mask: str = "*.fit*",
     recursive: bool = True,
 ) -> Table:
     """Show the tags of the files in a folder.
@@ -112,7 +112,7 @@ def typewalk(
     any_of : bool
         Whether one of `tags` is enough.
     mask : str
-        Pattern of file names.
+        Pattern of file names, in any letter case.
     recursive : bool
         Whether to look into the folders inside the folder.
 
@@ -146,7 +146,7 @@ def typewalk(
     return Table(["file", "tags"], rows, title=f"{len(rows)} files in {top}", notes=notes)
 
 
-def frame_files(folder: str | PathLike[str], *, mask: str = "*.fits*", recursive: bool = False) -> list[Path]:
+def frame_files(folder: str | PathLike[str], *, mask: str = "*.fit*", recursive: bool = False) -> list[Path]:
     """Return the FITS files in a folder, sorted by name.
 
     Parameters
@@ -154,8 +154,8 @@ def frame_files(folder: str | PathLike[str], *, mask: str = "*.fits*", recursive
     folder : path-like
         Where to look.
     mask : str
-        Pattern of file names; of the names that match, those that end like FITS files are taken, hidden
-        ones excepted.
+        Pattern of file names, in any letter case; of the names that match, those that end like FITS files are
+        taken, hidden ones excepted.
     recursive : bool
         Whether to look into the folders inside the folder.
 
@@ -173,7 +173,7 @@ def frame_files(folder: str | PathLike[str], *, mask: str = "*.fits*", recursive
     return sorted(
         path
         for path in found
-        if fnmatch.fnmatch(path.name, mask)
+        if fnmatch.fnmatch(path.name.lower(), mask.lower())
         and path.name.lower().endswith(_SUFFIXES)
         and not path.name.startswith(".")
         and path.is_file()

@@ -20,6 +20,7 @@ from niripipe.instruments.headers import (
     get_float,
     get_int,
     get_text,
+    name_text,
     parse_float,
     parse_percentile,
     parse_time,
@@ -87,7 +88,7 @@ class AstroDataGemini(ElsewhereDescriptors):
         return get_text(self.phu, "INSTRUME")
 
     telescope = _from_keyword("TELESCOP", clean_text, "the name of the telescope")
-    object = _from_keyword("OBJECT", clean_text, "the name of the target")
+    object = _from_keyword("OBJECT", name_text, "the name of the target", "a number counts as text")
     program_id = _from_keyword("GEMPRGID", clean_text, "the science program")
     observation_id = _from_keyword("OBSID", clean_text, "the observation")
     data_label = _from_keyword("DATALAB", clean_text, "the data label")

@@ -25,6 +25,7 @@ __all__ = [
     "get_float",
     "get_int",
     "get_text",
+    "name_text",
     "parse_date",
     "parse_datetime",
     "parse_dec",
@@ -76,6 +77,13 @@ def clean_text(value: object) -> str | None:
         return None
     text = value.strip()
     return None if text.lower() in _NO_VALUE else text
+
+
+def name_text(value: object) -> str | None:
+    """Return a name as stripped text, also where a header holds it as a number (``OBJECT = 1068``)."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        return str(value)
+    return clean_text(value)
 
 
 def parse_float(value: object) -> float | None:

@@ -34,7 +34,7 @@ def organise(
     recipes: Mapping[str, str] | None = None,
     mode: Mode = "sq",
     settings: NightSettings | None = None,
-    mask: str = "*.fits*",
+    mask: str = "*.fit*",
     recursive: bool = False,
 ) -> NightPlan:
     """Sort raw frames into reductions, with their calibrations, and say why.

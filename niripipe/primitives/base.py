@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, overload
 
 from niripipe.astrodata import AstroData
+from niripipe.astrodata.filenames import plain_name
 from niripipe.errors import InputError, NiripipeError
 from niripipe.primitives.params import PSEUDO_PARAMETERS, Params, nearest
 
@@ -100,13 +101,13 @@ def not_needed(reason: str) -> Outcome:
 
 
 def raw_name(frame: AstroData) -> str:
-    """Return the name of the raw file of a frame."""
-    return str(frame.phu.get("ORIGNAME") or frame.orig_filename or frame.filename)
+    """Return the name of the raw file of a frame, without accents, as headers hold it."""
+    return plain_name(str(frame.phu.get("ORIGNAME") or frame.orig_filename or frame.filename))
 
 
 def opened_name(frame: AstroData) -> str:
-    """Return the name that a frame had when it was opened, of a processed file for example."""
-    return str(frame.orig_filename or frame.filename)
+    """Return the name that a frame had when it was opened (of a processed file, say), without accents."""
+    return plain_name(str(frame.orig_filename or frame.filename))
 
 
 @dataclass(frozen=True)

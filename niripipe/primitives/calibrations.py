@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from niripipe import astrodata
 from niripipe.astrodata import AstroData, Section, add_provenance, file_md5
+from niripipe.astrodata.filenames import plain_name
 from niripipe.cal_service.facts import facts_of
 from niripipe.cal_service.masks import mask_origin, masks_to_unite
 from niripipe.cal_service.rules import assess
@@ -54,8 +55,8 @@ class FoundCalibration:
 
     @property
     def name(self) -> str:
-        """File name, for headers and reports."""
-        return self.frame.filename or "calibration in memory"
+        """File name without accents, for headers and reports."""
+        return plain_name(self.frame.filename or "calibration in memory")
 
 
 class CalibrationBook:

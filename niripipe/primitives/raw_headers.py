@@ -8,6 +8,7 @@ from typing import Literal, cast
 import numpy as np
 
 from niripipe.astrodata import AstroData, distortion_of
+from niripipe.astrodata.filenames import plain_name
 from niripipe.errors import DataError
 from niripipe.instruments import AstroDataNiri, doubts, pointing, pointing_group
 from niripipe.instruments.gemini import has_known_unit
@@ -17,6 +18,7 @@ from niripipe.primitives.base import Frames, Outcome, Status, done, not_needed, 
 from niripipe.primitives.distortion import put_distortion
 
 __all__ = [
+    "FOREIGN_NOISE",
     "BadWCS",
     "average_read_pairs",
     "doubtful_values",
@@ -28,6 +30,9 @@ __all__ = [
 ]
 
 log = get_logger(__name__)
+
+FOREIGN_NOISE = "unknown"
+"""VARNOISE of a variance plane that a frame had before it was prepared."""
 
 BadWCS = Literal["exit", "fix", "new", "ignore"]
 
@@ -86,6 +91,19 @@ def require_niri_image(frame: AstroData) -> None:
         )
 
 
+def _know_variance(frame: AstroData) -> None:
+    """Mark a variance plane that other software made, so that no noise is added to it; drop a useless one."""
+    ext = frame[0]
+    existing = ext.read("variance")
+    if existing is None or "VARNOISE" in ext.hdr:
+        return
+    if np.any(existing > 0):
+        ext.hdr.set("VARNOISE", FOREIGN_NOISE, "Noise components in the variance")
+    else:
+        log.warning("%s: its variance plane has no positive value and is not used", frame.filename)
+        ext.variance = None
+
+
 def standardize_headers(frame: AstroData, software: str, mode: str) -> None:
     """Write what the headers mean as standard keywords; see `Standardize.standardizeHeaders`.
 
@@ -112,6 +130,7 @@ def standardize_headers(frame: AstroData, software: str, mode: str) -> None:
             found=phu.get("EXPTIME", "missing"),
             expected="seconds, more than 0",
         )
+    _know_variance(frame)
     for key, (value, comment) in values.items():
         if value is not None:
             ext.hdr.set(key, value, comment)
@@ -123,7 +142,11 @@ def standardize_headers(frame: AstroData, software: str, mode: str) -> None:
     if "RADECSYS" in ext.hdr:
         ext.hdr.rename_keyword("RADECSYS", "RADESYS")
     name, _, version = software.partition(" ")
-    phu.set("ORIGNAME", phu.get("ORIGNAME") or frame.orig_filename, "Original file name before processing")
+    phu.set(
+        "ORIGNAME",
+        phu.get("ORIGNAME") or plain_name(str(frame.orig_filename)),
+        "Original file name before processing",
+    )
     phu.set("PROCSOFT", name, "Data processing software used")
     phu.set("PROCSVER", version, "Version of the software")
     phu.set("PROCMODE", mode, "Processing mode [sq|ql|qa]")

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from niripipe.algorithms import bits, dq, linearity, noise
 from niripipe.astrodata import DQ, AstroData, Section, add_provenance, file_md5
+from niripipe.astrodata.filenames import plain_name
 from niripipe.instruments.pointing_group import Judgement
 from niripipe.logutils import get_logger
 from niripipe.primitives import objmask, raw_headers, usable
@@ -315,10 +316,14 @@ class Standardize(PrimitivesBase):
 
         The photon noise of a pixel is taken from its own counts, ``max(data, 0)``; read noise from
         RDNOISE, which holds the noise of all coadds. VARNOISE in the extension header says which were
-        added, and keeps a component from being added twice.
+        added, and keeps a component from being added twice. A variance plane that a frame has when it is
+        prepared, or that DRAGONS added, was made by other software: it is kept as it is, with a warning.
         """
         ext = frame[0]
         present = ext.hdr.get("VARNOISE", "")
+        if present == raw_headers.FOREIGN_NOISE or (not present and "ADDVAR" in frame.phu):
+            log.warning("%s: its variance plane of other software is kept as it is", frame.filename)
+            return skipped("the frame has a variance plane of other software, which is kept")
         wanted = {"read": params.read_noise, "Poisson": params.poisson_noise}
         new = [name for name, on in wanted.items() if on and name not in present]
         if not new:
@@ -384,7 +389,9 @@ class Standardize(PrimitivesBase):
             if calibration is not None and calibration.frame not in masks:
                 masks.append(calibration.frame)
                 book.remember(frame, calibration, "addDQ")
-        frame.phu.set("BPMIM", ",".join(str(m.filename) for m in masks) or "none", "Bad pixel masks applied")
+        frame.phu.set(
+            "BPMIM", plain_name(",".join(str(m.filename) for m in masks)) or "none", "Bad pixel masks applied"
+        )
         return masks
 
     def _add_illumination(self, frame: AstroData, illum_mask: Any) -> Outcome | None:

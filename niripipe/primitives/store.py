@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from niripipe.astrodata import AstroData
+from niripipe.astrodata.filenames import plain_name
 from niripipe.errors import DataError
 from niripipe.logutils import get_logger
 from niripipe.primitives.base import Frames, PrimitivesBase, primitive, raw_name, skipped
@@ -158,7 +159,7 @@ def _label(frame: AstroData, mode: str, suffix: str | None) -> None:
     label = frame.phu.get("DATALAB")
     if isinstance(label, str) and label:
         base = re.sub(r"(?<=\d)(-[A-Za-z]+)+$", "", label)
-        ending = (suffix or "").replace("_", "-").upper()
+        ending = plain_name(suffix or "").replace("_", "-").upper()
         frame.phu["DATALAB"] = f"{base}-{mode.upper()}{ending}"
 
 

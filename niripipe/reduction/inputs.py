@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
+import os
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -48,7 +51,8 @@ def expand(sources: Iterable[Source] | Source) -> list[Source]:
     Parameters
     ----------
     sources : iterable of paths, ``@list`` names and AstroData, or one of them
-        A list file holds names separated by white space or line ends; ``#`` starts a comment; names in
+        A list file holds names separated by white space or line ends, names with spaces in double quotes or
+        alone in a line; UTF-8 or UTF-16 text with any line ends; ``#`` starts a comment; names in
         it are relative to the current folder, or to the list's own folder when only there they exist.
         Lists may name further lists.
 
@@ -65,8 +69,9 @@ def expand(sources: Iterable[Source] | Source) -> list[Source]:
         sources = [sources]
     expanded: list[Source] = []
     for source in sources:
-        if isinstance(source, str) and source.startswith("@"):
-            expanded.extend(_read_list(Path(source[1:]), seen=()))
+        name = os.fspath(source) if isinstance(source, PathLike) else source
+        if isinstance(name, str) and name.startswith("@"):
+            expanded.extend(_read_list(Path(name[1:]), seen=()))
         else:
             expanded.append(source)
     return expanded
@@ -141,12 +146,12 @@ def _read_list(path: Path, seen: tuple[Path, ...]) -> list[Source]:
     if path.resolve() in seen:
         raise InputError("The list of files names itself", file=path)
     try:
-        text = path.read_text()
+        text = _decoded(path.read_bytes())
     except (OSError, UnicodeDecodeError) as error:
         raise InputError("The list of files cannot be read", file=path, found=str(error)) from None
     found: list[Source] = []
     for line in text.splitlines():
-        for name in line.split("#", 1)[0].split():
+        for name in _names_in(line, path):
             if name.startswith("@"):
                 found.extend(_read_list(_path_in_list(path, name[1:]), (*seen, path.resolve())))
             else:
@@ -154,6 +159,22 @@ def _read_list(path: Path, seen: tuple[Path, ...]) -> list[Source]:
     if not found:
         raise InputError("The list of files is empty", file=path)
     return found
+
+
+def _decoded(content: bytes) -> str:
+    """Return the text of a list, with or without the byte-order mark that editors put in front."""
+    marks = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+    encoding = next((name for mark, name in marks.items() if content.startswith(mark)), "utf-8")
+    return content.decode(encoding)
+
+
+def _names_in(line: str, path: Path) -> list[str]:
+    """Return the names in a line: separated by white space, unless the line or what is quoted is one name."""
+    text = line.split("#", 1)[0].strip()
+    if " " in text and _path_in_list(path, text).exists():
+        return [text]
+    # Apostrophes occur in names; only whole quotations count.
+    return [quoted or word for quoted, word in re.findall(r'"([^"]+)"|(\S+)', text)]
 
 
 def _path_in_list(list_path: Path, name: str) -> Path:

@@ -580,3 +580,43 @@ def test_unknown_units_are_refused(unit):
     b = make.bench([make.frame(ext={"BUNIT": unit})])
     with pytest.raises(DataError, match=f"unit.*{unit}"):
         b.p.prepare()
+
+
+# ---- variance planes of other software
+
+
+def foreign(tmp_path, variance, **cards):
+    """A frame as IRAF's nprepare leaves it."""
+    raw = make.hdus(1000.0, NPREPARE="2016-06-07T10:00:00", **cards)
+    raw[1].name = "SCI"
+    raw.append(fits.ImageHDU(np.full(make.SHAPE, variance, np.float32), name="VAR"))
+    raw.append(fits.ImageHDU(np.zeros(make.SHAPE, np.int16), name="DQ"))
+    path = tmp_path / "nN20160102S0001.fits"
+    raw.writeto(path)
+    return astrodata.open(path)
+
+
+def test_a_variance_of_other_software_is_kept_and_said_to_be(tmp_path, caplog):
+    b = make.prepared([foreign(tmp_path, 90.0)])
+    b.p.ADUToElectrons()
+    b.p.addVAR(read_noise=True, poisson_noise=True)
+    np.testing.assert_allclose(b.main[0][0].variance, 90 * make.GAIN**2, rtol=1e-6)
+    assert b.main[0].history[-1].status == "SKIPPED"
+    assert "variance plane of other software" in b.main[0].history[-1].reason
+    assert "variance plane of other software is kept" in caplog.text
+
+
+@pytest.mark.parametrize("useless", [0.0, np.nan, -1.0])
+def test_a_variance_without_a_positive_value_is_replaced(tmp_path, caplog, useless):
+    b = make.prepared([foreign(tmp_path, useless)])
+    b.p.addVAR(read_noise=True, poisson_noise=True)
+    expected = 1000 / make.GAIN + (make.READ_NOISE / make.GAIN) ** 2
+    np.testing.assert_allclose(b.main[0][0].variance, expected, rtol=1e-5)
+    assert "no positive value" in caplog.text
+
+
+def test_a_variance_that_dragons_added_is_kept(tmp_path):
+    ad = foreign(tmp_path, 90.0, PREPARE="2016-06-07T10:00:00", ADDVAR="2016-06-07T10:00:01")
+    b = make.bench([ad])
+    b.p.addVAR(read_noise=True, poisson_noise=True)
+    np.testing.assert_allclose(b.main[0][0].variance, 90)

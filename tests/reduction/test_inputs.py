@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import os
 from pathlib import Path
 
 import numpy as np
@@ -319,3 +321,73 @@ def test_frames_with_headers_that_say_nothing_do_not_crash_the_checks(tmp_path):
         bare[1].header.remove(keyword)
     bare.writeto(tmp_path / "bare.fits")
     assert len(open_inputs([tmp_path / "bare.fits"]).frames) == 1
+
+
+# ---- values of other kinds
+
+
+def listing(folder, content, name="list.txt"):
+    path = folder / name
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text.encode(),
+        lambda text: b"\xef\xbb\xbf" + text.encode(),
+        lambda text: text.replace("\n", "\r\n").encode(),
+        lambda text: b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode() + b"\r\n",
+        lambda text: text.replace("\n", "\r").encode(),
+        lambda text: text.encode("utf-16"),
+        lambda text: "".join(f'"{line}" # dark\n' for line in text.splitlines()).encode(),
+    ],
+    ids=["plain", "mark", "crlf", "mark and crlf", "cr", "utf-16", "quoted"],
+)
+def test_lists_of_any_editor_name_files_with_spaces_and_accents(tmp_path, change):
+    folder = tmp_path / "a night"
+    paths = [str(make.write(folder / name)) for name in ("a b.fits", "\u00e9toile.fits")]
+    found = listing(tmp_path, change("\n".join(paths)))
+    assert expand(f"@{found}") == expand([Path(f"@{found}")]) == paths
+
+
+def test_a_list_that_is_no_text_is_named(tmp_path):
+    path = listing(tmp_path, b"\x80\x81.fits")
+    with pytest.raises(InputError, match=r"list of files cannot be read.*list.txt"):
+        expand(f"@{path}")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        str,
+        Path,
+        lambda path: os.fsencode(path),
+        lambda path: fits.open(path, memmap=False),
+        lambda path: path.open("rb"),
+        lambda path: astrodata.open(path),
+    ],
+    ids=["text", "path", "bytes", "hdus", "open file", "data set"],
+)
+def test_a_frame_may_be_given_in_many_ways(tmp_path, given):
+    path = make.write(tmp_path / "frame.fits")
+    source = given(path)
+    (frame,) = open_inputs([source]).frames
+    if hasattr(source, "close"):
+        source.close()
+    assert (frame.filename, frame.phu["ORIGNAME"]) == ("frame.fits", "frame.fits")
+    assert frame[0].data.sum() == 100 * 64 * 64
+
+
+@pytest.mark.parametrize("source", [5, None, 1.5, [], b"missing.fits", io.StringIO("text"), io.BytesIO(b"x")])
+def test_what_is_no_frame_is_an_error_of_niripipe(source):
+    with pytest.raises(NiripipeError):
+        open_inputs([source])
+
+
+def test_a_closed_file_is_named(tmp_path):
+    stream = make.write(tmp_path / "frame.fits").open("rb")
+    stream.close()
+    with pytest.raises(NiripipeError, match=r"not an open FITS file.*frame.fits.*closed"):
+        open_inputs([stream])
