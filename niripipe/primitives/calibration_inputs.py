@@ -95,13 +95,18 @@ class CheckCalibrationInputsParams(Params):
 
 @dataclass(frozen=True, slots=True)
 class _Measured:
-    """A frame with its numbers in electrons."""
+    """A frame with its numbers in electrons.
+
+    `unit` is what levels are compared with: the read noise of one coadd times their number. Offsets and glow
+    add up over the coadds, while the read noise grows with the root of their number.
+    """
 
     frame: AstroData
     numbers: RawStatistics
     level: float
     noise: float
     read_noise: float
+    unit: float
 
 
 class CalibrationInputs(PrimitivesBase):
@@ -144,7 +149,7 @@ class CalibrationInputs(PrimitivesBase):
         flat will be less than 3 times the noise of its pixels (in `qa`, where more frames may come, that is a
         warning). Glow, hot pixels and
         unlike sensitivity do not matter: levels are medians, and noise is measured between neighbours.
-        Frames of other kinds pass. Not in DRAGONS.
+        Read noise is that of one coadd, times their number. Frames of other kinds pass. Not in DRAGONS.
 
         Raises
         ------
@@ -178,7 +183,9 @@ def _measure(frame: AstroData) -> _Measured:
     ext = frame[0]
     numbers = raw_statistics(ext.read("data"), ext.saturation_level())
     gain = float(ext.gain()) if frame.is_in_adu() else 1.0
-    return _Measured(frame, numbers, numbers.level * gain, numbers.noise * gain, float(ext.read_noise()))
+    read_noise = float(ext.read_noise())
+    unit = read_noise * np.sqrt(max(frame.coadds() or 1, 1))
+    return _Measured(frame, numbers, numbers.level * gain, numbers.noise * gain, read_noise, unit)
 
 
 def _faults(kind: str, measured: list[_Measured], lamp_off: list[_Measured]) -> dict[int, str]:
@@ -197,7 +204,7 @@ def _faults(kind: str, measured: list[_Measured], lamp_off: list[_Measured]) -> 
     sound = [one for one in sound if id(one.frame) not in reasons]
     if sound:
         levels = [one.level for one in sound]
-        odd = unlike(levels, tolerance=_ODD * sound[0].read_noise, share=_ODD_SHARE)
+        odd = unlike(levels, tolerance=_ODD * sound[0].unit, share=_ODD_SHARE)
         middle = float(np.median(levels))
         for one, is_odd in zip(sound, odd, strict=True):
             if is_odd:
@@ -228,7 +235,7 @@ def _useless(one: _Measured, *, noiseless: bool) -> str:
         return f"{numbers.saturated:.0%} of its pixels are saturated (limit: {_MOST_SATURATED:.0%})"
     if numbers.constant and not noiseless:
         return f"its pixels are constant ({numbers.level:g}); a detector has noise ({one.read_noise:.3g} e-)"
-    lowest = _LOWEST * one.read_noise
+    lowest = _LOWEST * one.unit
     if one.level < lowest:
         return f"its level is {one.level:.0f} e- (limit: {lowest:.0f} e-, {-_LOWEST:g} read noises below 0)"
     return ""
@@ -237,7 +244,7 @@ def _useless(one: _Measured, *, noiseless: bool) -> str:
 def _lit(dark: _Measured) -> str:
     """Return that there is light in a dark."""
     time = float(dark.frame.exposure_time() or 0.0)
-    limit = _DARK_LEVEL * dark.read_noise + _DARK_RATE * time
+    limit = _DARK_LEVEL * dark.unit + _DARK_RATE * time
     if dark.level <= limit:
         return ""
     return (
@@ -249,7 +256,7 @@ def _lit(dark: _Measured) -> str:
 def _unlit(flat: _Measured, lamp_off: list[_Measured]) -> str:
     """Return that there is no light of the lamp in a lamp-on flat."""
     if not lamp_off:
-        limit = _LAMP_LEVEL * flat.read_noise
+        limit = _LAMP_LEVEL * flat.unit
         if flat.level > limit:
             return ""
         return (
@@ -257,7 +264,7 @@ def _unlit(flat: _Measured, lamp_off: list[_Measured]) -> str:
             f"e- (limit: {limit:.0f} e-, {_LAMP_LEVEL:g} read noises)"
         )
     off = float(np.median([one.level for one in lamp_off]))
-    limit = max(flat.read_noise, _LAMP_OVER_OFF * off)
+    limit = max(flat.unit, _LAMP_OVER_OFF * off)
     if flat.level - off > limit:
         return ""
     return (
