@@ -17,6 +17,7 @@ SCRIPTS = (
     "moving_target.py",
     "point_source_dither.py",
     "raw_folder_to_stack.py",
+    "standard_star.py",
 )
 
 

@@ -30,6 +30,7 @@ SCRIPTS = [
     "moving_target.py",
     "point_source_dither.py",
     "raw_folder_to_stack.py",
+    "standard_star.py",
 ]
 
 
@@ -96,7 +97,7 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> Night:
     )
 
 
-def run(name: str, night: Night | FolderOnly, folder: Path) -> Run:
+def run(name: str, night: Night | FolderOnly | None, folder: Path) -> Run:
     """Run a script as a user would, with warnings as errors and without a display."""
     pytest.importorskip("matplotlib")
     pytest.importorskip("IPython")
@@ -104,7 +105,13 @@ def run(name: str, night: Night | FolderOnly, folder: Path) -> Run:
     env |= {"MPLCONFIGDIR": str(folder / "matplotlib"), "HOME": str(folder)}
     started = time.monotonic()
     done = subprocess.run(
-        [sys.executable, "-W", "error", str(NOTEBOOKS / name), str(night.folder)],
+        [
+            sys.executable,
+            "-W",
+            "error",
+            str(NOTEBOOKS / name),
+            *([] if night is None else [str(night.folder)]),
+        ],
         cwd=folder,
         env=env,
         capture_output=True,
@@ -196,7 +203,7 @@ def test_an_unsorted_folder_becomes_products_and_a_picture(sorted_folder: Run, n
     check_science(night, work / "products" / "N20160102S0271_image.fits", 4)
     service = CalibrationService()
     service.config(db_dir=work / "products")
-    assert len(service.list_files()) == 3
+    assert len(service.list_files()) == 4
     width, height = picture_size(work / "products.png")
     assert 1200 < width < 1600
     assert 700 < height < 1000
@@ -272,3 +279,14 @@ def test_a_moving_target_is_stacked_on_it_and_on_the_stars(tmp_path: Path) -> No
     assert astrodata.open(work / "N20160102S0271_image.fits").phu["ALGNON"] == "target"
     assert astrodata.open(work / "N20160102S0271_stars.fits").phu["ALGNON"] == "stars"
     assert min(picture_size(work / "moving.png")) > 300
+
+
+def test_the_standard_star_gives_magnitudes(tmp_path: Path) -> None:
+    pytest.importorskip("photutils")
+    text = run("standard_star.py", None, tmp_path).printed
+    assert "makeStandard: FS 17, by position" in text
+    assert "nearest of 2" in text
+    assert abs(number(r"zero point minus truth: ([+-]\d\.\d+) mag", text)) < 0.01
+    assert abs(number(r"magnitudes minus truth, median of \d+ stars: ([+-]\d\.\d+) mag", text)) < 0.02
+    left = {path.name for path in tmp_path.iterdir()} - {"matplotlib", ".cache", ".astropy"}
+    assert left == {"niripipe_standard"}

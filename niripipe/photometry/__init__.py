@@ -7,6 +7,7 @@
 from niripipe.photometry.bands import BANDS, Extinction, StandardBand, ab_offset, extinction, standard_band
 from niripipe.photometry.magnitudes import to_magnitudes, to_microjansky
 from niripipe.photometry.standards import Recognition, Standard, recognise, standards
+from niripipe.photometry.standards import shipped as shipped_standards
 
 __all__ = [
     "BANDS",
@@ -17,6 +18,7 @@ __all__ = [
     "ab_offset",
     "extinction",
     "recognise",
+    "shipped_standards",
     "standard_band",
     "standards",
     "to_magnitudes",

@@ -16,6 +16,10 @@ Float64 = NDArray[np.float64]
 Bool = NDArray[np.bool_]
 
 _CLIP: Final = 3.0
+_SHARP: Final = 0.01
+_ENOUGH: Final = 5
+"""Stars whose ratio is known to this part, if so many, tell how much it differs from star to star."""
+
 _FEWEST: Final = 3
 """Stars without which a correction is not taken from the field."""
 
@@ -80,9 +84,22 @@ def correction_of_stars(
     weights = 1 / error[used] ** 2
     mean = float(np.sum(weights * ratio[used]) / weights.sum())
     chi = float(np.sum(weights * (ratio[used] - mean) ** 2) / (used.sum() - 1))
-    excess = float(np.var(ratio[used], ddof=1) - np.mean(noise[used] ** 2))
-    scatter = max(excess, 0.0) ** 0.5 / mean
+    sharp = used & (noise < _SHARP)
+    scatter = _scatter_beyond(ratio[sharp] - mean, noise[sharp]) / mean if sharp.sum() >= _ENOUGH else 0.0
     return Correction(mean, float(np.sqrt(max(chi, 1.0) / weights.sum())), int(used.sum()), scatter)
+
+
+def _scatter_beyond(residuals: Float64, noise: Float64) -> float:
+    """Return the scatter with which chi-squared of residuals is their number less one; 0 if it is less."""
+    low, high = 0.0, float(np.max(np.abs(residuals)))
+    freedom = residuals.size - 1
+    if np.sum((residuals / np.maximum(noise, 1e-9)) ** 2) <= freedom:
+        return 0.0
+    for _ in range(40):
+        middle = 0.5 * (low + high)
+        too_small = np.sum(residuals**2 / (noise**2 + middle**2)) > freedom
+        low, high = (middle, high) if too_small else (low, middle)
+    return high
 
 
 def isolated(x: Float64, y: Float64, flux: Float64, radius: float, share: float = 0.01) -> Bool:

@@ -104,7 +104,7 @@ def test_the_product_on_disk_is_the_product_in_memory(product):
 def test_history_and_provenance_lead_back_to_the_raw_frames(product, reduced):
     made, kind = product
     written = astrodata.open(made.output_filenames[0])
-    steps = [record.primitive for record in written.history]
+    steps = [record.primitive for record in written.history if record.status != "WARNING"]
     assert steps[0] == "prepare"
     assert steps[-1] == "storeProcessedScience"
     named = {Path(record.filename).name for record in written.provenance}
