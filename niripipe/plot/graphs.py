@@ -54,9 +54,9 @@ def alignment(product: Frame, *, ax: Any = None) -> Any:
     ad = opened(product)
     table = _table(ad, "ALIGNMENT", "align the frames and stack them first")
     figure, (axes,) = axes_of(ax, size=(6.5, 3.8))
-    number = np.arange(1, len(table["RMS"]) + 1)
-    rms, error = (np.asarray(table[name], float) for name in ("RMS", "ERROR"))
-    doubtful = np.asarray(table["DOUBTFUL"]) != 0
+    number = np.arange(1, len(table) + 1)
+    rms, error, residual = (_column(table, name) for name in ("RMS", "ERROR", "RESIDUAL"))
+    doubtful = np.nan_to_num(_column(table, "DOUBTFUL")) != 0
     for which, colour, label in (
         (~doubtful, "tab:blue", "scatter of sources"),
         (doubtful, "tab:red", "doubtful"),
@@ -66,7 +66,6 @@ def alignment(product: Frame, *, ax: Any = None) -> Any:
                 number[which], rms[which], yerr=np.nan_to_num(error[which]), fmt="o", color=colour,
                 capsize=3, label=label,
             )  # fmt: skip
-    residual = np.asarray(table["RESIDUAL"], float)
     if np.isfinite(residual).any():
         axes.plot(number, residual, "x", color="tab:orange", label="between comparisons")
     _name_frames(axes, [str(name) for name in table["IMAGE"]])
@@ -97,10 +96,10 @@ def sky(product: Frame, *, ax: Any = None) -> Any:
     """
     ad = opened(product)
     table = _table(ad, "STACKING", "stack aligned frames first")
-    if "SKY" not in (getattr(table, "colnames", None) or table.dtype.names):
+    level, days = _column(table, "SKY"), _column(table, "MJD")
+    if not np.isfinite(level).any():
         raise InputError("The product does not say the level of the sky", file=ad.filename, item="STACKING")
     figure, (axes,) = axes_of(ax, size=(6.5, 3.8))
-    level, days = (np.asarray(table[name], float) for name in ("SKY", "MJD"))
     minutes = (days - np.nanmin(days)) * 1440 if np.isfinite(days).any() else np.arange(len(level)) * 1.0
     axes.plot(minutes, level, "o-", color="tab:blue", lw=1)
     known = np.isfinite(minutes) & np.isfinite(level)
@@ -240,6 +239,11 @@ def _table(ad: AstroData, name: str, remedy: str) -> Any:
     if name not in ad.tables:
         raise InputError("The product has no such table", file=ad.filename, item=name, remedy=remedy)
     return ad.columns(name)
+
+
+def _column(table: Any, name: str) -> NDArray[np.float64]:
+    """Return a column, NaN where an older product has none."""
+    return np.asarray(table[name], float) if name in table.dtype.names else np.full(len(table), np.nan)
 
 
 def _name_frames(axes: Any, names: list[str]) -> None:

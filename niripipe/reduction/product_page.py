@@ -278,12 +278,17 @@ def _dropped(ad: AstroData) -> list[tuple[str, str, str]]:
 def _calibrations(ad: AstroData, reasons: Mapping[str, str]) -> list[str]:
     """Return the calibrations of a product, with why they were chosen where that is known."""
     found = []
+    left = dict(reasons)
     for keyword, kind in _IMAGES.items():
         name = str(ad.phu.get(keyword, ""))
         if name not in ("", "none"):
-            why = [reason for given, reason in reasons.items() if given in name.split(",")]
-            found.append(f"{kind}: {name}" + (f": {why[0]}" if why else ""))
-    return found
+            why = [left.pop(given) for given in name.split(",") if given in left]
+            found.append(": ".join([f"{kind}: {name}", *why]))
+    if "ZPFILE" in ad.phu:
+        name, star, why_star = (str(ad.phu.get(key, "")) for key in ("ZPFILE", "ZPSTD", "ZPWHY"))
+        why = [left.pop(name)] if name in left else []
+        found.append(": ".join([f"zero point: {name}, {star}", why_star, *why]))
+    return found + [f"planned: {name}: {why}" for name, why in left.items()]
 
 
 def _numbers(quality: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -102,7 +102,8 @@ def quality_table(products: Iterable[AstroData | str | PathLike[str]]) -> QTable
     -----
     Depth is 5 times the noise in a circle with a radius of one FWHM (`aperture_variance`, median of blank
     positions), over the share of the light of the good stars in such a circle (FLUX_AUTO is taken as all of
-    it). A magnitude is ``ZP - 2.5 log10(depth / EXPTIME)``; extinction above airmass 1 is not taken off.
+    it). A magnitude is ``ZPIMAGE - 2.5 log10(depth)``, or with PHOTZP; without either
+    ``ZP - 2.5 log10(depth / EXPTIME)``, in which extinction above airmass 1 is not taken off.
     """
     from astropy import units
     from astropy.table import Column, MaskedColumn, QTable
@@ -149,15 +150,15 @@ def measure_product(ad: AstroData) -> dict[str, Any]:
         radius = max(image.fwhm / scale, _LEAST_RADIUS)
         share = _share_in_aperture(ext, image.stars, radius)
     elif "STACKING" in ad.tables and scale:
-        row["fwhm"] = _number(_median(ad.columns("STACKING")["FWHM"]) * scale)
+        row["fwhm"] = _number(_median(_column(ad, "STACKING", "FWHM")) * scale)
     row["zero_point"], row["zero_point_error"] = _zero_point(ad)
     if radius and share and not ad.is_in_adu():
         noise = _noise(ext, radius)
         if noise is not None:
             row["depth"] = _SIGNIFICANCE * noise / share
-    exposure = _number(ad.exposure_time())
-    if row["zero_point"] is not None and row.get("depth") and exposure:
-        row["depth_mag"] = row["zero_point"] - 2.5 * math.log10(row["depth"] / exposure)
+    here = _zero_point_here(ad, row["zero_point"])
+    if here is not None and row.get("depth"):
+        row["depth_mag"] = here - 2.5 * math.log10(row["depth"])
     return row
 
 
@@ -175,6 +176,12 @@ def _number(value: Any) -> float | None:
     except (TypeError, ValueError):
         return None
     return number if math.isfinite(number) else None
+
+
+def _column(ad: AstroData, table: str, name: str) -> NDArray[np.float64]:
+    """Return a column of a table, NaN where an older product or other software has none."""
+    rows = ad.columns(table)
+    return np.asarray(rows[name], float) if name in rows.dtype.names else np.full(len(rows), math.nan)
 
 
 def _median(values: Any) -> float:
@@ -197,10 +204,7 @@ def _sky(ad: AstroData) -> dict[str, float | None]:
     """Return level and drift of the sky from what was subtracted from the frames."""
     if "STACKING" not in ad.tables:
         return {"sky_level": _number(ad[0].hdr.get("SKYLEVEL"))}
-    table = ad.columns("STACKING")
-    if "SKY" not in (table.dtype.names or ()):
-        return {}
-    level, hours = np.asarray(table["SKY"], float), np.asarray(table["MJD"], float) * 24
+    level, hours = _column(ad, "STACKING", "SKY"), _column(ad, "STACKING", "MJD") * 24
     known = np.isfinite(level) & np.isfinite(hours)
     found = {"sky_level": _number(_median(level))}
     if np.count_nonzero(known) > 1 and np.ptp(hours[known]) > 0:
@@ -212,7 +216,7 @@ def _alignment(ad: AstroData) -> dict[str, float | None]:
     """Return the scatter of matched sources: of the median and of the worst frame."""
     if "ALIGNMENT" not in ad.tables:
         return {}
-    rms = np.asarray(ad.columns("ALIGNMENT")["RMS"], float)
+    rms = _column(ad, "ALIGNMENT", "RMS")
     # The reference has no scatter.
     rms = rms[np.isfinite(rms) & (rms > 0)]
     return {"alignment": _number(_median(rms)), "alignment_max": _number(rms.max()) if rms.size else None}
@@ -282,3 +286,13 @@ def _zero_point(ad: AstroData) -> tuple[float | None, float | None]:
             if found is not None:
                 return found, _number(header.get(error))
     return None, None
+
+
+def _zero_point_here(ad: AstroData, zero_point: float | None) -> float | None:
+    """Return the magnitude of one electron in an image, with its exposure time, airmass where it is known."""
+    for header, key in ((ad.phu, "ZPIMAGE"), (ad[0].hdr, "PHOTZP")):
+        found = _number(header.get(key))
+        if found is not None:
+            return found
+    exposure = _number(ad.exposure_time())
+    return None if zero_point is None or not exposure else zero_point + 2.5 * math.log10(exposure)

@@ -81,14 +81,20 @@ def test_sky_alignment_and_flags_are_those_of_the_product(serial: NightResult, t
 
 def test_a_zero_point_makes_the_depth_a_magnitude(serial: NightResult) -> None:
     product = astrodata.open(serial.products("science")[0])
-    for keyword in ("ZP", "ZPERR"):
-        product.phu.remove(keyword)
+    for header in (product.phu, product[0].hdr):
+        for keyword in ("ZP", "ZPERR", "ZPIMAGE", "MEANZP", "PHOTZP"):
+            header.remove(keyword, ignore_missing=True)
     assert np.isnan(quality_table([product])["depth_mag"][0])
-    product[0].hdr["ZP"], product[0].hdr["ZPERR"] = 23.5, 0.02
+    product.phu["ZP"], product.phu["ZPERR"] = 23.5, 0.02
     row = quality_table([product])[0]
-    flux = row["depth"].to_value(u.electron) / 20.002
-    assert row["depth_mag"].to_value(u.mag) == pytest.approx(23.5 - 2.5 * np.log10(flux), abs=1e-4)
+    flux = row["depth"].to_value(u.electron)
+    rate = flux / 20.002
+    assert row["depth_mag"].to_value(u.mag) == pytest.approx(23.5 - 2.5 * np.log10(rate), abs=1e-4)
     assert row["zero_point_error"].to_value(u.mag) == 0.02
+    # With extinction, as the image says.
+    product.phu["ZPIMAGE"] = 26.7
+    row = quality_table([product])[0]
+    assert row["depth_mag"].to_value(u.mag) == pytest.approx(26.7 - 2.5 * np.log10(flux), abs=1e-4)
 
 
 def test_images_without_catalogue_variance_or_stars_have_gaps(serial: NightResult) -> None:
@@ -98,6 +104,10 @@ def test_images_without_catalogue_variance_or_stars_have_gaps(serial: NightResul
     row = quality_table([bare])[0]
     assert np.isnan(row["depth"])
     assert np.isfinite(row["fwhm"])  # that of the single frames
+    rows = bare.STACKING
+    rows.remove_column("SKY")
+    bare.STACKING = rows
+    assert np.isnan(quality_table([bare])["sky_level"][0])  # a product of an older version
     del bare.STACKING
     assert np.isnan(quality_table([bare])["fwhm"][0])
     assert len(quality_table([])) == 0
