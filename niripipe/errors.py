@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from os import PathLike
 from typing import Any
 
+from niripipe.printable import printable
+
 __all__ = [
     "AlgorithmError",
     "CalibrationError",
@@ -71,7 +73,7 @@ class NiripipeError(Exception):
 
     def __str__(self) -> str:
         parts = [
-            f"{name}: {value}"
+            f"{name}: {printable(value)}"
             for name, value in (
                 ("file", self.file),
                 ("item", self.item),
@@ -80,11 +82,11 @@ class NiripipeError(Exception):
             )
             if value is not None
         ]
-        text = self.problem.rstrip(".")
+        text = printable(self.problem, lines=True).rstrip(".")
         if parts:
             text += f" [{'; '.join(parts)}]"
         if self.remedy:
-            text += f". {self.remedy}"
+            text += f". {printable(self.remedy, lines=True)}"
         return text
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from niripipe.errors import ParameterError, storage_faults
+from niripipe.printable import printable
 
 __all__ = [
     "FULLINFO",
@@ -291,7 +292,8 @@ class _LineFormatter(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         prefix = self._prefix(record) + _INDENT * getattr(record, "indent", 0)
-        return "\n".join((prefix + line).rstrip() for line in record.message.splitlines() or [""])
+        text = printable(record.message, lines=True)
+        return "\n".join((prefix + line).rstrip() for line in text.splitlines() or [""])
 
     def _prefix(self, record: logging.LogRecord) -> str:
         ordinary = logging.DEBUG < record.levelno < logging.WARNING

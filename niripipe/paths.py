@@ -24,7 +24,8 @@ def usable_path(path: str | PathLike[str], *, item: str | None = None) -> Path:
     Raises
     ------
     InputError
-        It holds a null character, is longer than the system allows, or names the home of nobody.
+        It holds a null character, is longer than the system allows, or names the home of nobody; its last
+        part holds control characters, which no FITS header can hold, and which do things to a terminal.
     """
     try:
         expanded = Path(path).expanduser()
@@ -40,4 +41,8 @@ def usable_path(path: str | PathLike[str], *, item: str | None = None) -> Path:
             found=getattr(error, "strerror", None) or str(error),
             remedy="Check the name.",
         ) from None
+    if any(c < " " or "\x7f" <= c < "\xa0" for c in expanded.name):
+        raise InputError(
+            "The name of a file holds control characters", file=path, item=item, remedy="Rename it."
+        )
     return expanded

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from contextlib import suppress
+from typing import Generic, TypeVar
 
 from niripipe.errors import ParameterError
 
-__all__ = ["check_threads", "map_blocks", "map_items", "plane_rows", "row_blocks"]
+__all__ = ["check_threads", "map_blocks", "map_items", "plane_rows", "row_blocks", "startable_threads"]
 
 _PLANE_BLOCK = 1 << 18
 """Pixels of a block for simple arithmetic. A call on them takes some 30 microseconds: shorter ones leave
@@ -93,10 +95,73 @@ def map_items(func: Callable[[_Item], _Result], items: Sequence[_Item], *, threa
     """Call `func` for every item, and return the results in order.
 
     As in `map_blocks`: threads share the work as long as `func` spends its time in NumPy, the first error in
-    order is raised, and `numpy.errstate` does not reach into other threads.
+    order is raised, and `numpy.errstate` does not reach into other threads. The calling thread works, too,
+    so that the work is done even where the system allows no further thread.
     """
     threads = min(threads, len(items))
     if threads <= 1:
         return [func(item) for item in items]
-    with ThreadPoolExecutor(threads, thread_name_prefix="niripipe-rows") as pool:
-        return list(pool.map(func, items))
+    work = _Work(func, items)
+    with ThreadPoolExecutor(threads - 1, thread_name_prefix="niripipe-rows") as pool:
+        try:
+            for _ in range(threads - 1):
+                # Without a thread to start, those that there are do it all.
+                with suppress(RuntimeError):
+                    pool.submit(work.do)
+            work.do()
+        finally:
+            work.stopped = True
+    return work.result()
+
+
+def startable_threads(wanted: int) -> int:
+    """Return how many threads can work at a time, the calling one included: at most `wanted`, at least 1.
+
+    The system may allow fewer (``ulimit -u``).
+    """
+    release = threading.Event()
+    started = []
+    try:
+        for _ in range(wanted - 1):
+            thread = threading.Thread(target=release.wait, daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:
+                break
+            started.append(thread)
+    finally:
+        release.set()
+        for thread in started:
+            thread.join()
+    return len(started) + 1
+
+
+class _Work(Generic[_Item, _Result]):
+    """Items that several threads take one after the other."""
+
+    def __init__(self, func: Callable[[_Item], _Result], items: Sequence[_Item]) -> None:
+        self.stopped = False
+        self._func, self._items = func, items
+        self._results: dict[int, _Result] = {}
+        self._errors: dict[int, BaseException] = {}
+        self._lock = threading.Lock()
+        self._numbers = iter(range(len(items)))
+
+    def do(self) -> None:
+        """Take items until there are none, or one has failed."""
+        while True:
+            with self._lock:
+                number = None if self.stopped else next(self._numbers, None)
+            if number is None:
+                return
+            try:
+                self._results[number] = self._func(self._items[number])
+            except BaseException as error:
+                self._errors[number] = error
+                self.stopped = True
+
+    def result(self) -> list[_Result]:
+        """Return the results in order, or raise the first error in order."""
+        if self._errors:
+            raise self._errors[min(self._errors)]
+        return [self._results[number] for number in range(len(self._items))]

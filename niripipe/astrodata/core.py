@@ -21,6 +21,7 @@ from niripipe.astrodata.planes import ScratchFolder
 from niripipe.astrodata.section import Section
 from niripipe.astrodata.slices import Parts
 from niripipe.errors import InputError, StorageError
+from niripipe.printable import printable
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -397,9 +398,8 @@ class AstroData(Operators, Attachments, FileNames, Declared):
     def __repr__(self) -> str:
         kind = type(self).__name__
         what = f"extension {self.id}" if self._single else f"{len(self)} extensions"
-        return (
-            f"<{kind} {self.filename or '(in memory)'}, {what}, {' '.join(sorted(self.tags)) or 'no tags'}>"
-        )
+        name, tags = printable(self.filename or "(in memory)"), " ".join(sorted(self.tags)) or "no tags"
+        return f"<{kind} {name}, {what}, {tags}>"
 
     def __dir__(self) -> list[str]:
         public = {name for name in super().__dir__() if not name.startswith("_")}

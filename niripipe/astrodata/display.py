@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from niripipe.printable import printable
+
 if TYPE_CHECKING:
     from niripipe.astrodata.core import AstroData
 
@@ -37,7 +39,7 @@ def as_text(ad: AstroData) -> str:
     if tables:
         lines += ["", "Tables:"]
         lines += [f"  {name:<22} {size}" for name, size in sorted(tables.items())]
-    return "\n".join(lines)
+    return printable("\n".join(lines), lines=True)
 
 
 def as_html(ad: AstroData) -> str:
@@ -66,14 +68,14 @@ def html_table(head: Sequence[str], rows: Iterable[Sequence[str]], caption: str 
 
 def html_cell(text: str, *, right: bool = False, tag: str = "td") -> str:
     """Return a cell of a table in HTML; notebooks would align it at the right."""
-    lines = "<br>".join(html.escape(line) for line in text.split("\n"))
+    lines = "<br>".join(html.escape(line) for line in printable(text, lines=True).split("\n"))
     align = "right" if right else "left"
     return f'<{tag} style="text-align:{align};vertical-align:top">{lines}</{tag}>'
 
 
 def html_list(items: Iterable[str]) -> str:
     """Return a list of texts in HTML."""
-    return f"<ul>{''.join(f'<li>{html.escape(item)}</li>' for item in items)}</ul>"
+    return f"<ul>{''.join(f'<li>{html.escape(printable(item, lines=True))}</li>' for item in items)}</ul>"
 
 
 def thumbnail(data: NDArray[Any]) -> NDArray[np.uint8]:

@@ -17,6 +17,7 @@ from niripipe.astrodata.fits_source import FitsSource, HduRecord
 from niripipe.astrodata.headers import drop_structure, readable_copy
 from niripipe.astrodata.planes import Plane, row_blocks
 from niripipe.astrodata.provenance import RECORD_TABLES
+from niripipe.astrodata.quiet import filters_kept
 from niripipe.astrodata.slices import Parts
 from niripipe.astrodata.tables import HeldTable
 from niripipe.errors import DataError
@@ -272,13 +273,14 @@ def _table_of(hdu: Any) -> Any:
     from astropy.table import Table
     from astropy.units import Unit, UnrecognizedUnit
 
-    table = Table.read(
-        hdu, format="fits", unit_parse_strict="silent", character_as_bytes=False, mask_invalid=False
-    )
-    for column in table.itercols():
-        if isinstance(column.unit, UnrecognizedUnit):
-            # Not a unit of FITS: mag(AB), electron / s.
-            column.unit = Unit(str(column.unit), parse_strict="silent")
+    with filters_kept():
+        table = Table.read(
+            hdu, format="fits", unit_parse_strict="silent", character_as_bytes=False, mask_invalid=False
+        )
+        for column in table.itercols():
+            if isinstance(column.unit, UnrecognizedUnit):
+                # Not a unit of FITS: mag(AB), electron / s.
+                column.unit = Unit(str(column.unit), parse_strict="silent")
     return table
 
 

@@ -22,7 +22,7 @@ from typing import IO, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from niripipe.astrodata.headers import WatchedHeader, header_value
+from niripipe.astrodata.headers import WatchedHeader, header_value, readable_copy
 from niripipe.errors import DataError, InputError, NiripipeError, StorageError
 from niripipe.paths import usable_path
 
@@ -278,7 +278,7 @@ class FitsSource:
             for record in self.records:
                 if record.tiled:
                     hdu = hdus[record.index]
-                    record.header = WatchedHeader(hdu.header, copy=True)
+                    record.header = readable_copy(hdu.header)
                     record.shape, record.bitpix = hdu.shape, int(record.header["BITPIX"])
 
 

@@ -13,7 +13,6 @@ import io
 import itertools
 import logging
 import os
-import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
@@ -24,8 +23,9 @@ from numpy.typing import NDArray
 
 from niripipe.astrodata.headers import WatchedHeader, drop_structure, is_structural
 from niripipe.astrodata.planes import Plane
+from niripipe.astrodata.quiet import filters_kept, without_warnings
 from niripipe.astrodata.tables import HeldTable, as_rows, is_rows
-from niripipe.astrodata.wcs import is_wcs_card, warnings_lock
+from niripipe.astrodata.wcs import is_wcs_card
 from niripipe.astrodata.world_coordinates import copy_to_primary
 from niripipe.errors import DataError, StorageError, storage_faults
 from niripipe.paths import usable_path
@@ -128,7 +128,8 @@ def _hdus(ad: AstroData, path: Path) -> fits.HDUList:
         hdus.extend(_extension(extension, version, path))
     for name in sorted(ad.tables):
         is_record = name in ("HISTORY", "PROVENANCE")
-        hdus.append(_table(ad.records.rows(name) if is_record else ad.columns(name), name))
+        with filters_kept():
+            hdus.append(_table(ad.records.rows(name) if is_record else ad.columns(name), name))
     hdus.update_extend()
     if len(ad.extensions) == 1 and ad.extensions[0].has_new_wcs:
         copy_to_primary(ad.extensions[0].sky_mapping, phu)
@@ -166,7 +167,9 @@ def _extension(extension: Extension, version: int, path: Path) -> Iterator[Any]:
             yield _image(held.view(), name, version, header, path)
         else:
             table = cast(HeldTable, held)
-            yield _table(table.columns(), name, version, table.units)
+            with filters_kept():
+                made = _table(table.columns(), name, version, table.units)
+            yield made
 
 
 def _plane_header(extension: Extension, name: str, science: Any, *, with_wcs: bool = True) -> Any:
@@ -200,9 +203,8 @@ def _add_cards(hdu: Any, header: WatchedHeader, path: Path) -> None:
     for key in _NAMED:
         header.remove(key, ignore_missing=True, remove_all=True)
     try:
-        with warnings_lock, warnings.catch_warnings():
-            # cards of old files that are not quite standard are put right here; comments may be cut
-            warnings.simplefilter("ignore")
+        # Cards of old files that are not quite standard are put right here; comments may be cut.
+        with without_warnings():
             text = header.tostring(endcard=False, padding=False)
     except (fits.VerifyError, ValueError) as error:
         raise DataError("a header cannot be written", file=path, found=str(error)) from error
@@ -272,8 +274,7 @@ def _any_table(content: Any) -> tuple[Any, dict[str, str]]:
             # FITS has no signed bytes, and astropy would write truth values.
             table[name] = column.astype(np.int16)
     table.meta = {key: value for key, value in table.meta.items() if _is_card(key.upper(), value)}
-    with warnings_lock, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with without_warnings():
         return fits.table_to_hdu(table), units
 
 

@@ -313,13 +313,23 @@ def readable_copy(header: fits.Header) -> WatchedHeader:
     """Return a copy of a header whose unreadable cards, such as a bare NaN, have no value."""
     twin, unreadable = WatchedHeader(header, copy=True), {}
     for number, card in enumerate(header.cards):
-        if not _is_readable(card):
+        if _is_readable(card):
+            if isinstance(card.value, str) and not card.value.isprintable():
+                # Only what astropy read from a file can hold that; it would refuse to write it.
+                del twin[number]
+                twin.insert(number, fits.Card(card.keyword, _shown(card.value), _shown(card.comment)))
+        else:
             # To ask the card what it says would have astropy mend it, with a warning.
             unreadable[card.keyword] = "unreadable"
             del twin[number]
             twin.insert(number, fits.Card(card.keyword, None, "was unreadable"))
     twin.unreadable = unreadable
     return twin
+
+
+def _shown(text: str) -> str:
+    """Put question marks for what is not printable ASCII, as for headers that are read here."""
+    return "".join(c if c.isascii() and c.isprintable() else "?" for c in text)
 
 
 def _read_card(image: str) -> tuple[Any, str] | None:

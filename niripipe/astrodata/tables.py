@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from niripipe.astrodata.planes import Held
+from niripipe.astrodata.quiet import filters_kept
 from niripipe.errors import InputError
 
 __all__ = ["HeldTable", "as_rows", "copied_table", "is_rows", "is_table"]
@@ -148,7 +149,8 @@ class HeldTable(Held[Any]):
                 if is_rows(shared.value):
                     from astropy.table import Table
 
-                    shared.value = Table(shared.value, units=self.units)
+                    with filters_kept():
+                        shared.value = Table(shared.value, units=self.units)
         return super().read()
 
     def own(self) -> Any:

@@ -10,8 +10,6 @@ from __future__ import annotations
 import copy
 import math
 import re
-import threading
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
@@ -22,6 +20,7 @@ from numpy.typing import ArrayLike
 from niripipe.astrodata import sip_cards
 from niripipe.astrodata.distortion import Distortion, to_sip
 from niripipe.astrodata.headers import header_value
+from niripipe.astrodata.quiet import without_warnings
 from niripipe.astrodata.tangent import TangentPlane
 from niripipe.astrodata.wcs_numbers import ctype_problem, frame_of, matrix_of, matrix_problem, number
 from niripipe.errors import InputError
@@ -42,7 +41,6 @@ __all__ = [
     "to_astropy",
     "to_cards",
     "undistorted",
-    "warnings_lock",
     "with_affine",
     "with_distortion",
     "write_to_header",
@@ -59,9 +57,6 @@ _SIP = ("RA---TAN-SIP", "DEC--TAN-SIP")
 _DISTORTION_KEYS = ("A_ORDER", "B_ORDER", "PV2_1", "PV1_1", "D2IMDIS1", "CPDIS1")
 _OLD_CARDS = re.compile(r"(PC|CD)\d_\d|PC\d{6}|CDELT\d|CROTA\d|LONPOLE|LATPOLE|WCSDIM|WCSAXES|FITS-WCS")
 _KEYS = ("CTYPE1", "CTYPE2", "CRVAL1", "CRVAL2", "CRPIX1", "CRPIX2")
-
-# Warning filters belong to the whole process: changing them for a moment must not overlap itself.
-warnings_lock = threading.Lock()
 
 
 class WcsReading(NamedTuple):
@@ -458,8 +453,7 @@ def _full(header: Any) -> WcsReading:
     """Let astropy parse a header with distortions."""
     from niripipe.astrodata.frame_wcs import FrameWCS
 
-    with warnings_lock, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with without_warnings():
         try:
             return WcsReading(FrameWCS(header, naxis=2))
         except Exception as error:  # whatever a damaged header provokes in the parser means the same here

@@ -12,6 +12,7 @@ from niripipe.cal_service.facts import CalibrationFacts
 from niripipe.cal_service.records import FileState
 from niripipe.cal_service.rules import Assessment
 from niripipe.errors import CalibrationError
+from niripipe.printable import printable
 
 __all__ = ["Candidate", "Explanation"]
 
@@ -164,7 +165,7 @@ class Explanation:
         ]
         if len(shown) < len(self.candidates):
             notes.append(f"  and {len(self.candidates) - len(shown)} more")
-        return "\n".join(lines + notes)
+        return printable("\n".join(lines + notes), lines=True)
 
     __repr__ = __str__
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from niripipe.astrodata.display import html_cell, html_list
 from niripipe.errors import InputError
+from niripipe.printable import printable
 
 __all__ = ["Table"]
 
@@ -144,7 +145,8 @@ def _text(value: Any, none: str = "None") -> str:
         return none
     if isinstance(value, (set, frozenset)):
         value = tuple(sorted(map(str, value)))
-    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    text = " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return printable(text, lines=True)
 
 
 def _wrapped(text: str) -> str:

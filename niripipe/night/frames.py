@@ -12,7 +12,7 @@ from typing import Literal
 from niripipe import astrodata
 from niripipe.astrodata import AstroData
 from niripipe.cal_service import CalibrationFacts, assess, facts_of
-from niripipe.errors import NiripipeError
+from niripipe.errors import InputError, NiripipeError
 from niripipe.instruments.identity import Exposure, find_twins, pixel_checksum
 from niripipe.logutils import get_logger
 from niripipe.night.settings import NightSettings
@@ -99,7 +99,7 @@ def read_frames(paths: Iterable[Path], settings: NightSettings) -> tuple[list[Ni
     """
     frames: list[NightFrame] = []
     left_out: list[LeftOut] = []
-    for path in dict.fromkeys(usable_path(path).absolute() for path in paths):
+    for path in dict.fromkeys(_absolute(path) for path in paths):
         read = _read(path, settings)
         if isinstance(read, str):
             left_out.append(LeftOut(str(path), read))
@@ -138,6 +138,14 @@ def _exposure(frame: NightFrame) -> Exposure:
 def root_name(filename: str) -> str:
     """Return a file name without ``.fits``, in any letter case, and what follows it."""
     return re.split(r"\.(?:fits|fit|fts)\b", filename, maxsplit=1, flags=re.IGNORECASE)[0]
+
+
+def _absolute(path: Path) -> Path:
+    try:
+        return usable_path(path).absolute()
+    except InputError:
+        # The reason is said when the file is opened; one name does not cost the night.
+        return path.absolute()
 
 
 def _read(path: Path, settings: NightSettings) -> NightFrame | str:

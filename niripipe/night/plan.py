@@ -25,6 +25,7 @@ from niripipe.night.result import NightResult, named
 from niripipe.night.run import run_jobs
 from niripipe.night.settings import NightSettings
 from niripipe.primitives.params import nearest
+from niripipe.printable import printable
 from niripipe.reduction import Mode, Plan
 
 if TYPE_CHECKING:
@@ -274,7 +275,7 @@ class NightPlan:
         if self.left_out:
             lines += ["", "left out:"]
             lines += [f"   {names}: {reason}" for reason, names in _by_reason(self.left_out)]
-        return "\n".join(lines)
+        return printable("\n".join(lines), lines=True)
 
     __repr__ = __str__
 

@@ -14,6 +14,7 @@ from niripipe.errors import AlgorithmError, InputError, NiripipeError
 from niripipe.inspection import Table
 from niripipe.night.jobs import Job, Kind
 from niripipe.primitives.params import nearest
+from niripipe.printable import printable
 from niripipe.reduction import RunReport
 
 if TYPE_CHECKING:
@@ -252,7 +253,7 @@ class NightResult(Sequence[JobResult]):
         return len(self.results)
 
     def __str__(self) -> str:
-        return str(self.table())
+        return printable(self.table(), lines=True)
 
     __repr__ = __str__
 

@@ -7,7 +7,6 @@ sep's, in `niripipe.algorithms.photometry`.
 from __future__ import annotations
 
 import importlib.util
-import warnings
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from niripipe.algorithms.repair import replace_bad_pixels
+from niripipe.astrodata.quiet import without_warnings
 from niripipe.errors import InputError
 from niripipe.photometry.zeropoint import POGSON
 
@@ -250,8 +250,7 @@ def star_sum(
     stamp, flagged = np.array(data[window], np.float32, order="C"), np.ascontiguousarray(bad[window])
     centre = (x - x0, y - y0)
     ring = CircularAnnulus(centre, max(ANNULUS[0] * fwhm, 1.25 * radius), outer)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with without_warnings():
         stats = ApertureStats(
             stamp, ring, mask=flagged, sigma_clip=SigmaClip(_CLIP, maxiters=10), sum_method="center"
         )

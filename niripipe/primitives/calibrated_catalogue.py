@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from niripipe.astrodata import FAIL, AstroData
+from niripipe.astrodata.quiet import filters_kept
 from niripipe.errors import InputError
 from niripipe.photometry.apertures import circle_sums, is_available, local_sky, star_sum
 from niripipe.photometry.corrections import Correction, correction_of_stars, isolated
@@ -83,15 +84,16 @@ def calibrate_catalogue(frame: AstroData, radii: Sequence[float], standard: Astr
             if standard is not None
             else []
         )
-    table = Table(ext.OBJCAT, copy=True)
+    with filters_kept():
+        table = Table(ext.OBJCAT, copy=True)
     warnings: list[str] = []
     if standard is not None:
         warnings = _add_magnitudes(frame, table, radii, standard)
         system = str(frame.phu["ZPSYSTEM"])
         table.meta["ZPSYSTEM"] = system
-    for name in table.colnames:
-        unit = unit_of(name)
-        table[name].unit = unit or None
+    with filters_kept():
+        for name in table.colnames:
+            table[name].unit = unit_of(name) or None
     ext.OBJCAT = table
     return warnings
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import time
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,7 +19,7 @@ from numpy.typing import NDArray
 
 from niripipe.algorithms.grouping import angular_separation
 from niripipe.astrodata import catalogue_columns as columns
-from niripipe.astrodata.wcs import warnings_lock
+from niripipe.astrodata.quiet import without_warnings
 from niripipe.errors import DataError, InputError, ParameterError
 
 if TYPE_CHECKING:
@@ -163,8 +162,7 @@ def read_table(path: Path, format: str | None = None) -> Table:
     problem = "it is not there"
     for trial in trials if path.is_file() else ():
         try:
-            with warnings_lock, warnings.catch_warnings():
-                warnings.simplefilter("ignore")
+            with without_warnings():
                 table = Table.read(path, format=trial)
             return standard_table(table, name=path.name)
         except DataError as error:

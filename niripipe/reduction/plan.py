@@ -26,6 +26,7 @@ from niripipe.primitives.params import (
     unknown_parameter,
 )
 from niripipe.primitives.standardize import AddDQParams
+from niripipe.printable import printable
 from niripipe.reduction.foresight import NamedStreams, folder_faults, product_faults
 from niripipe.reduction.runner import StreamArguments, resolve_call
 
@@ -107,7 +108,7 @@ class Plan:
         lines = [f"{self.recipe} ({self.mode}) on {len(self.files)} files"]
         for step in self.steps:
             lines.append(f"  {step.primitive:<24s}{step.stream:<16s}{_changed(step.resolved)}")
-        return "\n".join([*lines, *(f"  {note}" for note in self._notes())])
+        return printable("\n".join([*lines, *(f"  {note}" for note in self._notes())]), lines=True)
 
     __repr__ = __str__
 

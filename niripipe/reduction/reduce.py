@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from niripipe import __version__, logutils
+from niripipe.algorithms.parallel import startable_threads
 from niripipe.astrodata import AstroData
 from niripipe.cal_service import get_calservice, user_calibrations
 from niripipe.errors import NiripipeError, ParameterError, StorageError, storage_faults
@@ -407,12 +408,20 @@ class Reduce(Settings):
 
     def _thread_count(self) -> int:
         if self.threads is None:
-            return min(os.cpu_count() or 1, _MAX_THREADS)
+            return _startable(min(os.cpu_count() or 1, _MAX_THREADS))
         if not isinstance(self.threads, int) or self.threads < 1:
             raise ParameterError(
                 "The number of threads is a positive whole number", item="threads", found=self.threads
             )
-        return self.threads
+        return _startable(self.threads)
+
+
+def _startable(threads: int) -> int:
+    """Return how many threads the system allows, with a warning if that is fewer."""
+    allowed = startable_threads(threads)
+    if allowed < threads:
+        log.warning("the system allows %d of %d threads: the work takes longer", allowed, threads)
+    return allowed
 
 
 def _warn_of_lost_frames(report: RunReport) -> None:

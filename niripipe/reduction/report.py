@@ -16,6 +16,7 @@ from niripipe.astrodata.display import html_list, html_table
 from niripipe.errors import InputError
 from niripipe.primitives.base import Outcome, Status
 from niripipe.primitives.params import Origin
+from niripipe.printable import printable
 from niripipe.reduction.quality import quality_table
 from niripipe.reduction.usage import Usage, usage_of
 
@@ -252,7 +253,7 @@ class RunReport:
             *(f"  {s.primitive:<24s}{s.stream:<16s}{s.seconds:7.3f} s  {s.summary()}" for s in self.steps),
             *(f"  {note}" for note in self._notes()),
         ]
-        return "\n".join(lines)
+        return printable("\n".join(lines), lines=True)
 
     __repr__ = __str__
 
