@@ -193,8 +193,7 @@ def local_sky(
 
     centres = np.column_stack([np.atleast_1d(np.asarray(x, float)), np.atleast_1d(np.asarray(y, float))])
     rings = CircularAnnulus(centres, BESIDE[0] * fwhm, BESIDE[1] * fwhm)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with without_warnings():
         clip = SigmaClip(_CLIP, maxiters=10)
         stats = ApertureStats(data, rings, mask=hidden, sigma_clip=clip, sum_method="center")
         level = np.atleast_1d(np.asarray(stats.mean, float))
