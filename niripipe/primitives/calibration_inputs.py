@@ -32,8 +32,9 @@ _ODD: Final = 3.0
 exposures of a sequence are smaller."""
 _ODD_SHARE: Final = 0.5
 """The same as a share of their level: lamps are stable to some per cent."""
-_DARK_LEVEL: Final = 10.0
-"""Level of a dark, in read noises, that reset offset and amplifier glow may make."""
+_DARK_LEVEL: Final = 40.0
+"""Level of a dark, in read noises, that reset offset and amplifier glow may make: 1400 e- in the medium
+background mode, about what makes a pixel of a short dark hot (`makeBPM:dark_hi_thresh`)."""
 _DARK_RATE: Final = 5.0
 """Dark current (e-/s) of a warm array: 20 times what the observatory quotes (0.25 e-/s). The sky in J at
 f/6 gives 280 e-/s (16 mag/arcsec2 and the zero point in `niri.toml`)."""
@@ -141,7 +142,7 @@ class CalibrationInputs(PrimitivesBase):
         * its level (median) is below -10 read noises,
         * there are three or more frames of its kind, and its level differs from their median by more than
           half of it, 3 read noises, and 10 times the scatter of their levels,
-        * it is a dark, and its level is above 10 read noises plus 5 e-/s: there is light in it,
+        * it is a dark, and its level is above 40 read noises plus 5 e-/s: there is light in it,
         * it is a lamp-on flat, and its level is not above that of the lamp-off flats by 5 % of it and one
           read noise; without lamp-off flats, not above 10 read noises: the lamp did not burn.
 
@@ -192,6 +193,9 @@ def _faults(kind: str, measured: list[_Measured], lamp_off: list[_Measured]) -> 
     """Return why frames of a kind cannot be used, by the identity of the frame."""
     noiseless = _is_noiseless(kind, measured)
     reasons = {id(one.frame): reason for one in measured if (reason := _useless(one, noiseless=noiseless))}
+    if noiseless:
+        # Limits in units of the read noise say nothing of frames that have none.
+        return reasons
     sound = [one for one in measured if id(one.frame) not in reasons]
     for one in sound:
         reason = ""

@@ -98,7 +98,7 @@ def test_a_frame_unlike_the_others_is_left_out_with_both_levels(kind, levels):
 
 
 def test_darks_with_light_in_them_are_refused_with_level_and_limit():
-    with pytest.raises(DataError, match=r"light in this dark: its level is \d{4} e- \(limit: 450 e-"):
+    with pytest.raises(DataError, match=r"light in this dark: its level is \d{4} e- \(limit: 1500 e-"):
         make.bench(raw([5700.0] * 3, "dark")).p.checkCalibrationInputs()
 
 
@@ -169,7 +169,7 @@ def test_frames_in_electrons_have_the_same_limits():
     frames = raw([5700.0] * 3, "dark")
     b = make.prepared(frames)
     b.p.ADUToElectrons()
-    with pytest.raises(DataError, match=r"limit: 450 e-"):
+    with pytest.raises(DataError, match=r"limit: 1500 e-"):
         b.p.checkCalibrationInputs()
 
 
