@@ -16,7 +16,7 @@ KNOWN_TAGS = frozenset(
         "ACQUISITION", "ARC", "AT_ZENITH", "AZEL_TARGET", "BPM", "CAL", "DARK", "EXTRACTED", "FLAT", "FRINGE",
         "GCALFLAT", "GCAL_IR_OFF", "GCAL_IR_ON", "GEMINI", "IMAGE", "LAMPOFF", "LAMPON", "LS", "MASK", "NIRI",
         "NON_SIDEREAL", "NORTH", "OVERSCAN_SUBTRACTED", "OVERSCAN_TRIMMED", "PREPARED", "PROCESSED",
-        "PROCESSED_SCIENCE", "RAW", "SIDEREAL", "SOUTH", "SPECT", "TELLURIC", "TWILIGHT", "UNPREPARED",
+        "PROCESSED_SCIENCE", "RAW", "SIDEREAL", "SOUTH", "SPECT", "STANDARD", "TELLURIC", "TWILIGHT", "UNPREPARED",
     }
 )  # fmt: skip
 """The tags that frames of NIRI can have."""
@@ -25,7 +25,7 @@ _ELSEWHERE = frozenset(
     {
         "ALOPEKE", "BIAS", "BUNDLE", "ECHELLE", "F2", "GHOST", "GMOS", "GNIRS", "GPI", "GRACES", "GSAOI",
         "HAM", "IFU", "IGRINS", "LXD", "MAROONX", "MICHELLE", "MOS", "NICI", "NIFS", "NODANDSHUFFLE",
-        "PHOENIX", "PINHOLE", "RONCHI", "SLIT", "SLITILLUM", "SLITV", "STANDARD", "STD", "THRUSLIT", "TRECS",
+        "PHOENIX", "PINHOLE", "RONCHI", "SLIT", "SLITILLUM", "SLITV", "STD", "THRUSLIT", "TRECS",
         "XD", "ZORRO",
     }
 )  # fmt: skip
