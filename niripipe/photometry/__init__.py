@@ -5,6 +5,7 @@
 """
 
 from niripipe.photometry.bands import BANDS, Extinction, StandardBand, ab_offset, extinction, standard_band
+from niripipe.photometry.colours import match_catalogues, rgb_picture
 from niripipe.photometry.magnitudes import to_magnitudes, to_microjansky
 from niripipe.photometry.standards import Recognition, Standard, recognise, standards
 from niripipe.photometry.standards import shipped as shipped_standards
@@ -17,7 +18,9 @@ __all__ = [
     "StandardBand",
     "ab_offset",
     "extinction",
+    "match_catalogues",
     "recognise",
+    "rgb_picture",
     "shipped_standards",
     "standard_band",
     "standards",

@@ -1,0 +1,211 @@
+"""Colours: the sources of stacks in several filters in one catalogue, and a picture of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from os import PathLike
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from niripipe import astrodata
+from niripipe.astrodata import FAIL, AstroData
+from niripipe.errors import DataError, InputError
+
+if TYPE_CHECKING:
+    from astropy.table import QTable
+
+__all__ = ["match_catalogues", "rgb_picture"]
+
+Floats = NDArray[np.float64]
+Stack = AstroData | str | PathLike[str]
+
+_SIGMA: Final = 5.0
+"""Upper limits are those of sources with so many sigma."""
+
+
+def match_catalogues(stacks: Sequence[Stack], *, radius: float = 0.5, aperture: float = 6.0) -> QTable:
+    """Return the sources of calibrated stacks of one field with their magnitudes in all filters.
+
+    Parameters
+    ----------
+    stacks : sequence of AstroData or path-like
+        Stacks with zero points and OBJCAT (`applyZeroPoint`), one a filter. The first is the reference.
+    radius : float
+        Largest distance of a source in two filters, arcsec.
+    aperture : float
+        Radius of the aperture of the magnitudes, pixels; one of `applyZeroPoint:radii`.
+
+    Returns
+    -------
+    astropy.table.QTable
+        ``ra``, ``dec`` (deg; of the first filter with the source), and for each filter ``J`` and ``J_error``
+        (mag, NaN where the source is not in its catalogue) and ``J_limit``: where it is not, the magnitude
+        of a
+        star of 5 sigma there, NaN outside of the field. ``meta`` has the system and ``J_zero_point_error``
+        for each filter, which all of its magnitudes share.
+
+    Raises
+    ------
+    InputError
+        Fewer than two stacks, or two in one filter.
+    DataError
+        A stack has no zero point, or no magnitudes in the aperture.
+
+    Examples
+    --------
+    >>> table = match_catalogues(result.products("science"))   # doctest: +SKIP
+    >>> table["J"] - table["H"]                                # doctest: +SKIP
+    """
+    from astropy import units as u
+    from astropy.table import QTable
+
+    frames = [_opened(stack) for stack in stacks]
+    names = [_filter(frame) for frame in frames]
+    if len(frames) < 2 or len(set(names)) < len(names):
+        raise InputError(
+            "Colours need stacks in two filters at least, one each", item="stacks", found=", ".join(names)
+        )
+    ra, dec = np.zeros(0), np.zeros(0)
+    rows_of: list[NDArray[np.intp]] = []
+    for frame in frames:
+        lon, lat = (np.asarray(frame[0].OBJCAT[name], float) for name in ("X_WORLD", "Y_WORLD"))
+        rows, new = _matched(ra, dec, lon, lat, radius)
+        ra, dec = np.append(ra, lon[new]), np.append(dec, lat[new])
+        rows_of.append(np.append(rows, new))
+    table = QTable({"ra": ra * u.deg, "dec": dec * u.deg})
+    column = f"APER_{aperture:g}".replace(".", "P")
+    for frame, name, known in zip(frames, names, rows_of, strict=True):
+        # Sources that later filters added are not in this one.
+        rows = np.append(known, np.full(len(ra) - len(known), -1))
+        magnitude, error = (_taken(frame, f"{kind}_{column}", rows) for kind in ("MAG", "MAGERR"))
+        table[name], table[f"{name}_error"] = magnitude * u.mag, error * u.mag
+        limit = np.full(len(ra), np.nan)
+        missing = ~np.isfinite(magnitude)
+        limit[missing] = _limits(frame, ra[missing], dec[missing], aperture)
+        table[f"{name}_limit"] = limit * u.mag
+        table.meta[f"{name}_system"] = str(frame.phu["ZPSYSTEM"])
+        table.meta[f"{name}_zero_point_error"] = float(frame.phu["ZPMAGERR"])
+    return table
+
+
+def rgb_picture(
+    stacks: Sequence[Stack], path: str | PathLike[str] | None = None, *, stretch: float = 5.0, q: float = 8.0
+) -> NDArray[np.uint8]:
+    """Return a colour picture of three stacks on the grid of the first (Lupton et al. 2004, PASP 116, 133).
+
+    Parameters
+    ----------
+    stacks : sequence of three AstroData or path-like
+        Red, green and blue, for example K, H and J, with zero points: equal magnitudes are white.
+    path : path-like, optional
+        A file to be written (PNG).
+    stretch, q : float
+        Linear stretch in units of the noise of a pixel, and softening, as in astropy's `make_lupton_rgb`.
+
+    Returns
+    -------
+    ndarray of uint8, shape (ny, nx, 3)
+
+    Raises
+    ------
+    InputError
+        There are not three stacks.
+    DataError
+        A stack has no zero point or no WCS.
+    """
+    from astropy.visualization import make_lupton_rgb
+    from reproject import reproject_interp
+
+    frames = [_opened(stack) for stack in stacks]
+    if len(frames) != 3:
+        raise InputError("A colour picture is made of three stacks", item="stacks", found=len(frames))
+    target, shape = frames[0][0].wcs, frames[0][0].shape
+    planes = []
+    for frame in frames:
+        ext = frame[0]
+        if ext.wcs is None:
+            raise DataError("The stack has no WCS", file=frame.filename)
+        data = np.asarray(ext.read("data"), float)
+        if frame is not frames[0]:
+            data = reproject_interp((data, ext.wcs), target, shape_out=shape, return_footprint=False)
+        planes.append(np.nan_to_num(data) * 10 ** (-0.4 * (float(frame.phu["ZPIMAGE"]) - 25.0)))
+    noise = float(np.median([_noise(plane) for plane in planes]))
+    picture = make_lupton_rgb(
+        *planes, minimum=-noise, stretch=stretch * noise, Q=q, filename=None if path is None else str(path)
+    )
+    return np.asarray(picture, np.uint8)
+
+
+def _opened(stack: Stack) -> AstroData:
+    frame = stack if isinstance(stack, AstroData) else astrodata.open(stack)
+    if "ZPIMAGE" not in frame.phu or "OBJCAT" not in frame[0].exposed:
+        raise DataError(
+            "The stack has no zero point or no catalogue", file=frame.filename, item="ZPIMAGE, OBJCAT",
+            remedy="Reduce it with a standard of its night, see applyZeroPoint",
+        )  # fmt: skip
+    return frame
+
+
+def _filter(frame: AstroData) -> str:
+    """Return the name of a filter as it can be in the name of a column: Kshort for K(short)."""
+    return re.sub(r"[^0-9A-Za-z]", "", str(frame.filter_name(pretty=True)))
+
+
+def _matched(
+    ra: Floats, dec: Floats, lon: Floats, lat: Floats, radius: float
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return for each known source the row of its partner within a radius, or -1; and the other rows."""
+    rows = np.full(len(ra), -1)
+    new = np.ones(len(lon), bool)
+    if len(ra) and len(lon):
+        from astropy import units as u
+        from astropy.coordinates import SkyCoord
+
+        here, there = SkyCoord(ra * u.deg, dec * u.deg), SkyCoord(lon * u.deg, lat * u.deg)
+        nearest, distance, _ = here.match_to_catalog_sky(there)
+        back, _, _ = there.match_to_catalog_sky(here)
+        # Only pairs that are each other's nearest.
+        mutual = (distance.arcsec <= radius) & (back[nearest] == np.arange(len(ra)))
+        rows[mutual] = nearest[mutual]
+        new[rows[mutual]] = False
+    return rows, np.flatnonzero(new)
+
+
+def _taken(frame: AstroData, name: str, rows: NDArray[np.intp]) -> Floats:
+    table = frame[0].OBJCAT
+    if name not in table.colnames:
+        raise DataError(
+            "The catalogue has no magnitudes in this aperture", file=frame.filename, item=name,
+            expected=", ".join(column for column in table.colnames if column.startswith("MAG_APER")) or None,
+        )  # fmt: skip
+    values = np.asarray(table[name], float)
+    return np.where(rows >= 0, values[np.maximum(rows, 0)] if len(values) else np.nan, np.nan)
+
+
+def _limits(frame: AstroData, ra: Floats, dec: Floats, aperture: float) -> Floats:
+    """Return the magnitudes of stars of 5 sigma at positions, NaN outside of the field."""
+    ext = frame[0]
+    if not len(ra):
+        return np.zeros(0)
+    x, y = (np.asarray(v, float) for v in ext.sky_mapping.all_world2pix(ra, dec, 0))
+    ny, nx = ext.shape
+    inside = (x > -0.5) & (y > -0.5) & (x < nx - 0.5) & (y < ny - 0.5)
+    mask = ext.read("mask")
+    if mask is not None:
+        column, row = (np.clip(np.rint(v).astype(int), 0, size - 1) for v, size in ((x, nx), (y, ny)))
+        inside &= (mask[row, column] & FAIL) == 0
+    variance = np.full(len(x), np.nan)
+    variance[inside] = ext.aperture_variance(x[inside], y[inside], aperture)
+    name = f"APCOR{aperture:g}".replace(".", "P")[:8]
+    correction = float(ext.hdr.get(name, 0.0))
+    return np.asarray(float(frame.phu["ZPIMAGE"]) - 2.5 * np.log10(_SIGMA * np.sqrt(variance)) + correction)
+
+
+def _noise(plane: Floats) -> float:
+    from astropy.stats import mad_std
+
+    used = plane[plane != 0]
+    return float(mad_std(used)) if used.size else 1.0
