@@ -47,6 +47,9 @@ _BRIGHT = 12.0
 _REACH_PIXELS, _REACH_ARCSEC = 4.0, 2.0
 """A bright source is looked for within the larger of these distances."""
 
+_MANY_AGREE = 3
+"""A shift that rests on few is doubted if one of so many bright sources is off."""
+
 _FLUX_RATIOS = 0.5, 2.0
 """Ratios of the fluxes of a source in two frames: transparency and seeing may change."""
 
@@ -261,7 +264,8 @@ def doubted(frame: AstroData, reference: AstroData, wcs: Any) -> str:
     distance = np.hypot(x[i] - there.x[j], y[i] - there.y[j])
     error = np.nan_to_num(np.hypot(here.error[i], there.error[j]))
     off = distance > verified(frame, reference) + 2 * error
-    if off.any():
+    # One off among many that agree is a blend, or cut by an edge.
+    if off.any() and _MANY_AGREE * off.sum() >= off.size:
         number, worst = f"{int(off.sum())} of {off.size}", float(distance[off].max())
         return f"{number} bright sources in common are up to {worst:.2f} pixel off"
     cut = [
