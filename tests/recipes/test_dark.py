@@ -61,6 +61,7 @@ def test_what_was_done_and_what_was_not_is_in_the_history(dark):
     history = {record.primitive: record.status for record in dark.history}
     assert history == {
         "prepare": "DONE",
+        "checkCalibrationInputs": "DONE",
         "addDQ": "DONE",
         "nonlinearityCorrect": "DONE",
         "ADUToElectrons": "DONE",
