@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from niripipe.astrodata import catalogue_columns as columns
 from niripipe.errors import DataError, InputError
 from niripipe.photometry.bands import BANDS, facts
 
@@ -25,17 +26,17 @@ if TYPE_CHECKING:
 __all__ = ["Recognition", "Standard", "as_standards", "recognise", "shipped", "standards"]
 
 COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
-    "name": ("name", "star", "standard", "fs", "id", "object"),
+    "name": ("name", "star", "standard", "fs", "id", "object", *columns.IDENTITY),
     "other_name": ("other_name", "othername", "alias", "other"),
-    "ra": ("ra", "ra_j2000", "raj2000", "_raj2000", "ra_icrs", "ra_deg"),
-    "dec": ("dec", "dec_j2000", "dej2000", "decj2000", "_dej2000", "de_icrs", "dec_icrs", "dec_deg", "decl"),
-    "pm_ra": ("pm_ra", "pmra", "pmra_cosdec"),
-    "pm_dec": ("pm_dec", "pmdec", "pmde", "pm_de"),
+    "ra": columns.RIGHT_ASCENSION,
+    "dec": columns.DECLINATION,
+    "pm_ra": columns.MOTION_RA,
+    "pm_dec": columns.MOTION_DEC,
 }
 """The columns of a table of standards, and the spellings that are understood, in any letter case."""
 
-_MISSING: Final = 90.0
-"""Magnitudes beyond +-90 (99.999, -999) stand for a missing value."""
+_MISSING: Final = 50.0
+"""Magnitudes beyond +-50 (99.999, -999) stand for a missing value."""
 
 _FAST: Final = 20000.0
 """No star moves faster, mas/yr: a larger proper motion stands for a missing one."""
@@ -142,7 +143,7 @@ def standards(table: str | PathLike[str] | Table | None = None, *, replace_shipp
     the same for ``dec``; numbers are degrees, texts sexagesimal with the right ascension in hours. Names:
     ``name``, ``star``, ``object``. Proper motions (mas/yr): ``pm_ra``, ``pmRA`` and ``pm_dec``, ``pmDE``.
     Magnitudes by their bands: ``J``, ``Jmag``, ``J_mag``, with errors ``J_error``, ``J_err``, ``e_J``,
-    ``e_Jmag``, ``Jmag_err``. Values beyond 90 stand for a missing one, and an error that is missing is
+    ``e_Jmag``, ``Jmag_err``. Values beyond 50 stand for a missing one, and an error that is missing is
     taken as 0.02 mag.
 
     Examples
@@ -223,7 +224,7 @@ def as_standards(table: str | PathLike[str] | Table) -> tuple[Standard, ...]:
                 file=shown, item=label, found=", ".join(table.colnames) or "no columns",
                 expected=" or ".join(COLUMNS[label]),
             )  # fmt: skip
-    if not any(_named(present, _spellings(band)[0]) for band in BANDS):
+    if not any(_named(present, columns.magnitude_names(band)) for band in BANDS):
         raise DataError(
             "A table of standards has no magnitudes",
             file=shown, found=", ".join(table.colnames), expected=f"columns like {', '.join(BANDS)} or Jmag",
@@ -326,21 +327,8 @@ def _distance(a: tuple[float, float], b: tuple[float, float]) -> float:
     return float(3600.0 * np.hypot(turn * np.cos(np.deg2rad(0.5 * (a[1] + b[1]))), a[1] - b[1]))
 
 
-def _spellings(band: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return how a magnitude and its error may be called, in lower case."""
-    b = band.lower()
-    short = {"lprime": ("lp", "l'"), "mprime": ("mp", "m'")}.get(b, ())
-    names = tuple(form for one in (b, *short) for form in (one, f"{one}mag", f"{one}_mag", f"{one}_m"))
-    errors = tuple(
-        form
-        for one in (b, *short)
-        for form in (
-            f"{one}_error", f"{one}_err", f"e_{one}", f"e_{one}mag", f"{one}mag_err", f"{one}_mag_err",
-            f"{one}err", f"{one}_cmsig", f"{one}mag_error",
-        )
-    )  # fmt: skip
-    return names, errors
-
+_MOST_ERROR: Final = 9.0
+"""Larger errors, and negative ones, stand for a missing one."""
 
 _USUAL_ERROR: Final = 0.02
 """Error of a magnitude whose own is missing, mag: how well observers agree (Leggett et al. 2006)."""
@@ -363,11 +351,12 @@ def _standard(row: Mapping[str, Any], present: Mapping[str, str], shown: str | N
 
     magnitudes = {}
     for band in BANDS:
-        names, errors = _spellings(band)
+        names, errors = columns.magnitude_names(band), columns.error_names(band)
         value = _number(row, _named(present, names))
         if value is not None:
             error = _number(row, _named(present, errors))
-            magnitudes[band] = value, _USUAL_ERROR if error is None else error
+            usable = error is not None and 0 <= error < _MOST_ERROR
+            magnitudes[band] = value, error if usable and error is not None else _USUAL_ERROR
     motion = [_number(row, _named(present, COLUMNS[label]), _FAST) for label in ("pm_ra", "pm_dec")]
     return Standard(
         name=text("name"),

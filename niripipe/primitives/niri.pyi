@@ -251,6 +251,20 @@ class NIRI(PrimitivesBase):
     ) -> list[AstroData]:
         """Leave out raw darks and flats that cannot make a calibration; stop when too few are left."""
 
+    def checkZeroPoint(
+        self,
+        frames: list[AstroData] | None = None,
+        *,
+        suffix: str | None = "_zeroPointChecked",
+        min_stars: int = 3,
+        stream: str = "main",
+        instream: str | None = None,
+        outstream: str | None = None,
+        skip_primitive: bool = False,
+        write_outputs: bool = False,
+    ) -> list[AstroData]:
+        """Compare the zero point of a stack with that of catalogue stars in its field."""
+
     def cleanFFTReadout(
         self,
         frames: list[AstroData] | None = None,

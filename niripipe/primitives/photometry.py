@@ -86,6 +86,14 @@ class ApplyZeroPointParams(SuffixParams, suffix="_photCalibrated"):
     radii: tuple[float, ...] = Field((3.0, 6.0, 10.0), description="radii of the apertures, pixels")
 
 
+class CheckZeroPointParams(SuffixParams, suffix="_zeroPointChecked"):
+    """Parameters of `Photometry.checkZeroPoint`."""
+
+    min_stars: int = Field(
+        3, ge=1, description="stars with a reference magnitude without which nothing is said"
+    )
+
+
 class Photometry(PrimitivesBase):
     """Zero points from standard stars, and calibrated magnitudes."""
 
@@ -217,6 +225,32 @@ class Photometry(PrimitivesBase):
         text = zero_point_header.summary(frame)
         log.stdinfo("%s: %s", frame.filename, text)
         return done("; ".join([text, str(frame.phu["ZPWHY"]), *warnings]))
+
+    @primitive(repeatable=True)
+    def checkZeroPoint(self, frame: AstroData, params: CheckZeroPointParams) -> Outcome | None:
+        """Compare the zero point of a stack with that of catalogue stars in its field.
+
+        Stars need a magnitude here (`applyZeroPoint`) and a reference magnitude in the filter
+        (`addReferenceCatalog`, `determineAstrometricSolution`; colour terms are those of
+        `niripipe.algorithms.filter_magnitudes`), no flag, and an error below 0.1 mag. Outliers are
+        clipped. In
+        the primary header: ZPFIELD, the zero point by these stars, ZPFLDERR (error of the mean), ZPFLDNUM
+        (stars), ZPFLDDIF (ZPFIELD minus ZP). A difference of more than 3 sigma, and 0.03 mag, is a
+        warning. ZP is not changed.
+        """
+        remove_keywords(frame, zero_point_header.FIELD_KEYWORDS)
+        if "ZPIMAGE" not in frame.phu or "OBJCAT" not in frame[0].exposed:
+            return skipped("the image has no zero point or no catalogue; run applyZeroPoint first")
+        found = zero_point_header.compare(frame, params.min_stars)
+        if isinstance(found, str):
+            log.warning("%s: the zero point is not compared with the field: %s", frame.filename, found)
+            return skipped(found)
+        text, warning = found
+        if warning:
+            log.warning("%s: %s", frame.filename, text)
+        else:
+            log.stdinfo("%s: %s", frame.filename, text)
+        return done(text)
 
     def _no_zero_point(self, frame: AstroData, why: str) -> Outcome:
         log.warning("%s: no zero point: %s", frame.filename, why)

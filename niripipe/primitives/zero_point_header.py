@@ -19,7 +19,7 @@ from niripipe.photometry.apertures import GROWTH
 from niripipe.photometry.bands import Extinction
 from niripipe.photometry.zeropoint import NightFit, fit_night, mean_of_frames, zero_points_of_frames
 
-__all__ = ["KEYWORDS", "apply", "determine", "summary"]
+__all__ = ["FIELD_KEYWORDS", "KEYWORDS", "apply", "compare", "determine", "summary"]
 
 KEYWORDS: Final = (
     "ZP", "ZPERR", "ZPSYSERR", "ZPSYSTEM", "ZPSTD", "ZPMAG", "ZPCATERR", "ZPBAND", "ZPBANDER", "ZPAPCOR",
@@ -27,6 +27,18 @@ KEYWORDS: Final = (
     "ZPIMAGE", "ZPMAGERR", "ZPFILE", "ZPAGE", "ZPNSTD", "ZPWHY", "ZPWHYNOT", "ZPCHI2",
 )  # fmt: skip
 """All keywords of zero points, but the aperture."""
+
+FIELD_KEYWORDS: Final = ("ZPFIELD", "ZPFLDERR", "ZPFLDNUM", "ZPFLDDIF")
+"""Keywords of the comparison with stars of the field."""
+
+_FAINTEST: Final = 50.0
+"""Magnitudes beyond stand for missing ones."""
+
+_PRECISE: Final = 0.1
+"""Stars of the field with larger errors are not compared, mag."""
+
+_DIFFERENT: Final = 3.0, 0.03
+"""A difference from the stars of the field that is worth a warning: sigma, and mag."""
 
 _OFF: Final = 0.5
 """A zero point that is so far from the nominal one means a wrong star, clouds or a wrong gain, mag."""
@@ -198,6 +210,47 @@ def apply(frame: AstroData, standards: Sequence[AstroData], system: str) -> list
         phu.set("ZPAGE", round(hours, 3), "Standard minus frames (hours)")
     phu.set("ZPWHY", _why(frame, standards, hours), "Why this standard")
     return warnings
+
+
+def compare(frame: AstroData, least: int) -> tuple[str, bool] | str:
+    """Compare the zero point with stars of the field that have reference magnitudes.
+
+    Returns
+    -------
+    tuple of str and bool, or str
+        What was found, and whether it is a warning; or why nothing was.
+    """
+    table = frame[0].OBJCAT
+    names = [name for name in table.colnames if name.startswith("MAG_APER_")]
+    column = names[len(names) // 2] if names else "MAG_AUTO"
+    ours, errors, theirs, their_errors = (
+        np.asarray(table[name], float)
+        for name in (column, column.replace("MAG", "MAGERR", 1), "REF_MAG", "REF_MAG_ERR")
+    )
+    if frame.phu["ZPSYSTEM"] == "AB":
+        ours = ours - (ab_offset(frame.filter_name(pretty=True)) or 0.0)
+    use = (np.abs(theirs) < _FAINTEST) & (their_errors > 0) & (their_errors < _PRECISE)
+    use &= (
+        np.isfinite(ours)
+        & (np.abs(ours) < _FAINTEST)
+        & (errors < _PRECISE)
+        & (np.asarray(table["FLAGS"]) == 0)
+    )
+    if use.sum() < least:
+        return f"{use.sum()} stars have magnitudes here and in a reference catalogue, {least} are needed"
+    found = mean_of_frames((theirs - ours)[use], np.hypot(errors, their_errors)[use])
+    phu = frame.phu
+    phu.set("ZPFIELD", round(float(phu["ZP"]) + found.value, 5), "ZP by stars of the field")
+    phu.set("ZPFLDERR", round(found.error, 5), "Error of that (mag)")
+    phu.set("ZPFLDNUM", int(found.used.sum()), "Stars used")
+    phu.set("ZPFLDDIF", round(found.value, 5), "ZPFIELD minus ZP (mag)")
+    total = math.hypot(found.error, float(phu["ZPMAGERR"]))
+    doubtful = abs(found.value) > max(_DIFFERENT[0] * total, _DIFFERENT[1])
+    text = (
+        f"the zero point by {found.used.sum()} of {use.sum()} stars of the field is {found.value:+.3f} +/- "
+        f"{found.error:.3f} mag from that of the standard, whose error is {float(phu['ZPMAGERR']):.3f} mag"
+    )
+    return text + (": one of the two is wrong, or there were clouds" if doubtful else ""), doubtful
 
 
 def summary(frame: AstroData) -> str:

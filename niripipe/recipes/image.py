@@ -131,6 +131,8 @@ def calibrate(p: NIRI) -> None:
     p.determineAstrometricSolution()
     p.measureIQ()
     p.measureCC()
+    p.applyZeroPoint()
+    p.checkZeroPoint()
     p.storeProcessedScience(suffix="_calibrated")
 
 

@@ -23,7 +23,10 @@ class Reduced(NamedTuple):
 
 def reduce(files, calibrations, folder, **settings):
     reduction = Reduce(
-        [str(path) for path in files], calibrations=calibrations, output_dir=folder, **settings
+        [path if hasattr(path, "phu") else str(path) for path in files],
+        calibrations=calibrations,
+        output_dir=folder,
+        **settings,
     )
     reduction.runr()
     return reduction

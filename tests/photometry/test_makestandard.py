@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from astropy import units as u
+from astropy.table import Table
 
 from niripipe import astrodata, photometry
 from niripipe.cal_service import CalibrationService
@@ -150,3 +151,38 @@ def _sky(wcs, x, y):
     found.wcs.cd = np.reshape(wcs.cd, (2, 2))
     ra, dec = found.all_pix2world(x, y, 0)
     return float(ra), float(dec)
+
+
+def test_the_field_is_compared_with_the_standard(reduced, stack, tmp_path):
+    ad = astrodata.open(stack)
+    scene, truth = reduced.night.truth.fields["target"], reduced.night.truth.photometry
+    positions = np.array([_sky(scene.wcs, star.x, star.y) for star in scene.stars])
+    magnitudes = truth["zero_points"]["H"] - 2.5 * np.log10([star.flux for star in scene.stars])
+    # One sentinel, one variable star.
+    magnitudes[2], magnitudes[4] = 99.999, magnitudes[4] + 1
+    catalogue = Table(
+        {
+            "ra": positions[:, 0],
+            "dec": positions[:, 1],
+            "Hmag": magnitudes,
+            "e_Hmag": np.full(len(magnitudes), 0.02),
+        }
+    )
+    for shift, word in ((0.0, "of the field is"), (0.3, "is wrong")):
+        shifted = catalogue.copy()
+        shifted["Hmag"] += shift
+        done = reduce(
+            [ad], None, tmp_path, recipe=_compare, parameters={"addReferenceCatalog:source": shifted}
+        )
+        checked = done.outputs[0]
+        assert checked.phu["ZPFLDDIF"] == pytest.approx(shift, abs=0.03)
+        assert checked.phu["ZPFLDNUM"] >= 5
+        assert checked.phu["ZP"] == ad.phu["ZP"]
+        step = next(step for step in done.report.steps if step.primitive == "checkZeroPoint")
+        assert any(word in outcome.reason for outcome in step.outcomes.values())
+
+
+def _compare(p):
+    p.addReferenceCatalog()
+    p.determineAstrometricSolution()
+    p.checkZeroPoint()
