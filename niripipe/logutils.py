@@ -76,7 +76,8 @@ class NiripipeLogger(logging.LoggerAdapter[logging.Logger]):
         """Log at a level, and hand the message to whoever is `listening`, whatever levels are shown."""
         for lowest, take in _listeners.get():
             if level >= lowest:
-                take(level, logging.LogRecord(self.name, level, "", 0, msg, args, None).getMessage())
+                message = logging.LogRecord(self.name, level, "", 0, msg, args, None).getMessage()
+                take(level, printable(message, lines=True))
         if _shown.get():
             super().log(level, msg, *args, stacklevel=stacklevel + 1, **kwargs)
 
@@ -97,6 +98,10 @@ def _complete(record: logging.LogRecord) -> bool:
     """Give a record what only niripipe knows; a filter of our loggers, which keeps every record."""
     # Set here and not in a table of `logging`, so that handlers of the application show the name too.
     record.levelname = level_name(record.levelno)
+    message = record.getMessage()
+    if (shown := printable(message, lines=True)) != message:
+        # Headers must not control the terminal, whoever's handler writes to it.
+        record.msg, record.args = shown, ()
     record.indent = _depth.get()
     return True
 

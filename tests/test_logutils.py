@@ -49,7 +49,7 @@ def test_without_set_up_warnings_are_printed_once_and_nothing_else():
 from niripipe import logutils
 log = logutils.get_logger("niripipe.tests")
 log.status("working")
-log.warning("careful")
+log.warning("careful %s", "\\x1b[31m")
 logutils.config("quiet")
 log.warning("quiet")
 logutils.config("standard")
@@ -61,7 +61,7 @@ log.warning("hosted")
 log.stdinfo("detail")
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert (done.stdout, done.stderr) == ("", "careful\nWARNING - shown\nhost hosted\n")
+    assert (done.stdout, done.stderr) == ("", "careful \\x1b[31m\nWARNING - shown\nhost hosted\n")
 
 
 def test_a_listener_gets_messages_of_its_thread_whatever_is_shown(log, root_handler):

@@ -15,6 +15,7 @@ from niripipe.errors import InputError
 from niripipe.plot.canvas import axes_of, compass, directions, scale_bar
 from niripipe.plot.frames import Frame, extension_of, opened
 from niripipe.plot.stretch import Stretch, norm_of
+from niripipe.printable import printable
 
 __all__ = ["bpm", "compare", "draw", "flat", "show", "stack"]
 
@@ -265,9 +266,9 @@ def _plane(ad: AstroData, ext: Any, name: str) -> NDArray[Any]:
 def _title(ad: AstroData) -> str:
     # A dollar sign would begin a formula.
     parts = [
-        str(ad.filename or "in memory"),
-        str(ad.phu.get("OBJECT") or ""),
-        str(ad.filter_name(pretty=True) or ""),
+        printable(ad.filename or "in memory"),
+        printable(ad.phu.get("OBJECT") or ""),
+        printable(ad.filter_name(pretty=True) or ""),
     ]
     return "  ".join(part.replace("$", r"\$") for part in parts if part)
 

@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from niripipe.astrodata.fits_write import atomic_file
 from niripipe.errors import StorageError
+from niripipe.printable import printable
 
 __all__ = ["bullets", "details", "facts", "heading", "link", "page", "picture", "table", "text", "write_page"]
 
@@ -78,8 +79,7 @@ footer { color: var(--soft); font-size: .85rem; margin-top: 2.5rem; }
 
 def text(value: object) -> str:
     """Return a value as HTML text: escaped, control characters made visible."""
-    shown = "".join(c if c.isprintable() or c == "\n" else f"\\x{ord(c):02x}" for c in str(value))
-    return escape(shown).replace("\n", "<br>")
+    return escape(printable(value, lines=True)).replace("\n", "<br>")
 
 
 def page(title: str, lead: Iterable[str], body: Iterable[str], foot: str = "") -> str:
