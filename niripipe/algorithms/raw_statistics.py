@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from niripipe.algorithms.arrays import Float32
-from niripipe.algorithms.robust import robust_sigma
+from niripipe.algorithms.robust import fast_median, robust_sigma
 
 __all__ = ["RawStatistics", "raw_statistics", "share_flagged", "unlike"]
 
@@ -72,9 +72,11 @@ def raw_statistics(data: Float32, saturation: float | None = None) -> RawStatist
     with np.errstate(invalid="ignore", over="ignore"):
         steps = rows[:, 1:] - rows[:, :-1]
     steps = steps[np.isfinite(steps)]
-    low, level, high = np.percentile(values, (_MIDDLE[0], 50.0, _MIDDLE[1]))
+    # One rank at a time is found several times quicker than several.
+    ranks = (round(share / 100 * (values.size - 1)) for share in _MIDDLE)
+    low, high = (np.partition(values, rank)[rank] for rank in ranks)
     noise = robust_sigma(steps) / np.sqrt(2) if steps.size else np.nan
-    return RawStatistics(finite, saturated, float(level), float(noise), constant=bool(low == high))
+    return RawStatistics(finite, saturated, fast_median(values), float(noise), constant=bool(low == high))
 
 
 def unlike(levels: list[float], *, tolerance: float, share: float) -> list[bool]:
