@@ -184,17 +184,15 @@ class Photometry(PrimitivesBase):
 
         In the primary header: ZP, ZPERR, ZPSYSERR, ZPSYSTEM, ZPEXT, ZPEXTERR as for a standard; ZPIMAGE, the
         magnitude of 1 electron in this image at its airmass, and ZPMAGERR, its error; ZPSTD, ZPFILE, ZPAGE
-        (of
-        the nearest standard: name, file, hours after the frames), ZPNSTD (standards used), ZPWHY (why this
+        (of the nearest standard: name, file, hours after the frames), ZPNSTD (standards used), ZPWHY (why this
         one), ZPAPER. `niripipe.photometry.to_magnitudes` and `to_microjansky` use them.
 
         OBJCAT becomes a table with units: MAG_AUTO is calibrated, and FLUX_APER_r, FLUXERR_APER_r,
-        MAG_APER_r,
-        MAGERR_APER_r are added for each radius r in pixels. Magnitudes are of all light: corrections from the
-        aperture to that of the zero point come from bright stars of the field, or from the curve of growth of
-        the standard (APCORr, APCEr, APCORSRC in the extension header). Errors hold correlated noise and
-        residual sky. DEPTH5 is the magnitude of a star with 5 sigma in the aperture of DEPTHRAD pixels.
-        Without photutils there are no aperture magnitudes, and a warning says so.
+        MAG_APER_r, MAGERR_APER_r are added for each radius r in pixels. Magnitudes are of all light:
+        corrections come from bright stars of the field, and from the curve of growth of the standard (APCORr,
+        APCEr, APCORSRC in the extension header). Errors hold correlated noise and residual sky. DEPTH5 is the
+        magnitude of a star with 5 sigma in the aperture of DEPTHRAD pixels. Without photutils there are no
+        aperture magnitudes, and a warning says so.
 
         Raises
         ------

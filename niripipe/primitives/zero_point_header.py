@@ -15,7 +15,7 @@ from niripipe.astrodata.tables import as_rows
 from niripipe.errors import CalibrationError
 from niripipe.instruments.tables import niri_tables
 from niripipe.photometry import StandardBand, ab_offset
-from niripipe.photometry.apertures import GROWTH
+from niripipe.photometry.apertures import GROWTH, WINGS
 from niripipe.photometry.bands import Extinction
 from niripipe.photometry.zeropoint import NightFit, fit_night, mean_of_frames, zero_points_of_frames
 
@@ -42,9 +42,6 @@ _DIFFERENT: Final = 3.0, 0.03
 
 _OFF: Final = 0.5
 """A zero point that is so far from the nominal one means a wrong star, clouds or a wrong gain, mag."""
-
-_WINGS: Final = 2.0
-"""Light beyond the aperture, in units of what a quarter more radius gains; see `_beyond`."""
 
 _USUAL_WINGS: Final = 0.003, 0.003
 """That light and its error where a standard is too faint to measure it better, mag."""
@@ -121,14 +118,13 @@ def determine(
 def _beyond(rows: Any, used: NDArray[np.bool_]) -> tuple[float, float, float]:
     """Return the light of a star beyond the aperture, its random error and its systematic one, mag.
 
-    It is twice what a quarter more radius gains. Wings of intensity r^-6 have 1.7 times that (Moffat
-    profiles with beta = 3), those of turbulence, r^-11/3, 3.2 times.
+    It is `WINGS` times what a quarter more radius gains; half of it is taken as its systematic error.
     """
     excess, errors = (np.asarray(rows[name], float)[used] for name in ("EXCESS", "EXCESSERR"))
-    error = _WINGS * float(np.sqrt(np.sum(errors**2))) / len(errors)
+    error = WINGS * float(np.sqrt(np.sum(errors**2))) / len(errors)
     if error > _USUAL_WINGS[1]:
         return *_USUAL_WINGS, 0.0
-    beyond = _WINGS * float(np.mean(excess))
+    beyond = WINGS * float(np.mean(excess))
     return beyond, error, 0.5 * abs(beyond)
 
 

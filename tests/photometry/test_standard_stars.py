@@ -1,0 +1,82 @@
+"""A standard star in a frame: found, or in words why it gives no zero point."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from niripipe import astrodata
+from niripipe.astrodata import DQ
+from niripipe.photometry import shipped_standards
+from niripipe.primitives.standard_stars import locate, measure_frame
+
+
+@pytest.fixture
+def frame(reduced):
+    """The stack of the standard, which has all that a single frame has."""
+    return astrodata.open(reduced.standard)
+
+
+@pytest.fixture
+def star():
+    return next(star for star in shipped_standards() if star.name == "FS 17")
+
+
+def measured(frame, star):
+    return measure_frame(frame, star, factor=4.0, search=15.0)
+
+
+def test_the_star_is_found_and_measured(frame, star, reduced):
+    found = measured(frame, star)
+    assert found.reason == ""
+    x, y, _ = locate(frame, star, 15.0)
+    assert (found.x, found.y) == (x, y)
+    expected = 10 ** (0.4 * (26.77 - 12.363)) * frame.exposure_time()
+    assert found.star.flux == pytest.approx(expected, rel=0.01)
+    assert found.row()["STANDARD"] == "FS 17"
+
+
+@pytest.mark.parametrize(
+    ("flag", "words"), [(DQ.saturated, "saturated"), (DQ.non_linear, "linear"), (DQ.cosmic_ray, "bad pixels")]
+)
+def test_a_star_with_a_spoilt_peak_is_refused(frame, star, flag, words):
+    x, y, _ = locate(frame, star, 15.0)
+    mask = frame[0].mask.copy()
+    mask[round(y) - 1 : round(y) + 2, round(x) - 1 : round(x) + 2] |= flag
+    frame[0].mask = mask
+    assert words in measured(frame, star).reason
+
+
+def test_a_single_hot_pixel_beside_the_peak_does_not_matter(frame, star):
+    before = measured(frame, star)
+    mask = frame[0].mask.copy()
+    mask[round(before.y) + 4, round(before.x) + 3] |= DQ.bad_pixel | DQ.saturated
+    frame[0].mask = mask
+    after = measured(frame, star)
+    assert after.reason == ""
+    assert after.star.flux == pytest.approx(before.star.flux, rel=1e-3)
+    assert after.star.repaired == before.star.repaired + 1
+
+
+def test_a_star_outside_of_the_field_or_at_its_edge_is_refused(frame, star):
+    assert "outside the field" in measured(frame, replace(star, dec=star.dec + 0.05)).reason
+    x, _, _ = locate(frame, star, 15.0)
+    frame.crop(round(x) - 8, 0, frame[0].shape[1] - 1, frame[0].shape[0] - 1)
+    table = frame[0].OBJCAT
+    for name in ("X_IMAGE", "XWIN_IMAGE"):
+        table[name] -= round(x) - 8
+    assert "beyond the image" in measured(frame, star).reason
+
+
+def test_two_candidates_and_none_are_said(frame, star):
+    table = frame[0].OBJCAT
+    best = int(np.argmax(table["FLUX_AUTO"]))
+    table.add_row(table[best])
+    for name in ("X_IMAGE", "XWIN_IMAGE"):
+        table[name][-1] += 20
+    frame[0].OBJCAT = table
+    assert "two candidates for FS 17" in measured(frame, star).reason
+    frame[0].OBJCAT = table[:0]
+    assert "no source bright enough for FS 17" in measured(frame, star).reason
