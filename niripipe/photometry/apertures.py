@@ -97,9 +97,9 @@ class StarSum:
     def excess_error(self) -> float:
         """Return the error of `excess`, mag, with what it has in common with that of `flux`.
 
-        A wrong sky changes both. With v the variance of the excess, c its covariance with the magnitude in
-        the circle, and w for `WINGS`, it is ``sqrt(v + 2 c / w)``: the variance of a magnitude plus w times the
-        excess is larger than that of the magnitude by ``w^2 v + 2 w c``.
+        A wrong sky changes both. With v the variance of the excess, c its covariance with the magnitude
+        in the circle, and w for `WINGS`, it is ``sqrt(v + 2 c / w)``: the variance of a magnitude plus w
+        times the excess is larger than that of the magnitude by ``w^2 v + 2 w c``.
         """
         ring = (1.25**2 - 1) * self.area
         square = ring * self.noise**2 + (ring * self.sky_error) ** 2

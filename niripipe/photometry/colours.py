@@ -41,11 +41,10 @@ def match_catalogues(stacks: Sequence[Stack], *, radius: float = 0.5, aperture: 
     Returns
     -------
     astropy.table.QTable
-        ``ra``, ``dec`` (deg; of the first filter with the source), and for each filter ``J`` and ``J_error``
-        (mag, NaN where the source is not in its catalogue) and ``J_limit``: where it is not, the magnitude
-        of a
-        star of 5 sigma there, NaN outside of the field. ``meta`` has the system and ``J_zero_point_error``
-        for each filter, which all of its magnitudes share.
+        ``ra``, ``dec`` (deg; of the first filter with the source), and for each filter ``J`` and
+        ``J_error`` (mag, NaN where the source is not in its catalogue) and ``J_limit``: where it is not,
+        the magnitude of a star of 5 sigma there, NaN outside of the field. ``meta`` has the system and
+        ``J_zero_point_error`` for each filter, which all of its magnitudes share.
 
     Raises
     ------

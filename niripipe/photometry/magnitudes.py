@@ -49,8 +49,8 @@ def to_magnitudes(
     -------
     astropy.units.Quantity, or a pair of them
         Magnitudes (mag, or AB mag), and with `error` their errors (mag); NaN where counts are not
-        positive. The
-        error of the zero point, which all share, is not in them: it is ``ZPMAGERR`` in the header.
+        positive. The error of the zero point, which all share, is not in them: it is ``ZPMAGERR`` in the
+        header.
 
     Raises
     ------

@@ -101,12 +101,11 @@ class Photometry(PrimitivesBase):
     def measureStandard(self, frames: Frames, params: MeasureStandardParams) -> Frames:
         """Measure the standard star in every frame, into the table STDPHOT.
 
-        The star is recognised by where the telescope pointed (proper motions count) and by its name, and is
-        looked for among the sources of each frame by position and expected brightness. Its light is summed
-        in an
-        aperture of 4 FWHM radius, as Gemini does for NIRI's zero points, less the sky in a ring around it
-        (photutils). Frames have to be sky-subtracted and not resampled. Data, variance and mask are not
-        changed.
+        The star is recognised by where the telescope pointed (proper motions count) and by its name, and
+        is looked for among the sources of each frame by position and expected brightness. Its light is
+        summed in an aperture of 4 FWHM radius, as Gemini does for NIRI's zero points, less the sky in a
+        ring around it (photutils). Frames have to be sky-subtracted and not resampled. Data, variance and
+        mask are not changed.
 
         A frame in which the star is saturated or not linear, outside of the field, on bad pixels, too near
         the edge, or in which two sources may be it gives none of it, and says why in the column REASON.
@@ -140,17 +139,13 @@ class Photometry(PrimitivesBase):
         """Determine the zero point from the measurements in STDPHOT of the frames of a stack.
 
         ``ZP = m + 2.5 log10(N / t) + k (X - 1)``, the Vega magnitude of 1 electron/s at airmass 1 in an
-        aperture
-        of 4 FWHM, is computed for every frame; outliers are left out and named. In the primary header: ZP,
-        ZPERR
-        (random error of the mean), ZPSYSERR (catalogue, band, extinction, aperture), ZPSYSTEM, ZPSTD (name),
-        ZPMAG and ZPCATERR (its magnitude and error), ZPBAND, ZPBANDER, ZPAPER, ZPAPERR (radius of the
-        aperture in
-        FWHM, and what lies beyond, mag), ZPAIRM, ZPUT (of the standard), ZPEXT, ZPEXTERR, ZPEXTSRC
-        (extinction),
-        ZPNFRAME, ZPSCAT (frames used, and their scatter), ZPNOISY (whether they scatter more than their noise
-        explains). The columns ZP, ZPERR and USED of STDPHOT are those of the single frames. Where there is no
-        zero point ZPWHYNOT says why.
+        aperture of 4 FWHM, is computed for every frame; outliers are left out and named. In the primary
+        header: ZP, ZPERR (random error of the mean), ZPSYSERR (catalogue, band, extinction, aperture),
+        ZPSYSTEM, ZPSTD (name), ZPMAG and ZPCATERR (its magnitude and error), ZPBAND, ZPBANDER, ZPAPER,
+        ZPAPERR (radius of the aperture in FWHM, and what lies beyond, mag), ZPAIRM, ZPUT (of the
+        standard), ZPEXT, ZPEXTERR, ZPEXTSRC (extinction), ZPNFRAME, ZPSCAT (frames used, and their
+        scatter), ZPNOISY (whether they scatter more than their noise explains). The columns ZP, ZPERR and
+        USED of STDPHOT are those of the single frames. Where there is no zero point ZPWHYNOT says why.
         """
         remove_keywords(frame, zero_point_header.KEYWORDS)
         if "STDPHOT" not in frame.tables:
@@ -182,10 +177,10 @@ class Photometry(PrimitivesBase):
         first; of several, zero point and extinction are fitted together (`fit`), and those that disagree are
         named and left out. Pixels stay electrons.
 
-        In the primary header: ZP, ZPERR, ZPSYSERR, ZPSYSTEM, ZPEXT, ZPEXTERR as for a standard; ZPIMAGE, the
-        magnitude of 1 electron in this image at its airmass, and ZPMAGERR, its error; ZPSTD, ZPFILE, ZPAGE
-        (of the nearest standard: name, file, hours after the frames), ZPNSTD (standards used), ZPWHY (why this
-        one), ZPAPER. `niripipe.photometry.to_magnitudes` and `to_microjansky` use them.
+        In the primary header: ZP, ZPERR, ZPSYSERR, ZPSYSTEM, ZPEXT, ZPEXTERR as for a standard; ZPIMAGE,
+        the magnitude of 1 electron in this image at its airmass, and ZPMAGERR, its error; ZPSTD, ZPFILE,
+        ZPAGE (of the nearest standard: name, file, hours after the frames), ZPNSTD (standards used),
+        ZPWHY (why this one), ZPAPER. `niripipe.photometry.to_magnitudes` and `to_microjansky` use them.
 
         OBJCAT becomes a table with units: MAG_AUTO is calibrated, and FLUX_APER_r, FLUXERR_APER_r,
         MAG_APER_r, MAGERR_APER_r are added for each radius r in pixels. Magnitudes are of all light:
@@ -231,10 +226,9 @@ class Photometry(PrimitivesBase):
         Stars need a magnitude here (`applyZeroPoint`) and a reference magnitude in the filter
         (`addReferenceCatalog`, `determineAstrometricSolution`; colour terms are those of
         `niripipe.algorithms.filter_magnitudes`), no flag, and an error below 0.1 mag. Outliers are
-        clipped. In
-        the primary header: ZPFIELD, the zero point by these stars, ZPFLDERR (error of the mean), ZPFLDNUM
-        (stars), ZPFLDDIF (ZPFIELD minus ZP). A difference of more than 3 sigma, and 0.03 mag, is a
-        warning. ZP is not changed.
+        clipped. In the primary header: ZPFIELD, the zero point by these stars, ZPFLDERR (error of the
+        mean), ZPFLDNUM (stars), ZPFLDDIF (ZPFIELD minus ZP). A difference of more than 3 sigma, and 0.03
+        mag, is a warning. ZP is not changed.
         """
         remove_keywords(frame, zero_point_header.FIELD_KEYWORDS)
         if "ZPIMAGE" not in frame.phu or "OBJCAT" not in frame[0].exposed:
