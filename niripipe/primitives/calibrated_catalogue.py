@@ -15,9 +15,9 @@ from niripipe.errors import InputError
 from niripipe.photometry.apertures import circle_sums, is_available, local_sky, star_sum
 from niripipe.photometry.corrections import Correction, correction_of_stars, isolated
 from niripipe.photometry.zeropoint import POGSON
-from niripipe.primitives.objcat import sources, typical_of_bright
+from niripipe.primitives.objcat import sources, typical_of_bright, unit_of
 
-__all__ = ["calibrate_catalogue", "radius_name", "unit_of"]
+__all__ = ["calibrate_catalogue", "radius_name"]
 
 Floats = NDArray[np.float64]
 
@@ -40,27 +40,6 @@ _BLANK: Final = 200
 
 _NO_MAGNITUDE: Final = 99.0
 """MAG_AUTO and MAGERR_AUTO of a source without positive flux, as SExtractor has it. New columns have NaN."""
-
-_UNITS: Final = {
-    "ERRX2_IMAGE": "pixel2", "ERRY2_IMAGE": "pixel2", "ERRXY_IMAGE": "pixel2", "ERRX2_WORLD": "deg2",
-    "ERRY2_WORLD": "deg2", "ERRXY_WORLD": "deg2", "THETA_IMAGE": "deg", "ERRTHETA_IMAGE": "deg",
-    "THETA_WORLD": "deg", "ERRTHETA_WORLD": "deg", "FLUX_RADIUS": "pixel", "ELLIPTICITY": "",
-    "BACKGROUND": "electron",
-    "ISOAREA_IMAGE": "pixel2", "PROFILE_FWHM": "pixel", "PROFILE_EE50": "pixel", "REF_MAG": "mag",
-    "REF_MAG_ERR": "mag", "IMAFLAGS_ISO": "", "NIMAFLAGS_ISO": "pixel", "CLASS_STAR": "", "NUMBER": "",
-    "FLAGS": "", "REF_NUMBER": "",
-}  # fmt: skip
-
-
-def unit_of(column: str, counts: str = "electron") -> str:
-    """Return the unit of a column of OBJCAT; empty if it has none."""
-    if column in _UNITS:
-        return _UNITS[column]
-    if column.startswith(("FLUX", "FLUXERR")):
-        return counts
-    if column.startswith("MAG"):
-        return "mag"
-    return "pixel" if column.endswith("_IMAGE") else "deg" if column.endswith("_WORLD") else ""
 
 
 def radius_name(radius: float) -> str:
@@ -98,7 +77,7 @@ def calibrate_catalogue(frame: AstroData, radii: Sequence[float], standard: Astr
         table.meta["ZPSYSTEM"] = system
     with filters_kept():
         for name in table.colnames:
-            table[name].unit = unit_of(name) or None
+            table[name].unit = unit_of(name, "electron") or None
     ext.OBJCAT = table
     return warnings
 

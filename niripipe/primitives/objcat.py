@@ -12,7 +12,15 @@ from niripipe.algorithms.register import Sources
 from niripipe.algorithms.source_catalogue import CATALOGUE
 from niripipe.astrodata import DQ, FAIL, AstroData, distortion_of
 
-__all__ = ["column_units", "inside", "sources", "straight_sources", "typical_ellipticity", "update_world"]
+__all__ = [
+    "column_units",
+    "inside",
+    "sources",
+    "straight_sources",
+    "typical_ellipticity",
+    "unit_of",
+    "update_world",
+]
 
 _TRUNCATED = 4 | 8 | 16
 """SExtractor's flags: saturated, truncated by the edge, aperture incomplete."""
@@ -35,24 +43,34 @@ _UNIT_OF_ENDING = (
     ("X2_IMAGE", "pix2"), ("Y2_IMAGE", "pix2"), ("XY_IMAGE", "pix2"), ("ISOAREA_IMAGE", "pix2"),
     ("X2_WORLD", "deg2"), ("Y2_WORLD", "deg2"), ("XY_WORLD", "deg2"),
     ("THETA_IMAGE", "deg"), ("_WORLD", "deg"), ("_IMAGE", "pix"),
-    ("FLUX_RADIUS", "pix"), ("PROFILE_FWHM", "pix"), ("PROFILE_EE50", "pix"),
+    ("NIMAFLAGS_ISO", "pix"), ("FLUX_RADIUS", "pix"), ("PROFILE_FWHM", "pix"), ("PROFILE_EE50", "pix"),
 )  # fmt: skip
 """Units of the columns of OBJCAT by how their names end; the first that fits counts."""
 
 
+def unit_of(column: str, pixels: str) -> str:
+    """Return the unit of a column of OBJCAT; empty if it has none.
+
+    Parameters
+    ----------
+    column : str
+        Name of the column.
+    pixels : str
+        Unit of the pixels (``BUNIT``), which fluxes and levels have.
+    """
+    if column.startswith("MAG") or "_MAG" in column:
+        return "mag"
+    for ending, unit in _UNIT_OF_ENDING:
+        if column.endswith(ending):
+            return unit
+    return pixels if "FLUX" in column or column == "BACKGROUND" else ""
+
+
 def column_units(frame: AstroData) -> dict[str, str]:
-    """Return the units of the columns of OBJCAT; fluxes and levels have that of the pixels (``BUNIT``)."""
-    pixels = frame[0].hdr.get("BUNIT", "adu")
-    units: dict[str, str] = {}
-    for name in CATALOGUE.names or ():
-        unit = next((unit for ending, unit in _UNIT_OF_ENDING if name.endswith(ending)), "")
-        if name.startswith("MAG") or "_MAG" in name:
-            unit = "mag"
-        elif not unit and ("FLUX" in name or name == "BACKGROUND"):
-            unit = str(pixels)
-        if unit:
-            units[name] = unit
-    return units
+    """Return the units of the columns of a new OBJCAT that have one."""
+    pixels = str(frame[0].hdr.get("BUNIT", "adu"))
+    units = {name: unit_of(name, pixels) for name in CATALOGUE.names or ()}
+    return {name: unit for name, unit in units.items() if unit}
 
 
 def sources(frame: AstroData) -> Sources:
