@@ -43,7 +43,7 @@ _UNIT_OF_ENDING = (
     ("X2_IMAGE", "pix2"), ("Y2_IMAGE", "pix2"), ("XY_IMAGE", "pix2"), ("ISOAREA_IMAGE", "pix2"),
     ("X2_WORLD", "deg2"), ("Y2_WORLD", "deg2"), ("XY_WORLD", "deg2"),
     ("THETA_IMAGE", "deg"), ("_WORLD", "deg"), ("_IMAGE", "pix"),
-    ("NIMAFLAGS_ISO", "pix"), ("FLUX_RADIUS", "pix"), ("PROFILE_FWHM", "pix"), ("PROFILE_EE50", "pix"),
+    ("FLUX_RADIUS", "pix"), ("PROFILE_FWHM", "pix"), ("PROFILE_EE50", "pix"),
 )  # fmt: skip
 """Units of the columns of OBJCAT by how their names end; the first that fits counts."""
 
