@@ -362,11 +362,11 @@ def choose_skies(
     late_gaps = [gap[k] for k in chosen if gap[k] > time]
     if late_gaps:
         warnings.append(
-            f"{frame.name}: {len(late_gaps)} of {len(chosen)} skies are more than {time:g} s away "
+            f"{len(late_gaps)} of {len(chosen)} skies are more than {time:g} s away "
             f"(up to {max(late_gaps):.0f} s), to have {min_skies}"
         )
     if min_skies and len(chosen) < min(min_skies, max_skies or min_skies):
-        warnings.append(f"{frame.name}: only {len(chosen)} skies, {min_skies} wanted")
+        warnings.append(f"only {len(chosen)} skies, {min_skies} wanted")
     return SkyChoice(tuple(sorted(chosen, key=lambda k: (skies[k].time, k))), rejected, tuple(warnings))
 
 

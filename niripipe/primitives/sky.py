@@ -24,6 +24,7 @@ from niripipe.primitives.base import (
     not_needed,
     opened_name,
     primitive,
+    raw_name,
     skipped,
 )
 from niripipe.primitives.named import is_named, no_such_frame, same_exposure, tell_apart
@@ -208,6 +209,7 @@ class Sky(PrimitivesBase):
             return self.note_all(frames, skipped("there is no sky frame"))
         records = [fields.sky_record(sky) for sky in skies]
         without_sky: dict[AstroData, str] = {}
+        doubts: dict[str, list[str]] = {}
         for frame in frames:
             choice = grouping.choose_skies(
                 fields.sky_record(frame),
@@ -216,11 +218,13 @@ class Sky(PrimitivesBase):
             )
             _name_skies(frame, [opened_name(skies[i]) for i in choice.skies])
             if choice.skies:
-                for warning in choice.warnings:
-                    log.warning("%s", warning)
+                for text in choice.warnings:
+                    doubts.setdefault(text, []).append(raw_name(frame))
                 continue
             reasons = "; ".join(f"{opened_name(skies[i])}: {why}" for i, why in choice.rejected.items())
             without_sky[frame] = f"{opened_name(frame)} has no sky ({reasons})"
+        for text, names in doubts.items():
+            log.warning("%s: %s", ", ".join(names), text)
         # If none has a sky, the first explains them all.
         for text in list(without_sky.values())[: 1 if len(without_sky) == len(frames) else None]:
             log.warning("%s", text)
