@@ -46,7 +46,7 @@ if given:
     raw = given[0]
 else:
     raw = work / "raw"
-    simulated = simulate.night(raw, seed=28, size=512, overwrite=True, progress=True)
+    simulated = simulate.night(raw, seed=28, size=512, standards=("FS 17",), overwrite=True)
     extras = [{"number": 240, "ut": clock(11, 20), "keywords": {"OBSCLASS": "acq"}}]
     short = {
         "exposure": 5.001,

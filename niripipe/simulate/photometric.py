@@ -91,7 +91,7 @@ def make_scenes(
     Returns
     -------
     dict of str to Scene
-        Those of `scenes`, and one for each field and filter.
+        Those of `scenes`, and one for each field and filter; ``std`` is that of the first standard.
     """
     found, first = dict(scenes), plan.all_filters[0]
     for exposure in exposures:
@@ -112,6 +112,9 @@ def make_scenes(
                 for star, value in zip(drawn.stars, colour, strict=True)
             )
             found[exposure.scene] = replace(drawn, stars=stars)
+    standard = next((exposure for exposure in exposures if exposure.kind == "std"), None)
+    if standard is not None:
+        found["std"] = found[standard.scene]
     return found
 
 

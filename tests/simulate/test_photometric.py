@@ -49,6 +49,14 @@ def test_fluxes_follow_from_magnitude_zero_point_and_airmass(night):
         assert night.truth.positions(path.name)[0, 2] == pytest.approx(expected, rel=2e-4)
 
 
+def test_the_field_of_the_standard_is_that_of_the_first(night):
+    first = astrodata.open(night.standard[0])
+    zero_point, magnitude = {"J": (26.69, 12.342), "H": (26.77, 11.840)}[first.filter_name(pretty=True)]
+    assert first.object() == "FS 103"
+    flux = 10 ** (0.4 * (zero_point - magnitude))
+    assert night.truth.fields["std"].stars[0].flux == pytest.approx(flux, rel=1e-6)
+
+
 def test_the_truth_is_read_back(night):
     again = simulate.read_truth(night.folder)
     assert again.photometry == night.truth.photometry
