@@ -29,6 +29,7 @@ NOTE = "# Written by docs/generate_stubs.py from the code; changes made here are
 # What the validators of these parameters accept; the annotations of the models have what they return.
 ACCEPTED = {
     "addReferenceCatalog:source": "Table | Path | str | None",
+    "measureStandard:standards": "Table | Path | str | None",
     "fixPixels:regions_file": "Path | str | None",
     "resampleToCommonFrame:target_wcs": "AstroData | fits.Header | WCS | Path | str | None",
     "shiftImages:shifts": "Sequence[tuple[float, float]] | Path | str | None",

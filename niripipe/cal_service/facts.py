@@ -91,6 +91,8 @@ class CalibrationFacts:
     def to_json(self) -> str:
         """Return the facts as JSON text."""
         values = asdict(self) | {"tags": sorted(self.tags)}
+        if self.airmass is None:
+            del values["airmass"]  # as in stores made before standards were registered
         return json.dumps(values, sort_keys=True, default=datetime.isoformat)
 
     @classmethod

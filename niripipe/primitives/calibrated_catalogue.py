@@ -47,34 +47,27 @@ def radius_name(radius: float) -> str:
     return f"{radius:g}".replace(".", "P")
 
 
-def calibrate_catalogue(frame: AstroData, radii: Sequence[float], standard: AstroData | None) -> list[str]:
-    """Give OBJCAT units and, where the header has a zero point, magnitudes; return warnings.
+def calibrate_catalogue(frame: AstroData, radii: Sequence[float], standard: AstroData) -> list[str]:
+    """Give OBJCAT magnitudes, with units, by the zero point in the header; return warnings.
 
     Parameters
     ----------
     frame : AstroData
-        A stack with the keywords of a zero point, or without.
+        A stack with the keywords of a zero point.
     radii : sequence of float
-        Of the apertures, pixels. None are measured without a zero point.
-    standard : AstroData or None
+        Of the apertures, pixels.
+    standard : AstroData
         Its curve of growth helps where the field has too few bright stars.
     """
     from astropy.table import Table
 
     ext = frame[0]
     if "OBJCAT" not in ext.exposed:
-        return (
-            ["there is no catalogue, and no magnitudes: run detectSources first"]
-            if standard is not None
-            else []
-        )
+        return ["there is no catalogue, and no magnitudes: run detectSources first"]
     with filters_kept():
         table = Table(ext.OBJCAT, copy=True)
-    warnings: list[str] = []
-    if standard is not None:
-        warnings = _add_magnitudes(frame, table, radii, standard)
-        system = str(frame.phu["ZPSYSTEM"])
-        table.meta["ZPSYSTEM"] = system
+    warnings = _add_magnitudes(frame, table, radii, standard)
+    table.meta["ZPSYSTEM"] = str(frame.phu["ZPSYSTEM"])
     with filters_kept():
         for name in table.colnames:
             table[name].unit = unit_of(name, "electron") or None

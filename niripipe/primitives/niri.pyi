@@ -755,7 +755,7 @@ class NIRI(PrimitivesBase):
         frames: list[AstroData] | None = None,
         *,
         suffix: str | None = "_standardMeasured",
-        standards: Any = None,
+        standards: Table | Path | str | None = None,
         only_own: bool = False,
         name: str | None = None,
         aperture: float = 4.0,

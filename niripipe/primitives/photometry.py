@@ -207,7 +207,6 @@ class Photometry(PrimitivesBase):
                 raise book.missing(frame, "processed_standard")
             why = book.reasons.get("processed_standard") or "there is no processed_standard"
             frame.phu.set("ZPWHYNOT", why[:68], "Why there is no zero point")
-            calibrate_catalogue(frame, (), None)
             return skipped(f"no zero point: {why}")
         for standard in found:
             book.remember(frame, standard, "processed_standard")

@@ -46,7 +46,6 @@ ODD = [
     "DP1     = 'AXIS.2: 3.5'        / another",
     "HIERARCH LONG NAME = 5 / long",
     "HIERARCH lower name = 'x'",
-    "BROKEN  = 'no end",
     "small   =                    3 / lower case",
     "B=7",
     "not a card at all, but a sentence",
@@ -56,7 +55,7 @@ LONG = ["LONG    = 'start&'", "CONTINUE  'middle&'", "CONTINUE  '' / with a comm
 
 KEYS: list[Any] = [
     *["A", "B", "ZERO", "NAME", "LONGNAME", "FLAG", "NOTHING", "OLD", "NEW", "NAXIS1", "LONG", "DP1"] * 2,
-    "a", " A", "DP1.AXIS.1", "LONG NAME", "HIERARCH LONG NAME", "HIERARCH", "BROKEN", "SMALL", "A*", "1",
+    "a", " A", "DP1.AXIS.1", "LONG NAME", "HIERARCH LONG NAME", "HIERARCH", "SMALL", "A*", "1",
     "COMMENT", "HISTORY", "", "END", "CONTINUE", "TOOLONGKEY", "\u00c4", 0, -1, 99, ("A", 1), 1.5,
 ]  # fmt: skip
 VALUES: list[Any] = [

@@ -23,7 +23,11 @@ def darks(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return [
         simulate.write_frame(
             simulate.raw_frame(
-                kind="dark", number=number, ut=time(19, number), size=SIZE, effects=Effects.none()
+                kind="dark",
+                number=number,
+                ut=time(19, number),
+                size=SIZE,
+                effects=Effects.none(read_noise=True),
             ),
             folder,
         )
