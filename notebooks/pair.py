@@ -11,6 +11,7 @@ import json
 from pathlib import Path
 
 SCRIPTS = (
+    "colours_jhk.py",
     "deep_field.py",
     "extended_source.py",
     "headers_of_2003.py",

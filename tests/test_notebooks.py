@@ -24,6 +24,7 @@ from niripipe.simulate import Night
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 SCRIPTS = [
+    "colours_jhk.py",
     "deep_field.py",
     "extended_source.py",
     "headers_of_2003.py",
@@ -290,3 +291,20 @@ def test_the_standard_star_gives_magnitudes(tmp_path: Path) -> None:
     assert abs(number(r"magnitudes minus truth, median of \d+ stars: ([+-]\d\.\d+) mag", text)) < 0.02
     left = {path.name for path in tmp_path.iterdir()} - {"matplotlib", ".cache", ".astropy"}
     assert left == {"niripipe_standard"}
+
+
+def test_a_field_in_three_filters_has_colours(tmp_path: Path) -> None:
+    pytest.importorskip("photutils")
+    night = little(
+        tmp_path, n_target=4, n_standard=3, n_flat=3, n_dark=3, n_short_dark=3, n_stars=10, standards=("FS 17",),
+        filters=("J", "H", "K"),
+    )  # fmt: skip
+    (tmp_path / "work").mkdir()
+    done, work = run_on("colours_jhk.py", tmp_path / "work", night, "niripipe_colours")
+    truth = night.truth.photometry
+    assert truth is not None
+    for name, zero_point in truth["zero_points"].items():
+        assert number(rf"{name}: zero point ([\d.]+) ", done.printed) == pytest.approx(zero_point, abs=0.02)
+    assert number(r"(\d+) of \d+ sources have a colour", done.printed) >= 5
+    assert min(picture_size(work / "colours.png")) > 300
+    assert min(picture_size(work / "colours_rgb.png")) > 200
