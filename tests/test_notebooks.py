@@ -296,8 +296,8 @@ def test_the_standard_star_gives_magnitudes(tmp_path: Path) -> None:
 def test_a_field_in_three_filters_has_colours(tmp_path: Path) -> None:
     pytest.importorskip("photutils")
     night = little(
-        tmp_path, n_target=4, n_standard=3, n_flat=3, n_dark=3, n_short_dark=3, n_stars=10, standards=("FS 17",),
-        filters=("J", "H", "K"),
+        tmp_path, n_target=4, n_standard=3, n_flat=3, n_dark=3, n_short_dark=3, n_stars=10,
+        standards=("FS 17",), filters=("J", "H", "K"),
     )  # fmt: skip
     (tmp_path / "work").mkdir()
     done, work = run_on("colours_jhk.py", tmp_path / "work", night, "niripipe_colours")

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from niripipe import astrodata
 from niripipe.astrodata import FAIL, AstroData
 from niripipe.errors import DataError, InputError
+from niripipe.logutils import get_logger
 
 if TYPE_CHECKING:
     from astropy.table import QTable
@@ -24,6 +25,14 @@ Stack = AstroData | str | PathLike[str]
 
 _SIGMA: Final = 5.0
 """Upper limits are those of sources with so many sigma."""
+
+_POINTING: Final = 3.0
+"""Stacks of one field differ in pointing by less, arcsec; NIRI's headers are good to a second of arc."""
+
+_TIES: Final = 3
+"""So many sources in common tell the difference in pointing of two stacks."""
+
+log = get_logger(__name__)
 
 
 def match_catalogues(stacks: Sequence[Stack], *, radius: float = 0.5, aperture: float = 6.0) -> QTable:
@@ -44,7 +53,9 @@ def match_catalogues(stacks: Sequence[Stack], *, radius: float = 0.5, aperture: 
         ``ra``, ``dec`` (deg; of the first filter with the source), and for each filter ``J`` and
         ``J_error`` (mag, NaN where the source is not in its catalogue) and ``J_limit``: where it is not,
         the magnitude of a star of 5 sigma there, NaN outside of the field. ``meta`` has the system and
-        ``J_zero_point_error`` for each filter, which all of its magnitudes share.
+        ``J_zero_point_error`` for each filter, which all of its magnitudes share, and ``J_offset``, the
+        difference in pointing to the first stack that was taken out, (East, North) in arcsec: the median
+        of the sources in common. With fewer than three of them it is (0, 0), with a warning.
 
     Raises
     ------
@@ -69,24 +80,27 @@ def match_catalogues(stacks: Sequence[Stack], *, radius: float = 0.5, aperture: 
         )
     ra, dec = np.zeros(0), np.zeros(0)
     rows_of: list[NDArray[np.intp]] = []
-    for frame in frames:
-        lon, lat = (np.asarray(frame[0].OBJCAT[name], float) for name in ("X_WORLD", "Y_WORLD"))
+    offsets = [_pointing_offset(frame, frames[0], radius) for frame in frames]
+    for frame, offset in zip(frames, offsets, strict=True):
+        lon, lat = _positions(frame, offset)
         rows, new = _matched(ra, dec, lon, lat, radius)
         ra, dec = np.append(ra, lon[new]), np.append(dec, lat[new])
         rows_of.append(np.append(rows, new))
     table = QTable({"ra": ra * u.deg, "dec": dec * u.deg})
     column = f"APER_{aperture:g}".replace(".", "P")
-    for frame, name, known in zip(frames, names, rows_of, strict=True):
+    for frame, name, known, offset in zip(frames, names, rows_of, offsets, strict=True):
         # Sources that later filters added are not in this one.
         rows = np.append(known, np.full(len(ra) - len(known), -1))
         magnitude, error = (_taken(frame, f"{kind}_{column}", rows) for kind in ("MAG", "MAGERR"))
         table[name], table[f"{name}_error"] = magnitude * u.mag, error * u.mag
         limit = np.full(len(ra), np.nan)
         missing = ~np.isfinite(magnitude)
-        limit[missing] = _limits(frame, ra[missing], dec[missing], aperture)
+        limit[missing] = _limits(frame, ra[missing] + offset[0], dec[missing] + offset[1], aperture)
         table[f"{name}_limit"] = limit * u.mag
         table.meta[f"{name}_system"] = str(frame.phu["ZPSYSTEM"])
         table.meta[f"{name}_zero_point_error"] = float(frame.phu["ZPMAGERR"])
+        east = offset[0] * np.cos(np.radians(dec[0] if len(dec) else 0.0))
+        table.meta[f"{name}_offset"] = (float(3600 * east), float(3600 * offset[1]))
     return table
 
 
@@ -103,6 +117,8 @@ def rgb_picture(
         A file to be written (PNG).
     stretch, q : float
         Linear stretch in units of the noise of a pixel, and softening, as in astropy's `make_lupton_rgb`.
+
+    Differences in pointing between the stacks are taken out as in `match_catalogues`.
 
     Returns
     -------
@@ -129,7 +145,9 @@ def rgb_picture(
             raise DataError("The stack has no WCS", file=frame.filename)
         data = np.asarray(ext.read("data"), float)
         if frame is not frames[0]:
-            data = reproject_interp((data, ext.wcs), target, shape_out=shape, return_footprint=False)
+            mapping = ext.wcs.deepcopy()
+            mapping.wcs.crval = np.asarray(mapping.wcs.crval) - _pointing_offset(frame, frames[0], 0.5)
+            data = reproject_interp((data, mapping), target, shape_out=shape, return_footprint=False)
         planes.append(np.nan_to_num(data) * 10 ** (-0.4 * (float(frame.phu["ZPIMAGE"]) - 25.0)))
     noise = float(np.median([_noise(plane) for plane in planes]))
     picture = make_lupton_rgb(
@@ -151,6 +169,34 @@ def _opened(stack: Stack) -> AstroData:
 def _filter(frame: AstroData) -> str:
     """Return the name of a filter as it can be in the name of a column: Kshort for K(short)."""
     return re.sub(r"[^0-9A-Za-z]", "", str(frame.filter_name(pretty=True)))
+
+
+def _positions(frame: AstroData, offset: Floats) -> tuple[Floats, Floats]:
+    """Return right ascensions and declinations of the sources of a stack without an offset, degrees."""
+    lon, lat = (np.asarray(frame[0].OBJCAT[name], float) for name in ("X_WORLD", "Y_WORLD"))
+    return lon - offset[0], lat - offset[1]
+
+
+def _pointing_offset(frame: AstroData, reference: AstroData, radius: float) -> Floats:
+    """Return by how much the sources of a stack lie beside those of another: RA, Dec, degrees."""
+    offset = np.zeros(2)
+    if frame is reference:
+        return offset
+    ra, dec = _positions(reference, offset)
+    for within in (_POINTING, radius):
+        lon, lat = _positions(frame, offset)
+        rows, _ = _matched(ra, dec, lon, lat, within)
+        pairs = rows >= 0
+        if pairs.sum() < _TIES:
+            log.warning(
+                "%s has too few sources in common with %s to tell how their pointing differs: as in the headers",
+                frame.filename,
+                reference.filename,
+            )
+            return np.zeros(2)
+        aside = (((lon[rows] - ra)[pairs] + 180) % 360 - 180, (lat[rows] - dec)[pairs])
+        offset = offset + [np.median(values) for values in aside]
+    return offset
 
 
 def _matched(

@@ -46,6 +46,24 @@ def test_sources_are_matched_and_have_limits_where_they_are_missing(stacks, stac
     assert np.nanmax(table["J_limit"].value) == pytest.approx(depth, abs=1.0)
 
 
+def test_a_difference_in_pointing_is_taken_out(stacks, tmp_path):
+    """0.9 and 0.6 arcsec, more than the distance within which sources are partners."""
+    plain = photometry.match_catalogues([stacks["J"], stacks["H"]])
+    picture = photometry.rgb_picture([stacks["J"], stacks["H"], stacks["K"]])
+    aside = stacks["H"]
+    aside[0].OBJCAT["X_WORLD"] += 0.9 / 3600 / np.cos(np.radians(aside[0].OBJCAT["Y_WORLD"]))
+    aside[0].OBJCAT["Y_WORLD"] -= 0.6 / 3600
+    mapping = aside[0].wcs.deepcopy()
+    mapping.wcs.crval += [0.9 / 3600 / np.cos(np.radians(mapping.wcs.crval[1])), -0.6 / 3600]
+    aside[0].wcs = mapping
+    table = photometry.match_catalogues([stacks["J"], aside])
+    np.testing.assert_array_equal(np.isfinite(table["J"]), np.isfinite(plain["J"]))
+    np.testing.assert_allclose((table["J"] - table["H"]).value, (plain["J"] - plain["H"]).value)
+    assert table.meta["H_offset"] == pytest.approx((0.9, -0.6), abs=0.01)
+    moved = photometry.rgb_picture([stacks["J"], aside, stacks["K"]])
+    assert np.abs(moved.astype(int) - picture.astype(int)).mean() < 1
+
+
 def test_colours_need_different_calibrated_filters(stacks, reduced):
     with pytest.raises(InputError, match="two filters"):
         photometry.match_catalogues([stacks["H"]])
