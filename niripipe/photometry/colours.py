@@ -189,7 +189,7 @@ def _pointing_offset(frame: AstroData, reference: AstroData, radius: float) -> F
         pairs = rows >= 0
         if pairs.sum() < _TIES:
             log.warning(
-                "%s has too few sources in common with %s to tell how their pointing differs: as in the headers",
+                "%s has too few sources in common with %s to compare their pointing: the headers count",
                 frame.filename,
                 reference.filename,
             )
