@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -87,6 +88,12 @@ def or_correlated(
     if trailed(frame, reference) or trailed(reference, frame):
         return first
     second = _correlated(frame, reference, params)
+    if second.accepted and not second.doubt and first.n_matched:
+        # What few sources say is near by chance, or it is the same shift: then the two must agree.
+        apart = math.hypot(second.dx - first.dx, second.dy - first.dy)
+        if verified(frame, reference) / 2 < apart < np.fmin(sources(frame).fwhm, sources(reference).fwhm):
+            doubt = f"the {first.n_matched} sources in common are {apart:.2f} pixel off"
+            second = replace(second, doubt=doubt)
     if second.accepted and not (first.accepted and second.doubt):
         return second
     if first.accepted:
