@@ -23,9 +23,13 @@ import time
 from pathlib import Path
 
 import numpy as np
-from IPython.display import display
 
 from niripipe import Reduce, astrodata, cal_service, dataselect, logutils, simulate
+
+if "ipykernel" in sys.modules:
+    from IPython.display import display
+else:
+    display = print
 
 started = time.perf_counter()
 given = [Path(argument) for argument in sys.argv[1:] if Path(argument).is_dir()]

@@ -25,9 +25,13 @@ from datetime import time as clock
 from pathlib import Path
 
 import numpy as np
-from IPython.display import display
 
 from niripipe import astrodata, inspection, logutils, night, simulate
+
+if "ipykernel" in sys.modules:
+    from IPython.display import display
+else:
+    display = print
 
 started = time.perf_counter()
 given = [Path(argument) for argument in sys.argv[1:] if Path(argument).is_dir()]

@@ -98,6 +98,15 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> Night:
     )
 
 
+# The command of the README installs no IPython.
+_AS_SCRIPT = """
+import runpy, sys
+sys.modules["IPython"] = None
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
 def run(name: str, night: Night | FolderOnly | None, folder: Path) -> Run:
     """Run a script as a user would, with warnings as errors and without a display."""
     pytest.importorskip("matplotlib")
