@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -74,7 +74,7 @@ def report_html(folder: str | PathLike[str], path: str | PathLike[str] | None = 
     if not cards:
         raise InputError("There is no product of niripipe in this folder", file=folder, item="folder")
     cards.sort(key=lambda card: (_ORDER.index(card.quality["kind"]), card.path.name))
-    lead = [f"{len(cards)} products in {folder}", _frames(cards), "From the products alone."]
+    lead = [f"{len(cards)} products in {folder}", _frames(cards, {}), "From the products alone."]
     body = [*_products(cards, target.parent), *_list("Files that cannot be read", unread)]
     return page.write_page(page.page(_title(cards), lead, [*body, *_software()]), target)
 
@@ -112,8 +112,8 @@ def write_report(result: NightResult, path: str | PathLike[str] | None = None) -
     lead = [
         f"{done} of {len(result)} reductions done in {result.seconds:.1f} s, products in {result.output_dir}"
     ]
-    lead += ([] if result.plan is None else [result.plan.summary]) + [_frames(every)]
-    body = [page.heading("Reductions"), _overview(result, target.parent)]
+    lead += ([] if result.plan is None else [result.plan.summary]) + [_frames(every, jobs)]
+    body = [page.heading("Reductions"), _overview(result, jobs, target.parent)]
     body += [_not_done(entry, jobs.get(entry.name)) for entry in result if entry.status is not JobStatus.DONE]
     body += [*_products(every, target.parent), *_list("Products that cannot be read", unread)]
     if result.plan is not None:
@@ -152,14 +152,15 @@ def _card(entry: JobResult, job: Job | None, product: str, folder: Path) -> Prod
     )
 
 
-def _overview(result: NightResult, folder: Path) -> str:
+def _overview(result: NightResult, jobs: Mapping[str, Job], folder: Path) -> str:
     rows = []
     for entry in result:
         status = "reused" if entry.reused else str(entry.status)
         kind = _CLASSES[entry.status] if entry.ok or entry.status is not JobStatus.DONE else "doubt"
         remarks = [text for text in (entry.reason, entry.frames_lost) if text]
-        if entry.warnings:
-            remarks.append(f"{len(entry.warnings)} warning{'s' * (len(entry.warnings) > 1)}, see below")
+        warnings = len(entry.warnings) + (len(jobs[entry.name].warnings) if entry.name in jobs else 0)
+        if warnings:
+            remarks.append(f"{warnings} warning{'s' * (warnings > 1)}, see below")
         rows.append(
             [
                 page.text(entry.name),
@@ -213,10 +214,10 @@ def _title(cards: Sequence[ProductCard]) -> str:
     return f"Night of {dates[0]}" if len(dates) == 1 else f"Nights of {dates[0]} to {dates[-1]}"
 
 
-def _frames(cards: Sequence[ProductCard]) -> str:
-    """Return how many frames were left out, and how many warnings there are."""
+def _frames(cards: Sequence[ProductCard], jobs: Mapping[str, Job]) -> str:
+    """Return how many frames were left out, and how many warnings there are, those of the plan too."""
     dropped = {(name, step) for card in cards for name, step, _ in card.dropped}
-    warnings = sum(len(card.warnings) for card in cards)
+    warnings = sum(len(one.warnings) for one in (*cards, *jobs.values()))
     frames = f"{len(dropped) or 'no'} frame{'s' * (len(dropped) != 1)} left out"
     return f"{frames}, {warnings or 'no'} warning{'s' * (warnings != 1)}"
 
