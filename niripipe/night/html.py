@@ -217,7 +217,7 @@ def _title(cards: Sequence[ProductCard]) -> str:
 def _frames(cards: Sequence[ProductCard], jobs: Mapping[str, Job]) -> str:
     """Return how many frames were left out, and how many warnings there are, those of the plan too."""
     dropped = {(name, step) for card in cards for name, step, _ in card.dropped}
-    warnings = sum(len(one.warnings) for one in (*cards, *jobs.values()))
+    warnings = sum(len(card.warnings) for card in cards) + sum(len(job.warnings) for job in jobs.values())
     frames = f"{len(dropped) or 'no'} frame{'s' * (len(dropped) != 1)} left out"
     return f"{frames}, {warnings or 'no'} warning{'s' * (warnings != 1)}"
 
