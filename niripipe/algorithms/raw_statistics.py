@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from niripipe.algorithms.arrays import Float32
 from niripipe.algorithms.robust import fast_median, robust_sigma
 
-__all__ = ["RawStatistics", "raw_statistics", "share_flagged", "unlike"]
+__all__ = ["FEWEST_ALIKE", "RawStatistics", "raw_statistics", "share_flagged", "unlike"]
 
 _EVERY_ROW: Final = 4
 """Medians are taken of every fourth row: their errors stay below a hundredth of the noise."""
 _MIDDLE: Final = (5.0, 95.0)
 """Percentiles between which a frame of the sky, of a lamp or of nothing must vary: hot and dead pixels are
 fewer than 5 % at either end."""
-_FEWEST: Final = 3
+FEWEST_ALIKE: Final = 3
 """Of two frames that differ nobody knows which is the odd one."""
 _SCATTER: Final = 10.0
 """A level this many times the scatter of the others away does not belong to them."""
@@ -97,7 +97,7 @@ def unlike(levels: list[float], *, tolerance: float, share: float) -> list[bool]
         True for a level that differs by more than both, and by more than ten times the scatter of all
         (from the median absolute deviation). Of fewer than three levels none is told to be odd.
     """
-    if len(levels) < _FEWEST:
+    if len(levels) < FEWEST_ALIKE:
         return [False] * len(levels)
     values = np.asarray(levels)
     middle = float(np.median(values))

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DECLINATION",
+    "FASTEST",
     "IDENTITY",
+    "MAGNITUDES_BELOW",
     "MOTION_DEC",
     "MOTION_RA",
     "RIGHT_ASCENSION",
@@ -63,11 +65,11 @@ _SHORT: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
 )
 """Further names of bands. Ks of 2MASS stands for K, as VizieR calls it Kmag."""
 
-_BEYOND: Final = 50.0
+MAGNITUDES_BELOW: Final = 50.0
 """No magnitude is beyond +-50: 88.888, 99.0, 99.999, -99.9, -999 and 9999 stand for a missing one."""
 _LARGEST_ERROR: Final = 9.0
 """No magnitude with an error like this is of use: 9.99, 99.99 and negative ones stand for a missing error."""
-_FASTEST: Final = 20000.0
+FASTEST: Final = 20000.0
 """No star moves faster (mas/yr); Barnard's star has 10393."""
 _SENTINELS: Final = (-9999.0, -999.0, -99.0, 9999.0)
 """Numbers that stand for a missing proper motion."""
@@ -168,7 +170,7 @@ def angles(table: Table, name: str) -> NDArray[np.float64]:
 
 def known_magnitudes(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return magnitudes with NaN for what stands for a missing one: everything beyond +-50."""
-    return np.where(np.abs(values) < _BEYOND, values, np.nan)
+    return np.where(np.abs(values) < MAGNITUDES_BELOW, values, np.nan)
 
 
 def known_errors(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -178,7 +180,7 @@ def known_errors(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def known_motions(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return proper motions (mas/yr) with NaN for what stands for a missing one."""
-    missing = np.isin(values, _SENTINELS) | ~(np.abs(values) < _FASTEST)
+    missing = np.isin(values, _SENTINELS) | ~(np.abs(values) < FASTEST)
     return np.where(missing, np.nan, values)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from niripipe import astrodata
+from niripipe.algorithms.robust import robust_sigma
 from niripipe.astrodata import FAIL, AstroData
 from niripipe.errors import DataError, InputError
 from niripipe.logutils import get_logger
@@ -250,7 +251,5 @@ def _limits(frame: AstroData, ra: Floats, dec: Floats, aperture: float) -> Float
 
 
 def _noise(plane: Floats) -> float:
-    from astropy.stats import mad_std
-
     used = plane[plane != 0]
-    return float(mad_std(used)) if used.size else 1.0
+    return robust_sigma(used) if used.size else 1.0

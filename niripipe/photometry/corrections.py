@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from niripipe.algorithms.robust import MAD_TO_SIGMA
+from niripipe.algorithms.robust import robust_sigma
 
 __all__ = ["Correction", "correction_of_stars", "isolated"]
 
@@ -74,7 +74,7 @@ def correction_of_stars(
         if used.sum() < _FEWEST:
             return None
         centre = float(np.median(ratio[used]))
-        scale = MAD_TO_SIGMA * float(np.median(np.abs(ratio[used] - centre)))
+        scale = robust_sigma(ratio[used])
         now = used & (np.abs(ratio - centre) <= _CLIP * np.maximum(scale * (1 + 2 / used.sum()), error))
         if (now == used).all():
             break

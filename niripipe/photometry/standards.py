@@ -18,6 +18,7 @@ import numpy as np
 
 from niripipe.astrodata import catalogue_columns as columns
 from niripipe.errors import DataError, InputError
+from niripipe.instruments.position import angular_separation
 from niripipe.photometry.bands import BANDS, facts
 
 if TYPE_CHECKING:
@@ -34,12 +35,6 @@ COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
     "pm_dec": columns.MOTION_DEC,
 }
 """The columns of a table of standards, and the spellings that are understood, in any letter case."""
-
-_MISSING: Final = 50.0
-"""Magnitudes beyond +-50 (99.999, -999) stand for a missing value."""
-
-_FAST: Final = 20000.0
-"""No star moves faster, mas/yr: a larger proper motion stands for a missing one."""
 
 _YEAR: Final = 365.25 * 86400
 _FASTEST: Final = 0.5
@@ -186,7 +181,7 @@ def joined(
         star
         for star in shipped()
         if not names & {_plain(star.name), _plain(star.other_name)} - {""}
-        and not any(_distance((star.ra, star.dec), (other.ra, other.dec)) < 2 for other in own)
+        and not any(angular_separation(star.ra, star.dec, other.ra, other.dec) < 2 for other in own)
     ]
     return (*own, *kept)
 
@@ -267,7 +262,7 @@ def recognise(
     near = []
     for star in stars:
         lon, lat, doubt = star.position(when)
-        distance = _distance((ra, dec), (lon, lat))
+        distance = angular_separation(ra, dec, lon, lat)
         if distance <= radius + doubt:
             near.append((distance, star))
     near.sort(key=lambda pair: pair[0])
@@ -309,7 +304,7 @@ def _not_there(
     text = f"no standard of the table is within {radius:g} arcsec of the pointing"
     elsewhere = next((star for star in stars if is_called(star, name)), None)
     if elsewhere is not None:
-        away = _distance(where, (elsewhere.ra, elsewhere.dec)) / 60
+        away = angular_separation(*where, elsewhere.ra, elsewhere.dec) / 60
         text += f"; {elsewhere.label}, which the header names, is {away:.1f} arcmin away"
     return Recognition(None, text)
 
@@ -317,14 +312,6 @@ def _not_there(
 def _plain(name: str) -> str:
     """Return a name in lower case with letters and digits only; FS 017 is FS 17."""
     return re.sub(r"(?<![0-9])0+(?=[0-9])", "", re.sub(r"[^a-z0-9]", "", name.lower()))
-
-
-def _distance(a: tuple[float, float], b: tuple[float, float]) -> float:
-    """Return the angle between two positions near each other, arcsec."""
-    turn = (a[0] - b[0] + 180.0) % 360.0 - 180.0
-    if abs(a[1] - b[1]) > 1.0:
-        return 3600.0 * abs(a[1] - b[1])
-    return float(3600.0 * np.hypot(turn * np.cos(np.deg2rad(0.5 * (a[1] + b[1]))), a[1] - b[1]))
 
 
 _MOST_ERROR: Final = 9.0
@@ -357,7 +344,7 @@ def _standard(row: Mapping[str, Any], present: Mapping[str, str], shown: str | N
             error = _number(row, _named(present, errors))
             usable = error is not None and 0 <= error < _MOST_ERROR
             magnitudes[band] = value, error if usable and error is not None else _USUAL_ERROR
-    motion = [_number(row, _named(present, COLUMNS[label]), _FAST) for label in ("pm_ra", "pm_dec")]
+    motion = [_number(row, _named(present, COLUMNS[label]), columns.FASTEST) for label in ("pm_ra", "pm_dec")]
     return Standard(
         name=text("name"),
         other_name=text("other_name"),
@@ -382,7 +369,9 @@ def _degrees(value: Any, *, hours: bool) -> float:
     return sign * whole * (15.0 if hours else 1.0)
 
 
-def _number(row: Mapping[str, Any], column: str | None, limit: float = _MISSING) -> float | None:
+def _number(
+    row: Mapping[str, Any], column: str | None, limit: float = columns.MAGNITUDES_BELOW
+) -> float | None:
     """Return a number, None where it is missing in any of the usual ways."""
     value = None if column is None else row[column]
     if value is None or value is np.ma.masked or str(value).strip() in ("", "--"):

@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from niripipe.algorithms.robust import MAD_TO_SIGMA
+from niripipe.algorithms.robust import robust_sigma
 
 __all__ = ["NightFit", "StarMean", "fit_night", "mean_of_frames", "zero_points_of_frames"]
 
@@ -150,7 +150,7 @@ def mean_of_frames(values: ArrayLike, errors: ArrayLike) -> StarMean:
     used = known.copy()
     for _ in range(10):
         centre = float(np.median(values[used]))
-        scale = MAD_TO_SIGMA * float(np.median(np.abs(values[used] - centre)))
+        scale = robust_sigma(values[used])
         # Of a few values some lie close together by chance.
         scale *= 1 + 6 / used.sum()
         limit = _CLIP * np.maximum(np.maximum(errors, scale), _FLOOR)

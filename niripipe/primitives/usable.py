@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from niripipe.algorithms.raw_statistics import raw_statistics
+from niripipe.algorithms.raw_statistics import FEWEST_ALIKE, raw_statistics
 from niripipe.algorithms.sky import can_be_scaled
 from niripipe.astrodata import DQ, FAIL, AstroData
 from niripipe.errors import DataError
@@ -25,8 +25,6 @@ _LEAST_USABLE: Final = 0.05
 _DARKEST: Final = 0.1
 """Level of a frame as a share of the median level of all: the sky of a sequence changes by a factor of two,
 in twilight by some more. Below it the shutter was closed, or the read-out failed."""
-_FEWEST: Final = 3
-"""Of two frames that differ nobody knows which is the odd one."""
 _CALIBRATIONS: Final = {"DARK", "FLAT", "BPM"}
 
 
@@ -100,7 +98,7 @@ def without_dark_frames(p: PrimitivesBase, frames: Frames) -> Frames:
         rates[id(frame)] = float(level) / (frame.exposure_time() or 1.0)
         with_sky += can_be_scaled(float(level), float(level - faint), values.size)
     middle = float(np.median(list(rates.values()))) if rates else 0.0
-    if len(rates) >= _FEWEST and middle > 0 and 2 * with_sky >= len(rates):
+    if len(rates) >= FEWEST_ALIKE and middle > 0 and 2 * with_sky >= len(rates):
         reasons |= {
             key: f"it shows no sky: {rate:.3g} electrons per second, the others {middle:.3g}"
             for key, rate in rates.items()
