@@ -89,7 +89,7 @@ def or_correlated(
         return first
     second = _correlated(frame, reference, params)
     if second.accepted and not second.doubt and first.n_matched:
-        # Within a FWHM the few sources show the same shift, and have to agree with it; further away they do not.
+        # Within a FWHM the few sources show the same shift and have to agree; further away they do not.
         apart = math.hypot(second.dx - first.dx, second.dy - first.dy)
         if verified(frame, reference) / 2 < apart < np.fmin(sources(frame).fwhm, sources(reference).fwhm):
             doubt = f"the {first.n_matched} sources in common are {apart:.2f} pixel off"

@@ -171,7 +171,7 @@ def test_of_random_fields_no_frame_is_put_at_a_wrong_place(caplog):
 
 @pytest.mark.parametrize("seed", [16, 24, 544, 2249])
 def test_a_few_stars_in_turned_frames_are_doubted_where_others_do_not_agree(seed, caplog):
-    """One star agrees there, and another one is off, or is cut by the edge; or the images say else than two."""
+    """One star agrees there, and another one is off, or is cut; or the images say else than two."""
     caplog.set_level(logging.CRITICAL)
     found = align_random_field(seed)
     off = [o for o in found if o.kept and o.wrong > o.limit]
