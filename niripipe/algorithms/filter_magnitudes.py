@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
@@ -15,7 +16,7 @@ __all__ = ["filter_magnitudes"]
 
 @dataclass(frozen=True, slots=True)
 class Transformation:
-    """Magnitude in a filter: ``band + constant + slope * (blue - red)``.
+    """Magnitude in a filter: ``band + constant + slope * (blue - red)``, within a range of the colour.
 
     Attributes
     ----------
@@ -25,6 +26,8 @@ class Transformation:
         Coefficients with their errors; magnitudes.
     blue, red : str
         Columns of the colour; empty without a colour term.
+    least, most : float
+        Colours for which it was measured; stars of other colours get no magnitude.
     """
 
     band: str
@@ -34,6 +37,8 @@ class Transformation:
     slope_error: float = 0.0
     blue: str = ""
     red: str = ""
+    least: float = -np.inf
+    most: float = np.inf
 
     def apply(
         self, magnitudes: Mapping[str, Floats], errors: Mapping[str, Floats]
@@ -44,6 +49,7 @@ class Transformation:
         if not self.blue:
             return value + self.constant, np.hypot(error, self.constant_error)
         colour = np.asarray(magnitudes[self.blue], np.float64) - magnitudes[self.red]
+        colour = np.where((colour >= self.least) & (colour <= self.most), colour, np.nan)
         colour_error = np.hypot(errors[self.blue], errors[self.red])
         # Error of a product, written so that a colour of 0 is no special case.
         of_term = np.hypot(colour * self.slope_error, self.slope * colour_error)
@@ -51,7 +57,7 @@ class Transformation:
         return value + self.constant + self.slope * colour, total
 
 
-_TRANSFORMATIONS = {
+_AS_THEY_ARE: Final = {
     "Y": (Transformation("ymag"),),
     "J": (Transformation("jmag"),),
     "H": (Transformation("hmag"),),
@@ -63,14 +69,47 @@ _TRANSFORMATIONS = {
     ),
     "K(prime)": (Transformation("kmag", -0.006, 0.007, 0.149, 0.023, "hmag", "kmag"),),
 }
-"""Ways to a magnitude in a NIRI filter from those of 2MASS (UKIDSS for Y).
+"""Ways to a magnitude in a NIRI filter where a catalogue does not say in which system it is.
 
-Colour terms and their errors are those of DRAGONS (Gemini lookups, colour corrections).
+Colour terms of K and K' and their errors are those of DRAGONS (Gemini lookups, colour corrections).
 """
 
 
+def _by_jh(band: str, constant: float, slope: float) -> Transformation:
+    """Return a step by the colour J - H, for the colours that Hodgkin et al. (2009) used."""
+    return Transformation(band, constant, slope=slope, blue="jmag", red="hmag", least=-0.1, most=1.0)
+
+
+_FROM: Final[Mapping[str, Mapping[str, tuple[Transformation, ...]]]] = {
+    "": _AS_THEY_ARE,
+    # Hodgkin et al. 2009, MNRAS 394, 675 (2MASS to UKIRT's WFCAM, which has MKO filters), for stars of
+    # J - H from -0.1 to 1.0. The stated accuracy, 0.015 mag in J, H and 0.02 mag in Y, is common to all stars
+    # and counts once, in the comparison of zero points.
+    "2MASS": {
+        **_AS_THEY_ARE,
+        "Y": (_by_jh("jmag", 0.080, 0.500),),
+        "J": (_by_jh("jmag", 0.000, -0.065),),
+        "H": (_by_jh("hmag", -0.030, 0.070),),
+    },
+    # UKIDSS is in the MKO system; K and Ks, K' differ as standards do (photometry.toml).
+    "MKO": {
+        "Y": (Transformation("ymag"),),
+        "J": (Transformation("jmag"),),
+        "H": (Transformation("hmag"),),
+        "K": (Transformation("kmag"),),
+        "K(short)": (Transformation("kmag", 0.0, 0.02),),
+        "Ks": (Transformation("kmag", 0.0, 0.02),),
+        "K(prime)": (Transformation("kmag", 0.0, 0.03),),
+    },
+}
+"""Ways to a magnitude in a NIRI filter, by the system of the catalogue."""
+
+
 def filter_magnitudes(
-    filter_name: str | None, magnitudes: Mapping[str, Floats], errors: Mapping[str, Floats]
+    filter_name: str | None,
+    magnitudes: Mapping[str, Floats],
+    errors: Mapping[str, Floats],
+    system: str = "",
 ) -> tuple[Float64, Float64] | None:
     """Return magnitudes and errors of stars in a filter.
 
@@ -81,16 +120,19 @@ def filter_magnitudes(
     magnitudes, errors : mapping of str to ndarray, shape (n,)
         Columns ``jmag``, ``hmag`` ...; NaN where there is no value. A magnitude without an error is an upper
         limit, and no magnitude is derived from it.
+    system : {"", "2MASS", "MKO"}
+        System of the magnitudes. Empty: not known, J and H are taken as they are.
 
     Returns
     -------
     tuple of two ndarrays, or None
-        Of several ways the one with the smaller error, star by star; `MISSING` where none is usable. None
-        when there is no way for the filter with these columns.
+        Of several ways the one with the smaller error, star by star; `MISSING` where none is usable: a
+        magnitude is missing, or the colour is outside of the range of the colour term. None when there is no
+        way for the filter with these columns.
     """
     usable = [
         way
-        for way in _TRANSFORMATIONS.get(filter_name or "", ())
+        for way in _FROM.get(system, _AS_THEY_ARE).get(filter_name or "", ())
         if all(name in magnitudes and name in errors for name in {way.band, way.blue, way.red} - {""})
     ]
     if not usable:

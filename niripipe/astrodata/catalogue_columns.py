@@ -18,15 +18,21 @@ if TYPE_CHECKING:
     from astropy.table import Table
 
 __all__ = [
+    "CONFUSION",
     "DECLINATION",
+    "EPOCH",
     "FASTEST",
     "IDENTITY",
     "MAGNITUDES_BELOW",
     "MOTION_DEC",
     "MOTION_RA",
+    "POSITION_ERROR",
+    "QUALITY",
     "RIGHT_ASCENSION",
+    "STAR_CLASS",
     "angles",
     "column_numbers",
+    "doubtful_magnitudes",
     "error_names",
     "find_column",
     "julian_year",
@@ -34,6 +40,7 @@ __all__ = [
     "known_magnitudes",
     "known_motions",
     "magnitude_names",
+    "system",
 ]
 
 RIGHT_ASCENSION: Final = (
@@ -55,10 +62,36 @@ MOTION_DEC: Final = ("pmde", "pmdec", "pm_dec", "pm_de")
 """Names of proper motions in declination, mas/yr."""
 
 IDENTITY: Final = (
-    "cat_id", "2mass", "_2mass", "designation", "source", "source_id", "jname", "sdss9", "objid", "name",
-    "id", "star", "number",
+    "cat_id", "2mass", "_2mass", "designation", "sourceid", "source", "source_id", "jname", "sdss9", "objid",
+    "name", "id", "star", "number",
 )  # fmt: skip
 """Names of identifiers."""
+
+EPOCH: Final = ("ref_epoch", "epoch")
+"""Names of the epoch of positions, Julian years, as Gaia's archive gives it for each row."""
+
+POSITION_ERROR: Final = ("ra_error",)
+"""Names of the error of a position, mas, as Gaia's archive gives it."""
+
+QUALITY: Final = ("qflg", "ph_qual")
+"""2MASS, a letter for each of J, H, Ks: A, B, C are detections (S/N of 5 and more)."""
+CONFUSION: Final = ("cflg", "cc_flg")
+"""2MASS, a character for each of J, H, Ks: 0 is neither blended nor contaminated by a bright star."""
+_DETECTED: Final = "ABC"
+
+STAR_CLASS: Final = ("mergedclass",)
+"""UKIDSS: -1 and -2 are a star and a probable one, for which aperture magnitudes hold all of the light."""
+_STARS: Final = (-1.0, -2.0)
+_ERROR_BITS: Final = 256.0
+"""UKIDSS, ``jppErrBits``: from this value on there is more than information (WFCAM Science Archive)."""
+
+_SYSTEMS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+    {
+        "2MASS": ("2mass", "_2mass", "j_m", "h_m", "k_m"),
+        "MKO": tuple(f"{band}apermag3" for band in "yjhk"),
+    }
+)
+"""Columns that tell the system of a catalogue's magnitudes."""
 
 _SHORT: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {"lprime": ("lp", "l'"), "mprime": ("mp", "m'"), "k": ("ks", "k_s")}
@@ -119,6 +152,37 @@ def find_column(columns: Iterable[str], names: Iterable[str]) -> str | None:
     for column in columns:
         present.setdefault(column.strip().lower(), column)
     return next((present[name] for name in names if name in present), None)
+
+
+def system(columns: Iterable[str]) -> str:
+    """Return the system of magnitudes that the columns tell: ``2MASS``, ``MKO`` (UKIDSS), or nothing."""
+    present = {column.strip().lower() for column in columns}
+    found = [name for name, tell in _SYSTEMS.items() if present.intersection(tell)]
+    return found[0] if len(found) == 1 else ""
+
+
+def doubtful_magnitudes(table: Table, band: str) -> NDArray[np.bool_]:
+    """Return where flags of 2MASS or UKIDSS say that a magnitude is of no use, shape (n,).
+
+    2MASS: no detection (`QUALITY`), or blended or contaminated (`CONFUSION`). UKIDSS: not a star
+    (`STAR_CLASS`), or quality error bits. Without such columns nothing is doubtful.
+    """
+    doubtful = np.zeros(len(table), bool)
+    low = band.lower()
+    if low in "jhk":
+        for names, good in ((QUALITY, _DETECTED), (CONFUSION, "0")):
+            column = find_column(table.colnames, names)
+            if column is not None:
+                # Readers of text files take 000 for the number 0.
+                flags = [_text(value).zfill(3)["jhk".index(low)] for value in table[column]]
+                doubtful |= ~np.isin(flags, list(good))
+    column = find_column(table.colnames, STAR_CLASS)
+    if column is not None:
+        doubtful |= ~np.isin(column_numbers(table, column), _STARS)
+    column = find_column(table.colnames, (f"{low}pperrbits",))
+    if column is not None:
+        doubtful |= column_numbers(table, column) >= _ERROR_BITS
+    return doubtful
 
 
 def column_numbers(table: Table, name: str) -> NDArray[np.float64]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,10 +34,19 @@ log = get_logger(__name__)
 Floats = NDArray[np.float64]
 
 _CATALOGUE_ERROR = 0.08
-"""Error of a catalogue position per axis, arcsec: that of 2MASS (Skrutskie et al. 2006, AJ 131, 1163)."""
+"""Error of a catalogue position per axis, arcsec, where the catalogue does not say: that of 2MASS
+(Skrutskie et al. 2006, AJ 131, 1163)."""
+
+_TURNED_PAIRS, _TURNED_RMS = 10, 0.7
+"""A rotation that was not asked for needs so many pairs, whose scatter it brings down to this part: 3 sigma
+with ten pairs."""
 
 _ASSUMED_ERROR = 0.05
 """Error (mag) of magnitudes whose catalogue states none: that of stars of medium brightness in 2MASS."""
+
+
+_SHORT = {"ukidss": "ukidss9", "gaia": "gaia3", "sdss": "sdss9"}
+"""Catalogues by their names without the release."""
 
 
 def _source(value: Any) -> Any:
@@ -45,7 +55,7 @@ def _source(value: Any) -> Any:
         return value
     if not isinstance(value, str | Path):
         raise ValueError("a catalogue's name, a path, an astropy Table, or None")
-    name = str(value).lower()
+    name = _SHORT.get(str(value).lower(), str(value).lower())
     if name in catalogue_client.CATALOGUES:
         return name
     # As text: a parameter that is a path names a frame.
@@ -64,13 +74,21 @@ class AddReferenceCatalogParams(SuffixParams, suffix="_refcatAdded"):
     source: Annotated[Any, BeforeValidator(_source)] = Field(
         None,
         description="a file, an astropy Table, or a catalogue to be asked for over the network: "
-        "2mass, ukidss9, sdss9, gaia3; None: no catalogue, no network",
+        "2mass, ukidss9 (ukidss), sdss9, gaia3 (gaia); None: no catalogue, no network",
     )
     radius: float = Field(0.033, gt=0, le=5, description="radius around the middle of the frame, degrees")
     format: str | None = Field(None, description="astropy's name of the file's format; None: find out")
     server: str = Field(catalogue_client.VIZIER, description="address of a VizieR server")
     timeout: float = Field(30.0, gt=0, description="seconds that an answer may take")
     max_rows: int = Field(5000, ge=1, description="sources asked for at most")
+    client: Literal["niripipe", "astroquery"] = Field(
+        "niripipe", description="who asks the server; astroquery has to be installed (extra query)"
+    )
+    required: bool = Field(
+        True,
+        description="whether a server that cannot be asked is an error in mode sq; otherwise frames stay "
+        "without a catalogue, with a warning",
+    )
 
     def as_record(self) -> dict[str, Any]:
         """Return the values in a form that JSON can hold; a table appears by name and length."""
@@ -86,7 +104,9 @@ class DetermineAstrometricSolutionParams(SuffixParams, suffix="_astrometryCorrec
 
     initial: float = Field(5.0, ge=1, description="largest error of the WCS, arcsec")
     final: float = Field(1.0, gt=0, description="largest distance of a matched pair, arcsec")
-    rotate: bool = Field(False, description="allow a rotation")
+    rotate: bool | None = Field(
+        None, description="allow a rotation; None: where ten or more pairs fit clearly better with one"
+    )
     scale: bool = Field(False, description="allow a change of scale")
     min_sources: int = Field(3, ge=2, description="matched sources without which the WCS is left as it is")
 
@@ -124,7 +144,7 @@ class Astrometry(PrimitivesBase):
             try:
                 table = _covering(known, ra, dec, params)
             except InputError as error:
-                if self.context.mode == "sq":
+                if self.context.mode == "sq" and params.required:
                     raise
                 log.warning("%s: %s", frame.filename, error)
                 self.note(frame, skipped(str(error)))
@@ -133,6 +153,10 @@ class Astrometry(PrimitivesBase):
             if len(table) == 0:
                 self.note(frame, skipped(f"no catalogue source within {params.radius:g} degrees"))
                 continue
+            if "pmra" in table.colnames and "EPOCH" not in table.meta:
+                log.warning(
+                    "%s: the proper motions are not applied: the catalogue has no epoch", frame.filename
+                )
             _add_filter_magnitudes(table, frame)
             frame.REFCAT = table
             log.stdinfo("%s: %d sources of %s", frame.filename, len(table), table.meta["CATALOG"])
@@ -150,7 +174,9 @@ class Astrometry(PrimitivesBase):
         `final` of a reference source get REF_NUMBER, REF_MAG, REF_MAG_ERR, also where the WCS stays as it is.
 
         The extension gets ASTNUM (pairs), ASTDRA and ASTDDEC (how far the middle of the frame moved, arcsec,
-        RA times cos Dec), ASTRMSRA and ASTRMSDE (scatter of the pairs on each axis, arcsec). Pixels are not
+        RA times cos Dec), ASTRMSRA and ASTRMSDE (scatter of the pairs on each axis, arcsec), ASTRMS
+        (scatter of their distances, the root of the sum of both squares), ASTCAT (catalogue) and ASTEPOCH
+        (Julian year of its positions, that of the frame where proper motions are applied). Pixels are not
         touched.
         """
         ext = frame[0]
@@ -195,7 +221,7 @@ def _obtained(ra: float, dec: float, params: AddReferenceCatalogParams) -> Any:
     if source not in catalogue_client.CATALOGUES:
         return catalogue_client.read_table(Path(source), params.format)
     # Twice the radius, so that fields displaced by up to the radius are covered by the same answer.
-    settings = params.model_dump(include={"server", "timeout", "max_rows"})
+    settings = params.model_dump(include={"server", "timeout", "max_rows", "client"})
     return catalogue_client.cone_search(source, ra, dec, 2 * params.radius, **settings)
 
 
@@ -212,21 +238,23 @@ def _add_filter_magnitudes(table: Any, frame: AstroData) -> None:
     else:
         magnitudes = {band: np.asarray(table[band], float) for band in bands}
         nothing = np.full(len(table), MISSING)
-        found = _derived(name, magnitudes, _errors(table, magnitudes), frame) or (nothing, nothing)
+        found = _derived(name, table, magnitudes, frame) or (nothing, nothing)
     usable = np.isfinite(found[0]) & np.isfinite(found[1]) & (found[0] > MISSING)
     table["filtermag"], table["filtermag_err"] = (np.where(usable, part, MISSING) for part in found)
     _say_missing(table, usable, frame)
 
 
 def _derived(
-    name: str | None, magnitudes: dict[str, Floats], stated: dict[str, Floats], frame: AstroData
+    name: str | None, table: Any, magnitudes: dict[str, Floats], frame: AstroData
 ) -> tuple[Floats, Floats] | None:
     """Return magnitudes and errors in a filter; errors that the catalogue lacks are assumed."""
-    found = filter_magnitudes(name, magnitudes, stated)
+    stated = _errors(table, magnitudes)
+    system = str(table.meta.get("SYSTEM", ""))
+    found = filter_magnitudes(name, magnitudes, stated, system)
     without = sorted(set(magnitudes) - set(stated))
     if found is None and without:
         assumed = {band: np.full(len(magnitudes[band]), _ASSUMED_ERROR) for band in without}
-        found = filter_magnitudes(name, magnitudes, {**stated, **assumed})
+        found = filter_magnitudes(name, magnitudes, {**stated, **assumed}, system)
         if found is not None:
             _warn_assumed(frame, without)
     if found is not None:
@@ -260,7 +288,8 @@ def _say_missing(table: Any, usable: NDArray[np.bool_], frame: AstroData) -> Non
     lost = len(table) - int(np.count_nonzero(usable))
     if lost and usable.any():
         log.warning(
-            "%s: %d of %d catalogue stars have no usable magnitude in %s (missing value, or no error)",
+            "%s: %d of %d catalogue stars have no usable magnitude in %s (missing value, no error, "
+            "flagged, or a colour outside of the colour term)",
             frame.filename,
             lost,
             len(table),
@@ -296,19 +325,26 @@ def _matched(frame: AstroData, params: DetermineAstrometricSolutionParams, scale
         y * scale,
         _on_scale_of(flux, objects.flux),
         np.full(len(x), np.nan),
-        np.full(len(x), _CATALOGUE_ERROR),
+        np.full(len(x), float(frame.REFCAT.meta.get("POSERR", _CATALOGUE_ERROR))),
         np.zeros(len(x), bool),
     )
-    return match_sources(
+    match = partial(
+        match_sources,
         objects,
         reference,
         search_radius=params.initial,
         match_radius=params.final,
         min_sources=params.min_sources,
-        rotate=params.rotate,
         scale=params.scale,
         centre=(scale * (nx - 1) / 2, scale * (ny - 1) / 2),
     )
+    found = match(rotate=params.rotate)
+    if params.rotate is not None or found.angle or not found.accepted or found.n_matched < _TURNED_PAIRS:
+        return found
+    # Rotations too small for the alignment of frames, 0.1 arcsec at the edge, matter for coordinates.
+    turned = match(rotate=True)
+    better = turned.accepted and turned.n_matched >= found.n_matched and turned.rms < _TURNED_RMS * found.rms
+    return turned if better else found
 
 
 def _reference(frame: AstroData) -> tuple[Floats, Floats, Floats]:
@@ -390,5 +426,10 @@ def _record(frame: AstroData, before: tuple[float, float], residuals: Floats) ->
     hdr.set("ASTDDEC", round(float(ddec), 4), "Change of Dec by the catalogue (arcsec)")
     hdr.set("ASTRMSRA", round(float(scatter[0]), 4), "Scatter in RA x cos(Dec) (arcsec)")
     hdr.set("ASTRMSDE", round(float(scatter[1]), 4), "Scatter in Dec (arcsec)")
+    hdr.set("ASTRMS", round(float(np.hypot(*scatter)), 4), "Scatter of both axes together (arcsec)")
+    meta = frame.REFCAT.meta
+    hdr.set("ASTCAT", str(meta.get("CATALOG", "unknown"))[:68], "Reference catalogue")
+    if "EPOCH" in meta:
+        hdr.set("ASTEPOCH", round(float(meta["EPOCH"]), 3), "Epoch of its positions (Julian year)")
     moved = "%s: WCS moved by %.3f, %.3f arcsec (RA, Dec); %d sources scatter by %.3f, %.3f"
     log.stdinfo(moved, frame.filename, dra, ddec, len(residuals), *scatter)

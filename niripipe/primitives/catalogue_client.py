@@ -37,6 +37,10 @@ _MAX_BYTES = 20_000_000
 _AGENT = "niripipe (astronomical data reduction)"
 
 
+_LEAST_POSITION_ERROR: Final = 0.005
+"""Error of Gaia's positions moved over ten years, arcsec (0.5 mas a year at 20 mag)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Catalogue:
     """A catalogue that VizieR offers.
@@ -49,18 +53,28 @@ class Catalogue:
         Columns to ask for.
     epoch : float or None
         Julian year of the positions, for catalogues with proper motions.
+    system : str
+        System of the magnitudes, see `niripipe.algorithms.filter_magnitudes`.
+    position_error : float or None
+        Error of a position per axis, arcsec; None: that of 2MASS.
     """
 
     table: str
     columns: tuple[str, ...]
     epoch: float | None = None
+    system: str = ""
+    position_error: float | None = None
 
 
 CATALOGUES: Final[Mapping[str, Catalogue]] = MappingProxyType(
     {
         "2mass": Catalogue(
             "II/246/out",
-            ("2MASS", "RAJ2000", "DEJ2000", "Jmag", "e_Jmag", "Hmag", "e_Hmag", "Kmag", "e_Kmag"),
+            (
+                "2MASS", "RAJ2000", "DEJ2000",
+                "Jmag", "e_Jmag", "Hmag", "e_Hmag", "Kmag", "e_Kmag", "Qflg", "Cflg",
+            ),
+            system="2MASS",
         ),
         "ukidss9": Catalogue(
             "II/319/las9",
@@ -68,18 +82,21 @@ CATALOGUES: Final[Mapping[str, Catalogue]] = MappingProxyType(
                 "JName", "RAJ2000", "DEJ2000", "Ymag", "e_Ymag",
                 "Jmag1", "e_Jmag1", "Hmag", "e_Hmag", "Kmag", "e_Kmag",
             ),
+            system="MKO",
         ),
         "sdss9": Catalogue("V/139/sdss9", ("SDSS9", "RA_ICRS", "DE_ICRS", "zmag", "e_zmag")),
         "gaia3": Catalogue(
             "I/355/gaiadr3",
             ("Source", "RA_ICRS", "DE_ICRS", "Gmag", "e_Gmag", "pmRA", "pmDE"),
             2016.0,
+            position_error=_LEAST_POSITION_ERROR,
         ),
     }
 )  # fmt: skip
 """Names that may be given as a source; ``sdss9`` and ``gaia3`` give positions only."""
 
 _BANDS: Final = "gzyjhk"
+_MAGNITUDES: Final = frozenset(f"{band}mag" for band in _BANDS)
 _POSITIONS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {"RAJ2000": columns.RIGHT_ASCENSION, "DEJ2000": columns.DECLINATION}
 )
@@ -94,6 +111,7 @@ def cone_search(
     server: str = VIZIER,
     timeout: float = 30.0,
     max_rows: int = 5000,
+    client: str = "niripipe",
 ) -> Table:
     """Ask a VizieR server for the sources of a catalogue around a position.
 
@@ -111,6 +129,8 @@ def cone_search(
         Seconds that the whole answer may take.
     max_rows : int
         More are not asked for. More than 20 MB are not read.
+    client : {"niripipe", "astroquery"}
+        Who asks: this module, or astroquery (extra ``query``), with its cache and its settings.
 
     Returns
     -------
@@ -122,15 +142,22 @@ def cone_search(
     ParameterError
         There is no such catalogue, or the address is not one of a web server.
     InputError
-        The server cannot be reached, is too slow, or sends something else than a table.
+        The server cannot be reached, is too slow, or sends something else than a table; or astroquery is not
+        installed.
     """
     catalogue = CATALOGUES.get(name)
     if catalogue is None:
         raise ParameterError(
             "There is no such catalogue", item="source", found=name, expected=", ".join(CATALOGUES)
         )
-    body = _fetch(_address(server, catalogue, (ra, dec), radius, max_rows), timeout)
-    return standard_table(_parsed(body, server), name=name, epoch=catalogue.epoch)
+    if client == "astroquery":
+        answer = _by_astroquery(catalogue, (ra, dec), radius, server, timeout, max_rows)
+    else:
+        answer = _parsed(_fetch(_address(server, catalogue, (ra, dec), radius, max_rows), timeout), server)
+    table = standard_table(answer, name=name, epoch=catalogue.epoch, system=catalogue.system)
+    if catalogue.position_error is not None:
+        table.meta["POSERR"] = catalogue.position_error
+    return table
 
 
 def read_table(path: Path, format: str | None = None) -> Table:
@@ -179,7 +206,9 @@ def read_table(path: Path, format: str | None = None) -> Table:
     )
 
 
-def standard_table(table: Table, *, name: str | None = None, epoch: float | None = None) -> Table:
+def standard_table(
+    table: Table, *, name: str | None = None, epoch: float | None = None, system: str | None = None
+) -> Table:
     """Bring a catalogue into the form of REFCAT.
 
     Parameters
@@ -191,14 +220,21 @@ def standard_table(table: Table, *, name: str | None = None, epoch: float | None
     name : str, optional
         Of the catalogue, kept as ``meta["CATALOG"]``.
     epoch : float, optional
-        Julian year of the positions; ``meta["EPOCH"]`` of the table by default, a number or text (J2015.5).
+        Julian year of the positions; by default ``meta["EPOCH"]`` of the table, a number or text (J2015.5),
+        or else the median of a column ``ref_epoch``.
+    system : str, optional
+        System of the magnitudes (``2MASS``, ``MKO``); by default ``meta["SYSTEM"]``, or what the names of the
+        columns tell.
 
     Returns
     -------
     astropy.table.Table
         A new table: Id (1 to n), Cat_Id, RAJ2000, DEJ2000, and what there is of pmra, pmde, filtermag and
         magnitudes with errors (``jmag``, ``jmag_err``), float64 with NaN where a value is missing: masked, no
-        finite number, or one that stands for it (99.999, -999). Rows without a position are left out.
+        finite number, one that stands for it (99.999, -999), or a magnitude that flags of the catalogue
+        declare to be of no use (no detection, blend, no star). Rows without a position are left out.
+        ``meta``: CATALOG, EPOCH, SYSTEM of the magnitudes (empty where it is not known) and, of a file of
+        Gaia's archive, POSERR, the error of positions in arcsec.
 
     Raises
     ------
@@ -218,9 +254,21 @@ def standard_table(table: Table, *, name: str | None = None, epoch: float | None
     for label, (names, known) in _measurements().items():
         column = columns.find_column(table.colnames, names)
         if column is not None:
-            standard[label] = known(columns.column_numbers(table, column))[keep]
+            values = known(columns.column_numbers(table, column))
+            if label in _MAGNITUDES:
+                values[columns.doubtful_magnitudes(table, label[0])] = np.nan
+            standard[label] = values[keep]
     standard.meta["CATALOG"] = name or str(table.meta.get("CATALOG", "table"))
+    told = table.meta.get("SYSTEM", "")
+    standard.meta["SYSTEM"] = system or (told if told in ("2MASS", "MKO") else columns.system(table.colnames))
     start = epoch if epoch is not None else columns.julian_year(table.meta.get("EPOCH"))
+    column = columns.find_column(table.colnames, columns.EPOCH)
+    if start is None and column is not None:
+        start = columns.julian_year(float(np.nanmedian(columns.column_numbers(table, column))))
+    column = columns.find_column(table.colnames, columns.POSITION_ERROR)
+    if column is not None:
+        error = float(np.nanmedian(columns.column_numbers(table, column))) / 1000
+        standard.meta["POSERR"] = max(error, _LEAST_POSITION_ERROR)
     if start is not None:
         standard.meta["EPOCH"] = start
     return standard
@@ -355,6 +403,44 @@ def _fetch(address: str, timeout: float) -> bytes:
     except (OSError, HTTPException) as error:
         raise _unusable(address, str(error) or type(error).__name__, "an answer") from None
     return b"".join(parts)
+
+
+def _by_astroquery(
+    catalogue: Catalogue,
+    centre: tuple[float, float],
+    radius: float,
+    server: str,
+    timeout: float,
+    max_rows: int,
+) -> Table:
+    """Ask with astroquery."""
+    from urllib.parse import urlsplit
+
+    from astropy import units as u
+    from astropy.coordinates import SkyCoord
+    from astropy.table import Table
+
+    try:
+        from astroquery.vizier import Vizier
+    except ImportError as error:
+        raise InputError(
+            "astroquery is not installed",
+            item="addReferenceCatalog:client",
+            found=str(error),
+            remedy='pip install "niripipe[query]", or let niripipe ask (client="niripipe").',
+        ) from None
+    asking = Vizier(
+        columns=list(catalogue.columns),
+        row_limit=max_rows,
+        timeout=timeout,
+        vizier_server=urlsplit(server).netloc,
+    )
+    where = SkyCoord(*centre, unit="deg")
+    try:
+        answer = asking.query_region(where, radius=radius * u.deg, catalog=catalogue.table)
+    except Exception as error:  # errors of the network are those of whatever astroquery uses
+        raise _unusable(server, f"{type(error).__name__}: {error}", "an answer") from None
+    return answer[0] if len(answer) else Table({"RAJ2000": np.zeros(0), "DEJ2000": np.zeros(0)})
 
 
 def _parsed(body: bytes, server: str) -> Table:

@@ -227,7 +227,8 @@ class Photometry(PrimitivesBase):
         `niripipe.algorithms.filter_magnitudes`), no flag, and an error below 0.1 mag. Outliers are
         clipped. In the primary header: ZPFIELD, the zero point by these stars, ZPFLDERR (error of the
         mean), ZPFLDNUM (stars), ZPFLDDIF (ZPFIELD minus ZP). A difference of more than 3 sigma, and 0.03
-        mag, is a warning. ZP is not changed.
+        mag, is a warning; sigma holds the errors of both, and 0.015 mag for the system of the catalogue. ZP
+        is not changed.
         """
         remove_keywords(frame, zero_point_header.FIELD_KEYWORDS)
         if "ZPIMAGE" not in frame.phu or "OBJCAT" not in frame[0].exposed:

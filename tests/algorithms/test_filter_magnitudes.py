@@ -66,3 +66,26 @@ def test_for_other_filters_there_is_no_way(name):
 
 def test_a_catalogue_without_the_bands_gives_none():
     assert filter_magnitudes("H", {"gmag": np.ones(3)}, {"gmag": np.ones(3)}) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("J", 14.9 - 0.065 * 0.6), ("H", 14.3 - 0.030 + 0.070 * 0.6), ("Y", 14.9 + 0.38)]
+)
+def test_2mass_is_brought_to_the_mko_system_by_the_stars_own_colour(name, expected):
+    # Hodgkin et al. 2009, MNRAS 394, 675, equations 5 to 7; colours -0.1 to 1.0.
+    magnitudes = {"jmag": np.array([14.9, 15.4, 13.0, np.nan]), "hmag": np.array([14.3, 14.3, 13.2, 12.0])}
+    errors = {band: np.full(4, 0.02) for band in magnitudes}
+    value, error = filter_magnitudes(name, magnitudes, errors, "2MASS")
+    assert value[0] == pytest.approx(expected)
+    assert 0.02 <= error[0] < 0.03
+    # Too red, too blue, no colour.
+    assert (value[1:] == MISSING).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "added"), [("J", 0), ("H", 0), ("K", 0), ("K(short)", 0.02), ("K(prime)", 0.03)]
+)
+def test_ukidss_is_in_the_mko_system(name, added):
+    value, error = filter_magnitudes(name, MAGNITUDES, ERRORS, "MKO")
+    assert value[0] == MAGNITUDES[f"{name[0].lower()}mag"][0]
+    assert error[0] == pytest.approx(np.hypot(0.03, added))
