@@ -202,3 +202,33 @@ def test_without_astroquery_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "astroquery.vizier", None)
     with pytest.raises(InputError, match=r"niripipe\[query\]"):
         cone_search("gaia3", 30.0, 20.0, 0.02, client="astroquery")
+
+
+@pytest.mark.parametrize("offset", [0.0, 0.2])
+def test_a_third_of_outliers_and_sentinels_do_not_decide(offset):
+    rng = np.random.default_rng(8)
+    n = 30
+    ad, _, _ = scene(3)
+    theirs = rng.uniform(13, 17, n)
+    ours = theirs - offset + rng.normal(0, 0.03, n)
+    # A third is variable or blended; others have no magnitude, no error, or a flag.
+    theirs[:9] += rng.uniform(0.3, 2.0, 9)
+    errors, flags = np.full(n, 0.02), np.zeros(n, int)
+    theirs[9:14] = [99.999, -99.0, -999.0, np.nan, -9.999995e8]
+    errors[14:16] = [0.0, -999.0]
+    flags[16], ours[16] = 1, ours[16] + 5
+    ad[0].OBJCAT = Table(
+        {
+            "MAG_APER_6": ours,
+            "MAGERR_APER_6": np.full(n, 0.02),
+            "REF_MAG": theirs,
+            "REF_MAG_ERR": errors,
+            "FLAGS": flags,
+        }
+    )
+    for name, value in {"ZP": 26.0, "ZPIMAGE": 26.0, "ZPMAGERR": 0.01, "ZPSYSTEM": "Vega"}.items():
+        ad.phu.set(name, value)
+    make.bench([ad]).p.checkZeroPoint()
+    assert ad.phu["ZPFLDDIF"] == pytest.approx(offset, abs=0.03)
+    assert ad.phu["ZPFLDNUM"] <= n - 17
+    assert ("is wrong" in ad.history[-1].reason) == (offset > 0)
