@@ -182,7 +182,8 @@ class Astrometry(PrimitivesBase):
         ext = frame[0]
         missing = _missing(frame)
         if missing:
-            log.warning("%s: no astrometric solution: %s", frame.filename, missing)
+            if "REFCAT" in frame.tables:
+                log.warning("%s: no astrometric solution: %s", frame.filename, missing)
             return skipped(missing)
         scale = float(ext.pixel_scale())
         found = _matched(frame, params, scale)

@@ -233,6 +233,8 @@ class Photometry(PrimitivesBase):
         remove_keywords(frame, zero_point_header.FIELD_KEYWORDS)
         if "ZPIMAGE" not in frame.phu or "OBJCAT" not in frame[0].exposed:
             return skipped("the image has no zero point or no catalogue; run applyZeroPoint first")
+        if not np.any(np.asarray(frame[0].OBJCAT["REF_NUMBER"]) > 0) and "REFCAT" not in frame.tables:
+            return skipped("there is no reference catalogue")
         found = zero_point_header.compare(frame, params.min_stars)
         if isinstance(found, str):
             log.warning("%s: the zero point is not compared with the field: %s", frame.filename, found)

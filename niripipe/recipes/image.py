@@ -18,7 +18,7 @@ def reduce(p: NIRI) -> None:
     p.cleanReadout(clean="default")
     p.correctResidualSky()
     _align_and_stack(p)
-    p.applyZeroPoint(suffix=None)
+    _calibrate(p)
     p.storeProcessedScience(suffix="_image")
 
 
@@ -209,7 +209,7 @@ def _second_pass(p: NIRI) -> None:
     p.cleanReadout(clean="default")
     p.correctResidualSky()
     _align_and_stack(p)
-    p.applyZeroPoint(suffix=None)
+    _calibrate(p)
     p.storeProcessedScience(suffix="_image")
 
 
@@ -222,6 +222,15 @@ def _align_and_stack(p: NIRI) -> None:
     p.stackFrames()
     # The stack's own catalogue and object mask; it keeps the name of a stack.
     p.detectSources(suffix=None)
+
+
+def _calibrate(p: NIRI) -> None:
+    """Give a stack its zero point, and compare it and the coordinates with a catalogue where one is named."""
+    # A server that does not answer must not cost the reduction.
+    p.addReferenceCatalog(suffix=None, required=False)
+    p.determineAstrometricSolution(suffix=None)
+    p.applyZeroPoint(suffix=None)
+    p.checkZeroPoint(suffix=None)
 
 
 recipes = {

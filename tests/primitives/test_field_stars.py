@@ -221,6 +221,7 @@ def test_a_third_of_outliers_and_sentinels_do_not_decide(offset):
         {
             "MAG_APER_6": ours,
             "MAGERR_APER_6": np.full(n, 0.02),
+            "REF_NUMBER": np.arange(1, n + 1),
             "REF_MAG": theirs,
             "REF_MAG_ERR": errors,
             "FLAGS": flags,
