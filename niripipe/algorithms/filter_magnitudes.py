@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from typing import Final
 
@@ -105,6 +105,13 @@ _FROM: Final[Mapping[str, Mapping[str, tuple[Transformation, ...]]]] = {
 """Ways to a magnitude in a NIRI filter, by the system of the catalogue."""
 
 
+def _usable(
+    filter_name: str | None, ways: Mapping[str, tuple[Transformation, ...]], present: Set[str]
+) -> list[Transformation]:
+    """Return the ways to a magnitude in a filter for which the columns are there."""
+    return [way for way in ways.get(filter_name or "", ()) if {way.band, way.blue, way.red} - {""} <= present]
+
+
 def filter_magnitudes(
     filter_name: str | None,
     magnitudes: Mapping[str, Floats],
@@ -121,7 +128,8 @@ def filter_magnitudes(
         Columns ``jmag``, ``hmag`` ...; NaN where there is no value. A magnitude without an error is an upper
         limit, and no magnitude is derived from it.
     system : {"", "2MASS", "MKO"}
-        System of the magnitudes. Empty: not known, J and H are taken as they are.
+        System of the magnitudes. Empty: not known, J and H are taken as they are. So they are where a whole
+        column of the colour is missing.
 
     Returns
     -------
@@ -130,11 +138,9 @@ def filter_magnitudes(
         magnitude is missing, or the colour is outside of the range of the colour term. None when there is no
         way for the filter with these columns.
     """
-    usable = [
-        way
-        for way in _FROM.get(system, _AS_THEY_ARE).get(filter_name or "", ())
-        if all(name in magnitudes and name in errors for name in {way.band, way.blue, way.red} - {""})
-    ]
+    present = magnitudes.keys() & errors.keys()
+    usable = _usable(filter_name, _FROM.get(system, _AS_THEY_ARE), present)
+    usable = usable or _usable(filter_name, _AS_THEY_ARE, present)
     if not usable:
         return None
     found = [way.apply(magnitudes, errors) for way in usable]

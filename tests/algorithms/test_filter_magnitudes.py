@@ -89,3 +89,8 @@ def test_ukidss_is_in_the_mko_system(name, added):
     value, error = filter_magnitudes(name, MAGNITUDES, ERRORS, "MKO")
     assert value[0] == MAGNITUDES[f"{name[0].lower()}mag"][0]
     assert error[0] == pytest.approx(np.hypot(0.03, added))
+
+
+def test_2mass_without_a_column_of_the_colour_is_taken_as_it_is():
+    value, _ = filter_magnitudes("H", {"hmag": np.array([14.0])}, {"hmag": np.array([0.02])}, "2MASS")
+    assert value[0] == 14.0
