@@ -67,11 +67,11 @@ IDENTITY: Final = (
 )  # fmt: skip
 """Names of identifiers."""
 
-EPOCH: Final = ("ref_epoch", "epoch")
-"""Names of the epoch of positions, Julian years, as Gaia's archive gives it for each row."""
+EPOCH: Final = ("ref_epoch",)
+"""Name of the epoch of positions, Julian years, as Gaia's archive gives it for each row."""
 
 POSITION_ERROR: Final = ("ra_error",)
-"""Names of the error of a position, mas, as Gaia's archive gives it."""
+"""Name of the error of a position, mas, in tables of Gaia's archive."""
 
 QUALITY: Final = ("qflg", "ph_qual")
 """2MASS, a letter for each of J, H, Ks: A, B, C are detections (S/N of 5 and more)."""

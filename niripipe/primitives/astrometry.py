@@ -259,8 +259,9 @@ def _derived(
         if found is not None:
             _warn_assumed(frame, without)
     if found is not None:
-        if system == "2MASS" and name in ("J", "H") and not {"jmag", "hmag"} <= magnitudes.keys():
-            log.warning("%s: the catalogue has no J - H: %s of 2MASS is taken as it is", frame.filename, name)
+        if system == "2MASS" and name in ("J", "H") and not {"jmag", "hmag"} <= stated.keys():
+            text = "%s: the catalogue has no J - H with errors: %s of 2MASS is taken as it is"
+            log.warning(text, frame.filename, name)
         return found
     listed = ", ".join(magnitudes) or "none"
     log.warning("%s: the catalogue has no magnitudes in %s (it has: %s)", frame.filename, name, listed)

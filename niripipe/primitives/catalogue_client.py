@@ -262,13 +262,13 @@ def standard_table(
     told = table.meta.get("SYSTEM", "")
     standard.meta["SYSTEM"] = system or (told if told in ("2MASS", "MKO") else columns.system(table.colnames))
     start = epoch if epoch is not None else columns.julian_year(table.meta.get("EPOCH"))
-    column = columns.find_column(table.colnames, columns.EPOCH)
-    if start is None and column is not None:
-        start = columns.julian_year(float(np.nanmedian(columns.column_numbers(table, column))))
-    column = columns.find_column(table.colnames, columns.POSITION_ERROR)
-    if column is not None:
-        error = float(np.nanmedian(columns.column_numbers(table, column))) / 1000
-        standard.meta["POSERR"] = max(error, _LEAST_POSITION_ERROR)
+    own_epoch = _median(table, columns.EPOCH)
+    if own_epoch is not None:
+        # A table of Gaia's archive.
+        start = columns.julian_year(own_epoch) if start is None else start
+        error = _median(table, columns.POSITION_ERROR)
+        if error is not None:
+            standard.meta["POSERR"] = max(error / 1000, _LEAST_POSITION_ERROR)
     if start is not None:
         standard.meta["EPOCH"] = start
     return standard
@@ -317,6 +317,14 @@ def _at(table: Table, when: datetime | None) -> tuple[NDArray[np.float64], NDArr
 def _year(when: datetime) -> float:
     start = datetime(when.year, 1, 1, tzinfo=when.tzinfo)
     return when.year + (when - start).total_seconds() / (365.25 * 86400)
+
+
+def _median(table: Table, names: tuple[str, ...]) -> float | None:
+    """Return the median of a column; None where there is none, or no number in it."""
+    column = columns.find_column(table.colnames, names)
+    values = np.zeros(0) if column is None else columns.column_numbers(table, column)
+    values = values[np.isfinite(values)]
+    return float(np.median(values)) if len(values) else None
 
 
 def _measurements() -> dict[str, tuple[tuple[str, ...], Callable[[Floats], Floats]]]:

@@ -18,7 +18,7 @@ def reduce(p: NIRI) -> None:
     p.cleanReadout(clean="default")
     p.correctResidualSky()
     _align_and_stack(p)
-    _calibrate(p)
+    _calibrate_stack(p)
     p.storeProcessedScience(suffix="_image")
 
 
@@ -209,7 +209,7 @@ def _second_pass(p: NIRI) -> None:
     p.cleanReadout(clean="default")
     p.correctResidualSky()
     _align_and_stack(p)
-    _calibrate(p)
+    _calibrate_stack(p)
     p.storeProcessedScience(suffix="_image")
 
 
@@ -224,7 +224,7 @@ def _align_and_stack(p: NIRI) -> None:
     p.detectSources(suffix=None)
 
 
-def _calibrate(p: NIRI) -> None:
+def _calibrate_stack(p: NIRI) -> None:
     """Give a stack its zero point, and compare it and the coordinates with a catalogue where one is named."""
     # A server that does not answer must not cost the reduction.
     p.addReferenceCatalog(suffix=None, required=False)
