@@ -109,8 +109,8 @@ class Align(PrimitivesBase):
 
         Frames of a moving target (NON_SIDEREAL) are aligned on it, by the telescope's offsets: the telescope
         follows the target, so that P and Q say where it is. Where the frames show a source that stays there
-        within an arcsec, while the stars move, it corrects the offsets. Stars are trailed or clipped. ALGNON
-        says ``target`` or ``stars``; ``align_on`` chooses. The WCS of the product is that of the sky at the
+        within an arcsec, while the stars move, it corrects the offsets. Stars move in the stack
+        (MOVSTARS). ALGNON says ``target`` or ``stars``; ``align_on`` chooses. The WCS of the product is that of the sky at the
         time of the reference frame.
 
         Raises
@@ -230,7 +230,7 @@ def _seen_target(verdicts: Sequence[Verdict]) -> str:
     seen = f"it was seen in {number + 1} of {len(verdicts)} frames"
     if not number:
         seen = "it was not recognised, and the telescope's offsets are believed"
-    return f"aligned on the moving target: {seen}; stars are trailed or clipped"
+    return f"aligned on the moving target: {seen}"
 
 
 def _scale(frame: AstroData, factor: float, exposure_time: float) -> None:

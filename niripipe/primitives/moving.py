@@ -1,10 +1,10 @@
-"""A moving target that the frames show: where it really is, beside where the telescope says."""
+"""A moving target: where the frames show it, beside where the telescope says, and what becomes of stars."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +13,9 @@ from niripipe.astrodata import AstroData
 from niripipe.primitives.objcat import sources
 from niripipe.primitives.offsets import Offsets, verified
 from niripipe.primitives.pairs import moved_wcs
+from niripipe.primitives.stack_params import CombineParams
 
-__all__ = ["on_the_target"]
+__all__ = ["on_the_target", "stars_beside_target"]
 
 _REACH = 1.0
 """The target is looked for within this of where the telescope puts it (arcsec); guided dithers are better."""
@@ -27,6 +28,9 @@ _CHANCE = 1e-3
 
 _FEWEST = 3
 """It is seen in so many frames at least, and in half of them."""
+
+_USUAL_FWHM = 0.7
+"""Median seeing of Maunakea in K (arcsec), for frames whose stars were not measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,3 +126,52 @@ def _displacements(sky: Any, wcs: Any, here: Any) -> tuple[NDArray[np.float64], 
     """Return by how much each source of the reference lies off each source of a frame, (n, m), pixels."""
     x, y = wcs.all_world2pix(sky[0], sky[1], 0)
     return np.asarray(x)[:, None] - here.x[None, :], np.asarray(y)[:, None] - here.y[None, :]
+
+
+def stars_beside_target(
+    frames: Sequence[AstroData], params: CombineParams, *, hsigma: float, fwhm: float
+) -> Literal["clipped", "trailed"]:
+    """Tell what becomes of bright stars in a stack that is aligned on a moving target.
+
+    Parameters
+    ----------
+    frames : sequence of AstroData
+        Aligned on the target. ALGNDX and ALGNDY are where it lies relative to where the WCS, which followed
+        it over the sky, puts it: stars move by as much from frame to frame.
+    params : CombineParams
+        How they are combined.
+    hsigma : float
+        The upper limit of clipping.
+    fwhm : float
+        FWHM of stars in pixels; NaN where they were not measured.
+
+    Returns
+    -------
+    {'clipped', 'trailed'}
+        Clipped if the share of frames that show a star within one FWHM is rejected: less than half for a
+        median and for clipping at the known noise, up to `nhigh` frames for minmax, and for clipping at the
+        scatter of the inputs a share f with ``f (1 - f) < 1 / hsigma**2``, since n equal outliers among N
+        inputs lie ``1 / sqrt(f (1 - f))`` standard deviations above the others, f = n / N.
+    """
+    number = len(frames)
+    shared = _frames_that_share_a_star(frames, fwhm)
+    share = shared / number
+    minority = 2 * shared < number
+    if params.operation == "median":
+        clipped = minority
+    elif params.reject_method == "minmax":
+        clipped = shared <= params.nhigh
+    elif params.reject_method == "sigclip":
+        clipped = minority and share * (1 - share) * hsigma**2 < 1
+    else:
+        clipped = minority and params.reject_method != "none"
+    return "clipped" if clipped else "trailed"
+
+
+def _frames_that_share_a_star(frames: Sequence[AstroData], fwhm: float) -> int:
+    """Return the largest number of frames that have a star within one FWHM of where one of them has it."""
+    at = np.array([[float(frame.phu.get(key, 0.0)) for key in ("ALGNDX", "ALGNDY")] for frame in frames])
+    if not np.isfinite(fwhm):
+        fwhm = _USUAL_FWHM / float(frames[0].pixel_scale() or 1.0)
+    distance = np.hypot(*(at[:, None] - at[None, :]).T)
+    return int(np.max(np.sum(distance < fwhm, axis=0)))

@@ -9,9 +9,16 @@ from niripipe.errors import DataError
 from niripipe.logutils import get_logger
 from niripipe.primitives import objmask
 from niripipe.primitives.base import Frames, PrimitivesBase, done, primitive, skipped
+from niripipe.primitives.moving import stars_beside_target
 from niripipe.primitives.params import Field
 from niripipe.primitives.stack_levels import unlike_the_others
-from niripipe.primitives.stacking import AlignedCombineParams, CombineParams, ScaledCombineParams, stack
+from niripipe.primitives.stacking import (
+    AlignedCombineParams,
+    CombineParams,
+    ScaledCombineParams,
+    combination_settings,
+    stack,
+)
 
 __all__ = ["SkyCombineParams", "Stack"]
 
@@ -84,6 +91,9 @@ class Stack(PrimitivesBase):
         differ by more than 5 %, frames that lose more than 2 % of their pixels, and star cores that lose
         1 % of their inputs (CORECOV in the header).
 
+        Of frames aligned on a moving target MOVSTARS and the report say what becomes of bright stars:
+        ``clipped`` where so few frames show them at one position that they are rejected, or ``trailed``.
+
         Raises
         ------
         DataError
@@ -98,6 +108,8 @@ class Stack(PrimitivesBase):
                 result.update_filename(suffix=params.suffix, strip=True)
         elif params.weighting != "all" and (unlike := unlike_the_others(result)):
             self.note(result, done(unlike))
+        if len(frames) > 1 and result.phu.get("ALGNON") == "target":
+            self.remark(_say_what_stars_do(frames, result, params))
         return [result]
 
     @primitive(stamp="STACKFRM")
@@ -175,6 +187,19 @@ class Stack(PrimitivesBase):
                 log.warning("%d pixels show an object in every frame and have no flat", number)
         result.phu.set("SKYFLAT", params.mask_objects, "Flat of the sky; T: objects left out")
         return [result]
+
+
+def _say_what_stars_do(frames: Frames, result: AstroData, params: StackFramesParams) -> str:
+    """Record whether stars beside a moving target are clipped or trailed; return it in words."""
+    measured = result.columns("STACKING")["FWHM"] if "STACKING" in result.tables else np.zeros(0)
+    known = measured[np.isfinite(measured)]
+    hsigma = float(combination_settings(params, params.reject_method)["hsigma"])
+    fwhm = float(np.median(known)) if known.size else float("nan")
+    what = stars_beside_target(frames, params, hsigma=hsigma, fwhm=fwhm)
+    result.phu.set("MOVSTARS", what, "Bright stars beside the moving target")
+    if what == "clipped":
+        return "stack on the moving target: bright stars are clipped; faint ones leave faint trails"
+    return "stack on the moving target: stars are trailed"
 
 
 def _exposure(frame: AstroData) -> str:

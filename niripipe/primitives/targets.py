@@ -44,7 +44,7 @@ def chosen_target(frames: Sequence[AstroData], align_on: AlignOn) -> bool:
     elif on_target:
         log.warning(
             "non-sidereal (RATRACK, DECTRACK): aligned on the moving target by telescope offsets; "
-            "stars are trailed or clipped"
+            "stars move from frame to frame"
         )
     elif any(moving):
         log.warning(

@@ -97,6 +97,32 @@ def test_moving_target_keeps_its_flux(tmp_path, monkeypatch, rate, electrons, co
         assert "it was seen in 5 of 5 frames" in str(r.report)
 
 
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("rate", "method", "expected"),
+    [
+        (3.0, "noiseclip", "clipped"),
+        (3.0, "none", "trailed"),
+        (3.0, "sigclip", "trailed"),
+        (0.05, "noiseclip", "trailed"),
+    ],
+)
+def test_stars_beside_a_moving_target_are_said_to_be_clipped_or_trailed(
+    tmp_path, monkeypatch, rate, method, expected
+):
+    paths, _ = night(tmp_path, monkeypatch, rate, 4e5, False, 6)
+    parameters = SKIP | {"stackFrames:reject_method": method, "adjustWCSToReference:align_on": "target"}
+    r = Reduce(paths, parameters=parameters, calibrations={}, output_dir=str(tmp_path / "out"))
+    r.runr()
+    stack = r.outputs[0]
+    assert stack.phu["MOVSTARS"] == expected
+    assert f"stars are {expected}" in str(r.report)
+    # Light of stars in the stack, beside that of the target: all of it, or hardly any.
+    data = np.where(stack[0].mask == 0, stack[0].data, 0)
+    second = brightest(data, 2)[1]
+    assert (second < 0.1 * 3e5 / 6) == (expected == "clipped")
+
+
 def brightest(data, number):
     """Largest sums in circles of 9 pixels, of different places."""
     data = np.nan_to_num(data.astype(float))
