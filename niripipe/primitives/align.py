@@ -110,8 +110,8 @@ class Align(PrimitivesBase):
         Frames of a moving target (NON_SIDEREAL) are aligned on it, by the telescope's offsets: the telescope
         follows the target, so that P and Q say where it is. Where the frames show a source that stays there
         within an arcsec, while the stars move, it corrects the offsets. Stars move in the stack
-        (MOVSTARS). ALGNON says ``target`` or ``stars``; ``align_on`` chooses. The WCS of the product is that of the sky at the
-        time of the reference frame.
+        (MOVSTARS). ALGNON says ``target`` or ``stars``; ``align_on`` chooses. The WCS of the
+        product is that of the sky at the time of the reference frame.
 
         Raises
         ------
