@@ -37,6 +37,10 @@ _COVERED = 0.5
 _GRID = 11
 """What two frames share is found from so many points along each side."""
 
+_SIGMAS = 3.0
+"""A shift through others is beyond doubt if so many of its standard errors do no harm, as in `match`. Pairs too
+few to show a rotation make a frame at the far end of a chain worse than its formal error says."""
+
 
 def tied_through_others(
     frames: Frames,
@@ -207,7 +211,7 @@ class _Field:
         turn = complex(placed.turn[k])
         y, x = _middle(frame)
         words = f"{int(placed.number[k])} frames that share its field, which agree to {rest:.3f} pixel"
-        good, most = verified(frame) / 2, tolerated(frame)
+        good, most = verified(frame) / _SIGMAS, tolerated(frame)
         problem = f"too uncertain: standard error {error:.3f} pixel: " if not error <= most else ""
         doubt = "" if error <= good or problem else f"uncertain: standard error {error:.3f} pixel"
         if weak and not problem:

@@ -29,8 +29,9 @@ _FEW_BAD = 0.01
 """A source with bad pixels in less than this part of its area keeps its position: they are filled in, and a
 bright star covers thousands of pixels."""
 
-_WIDTH_SNR, _WIDEST = 15.0, 20
-"""Widths are those of sources of at least this S/N, and of this many of the brightest."""
+_WIDTH_SNR, _WIDEST, _CROWD = 15.0, 20, 20
+"""Widths are those of sources of at least this S/N, and of this many of the brightest. Without one of that
+S/N, so many sources are a crowded field."""
 
 _LEAST_MINOR = 1.0
 """Ellipticity is that of sources with at least this minor axis, rms in pixels: cosmic rays are thinner."""
@@ -78,7 +79,8 @@ def sources(frame: AstroData) -> Sources:
 
     Positions are 0-based, the windowed ones where the catalogue has them. Sources that are saturated,
     truncated or have unusable pixels are suspect; a few bad pixels in a large source do not matter. The FWHM
-    is the median of the brightest, 2 pixels at least.
+    is the median of the brightest, 2 pixels at least. Where none is bright against the noise of its neighbours,
+    in a crowded field, it is the lower quartile of all: blends are wider than stars.
     """
     ext = frame[0]
     if "OBJCAT" not in ext.exposed:
@@ -99,7 +101,11 @@ def sources(frame: AstroData) -> Sources:
     harmless = few & (bits & int(FAIL) == int(DQ.bad_pixel))
     suspect = (flags & _TRUNCATED != 0) | ((bits & int(FAIL) != 0) & ~harmless)
     flux, noise = column("FLUX_AUTO"), column("FLUXERR_AUTO")
-    fwhm = typical_of_bright(column("FWHM_IMAGE"), flux, noise, suspect)
+    widths = column("FWHM_IMAGE")
+    fwhm = typical_of_bright(widths, flux, noise, suspect)
+    measured = widths[np.isfinite(widths) & (widths > 0)]
+    if not np.isfinite(fwhm) and measured.size >= _CROWD:
+        fwhm = float(np.percentile(measured, 25))
     return Sources(x - 1, y - 1, flux, noise, error, suspect, float(np.maximum(fwhm, _LEAST_FWHM)))
 
 
