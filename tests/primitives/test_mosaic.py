@@ -177,3 +177,15 @@ def test_a_few_stars_in_turned_frames_are_doubted_where_others_do_not_agree(seed
     off = [o for o in found if o.kept and o.wrong > o.limit]
     assert off
     assert all(o.flagged for o in off)
+
+
+@pytest.mark.parametrize(
+    "seed",
+    [
+        pytest.param(3096, id="no star of a crowded field is bright against its neighbours"),
+        pytest.param(3289, id="turned frames in a chain whose ends share no star"),
+    ],
+)
+def test_crowded_fields_are_aligned_or_doubted(seed, caplog):
+    found = align_random_field(seed)
+    assert not [o for o in found if o.failed or o.lost]
