@@ -79,8 +79,8 @@ def sources(frame: AstroData) -> Sources:
 
     Positions are 0-based, the windowed ones where the catalogue has them. Sources that are saturated,
     truncated or have unusable pixels are suspect; a few bad pixels in a large source do not matter. The FWHM
-    is the median of the brightest, 2 pixels at least. Where none is bright against the noise of its neighbours,
-    in a crowded field, it is the lower quartile of all: blends are wider than stars.
+    is the median of the brightest, 2 pixels at least. Where none is bright against the noise, in a crowded
+    field, it is the lower quartile of all: blends are wider than stars.
     """
     ext = frame[0]
     if "OBJCAT" not in ext.exposed:
