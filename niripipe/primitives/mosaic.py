@@ -38,8 +38,8 @@ _GRID = 11
 """What two frames share is found from so many points along each side."""
 
 _SIGMAS = 3.0
-"""A shift through others is beyond doubt if so many of its standard errors do no harm, as in `match`. Pairs too
-few to show a rotation make a frame at the far end of a chain worse than its formal error says."""
+"""A shift through others is beyond doubt if so many of its standard errors do no harm. Few pairs show no
+rotation, which makes a frame at the far end of a chain worse than its formal error says."""
 
 
 def tied_through_others(
