@@ -17,6 +17,7 @@ from niripipe.cal_service.rules import full_type
 from niripipe.errors import InputError, NiripipeError, ParameterError
 from niripipe.inspection import Table
 from niripipe.inspection.recipes import planned
+from niripipe.night.colours import add_colours
 from niripipe.night.frames import LeftOut, root_name
 from niripipe.night.html import leave_report
 from niripipe.night.jobs import KINDS, Job, PlannedCalibration, chosen_parameters, product_name, set_by_user
@@ -158,6 +159,7 @@ class NightPlan:
         reuse: bool = True,
         report: bool = True,
         png: bool = False,
+        colours: bool = True,
     ) -> NightResult:
         """Reduce everything, in the right order.
 
@@ -195,6 +197,10 @@ class NightPlan:
             Whether a report is left as ``night.html`` in `output_dir`, see `NightResult.to_html`.
         png : bool
             Whether a picture of each product is left beside it.
+        colours : bool
+            Whether targets with stacks in several filters get a matched catalogue (``_colours.fits``, see
+            `niripipe.photometry.match_catalogues`) and, of three filters, a picture on one grid
+            (``_rgb.png``). The notes of the first stack name them, or say why there are none.
 
         Returns
         -------
@@ -224,6 +230,9 @@ class NightPlan:
         folder = Path(output_dir)
         result = run_jobs(plan.jobs, folder, service, progress, threads, executor, overwrite, log, reuse)
         result = replace(result, plan=plan)
+        if colours:
+            with log_file(result.output_dir, wanted=log):
+                result = replace(result, results=add_colours(result.results, overwrite=overwrite))
         if report or png:
             with log_file(result.output_dir, wanted=log):
                 leave_report(result, report=report, png=png)
