@@ -46,7 +46,12 @@ def add_colours(results: Sequence[JobResult], *, overwrite: bool) -> tuple[JobRe
     noted = list(results)
     if len(found) < 2:
         return tuple(noted)
-    for members in _fields(found):
+    try:
+        fields = _fields(found)
+    except Exception as error:
+        log.warning("no colours of this night: %s", error)
+        return tuple(noted)
+    for members in fields:
         first, new = members[0][0], not all(noted[k].reused for k, _ in members)
         notes = _products([stack for _, stack in members], renew=new and overwrite)
         noted[first] = replace(noted[first], notes=(*noted[first].notes, *notes))
@@ -108,23 +113,26 @@ def _products(stacks: Sequence[AstroData], *, renew: bool) -> list[str]:
     try:
         if renew or not catalogue.exists():
             table = match_catalogues(stacks)
-            table.meta = {key: _plain(value) for key, value in table.meta.items()}
+            # Keys of more than eight letters would lose their case in a FITS header.
+            table.meta = {"comments": [f"{key}: {_plain(value)}" for key, value in table.meta.items()]}
             table.write(catalogue, overwrite=True)
-        notes.append(f"magnitudes and limits in {names}: {catalogue.name}")
+            notes.append(f"magnitudes and limits in {names}: {catalogue.name}")
+        else:
+            notes.append(f"kept from an earlier run: {catalogue.name}")
         if len(stacks) == 3:
             if renew or not picture.exists():
                 rgb_picture(stacks[::-1], picture)
             notes.append(f"picture of {names}: {picture.name}")
         elif len(stacks) > 3:
             notes.append("no picture: three filters make one; use niripipe.photometry.rgb_picture")
-    except (NiripipeError, ImportError, OSError, ValueError) as error:
+    except Exception as error:
         log.warning("colours of %s: %s", root, error)
         notes.append(f"colours ({names}) not complete: {error}")
     return notes
 
 
 def _plain(value: object) -> object:
-    """Return a value that a FITS header can hold."""
+    """Return a value as it is printed; numbers of a pair with four decimals."""
     if isinstance(value, tuple | list | np.ndarray):
         return " ".join(f"{float(part):.4f}" for part in value)
     return value
