@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from niripipe.algorithms.arrays import Float64, Floats
 from niripipe.algorithms.source_catalogue import MISSING
 
-__all__ = ["filter_magnitudes"]
+__all__ = ["filter_magnitudes", "system_error"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,20 +76,26 @@ Colour terms of K and K' and their errors are those of DRAGONS (Gemini lookups, 
 
 
 def _by_jh(band: str, constant: float, slope: float) -> Transformation:
-    """Return a step by the colour J - H, for the colours that Hodgkin et al. (2009) used."""
+    """Return a step by the colour J - H, for colours of -0.1 to 1.0."""
     return Transformation(band, constant, slope=slope, blue="jmag", red="hmag", least=-0.1, most=1.0)
 
 
+_K_OF_J, _K_OF_H = _AS_THEY_ARE["K"]
+
 _FROM: Final[Mapping[str, Mapping[str, tuple[Transformation, ...]]]] = {
     "": _AS_THEY_ARE,
-    # Hodgkin et al. 2009, MNRAS 394, 675 (2MASS to UKIRT's WFCAM, which has MKO filters), for stars of
-    # J - H from -0.1 to 1.0. The stated accuracy, 0.015 mag in J, H and 0.02 mag in Y, is common to all stars
-    # and counts once, in the comparison of zero points.
+    # Y, J, H: Hodgkin et al. 2009, MNRAS 394, 675, equations 5 to 7 (2MASS to UKIRT's WFCAM, which has MKO
+    # filters). Coefficients and colours are those of two public implementations of the paper that were written
+    # independently (the photometry pipeline of M. Mommert, and one for supernovae in WFCAM images).
+    # K: Leggett et al. 2006, MNRAS 373, 781, as DRAGONS quotes it: the standards of this package with their 2MASS
+    # magnitudes. Redder stars scatter by 0.05 mag (abstract of Leggett et al.) and are left out. Hodgkin et al.
+    # have Ks + 0.010 (J - Ks) in K, 0.025 mag more at J - Ks = 0.6.
     "2MASS": {
         **_AS_THEY_ARE,
         "Y": (_by_jh("jmag", 0.080, 0.500),),
         "J": (_by_jh("jmag", 0.000, -0.065),),
         "H": (_by_jh("hmag", -0.030, 0.070),),
+        "K": (replace(_K_OF_J, least=-0.3, most=1.0), replace(_K_OF_H, least=-0.15, most=0.4)),
     },
     # UKIDSS is in the MKO system; K and Ks, K' differ as standards do (photometry.toml).
     "MKO": {
@@ -103,6 +109,27 @@ _FROM: Final[Mapping[str, Mapping[str, tuple[Transformation, ...]]]] = {
     },
 }
 """Ways to a magnitude in a NIRI filter, by the system of the catalogue."""
+
+_SYSTEM_ERRORS: Final[Mapping[str, Mapping[str, float]]] = {
+    # J, Y: the accuracy that Hodgkin et al. state. H: Dye et al. 2006, MNRAS 372, 1227 have
+    # H - 0.040 + 0.040 (J - H), which differs by 0.02 mag. K: the two published terms, see above. Ks of NIRI is
+    # not that of 2MASS; K' as standards.
+    "2MASS": {"Y": 0.02, "J": 0.015, "H": 0.02, "K": 0.025, "K(short)": 0.02, "Ks": 0.02, "K(prime)": 0.03},
+    # The calibration of UKIDSS from 2MASS (Hodgkin et al. 2009).
+    "MKO": {"Y": 0.02, "J": 0.015, "H": 0.015, "K": 0.015, "K(short)": 0.02, "Ks": 0.02, "K(prime)": 0.03},
+}
+"""Error that all stars of a catalogue share when they are brought to a filter, mag."""
+
+_UNKNOWN_SYSTEM: Final = 0.04
+"""The same where the system is not known: J of 2MASS, taken as it is, for a star of J - H = 0.6."""
+
+
+def system_error(filter_name: str | None, system: str = "") -> float:
+    """Return the error that the magnitudes of all stars of a catalogue share in a filter, mag.
+
+    The parameters are those of `filter_magnitudes`. A mean over many stars does not make it smaller.
+    """
+    return _SYSTEM_ERRORS.get(system, {}).get(filter_name or "", _UNKNOWN_SYSTEM)
 
 
 def _usable(

@@ -83,12 +83,14 @@ STAR_CLASS: Final = ("mergedclass",)
 """UKIDSS: -1 and -2 are a star and a probable one, for which aperture magnitudes hold all of the light."""
 _STARS: Final = (-1.0, -2.0)
 _ERROR_BITS: Final = 256.0
-"""UKIDSS, ``jppErrBits``: from this value on there is more than information (WFCAM Science Archive)."""
+"""UKIDSS, ``jppErrBits``: from this value on there is more than information. The least significant of its four
+bytes holds what is probably harmless (http://wsa.roe.ac.uk/ppErrBits.html). Where a band was observed twice,
+the archive calls its first epoch ``j_1`` (LAS) or ``k_1`` (GPS)."""
 
 _SYSTEMS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
         "2MASS": ("2mass", "_2mass", "j_m", "h_m", "k_m"),
-        "MKO": tuple(f"{band}apermag3" for band in "yjhk"),
+        "MKO": tuple(f"{band}{form}" for band in "yjhk" for form in ("apermag3", "_1apermag3")),
     }
 )
 """Columns that tell the system of a catalogue's magnitudes."""
@@ -118,7 +120,8 @@ def magnitude_names(band: str, *, bare: bool = True) -> tuple[str, ...]:
     bare : bool
         Whether the band alone is a name. ``y`` may be a position on a detector, and ``z`` a redshift.
     """
-    forms: tuple[str, ...] = ("{}mag", "{}_mag", "{}_m", "mag_{}", "{}mag1", "{}apermag3", "magnitude_{}")
+    forms: tuple[str, ...] = ("{}mag", "{}_mag", "{}_m", "mag_{}", "{}mag1", "{}apermag3")
+    forms += ("{}_1apermag3", "magnitude_{}")
     forms += ("{}",) if bare else ()
     return tuple(form.format(name) for name in _band_names(band) for form in forms)
 
@@ -131,7 +134,7 @@ def error_names(band: str, *, bare: bool = True) -> tuple[str, ...]:
     forms: tuple[str, ...] = (
         "{}mag_err", "{}_mag_err", "e_{}mag", "{}_msigcom", "{}_cmsig", "{}cmsig", "e_{}mag1",
         "{}mag_error", "{}_mag_error", "{}magerr", "d{}mag", "mag_err_{}", "magerr_{}", "err_{}mag",
-        "{}apermag3err", "{}mag_unc",
+        "{}apermag3err", "{}_1apermag3err", "{}mag_unc",
     )  # fmt: skip
     if bare:
         forms += ("{}_error", "{}_err", "{}err", "e_{}", "err_{}", "{}_sigma", "sigma_{}", "{}_unc")
@@ -179,7 +182,7 @@ def doubtful_magnitudes(table: Table, band: str) -> NDArray[np.bool_]:
     column = find_column(table.colnames, STAR_CLASS)
     if column is not None:
         doubtful |= ~np.isin(column_numbers(table, column), _STARS)
-    column = find_column(table.colnames, (f"{low}pperrbits",))
+    column = find_column(table.colnames, (f"{low}pperrbits", f"{low}_1pperrbits"))
     if column is not None:
         doubtful |= column_numbers(table, column) >= _ERROR_BITS
     return doubtful

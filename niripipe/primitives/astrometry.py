@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BeforeValidator
 
-from niripipe.algorithms.filter_magnitudes import filter_magnitudes
+from niripipe.algorithms.filter_magnitudes import filter_magnitudes, system_error
 from niripipe.algorithms.match import match_sources
 from niripipe.algorithms.register import Registration, Sources, pair_sources
 from niripipe.algorithms.source_catalogue import MISSING
@@ -262,6 +262,8 @@ def _derived(
         if system == "2MASS" and name in ("J", "H") and not {"jmag", "hmag"} <= stated.keys():
             text = "%s: the catalogue has no J - H with errors: %s of 2MASS is taken as it is"
             log.warning(text, frame.filename, name)
+            system = ""
+        table.meta["SYSERR"] = system_error(name, system)
         return found
     listed = ", ".join(magnitudes) or "none"
     log.warning("%s: the catalogue has no magnitudes in %s (it has: %s)", frame.filename, name, listed)

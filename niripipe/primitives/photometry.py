@@ -226,9 +226,9 @@ class Photometry(PrimitivesBase):
         (`addReferenceCatalog`, `determineAstrometricSolution`; colour terms are those of
         `niripipe.algorithms.filter_magnitudes`), no flag, and an error below 0.1 mag. Outliers are
         clipped. In the primary header: ZPFIELD, the zero point by these stars, ZPFLDERR (error of the
-        mean), ZPFLDNUM (stars), ZPFLDDIF (ZPFIELD minus ZP). A difference of more than 3 sigma, and 0.03
-        mag, is a warning; sigma holds the errors of both, and 0.015 mag for the system of the catalogue. ZP
-        is not changed.
+        mean), ZPFLDSYS (error that all of them share: system and colour term of the catalogue, 0.015 to 0.04
+        mag), ZPFLDNUM (stars), ZPFLDDIF (ZPFIELD minus ZP). A difference of more than 3 sigma, and 0.03
+        mag, is a warning; sigma holds the errors of both. ZP is not changed.
         """
         remove_keywords(frame, zero_point_header.FIELD_KEYWORDS)
         if "ZPIMAGE" not in frame.phu or "OBJCAT" not in frame[0].exposed:

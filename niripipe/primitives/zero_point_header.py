@@ -28,7 +28,7 @@ KEYWORDS: Final = (
 )  # fmt: skip
 """All keywords of zero points, but the aperture."""
 
-FIELD_KEYWORDS: Final = ("ZPFIELD", "ZPFLDERR", "ZPFLDNUM", "ZPFLDDIF")
+FIELD_KEYWORDS: Final = ("ZPFIELD", "ZPFLDERR", "ZPFLDSYS", "ZPFLDNUM", "ZPFLDDIF")
 """Keywords of the comparison with stars of the field."""
 
 _FAINTEST: Final = 50.0
@@ -40,8 +40,8 @@ _PRECISE: Final = 0.1
 _DIFFERENT: Final = 3.0, 0.03
 """A difference from the stars of the field that is worth a warning: sigma, and mag."""
 
-_SYSTEMS: Final = 0.015
-"""Error of the zero point and colour term of a catalogue, common to its stars, mag (Hodgkin et al. 2009)."""
+_OWN_FILTER: Final = 0.015
+"""Error of the system of a catalogue that has magnitudes in the filter itself, mag."""
 
 _OFF: Final = 0.5
 """A zero point that is so far from the nominal one means a wrong star, clouds or a wrong gain, mag."""
@@ -240,15 +240,17 @@ def compare(frame: AstroData, least: int) -> tuple[str, bool] | str:
     found = mean_of_frames((theirs - ours)[use], np.hypot(errors, their_errors)[use])
     phu = frame.phu
     phu.set("ZPFIELD", round(float(phu["ZP"]) + found.value, 5), "ZP by stars of the field")
-    phu.set("ZPFLDERR", round(found.error, 5), "Error of that (mag)")
+    phu.set("ZPFLDERR", round(found.error, 5), "Random error of that (mag)")
+    system = _OWN_FILTER if "REFCAT" not in frame.tables else frame.REFCAT.meta.get("SYSERR", _OWN_FILTER)
+    phu.set("ZPFLDSYS", float(system), "Error of the system of the catalogue (mag)")
     phu.set("ZPFLDNUM", int(found.used.sum()), "Stars used")
     phu.set("ZPFLDDIF", round(found.value, 5), "ZPFIELD minus ZP (mag)")
-    total = math.hypot(found.error, _SYSTEMS, float(phu["ZPMAGERR"]))
+    total = math.hypot(found.error, float(system), float(phu["ZPMAGERR"]))
     doubtful = abs(found.value) > max(_DIFFERENT[0] * total, _DIFFERENT[1])
     text = (
         f"the zero point by {found.used.sum()} of {use.sum()} stars of the field is {found.value:+.3f} +/- "
         f"{found.error:.3f} mag from that of the standard, whose error is {float(phu['ZPMAGERR']):.3f} mag "
-        f"(catalogue {frame[0].hdr.get('ASTCAT', 'unknown')}, {_SYSTEMS} mag for its system)"
+        f"(catalogue {frame[0].hdr.get('ASTCAT', 'unknown')}, {system:g} mag for its system)"
     )
     return text + (": one of the two is wrong, or there were clouds" if doubtful else ""), doubtful
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from niripipe.algorithms.filter_magnitudes import filter_magnitudes
+from niripipe.algorithms.filter_magnitudes import filter_magnitudes, system_error
 from niripipe.algorithms.source_catalogue import MISSING
 
 MAGNITUDES = {
@@ -94,3 +94,27 @@ def test_ukidss_is_in_the_mko_system(name, added):
 def test_2mass_without_a_column_of_the_colour_is_taken_as_it_is():
     value, _ = filter_magnitudes("H", {"hmag": np.array([14.0])}, {"hmag": np.array([0.02])}, "2MASS")
     assert value[0] == 14.0
+
+
+def test_k_of_2mass_has_the_published_term_for_the_colours_of_the_standards():
+    # Leggett et al. 2006, MNRAS 373, 781: K = Ks - 0.003 - 0.026 (J - Ks). The last star is too red.
+    magnitudes = {"jmag": np.array([12.6, 12.0, 13.5]), "kmag": np.array([12.0, 12.1, 12.0])}
+    errors = {band: np.full(3, 0.02) for band in magnitudes}
+    value, _ = filter_magnitudes("K", magnitudes, errors, "2MASS")
+    np.testing.assert_allclose(value, [12.0 - 0.003 - 0.0156, 12.1 - 0.003 + 0.0026, MISSING])
+
+
+@pytest.mark.parametrize(("name", "colours"), [("H", 0.4), ("K", 0.6)])
+def test_the_error_of_a_system_covers_other_published_terms(name, colours):
+    # Dye et al. 2006, MNRAS 372, 1227 in H; Hodgkin et al. 2009, MNRAS 394, 675, equation 8 in K.
+    other = {"H": -0.040 + 0.040 * colours, "K": 0.010 * colours}[name]
+    red = {"H": "hmag", "K": "kmag"}[name]
+    magnitudes = {"jmag": np.array([12.0 + colours]), red: np.array([12.0])}
+    errors = {band: np.full(1, 0.02) for band in magnitudes}
+    value, _ = filter_magnitudes(name, magnitudes, errors, "2MASS")
+    assert abs(value[0] - 12.0 - other) <= system_error(name, "2MASS") + 0.003
+
+
+def test_a_system_that_is_not_known_has_the_largest_error():
+    assert system_error("J", "") >= 0.065 * 0.6
+    assert system_error("Pa(beta)", "2MASS") == system_error("J", "")

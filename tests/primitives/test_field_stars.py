@@ -84,6 +84,27 @@ def test_columns_of_the_wfcam_science_archive(tmp_path):
     np.testing.assert_array_equal(found["jmag_err"][:2], [0.01, 0.02])
 
 
+def test_bands_that_the_archive_has_at_two_epochs():
+    """The LAS calls J of its first epoch j_1, the GPS K of its first epoch k_1."""
+    found = standard_table(
+        Table(
+            {
+                "ra": [30.0, 30.1],
+                "dec": [20.0, 20.1],
+                "mergedClass": [-1, -1],
+                "j_1AperMag3": [15.0, 16.0],
+                "j_1AperMag3Err": [0.01, 0.02],
+                "j_1ppErrBits": [65536, 16],
+                "k_1AperMag3": [14.0, 15.0],
+                "k_1AperMag3Err": [0.01, 0.02],
+            }
+        )
+    )
+    assert found.meta["SYSTEM"] == "MKO"
+    np.testing.assert_array_equal(found["jmag"], [np.nan, 16.0])
+    np.testing.assert_array_equal(found["kmag_err"], [0.01, 0.02])
+
+
 def test_a_file_of_gaia_has_its_epoch_in_a_column():
     from datetime import datetime
 
