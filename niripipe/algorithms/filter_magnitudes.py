@@ -85,10 +85,10 @@ _K_OF_J, _K_OF_H = _AS_THEY_ARE["K"]
 _FROM: Final[Mapping[str, Mapping[str, tuple[Transformation, ...]]]] = {
     "": _AS_THEY_ARE,
     # Y, J, H: Hodgkin et al. 2009, MNRAS 394, 675, equations 5 to 7 (2MASS to UKIRT's WFCAM, which has MKO
-    # filters). Coefficients and colours are those of two public implementations of the paper that were written
-    # independently (the photometry pipeline of M. Mommert, and one for supernovae in WFCAM images).
-    # K: Leggett et al. 2006, MNRAS 373, 781, as DRAGONS quotes it: the standards of this package with their 2MASS
-    # magnitudes. Redder stars scatter by 0.05 mag (abstract of Leggett et al.) and are left out. Hodgkin et al.
+    # filters). Coefficients and colours were compared with two public programs that quote the paper (one is
+    # the photometry pipeline of M. Mommert), not with the paper itself.
+    # K: Leggett et al. 2006, MNRAS 373, 781, as DRAGONS quotes it: the standards of this package with their
+    # 2MASS magnitudes. Redder stars scatter by 0.05 mag (abstract of Leggett et al.) and are left out. Hodgkin et al.
     # have Ks + 0.010 (J - Ks) in K, 0.025 mag more at J - Ks = 0.6.
     "2MASS": {
         **_AS_THEY_ARE,
@@ -112,8 +112,8 @@ _FROM: Final[Mapping[str, Mapping[str, tuple[Transformation, ...]]]] = {
 
 _SYSTEM_ERRORS: Final[Mapping[str, Mapping[str, float]]] = {
     # J, Y: the accuracy that Hodgkin et al. state. H: Dye et al. 2006, MNRAS 372, 1227 have
-    # H - 0.040 + 0.040 (J - H), which differs by 0.02 mag. K: the two published terms, see above. Ks of NIRI is
-    # not that of 2MASS; K' as standards.
+    # H - 0.040 + 0.040 (J - H), which differs by 0.02 mag. K: the two published terms, see above. Ks of NIRI
+    # is not that of 2MASS; K' as standards.
     "2MASS": {"Y": 0.02, "J": 0.015, "H": 0.02, "K": 0.025, "K(short)": 0.02, "Ks": 0.02, "K(prime)": 0.03},
     # The calibration of UKIDSS from 2MASS (Hodgkin et al. 2009).
     "MKO": {"Y": 0.02, "J": 0.015, "H": 0.015, "K": 0.015, "K(short)": 0.02, "Ks": 0.02, "K(prime)": 0.03},

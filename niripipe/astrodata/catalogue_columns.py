@@ -83,9 +83,9 @@ STAR_CLASS: Final = ("mergedclass",)
 """UKIDSS: -1 and -2 are a star and a probable one, for which aperture magnitudes hold all of the light."""
 _STARS: Final = (-1.0, -2.0)
 _ERROR_BITS: Final = 256.0
-"""UKIDSS, ``jppErrBits``: from this value on there is more than information. The least significant of its four
-bytes holds what is probably harmless (http://wsa.roe.ac.uk/ppErrBits.html). Where a band was observed twice,
-the archive calls its first epoch ``j_1`` (LAS) or ``k_1`` (GPS)."""
+"""UKIDSS, ``jppErrBits``: from this value on there is more than information. The least significant of its
+four bytes holds what is probably harmless (http://wsa.roe.ac.uk/ppErrBits.html). Where a band was observed
+twice, the archive calls its first epoch ``j_1`` (LAS) or ``k_1`` (GPS)."""
 
 _SYSTEMS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
