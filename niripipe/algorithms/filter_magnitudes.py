@@ -88,8 +88,8 @@ _FROM: Final[Mapping[str, Mapping[str, tuple[Transformation, ...]]]] = {
     # filters). Coefficients and colours were compared with two public programs that quote the paper (one is
     # the photometry pipeline of M. Mommert), not with the paper itself.
     # K: Leggett et al. 2006, MNRAS 373, 781, as DRAGONS quotes it: the standards of this package with their
-    # 2MASS magnitudes. Redder stars scatter by 0.05 mag (abstract of Leggett et al.) and are left out. Hodgkin et al.
-    # have Ks + 0.010 (J - Ks) in K, 0.025 mag more at J - Ks = 0.6.
+    # 2MASS magnitudes. Redder stars scatter by 0.05 mag (abstract of Leggett et al.) and are left out.
+    # Hodgkin et al. have Ks + 0.010 (J - Ks) in K, 0.025 mag more at J - Ks = 0.6.
     "2MASS": {
         **_AS_THEY_ARE,
         "Y": (_by_jh("jmag", 0.080, 0.500),),
