@@ -5,6 +5,7 @@ Every reader of a catalogue goes by this module. Names are compared in lower cas
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
@@ -138,6 +139,7 @@ def error_names(band: str, *, bare: bool = True) -> tuple[str, ...]:
     )  # fmt: skip
     if bare:
         forms += ("{}_error", "{}_err", "{}err", "e_{}", "err_{}", "{}_sigma", "sigma_{}", "{}_unc")
+        forms += ("d{}", "d_{}", "sig_{}", "sig{}")
     return tuple(form.format(name) for name in _band_names(band) for form in forms)
 
 
@@ -149,12 +151,18 @@ def _band_names(band: str) -> tuple[str, ...]:
 def find_column(columns: Iterable[str], names: Iterable[str]) -> str | None:
     """Return the column that has one of the names, in any letter case; None if there is none.
 
-    Names that come first are preferred; of columns that differ in letter case alone, the first.
+    Names that come first are preferred; of columns that differ in letter case alone, the first. Spaces and
+    other signs count as underscores: ``RA (J2000)`` is ``ra_j2000``.
     """
     present: dict[str, str] = {}
     for column in columns:
-        present.setdefault(column.strip().lower(), column)
+        low = column.strip().lower()
+        present.setdefault(low, column)
+        present.setdefault(_SIGNS.sub("_", low).strip("_"), column)
     return next((present[name] for name in names if name in present), None)
+
+
+_SIGNS: Final = re.compile(r"[^a-z0-9_']+")
 
 
 def system(columns: Iterable[str]) -> str:

@@ -8,9 +8,10 @@ from typing import Any
 from niripipe import astrodata
 from niripipe.errors import NiripipeError
 from niripipe.night.jobs import MAKE_STANDARD, RECIPES, Draft, chosen_parameters
-from niripipe.photometry import recognise, standard_band
+from niripipe.photometry import standard_band
 from niripipe.photometry.apertures import is_available
 from niripipe.photometry.standards import joined
+from niripipe.primitives.standard_stars import recognise_frame
 
 __all__ = ["find_stars", "standard_files", "without_zero_point"]
 
@@ -80,15 +81,11 @@ def _star(draft: Draft, parameters: Mapping[str, Any]) -> tuple[str, str]:
     if own.get("name"):
         return str(own["name"]), "named by the user"
     stars = joined(own.get("standards"), replace_shipped=bool(own.get("only_own", False)))
-    ra, dec = frame.target_ra(), frame.target_dec()
-    if ra is None or dec is None:
-        return "", "the header does not say where the telescope pointed"
-    found = recognise(
-        stars, float(ra), float(dec), name=frame.object(), when=frame.ut_datetime(),
-        radius=float(own.get("radius", 60.0)),
-    )  # fmt: skip
+    found = recognise_frame(frame, stars, float(own.get("radius", 60.0)))
     if found.standard is None:
         return "", found.reason
+    if found.doubt:
+        draft.warnings.append(found.doubt)
     name = frame.filter_name(pretty=True)
     band = standard_band(name)
     if band is None:

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from niripipe.astrodata import catalogue_columns as columns
-from niripipe.errors import DataError, InputError
+from niripipe.errors import DataError, InputError, ParameterError
 from niripipe.instruments.position import angular_separation
+from niripipe.logutils import get_logger
 from niripipe.photometry.bands import BANDS, facts
 
 if TYPE_CHECKING:
@@ -33,10 +34,14 @@ COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
     "dec": columns.DECLINATION,
     "pm_ra": columns.MOTION_RA,
     "pm_dec": columns.MOTION_DEC,
+    "epoch": columns.EPOCH,
 }
 """The columns of a table of standards, and the spellings that are understood, in any letter case."""
 
+log = get_logger(__name__)
+
 _YEAR: Final = 365.25 * 86400
+_LAST_YEAR: Final = 3000.0
 _FASTEST: Final = 0.5
 """Proper motion that a standard without a known one may have, arcsec a year."""
 
@@ -99,11 +104,14 @@ class Recognition:
         Why this one, or why none, in words.
     candidates : tuple of Standard
         All standards that may be in the field, nearest first.
+    doubt : str
+        What speaks against it, in words: the header names another standard. Empty if nothing does.
     """
 
     standard: Standard | None
     reason: str
     candidates: tuple[Standard, ...] = ()
+    doubt: str = ""
 
 
 def standards(table: str | PathLike[str] | Table | None = None, *, replace_shipped: bool = False) -> QTable:
@@ -134,9 +142,12 @@ def standards(table: str | PathLike[str] | Table | None = None, *, replace_shipp
 
     Notes
     -----
-    Columns are understood in any letter case. Positions: ``ra``, ``RA_J2000``, ``RAJ2000``, ``RA_ICRS`` and
-    the same for ``dec``; numbers are degrees, texts sexagesimal with the right ascension in hours. Names:
-    ``name``, ``star``, ``object``. Proper motions (mas/yr): ``pm_ra``, ``pmRA`` and ``pm_dec``, ``pmDE``.
+    Columns are understood in any letter case; spaces and signs count as underscores. Positions: ``ra``,
+    ``RA_J2000``, ``RAJ2000``, ``RA_ICRS`` and the same for ``dec``, or a column of SkyCoord; numbers are
+    degrees unless the column has another unit, texts sexagesimal with the right ascension in hours. Names:
+    ``name``, ``star``, ``object``. Proper motions (mas/yr, unless the column has another unit): ``pm_ra``,
+    ``pmRA`` and ``pm_dec``, ``pmDE``. Positions are of epoch 2000, unless a column ``ref_epoch`` or
+    ``meta["EPOCH"]`` says otherwise.
     Magnitudes by their bands: ``J``, ``Jmag``, ``J_mag``, with errors ``J_error``, ``J_err``, ``e_J``,
     ``e_Jmag``, ``Jmag_err``. Values beyond 50 stand for a missing one, and an error that is missing is
     taken as 0.02 mag.
@@ -171,6 +182,11 @@ def joined(
     table: str | PathLike[str] | Table | None = None, *, replace_shipped: bool = False
 ) -> tuple[Standard, ...]:
     """Return standards as objects; the parameters are those of `standards`."""
+    if table is None and replace_shipped:
+        raise ParameterError(
+            "There are no standards to replace the shipped ones", item="standards", found="no table",
+            remedy="Name a table of your own, or leave out only_own (replace_shipped).",
+        )  # fmt: skip
     if table is None:
         return shipped()
     own = as_standards(table)
@@ -192,8 +208,10 @@ def shipped() -> tuple[Standard, ...]:
     text = resources.files(__package__).joinpath("mko_standards.csv").read_text(encoding="utf-8")
     doubtful = {_plain(name) for name in facts()["standards"]["may_vary"]}
     found = []
-    for row in csv.DictReader(io.StringIO(text)):
-        star = _standard(row, {key.lower(): key for key in row})
+    rows = list(csv.DictReader(io.StringIO(text)))
+    known = _known_columns(rows[0])
+    for row in rows:
+        star = _standard(row, known)
         found.append(replace(star, may_vary=bool(doubtful & {_plain(star.name), _plain(star.other_name)})))
     return tuple(found)
 
@@ -206,26 +224,40 @@ def as_standards(table: str | PathLike[str] | Table) -> tuple[Standard, ...]:
     InputError
         The file cannot be read as a table.
     DataError
-        It has no positions, or no magnitude.
+        It has no positions, or one that cannot be read, or no magnitude.
     """
     shown = "the table of standards"
     if isinstance(table, str | PathLike):
         shown, table = str(table), _read(Path(table))
-    present = {name.lower(): name for name in table.colnames}
+    if not hasattr(table, "colnames"):
+        raise DataError(
+            "This is no table of standards", file=shown, found=type(table).__name__,
+            expected="an astropy Table, or the name of a file",
+        )  # fmt: skip
+    rows = _rows(table, shown)
+    known = _known_columns(rows[0] if rows else table.colnames)
     for label in ("ra", "dec"):
-        if _named(present, COLUMNS[label]) is None:
+        if label not in known:
             raise DataError(
                 "A table of standards has no positions",
                 file=shown, item=label, found=", ".join(table.colnames) or "no columns",
                 expected=" or ".join(COLUMNS[label]),
             )  # fmt: skip
-    if not any(_named(present, columns.magnitude_names(band)) for band in BANDS):
+    bands = [band for band in BANDS if band in known]
+    if not bands or not rows:
         raise DataError(
             "A table of standards has no magnitudes",
-            file=shown, found=", ".join(table.colnames), expected=f"columns like {', '.join(BANDS)} or Jmag",
+            file=shown, found=", ".join(table.colnames) if rows else "no row",
+            expected=f"columns like {', '.join(BANDS)} or Jmag",
         )  # fmt: skip
-    stars = [_standard(row, present, shown) for row in _rows(table)]
-    return tuple(stars)
+    stars = tuple(_standard(row, known, shown) for row in rows)
+    without = [band for band in bands if f"{band}_error" not in known]
+    if without:
+        log.warning("%s has no errors of %s: %g mag is assumed", shown, ", ".join(without), _USUAL_ERROR)
+    empty = [star.label for star in stars if not star.magnitudes]
+    if empty:
+        log.warning("%s has no magnitude of %s", shown, ", ".join(empty))
+    return stars
 
 
 def recognise(
@@ -275,12 +307,14 @@ def recognise(
         distance = next(d for d, star in near if star is called[0])
         others = "" if len(near) == 1 else f"; of {len(near)} standards here the name tells which"
         return Recognition(called[0], f"by position ({distance:.1f} arcsec) and name{others}", candidates)
+    elsewhere = "" if called else _elsewhere(stars, (ra, dec), name)
+    against = f"the frame points to {nearest.label}, but {elsewhere}" if elsewhere else ""
     if len(near) == 1:
         note = f"; the header calls it {name!r}" if name else ""
-        return Recognition(nearest, f"by position ({distance:.1f} arcsec){note}", candidates)
+        return Recognition(nearest, f"by position ({distance:.1f} arcsec){note}", candidates, against)
     if distance < 10 and near[1][0] > 3 * distance:
         text = f"by position ({distance:.1f} arcsec); {near[1][1].label} is {near[1][0]:.0f} arcsec away"
-        return Recognition(nearest, text, candidates)
+        return Recognition(nearest, text, candidates, against)
     shown = ", ".join(f"{star.label} ({d:.0f} arcsec)" for d, star in near)
     return Recognition(
         None, f"it is not clear which standard this is: {shown}; the header says {name!r}", candidates
@@ -289,11 +323,11 @@ def recognise(
 
 def is_called(star: Standard, name: str | None) -> bool:
     """Return whether a free text names a star: spaces, hyphens, letter case and additions do not matter."""
-    words = re.sub(r"\([^)]*\)", " ", name or "")
+    words = re.findall(r"[^\s(),;]+", name or "")
     texts = {
-        _plain(words),
-        _plain(name or ""),
-        *(_plain(part) for part in re.findall(r"\(([^)]*)\)", name or "")),
+        _plain("".join(words[first:last]))
+        for first in range(len(words))
+        for last in range(first + 1, len(words) + 1)
     }
     return bool(texts & ({_plain(star.name), _plain(star.other_name)} - {""}))
 
@@ -302,11 +336,17 @@ def _not_there(
     stars: Sequence[Standard], where: tuple[float, float], name: str | None, radius: float
 ) -> Recognition:
     text = f"no standard of the table is within {radius:g} arcsec of the pointing"
-    elsewhere = next((star for star in stars if is_called(star, name)), None)
-    if elsewhere is not None:
-        away = angular_separation(*where, elsewhere.ra, elsewhere.dec) / 60
-        text += f"; {elsewhere.label}, which the header names, is {away:.1f} arcmin away"
-    return Recognition(None, text)
+    elsewhere = _elsewhere(stars, where, name)
+    return Recognition(None, f"{text}; {elsewhere}" if elsewhere else text)
+
+
+def _elsewhere(stars: Sequence[Standard], where: tuple[float, float], name: str | None) -> str:
+    """Return where the standard is that the header names; nothing if it names none."""
+    named = next((star for star in stars if is_called(star, name)), None)
+    if named is None:
+        return ""
+    away = angular_separation(*where, named.ra, named.dec) / 60
+    return f"{named.label}, which the header names, is {away:.1f} arcmin away"
 
 
 def _plain(name: str) -> str:
@@ -321,70 +361,93 @@ _USUAL_ERROR: Final = 0.02
 """Error of a magnitude whose own is missing, mag: how well observers agree (Leggett et al. 2006)."""
 
 
-def _standard(row: Mapping[str, Any], present: Mapping[str, str], shown: str | None = None) -> Standard:
+def _known_columns(names: Iterable[str]) -> dict[str, str]:
+    """Return which column holds what is understood: the keys of `COLUMNS`, and bands with their errors."""
+    spellings = dict(COLUMNS)
+    for band in BANDS:
+        spellings[band] = columns.magnitude_names(band)
+        spellings[f"{band}_error"] = columns.error_names(band)
+    names = list(names)
+    found = {label: columns.find_column(names, known) for label, known in spellings.items()}
+    return {label: column for label, column in found.items() if column is not None}
+
+
+def _standard(row: Mapping[str, Any], known: Mapping[str, str], shown: str | None = None) -> Standard:
     def text(label: str) -> str:
-        column = _named(present, COLUMNS[label])
-        return "" if column is None or row[column] is None else str(row[column]).strip()
+        value = row[known[label]] if label in known else None
+        return "" if value is None or value is np.ma.masked else _text(value).strip()
+
+    def number(label: str, limit: float = columns.MAGNITUDES_BELOW) -> float | None:
+        return _number(row[known[label]], limit) if label in known else None
 
     def angle(label: str, hours: bool) -> float:
-        column = _named(present, COLUMNS[label])
+        column = known[label]
         try:
-            return _degrees(row[column or ""], hours=hours)
-        except (TypeError, ValueError, IndexError):
+            value = _degrees(row[column], hours=hours)
+        except (TypeError, ValueError):
+            value = np.nan
+        if not abs(value) <= (360.0 if hours else 90.0):
             raise DataError(
-                "The position of a standard cannot be read", file=shown, item=column, found=row[column or ""],
+                "The position of a standard cannot be read",
+                file=shown, item=f"{column} of {text('name') or 'a star without name'}", found=row[column],
                 expected="degrees, or 08 51 19.31 (hours, for a right ascension)",
-            ) from None  # fmt: skip
+            )  # fmt: skip
+        return value
 
     magnitudes = {}
     for band in BANDS:
-        names, errors = columns.magnitude_names(band), columns.error_names(band)
-        value = _number(row, _named(present, names))
+        value, error = number(band), number(f"{band}_error")
         if value is not None:
-            error = _number(row, _named(present, errors))
             usable = error is not None and 0 <= error < _MOST_ERROR
             magnitudes[band] = value, error if usable and error is not None else _USUAL_ERROR
-    motion = [_number(row, _named(present, COLUMNS[label]), columns.FASTEST) for label in ("pm_ra", "pm_dec")]
-    return Standard(
-        name=text("name"),
-        other_name=text("other_name"),
-        ra=angle("ra", True) % 360.0,
-        dec=angle("dec", False),
-        pm_ra=motion[0],
-        pm_dec=motion[1],
+    ra, dec = angle("ra", True) % 360.0, angle("dec", False)
+    name, other = text("name"), text("other_name")
+    star = Standard(
+        name=name if name or other else f"star at {ra:.4f} {dec:+.4f}",
+        other_name=other,
+        ra=ra,
+        dec=dec,
+        pm_ra=number("pm_ra", columns.FASTEST),
+        pm_dec=number("pm_dec", columns.FASTEST),
         magnitudes=magnitudes,
     )
+    epoch = number("epoch", _LAST_YEAR)
+    return star if epoch is None else _at_2000(star, epoch)
+
+
+def _at_2000(star: Standard, epoch: float) -> Standard:
+    """Return a standard whose position is of another epoch (Julian year) with that of 2000."""
+    if star.pm_ra is None or star.pm_dec is None:
+        return star
+    years = 2000.0 - epoch
+    ra = star.ra + star.pm_ra * years / 3.6e6 / np.cos(np.deg2rad(star.dec))
+    return replace(star, ra=float(ra % 360.0), dec=star.dec + star.pm_dec * years / 3.6e6)
 
 
 def _degrees(value: Any, *, hours: bool) -> float:
-    """Return an angle; texts of three numbers are sexagesimal, in hours where they are right ascensions."""
-    unit = getattr(value, "unit", None)
-    if unit is not None:
-        return float(value.to_value("deg"))
-    parts = str(value).replace(":", " ").split()
-    if len(parts) == 1:
-        return float(parts[0])
-    sign = -1.0 if parts[0].startswith("-") else 1.0
-    whole = abs(float(parts[0])) + float(parts[1]) / 60 + float(parts[2]) / 3600
-    return sign * whole * (15.0 if hours else 1.0)
+    """Return an angle; texts of two or three numbers are sexagesimal, in hours where right ascensions."""
+    text = _text(value)
+    try:
+        return float(text)
+    except ValueError:
+        from astropy.coordinates import Angle
+
+        return float(Angle(text, unit="hourangle" if hours else "deg").deg)
 
 
-def _number(
-    row: Mapping[str, Any], column: str | None, limit: float = columns.MAGNITUDES_BELOW
-) -> float | None:
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _number(value: Any, limit: float) -> float | None:
     """Return a number, None where it is missing in any of the usual ways."""
-    value = None if column is None else row[column]
     if value is None or value is np.ma.masked or str(value).strip() in ("", "--"):
         return None
     try:
-        number = float(getattr(value, "value", value))
-    except ValueError:
+        number = float(value)
+    except (TypeError, ValueError):
         return None
     return number if np.isfinite(number) and abs(number) < limit else None
-
-
-def _named(present: Mapping[str, str], names: Iterable[str]) -> str | None:
-    return next((present[name] for name in names if name in present), None)
 
 
 def _read(path: Path) -> Table:
@@ -404,5 +467,26 @@ def _read(path: Path) -> Table:
     )
 
 
-def _rows(table: Table) -> list[dict[str, Any]]:
-    return [{name: row[name] for name in table.colnames} for row in table]
+_UNITS: Final[Mapping[str, str]] = {"ra": "deg", "dec": "deg", "pm_ra": "mas / yr", "pm_dec": "mas / yr"}
+
+
+def _rows(table: Table, shown: str) -> list[dict[str, Any]]:
+    """Return the rows of a table as plain values: angles that have a unit in degrees, motions in mas/yr."""
+    known = _known_columns(table.colnames)
+    values: dict[str, Any] = {}
+    for name in table.colnames:
+        column = table[name]
+        where = getattr(column, "icrs", None)
+        if where is not None:
+            values |= {"ra": where.ra.deg, "dec": where.dec.deg}
+            continue
+        label = next((key for key in _UNITS if known.get(key) == name), "")
+        unit = getattr(column, "unit", None)
+        if label and unit is not None and unit.is_equivalent(_UNITS[label]):
+            values[name] = columns.column_numbers(table, name) * unit.to(_UNITS[label])
+        else:
+            values[name] = getattr(column, "value", column)
+    epoch = columns.julian_year(table.meta.get("EPOCH"), file=shown)
+    if epoch is not None and "epoch" not in known:
+        values["ref_epoch"] = [epoch] * len(table)
+    return [{name: column[k] for name, column in values.items()} for k in range(len(table))]

@@ -9,18 +9,18 @@ import numpy as np
 
 from niripipe.astrodata import AstroData
 from niripipe.astrodata.tables import as_rows
-from niripipe.errors import NiripipeError, ParameterError
+from niripipe.errors import ParameterError
 from niripipe.logutils import get_logger
-from niripipe.photometry import Recognition, Standard, extinction, recognise, standard_band
+from niripipe.photometry import Recognition, Standard, extinction, standard_band
 from niripipe.photometry.apertures import require_photutils
 from niripipe.photometry.bands import Extinction
-from niripipe.photometry.standards import joined
+from niripipe.photometry.standards import is_called, joined
 from niripipe.primitives import zero_point_header
 from niripipe.primitives.base import Frames, Outcome, PrimitivesBase, done, primitive, skipped
 from niripipe.primitives.calibrated_catalogue import calibrate_catalogue
 from niripipe.primitives.params import Field, FramesOrPaths, SuffixParams
 from niripipe.primitives.stacking import remove_keywords
-from niripipe.primitives.standard_stars import Measurement, measure_frame
+from niripipe.primitives.standard_stars import Measurement, measure_frame, recognise_frame
 
 __all__ = ["Photometry"]
 
@@ -116,6 +116,8 @@ class Photometry(PrimitivesBase):
             photutils is not installed, or the table of standards cannot be read.
         DataError
             The table has no positions or no magnitudes.
+        ParameterError
+            There is no standard of that name, or no table of the user's own with `only_own`.
         """
         require_photutils()
         stars = joined(params.standards, replace_shipped=params.only_own)
@@ -125,13 +127,16 @@ class Photometry(PrimitivesBase):
                 log.warning("%s: no standard: %s", frame.filename, found.reason)
                 self.note(frame, skipped(found.reason))
                 continue
+            if found.doubt:
+                log.warning("%s: %s", frame.filename, found.doubt)
             star = found.standard
             measured = measure_frame(frame, star, factor=params.aperture, search=params.search)
             frame.STDPHOT = _rows(frame, star, measured)
             frame.phu.set("ZPAPER", params.aperture, "Radius of the aperture of the zero point (FWHM)")
             if measured.reason:
                 log.warning("%s: not used for the zero point: %s", frame.filename, measured.reason)
-            self.note(frame, done(f"{star.label}, {found.reason}" + _ending(measured)))
+            reason = "; ".join(part for part in (found.reason, found.doubt) if part)
+            self.note(frame, done(f"{star.label}, {reason}" + _ending(measured)))
         return frames
 
     @primitive
@@ -254,23 +259,11 @@ class Photometry(PrimitivesBase):
 
 def _recognised(frame: AstroData, stars: Sequence[Standard], params: MeasureStandardParams) -> Recognition:
     if params.name is not None:
-        found = [
-            star
-            for star in stars
-            if recognise([star], star.ra, star.dec, name=params.name).reason.endswith("name")
-        ]
+        found = [star for star in stars if is_called(star, params.name)]
         if not found:
             raise ParameterError("There is no such standard", item="measureStandard:name", found=params.name)
         return Recognition(found[0], "named by the user", tuple(found))
-    try:
-        ra, dec = frame.target_ra(), frame.target_dec()
-    except NiripipeError as error:
-        return Recognition(None, f"the header does not say where the telescope pointed: {error}")
-    if ra is None or dec is None:
-        return Recognition(None, "the header does not say where the telescope pointed")
-    return recognise(
-        stars, float(ra), float(dec), name=frame.object(), when=frame.ut_datetime(), radius=params.radius
-    )
+    return recognise_frame(frame, stars, params.radius)
 
 
 def _rows(frame: AstroData, star: Standard, measured: Measurement) -> Any:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
 
 from niripipe.astrodata import DQ, FAIL, AstroData
-from niripipe.errors import InputError
-from niripipe.photometry import Standard, standard_band
+from niripipe.errors import InputError, NiripipeError
+from niripipe.photometry import Recognition, Standard, recognise, standard_band
 from niripipe.photometry.apertures import GROWTH, StarSum, star_sum
 from niripipe.primitives.base import raw_name
+from niripipe.primitives.geometry import sky_centre
 from niripipe.primitives.objcat import sources
 
-__all__ = ["Measurement", "locate", "measure_frame"]
+__all__ = ["Measurement", "locate", "measure_frame", "recognise_frame"]
 
 _DISTANCE, _MAGNITUDES = 4.0, 0.5
 """How far a standard usually is from where the WCS puts it (arcsec), and from its expected magnitude."""
@@ -95,6 +98,35 @@ class Measurement:
             "TIME": "" if self.time is None else self.time.isoformat(timespec="seconds"),
             "REASON": self.reason,
         }
+
+
+def recognise_frame(frame: AstroData, stars: Sequence[Standard], radius: float = 60.0) -> Recognition:
+    """Return which standard a frame shows: by where the telescope was sent, by its WCS, and by its name.
+
+    Parameters
+    ----------
+    frame : AstroData
+        Raw, or on its way through a recipe.
+    stars : sequence of Standard
+        From which to choose.
+    radius : float
+        Largest distance of pointing and standard, arcsec.
+    """
+    found = Recognition(None, "the header does not say where the telescope pointed")
+    try:
+        looked_up = partial(recognise, stars, name=frame.object(), when=frame.ut_datetime(), radius=radius)
+        ra, dec = frame.target_ra(), frame.target_dec()
+        if ra is not None and dec is not None:
+            found = looked_up(float(ra), float(dec))
+        if found.candidates or frame[0].sky_mapping is None:
+            return found
+        by_wcs = looked_up(*sky_centre(frame))
+    except NiripipeError as error:
+        return replace(found, reason=f"{found.reason}: {error}")
+    if by_wcs.standard is None:
+        return found
+    doubt = f"the WCS points to {by_wcs.standard.label}, RA and DEC of the header do not"
+    return replace(by_wcs, doubt="; ".join(part for part in (by_wcs.doubt, doubt) if part))
 
 
 def measure_frame(frame: AstroData, star: Standard, *, factor: float, search: float) -> Measurement:

@@ -10,7 +10,7 @@ import pytest
 from niripipe import astrodata
 from niripipe.astrodata import DQ
 from niripipe.photometry import shipped_standards
-from niripipe.primitives.standard_stars import locate, measure_frame
+from niripipe.primitives.standard_stars import locate, measure_frame, recognise_frame
 
 
 @pytest.fixture
@@ -80,3 +80,15 @@ def test_two_candidates_and_none_are_said(frame, star):
     assert "two candidates for FS 17" in measured(frame, star).reason
     frame[0].OBJCAT = table[:0]
     assert "no source bright enough for FS 17" in measured(frame, star).reason
+
+
+def test_the_wcs_tells_the_star_where_the_header_points_elsewhere(frame):
+    stars = shipped_standards()
+    assert recognise_frame(frame, stars).standard.name == "FS 17"
+    assert not recognise_frame(frame, stars).doubt
+    frame.phu.set("RA", 10.0)
+    found = recognise_frame(frame, stars)
+    assert found.standard.name == "FS 17"
+    assert "RA and DEC of the header do not" in found.doubt
+    frame.phu.set("OBJECT", "FS 11")
+    assert "FS 11, which the header names, is" in recognise_frame(frame, stars).doubt

@@ -12,7 +12,7 @@ from astropy.table import QTable, Table
 from astropy.time import Time
 
 from niripipe import photometry
-from niripipe.errors import DataError, InputError
+from niripipe.errors import DataError, InputError, ParameterError
 from niripipe.photometry.standards import as_standards, joined, shipped
 
 
@@ -57,6 +57,52 @@ def test_many_spellings_of_columns_are_understood(columns):
     assert star.magnitudes == {"J": (12.0, 0.01)}
 
 
+@pytest.mark.parametrize(
+    "table",
+    [
+        QTable({"name": ["A"], "ra": [150.0] * u.arcmin, "dec": [-300.0] * u.arcmin, "J": [12.0] * u.mag}),
+        Table({"Name": [b"A"], "RA (J2000)": ["00h10m00s"], "Dec (J2000)": ["-5d00m"], "J mag": [12.0]}),
+        Table({"star": ["A"], "where": SkyCoord([2.5], [-5.0], unit="deg"), "J": [12.0]}),
+    ],
+)
+def test_units_signs_and_coordinates_are_understood(table, caplog):
+    (star,) = as_standards(table)
+    assert (star.name, star.ra, star.dec) == ("A", pytest.approx(2.5), pytest.approx(-5.0))
+    assert star.magnitudes == {"J": (12.0, 0.02)}
+    assert "has no errors of J: 0.02 mag is assumed" in caplog.text
+
+
+def test_motions_have_units_and_positions_an_epoch():
+    table = QTable(
+        {
+            "name": ["A"], "ra": [10.0] * u.deg, "dec": [60.0] * u.deg, "ref_epoch": [2016.0] * u.yr,
+            "pm_ra": [1.0] * u.arcsec / u.yr, "pm_dec": [-2.0] * u.arcsec / u.yr, "J": [12.0] * u.mag,
+        }
+    )  # fmt: skip
+    (star,) = as_standards(table)
+    assert (star.pm_ra, star.pm_dec) == (pytest.approx(1000), pytest.approx(-2000))
+    ra, dec, _ = star.position(datetime(2016, 1, 1, 12))
+    assert (ra, dec) == (pytest.approx(10.0, abs=1e-5), pytest.approx(60.0, abs=1e-6))
+
+
+@pytest.mark.parametrize(("ra", "dec"), [(10.0, 95.0), (np.nan, 5.0), (10.0, "north"), (4000.0, 5.0)])
+def test_a_position_that_is_none_is_refused_with_the_name_of_the_star(ra, dec):
+    with pytest.raises(DataError, match=r"cannot be read.* of B"):
+        as_standards(Table({"name": ["B"], "ra": [ra], "dec": [dec], "J": [12.0]}))
+
+
+def test_stars_without_name_or_magnitude_are_said(caplog):
+    table = Table({"ra": [10.0, 11.0], "dec": [5.0, 6.0], "J": [12.0, 99.9], "J_err": [0.01, 9.99]})
+    named, _ = as_standards(table)
+    assert named.label == "star at 10.0000 +5.0000"
+    assert "has no magnitude of star at 11.0000 +6.0000" in caplog.text
+
+
+def test_own_standards_alone_need_a_table():
+    with pytest.raises(ParameterError, match="no table"):
+        photometry.standards(replace_shipped=True)
+
+
 def test_a_table_of_the_users_own_joins_in_or_replaces(tmp_path):
     own = Table(
         {"name": ["fs-017", "Mine"], "ra": [132.83046, 10.0], "dec": [11.86956, 5.0], "H": [12.0, 13.0]}
@@ -78,9 +124,15 @@ def test_a_table_that_is_no_table_of_standards_is_refused(tmp_path):
         photometry.standards(Table({"ra": [1.0], "dec": [2.0]}))
     with pytest.raises(DataError, match="cannot be read"):
         photometry.standards(Table({"ra": ["here"], "dec": [2.0], "J": [1.0]}))
+    with pytest.raises(DataError, match="no row"):
+        photometry.standards(Table({"ra": [], "dec": [], "J": []}))
+    with pytest.raises(DataError, match="is no table"):
+        photometry.standards({"ra": [1.0]})
 
 
-@pytest.mark.parametrize("name", ["FS 17", "FS17", "fs-17", "FS 17 (M67)", "M67-IV-27", "FS_017"])
+@pytest.mark.parametrize(
+    "name", ["FS 17", "FS17", "fs-17", "FS 17 (M67)", "M67-IV-27", "FS_017", "std FS 17, H"]
+)
 def test_names_are_free_text(name):
     found = photometry.recognise(shipped(), 132.8300, 11.8700, name=name)
     assert found.standard is not None
@@ -93,6 +145,14 @@ def test_the_position_decides_where_the_name_is_wrong():
     assert found.standard is not None
     assert found.standard.label == "FS 17"
     assert "SN2014J" in found.reason
+    assert not found.doubt
+
+
+def test_another_standard_in_the_header_is_a_doubt():
+    found = photometry.recognise(shipped(), 132.8300, 11.8700, name="FS 11")
+    assert found.standard is not None
+    assert found.standard.label == "FS 17"
+    assert "points to FS 17, but FS 11, which the header names, is" in found.doubt
 
 
 def test_of_two_candidates_the_name_decides_or_none():
