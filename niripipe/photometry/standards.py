@@ -346,7 +346,8 @@ def _elsewhere(stars: Sequence[Standard], where: tuple[float, float], name: str 
     if named is None:
         return ""
     away = angular_separation(*where, named.ra, named.dec) / 60
-    return f"{named.label}, which the header names, is {away:.1f} arcmin away"
+    shown = f"{away:.1f} arcmin" if away < 60 else f"{away / 60:.1f} degrees"
+    return f"{named.label}, which the header names, is {shown} away"
 
 
 def _plain(name: str) -> str:

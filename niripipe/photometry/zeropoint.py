@@ -27,7 +27,10 @@ _FLOOR: Final = 0.01
 """Frames of a star that deviate by less are never outliers: their expected errors hold noise alone, mag."""
 
 _UNLIKELY: Final = 0.02
-"""Scatter of frames that is so unlikely by their expected errors replaces these."""
+"""Scatter of frames or standards that is so unlikely by their expected errors replaces these."""
+
+_REFITS: Final = 20
+"""Errors are enlarged until chi-squared is 1, which takes a few steps."""
 
 _OUTLIER: Final = 3.0
 """Standards further from the others than so many sigma are left out of the fit of a night."""
@@ -74,7 +77,8 @@ class NightFit:
     residuals : ndarray of float64
         Of each standard, zero point minus that of the fit.
     chi_squared : float
-        Per degree of freedom, of the standards used; NaN with one.
+        Per degree of freedom, of the standards used and the extinction, with the errors as stated; NaN with
+        one.
     covariance : float
         Of zero point and extinction.
     """
@@ -187,7 +191,9 @@ def fit_night(
 
     The model is ``value = ZP - k (X - 1)``, by least squares; the mean extinction with its error counts as
     one more measurement of k. So a small range of airmass leaves k where it was. Standards that are 3 sigma
-    from the fit to all others are left out, the worst first, while three remain.
+    from the fit to all others are left out, the worst first, while three remain. Where those used disagree by
+    more than their errors, these are enlarged until chi-squared is its degrees of freedom; of two standards
+    where that is improbable (below 0.02) alone.
 
     Parameters
     ----------
@@ -204,24 +210,26 @@ def fit_night(
     -------
     NightFit
     """
+    from scipy.stats import chi2
+
     values, errors, x = (np.asarray(part, float) for part in (values, errors, airmass))
     x = x - 1
     used = np.isfinite(values) & np.isfinite(errors)
     prior = extinction, extinction_error
 
-    def solve(chosen: Bool) -> tuple[Float64, Float64]:
-        design = np.column_stack([np.ones(chosen.sum()), -x[chosen]]) / errors[chosen, None]
+    def solve(chosen: Bool, spread: Float64) -> tuple[Float64, Float64]:
+        design = np.column_stack([np.ones(chosen.sum()), -x[chosen]]) / spread[chosen, None]
         design = np.vstack([design, [0.0, 1 / prior[1]]])
-        target = np.append(values[chosen] / errors[chosen], prior[0] / prior[1])
+        target = np.append(values[chosen] / spread[chosen], prior[0] / prior[1])
         covariance = np.linalg.inv(design.T @ design)
-        return covariance @ design.T @ target, covariance
+        return np.asarray(covariance @ design.T @ target), np.asarray(covariance)
 
     while used.sum() > 3:
         away = np.zeros(used.shape)
         for k in np.flatnonzero(used):
             others = used.copy()
             others[k] = False
-            (zero_point, slope), covariance = solve(others)
+            (zero_point, slope), covariance = solve(others, errors)
             row = np.array([1.0, -x[k]])
             away[k] = abs(values[k] - zero_point + slope * x[k]) / np.sqrt(
                 errors[k] ** 2 + row @ covariance @ row
@@ -230,13 +238,22 @@ def fit_night(
         if away[worst] <= _OUTLIER:
             break
         used[worst] = False
-    (zero_point, slope), covariance = solve(used)
-    residuals = values - zero_point + slope * x
-    freedom = int(used.sum()) - 1
-    chi_squared = float(np.sum((residuals[used] / errors[used]) ** 2) / freedom) if freedom else np.nan
-    # Standards that disagree by more than their errors say make the result as much worse.
-    growth = max(chi_squared, 1.0) if freedom >= 2 else 1.0
-    covariance = covariance * growth
+    chi_squared, spread, freedom = np.nan, errors, int(used.sum()) - 1
+    for _ in range(_REFITS):
+        (zero_point, slope), covariance = solve(used, spread)
+        residuals = values - zero_point + slope * x
+        if not freedom:
+            break
+        of_stars = float(np.sum((residuals[used] / spread[used]) ** 2))
+        square = of_stars + float((slope - prior[0]) / prior[1]) ** 2
+        if np.isnan(chi_squared):
+            chi_squared = square / freedom
+        # Standards that disagree have larger errors than they state; the mean extinction has not.
+        unlikely = bool(chi2.sf(square, freedom) < _UNLIKELY)
+        growth = square / freedom if unlikely else of_stars / freedom if freedom >= 2 else 1.0
+        if growth <= 1.01:
+            break
+        spread = spread * np.sqrt(growth)
     return NightFit(
         zero_point=float(zero_point),
         error=float(np.sqrt(covariance[0, 0] + common_error**2)),

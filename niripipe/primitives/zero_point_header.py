@@ -17,7 +17,12 @@ from niripipe.instruments.tables import niri_tables
 from niripipe.photometry import StandardBand, ab_offset
 from niripipe.photometry.apertures import GROWTH, WINGS
 from niripipe.photometry.bands import Extinction
-from niripipe.photometry.zeropoint import NightFit, fit_night, mean_of_frames, zero_points_of_frames
+from niripipe.photometry.zeropoint import (
+    NightFit,
+    fit_night,
+    mean_of_frames,
+    zero_points_of_frames,
+)
 
 __all__ = ["FIELD_KEYWORDS", "KEYWORDS", "apply", "compare", "determine", "summary"]
 
@@ -51,6 +56,12 @@ _USUAL_WINGS: Final = 0.003, 0.003
 
 _CLOUD: Final = 0.05
 """A frame that is fainter than the others by more has a cloud, mag."""
+
+_SCATTERED: Final = 3.0
+"""Chi-squared of three and more standards, per degree of freedom, that is worth a warning."""
+
+_TWO_DISAGREE: Final = 5.4
+"""The same for two, with a probability of 0.02."""
 
 _LEAST_ERROR: Final = 1e-4
 """Floor of errors of extinction in the fit, mag."""
@@ -191,6 +202,8 @@ def apply(frame: AstroData, standards: Sequence[AstroData], system: str) -> list
     phu = frame.phu
     _write_zero_point(phu, fit.zero_point + step, random, math.sqrt(max(total**2 - random**2, 0.0)), system)
     source = f"fitted to {len(chosen)} standards" if fit.fitted else str(nearest["ZPEXTSRC"])
+    if not fit.fitted and len(chosen) > 1:
+        source += f", with {len(chosen)} standards"
     _write_extinction(phu, fit.extinction, fit.extinction_error, source)
     here = fit.zero_point + step - fit.extinction * (airmass - 1) + 2.5 * math.log10(exposure)
     phu.set("ZPIMAGE", round(here, 5), f"{system} magnitude of 1 electron in this image")
@@ -285,9 +298,11 @@ def _fitted(standards: Sequence[AstroData]) -> tuple[NightFit, list[AstroData], 
         warnings.append(
             f"{phus[k]['ZPSTD']} is left out: it is {fit.residuals[k]:+.3f} mag from the other standards"
         )
-    if fit.used.sum() >= 3 and fit.chi_squared > 3:
+    if fit.chi_squared > (_SCATTERED if fit.used.sum() >= 3 else _TWO_DISAGREE):
+        away = ", ".join(f"{phus[k]['ZPSTD']} {fit.residuals[k]:+.3f}" for k in np.flatnonzero(fit.used))
         warnings.append(
-            f"the standards scatter more than their errors (chi-squared {fit.chi_squared:.1f}): a poor night?"
+            f"the standards disagree by more than their errors (chi-squared {fit.chi_squared:.1f}; from "
+            f"their mean {away} mag): a wrong star, or clouds"
         )
     noisy = [str(phu["ZPSTD"]) for phu in phus if phu.get("ZPNOISY")]
     if noisy:

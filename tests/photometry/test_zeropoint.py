@@ -83,3 +83,22 @@ def test_one_standard_keeps_the_mean_extinction():
     # At the standard's own airmass the extinction does not matter.
     assert fit.error_at(1.5) == pytest.approx(np.hypot(0.01, 0.02), rel=1e-3)
     assert fit.error_at(1.0) == pytest.approx(np.sqrt(0.01**2 + 0.02**2 + 0.015**2), rel=1e-3)
+
+
+@pytest.mark.parametrize("airmass", [[1.1, 1.3], [1.0, 2.0], [1.1, 1.2, 1.3]])
+def test_standards_that_disagree_leave_the_extinction_and_have_large_errors(airmass):
+    # One is wrong by 0.3 mag: which one, two or three standards cannot tell.
+    values = -0.05 * (np.array(airmass) - 1) + 25.0
+    values[-1] += 0.3
+    fit = fit_night(values, [0.01] * len(airmass), airmass, extinction=0.05, extinction_error=0.03)
+    assert fit.used.all()
+    assert fit.chi_squared > 10
+    assert fit.extinction == pytest.approx(0.05, abs=0.05)
+    assert fit.extinction_error <= 0.03
+    assert 0.05 < fit.error < 0.3
+    assert abs(fit.zero_point - 25.0) < 3 * fit.error
+
+
+def test_two_standards_that_agree_keep_their_errors():
+    fit = fit_night([25.0, 25.015], [0.01, 0.01], [1.2, 1.2], extinction=0.05, extinction_error=0.03)
+    assert fit.error == pytest.approx(np.hypot(0.01 / np.sqrt(2), 0.2 * 0.03))
