@@ -37,6 +37,7 @@ from niripipe.night.jobs import (
 )
 from niripipe.night.sets import FrameSet
 from niripipe.night.settings import NightSettings
+from niripipe.night.standards import none_applied
 from niripipe.primitives import NIRI
 from niripipe.reduction import Mode
 from niripipe.reduction.report import RunReport
@@ -111,7 +112,7 @@ class JobMaker:
             draft.warnings.append(f"no bad pixel mask is applied: {_why_none(mask)}")
         standard = choices.get("processed_standard")
         if standard is not None and standard.calibration is None:
-            draft.warnings.append(f"no zero point is applied: {_why_none(standard)}")
+            draft.warnings.append(none_applied(_why_none(standard)))
         own: dict[str, Any] = {}
         skies: tuple[str, ...] = ()
         if draft.of_sky:
@@ -324,12 +325,14 @@ class AvailableCalibrations:
             path = None if maker is not None else candidate.path
             return PlannedCalibration(caltype, candidate.name, maker, path, reason, required)
 
-        further = usable[1:] if caltype == "processed_standard" else []
+        is_standard = caltype == "processed_standard"
+        airmass = frames.facts.airmass if is_standard else None
+        further = usable[1:] if is_standard else []
         return Choice(
-            planned(best, _reason(best, len(usable))),
+            planned(best, _reason(best, len(usable), airmass=airmass)),
             explanation,
             self._warnings(frames, best, caltype),
-            [planned(other, f"for a joint fit: {_reason(other, 1)}") for other in further],
+            [planned(other, f"for a joint fit: {_reason(other, 1, airmass=airmass)}") for other in further],
         )
 
     def drop(self, name: str) -> None:
@@ -374,7 +377,8 @@ class AvailableCalibrations:
         return warnings
 
 
-def _reason(best: Candidate, usable: int) -> str:
+def _reason(best: Candidate, usable: int, *, airmass: float | None = None) -> str:
+    """Return why a calibration is used; with the airmass of the frames, for a standard, that of both."""
     text = f"meets all {len(best.assessment.verdicts)} rules"
     days = best.assessment.days
     if days is not None:
@@ -386,6 +390,10 @@ def _reason(best: Candidate, usable: int) -> str:
             if minutes < 0.5
             else f", {size} {'after' if days > 0 else 'before'} the frames"
         )
+    theirs = best.assessment.facts.airmass
+    compared = airmass is not None and theirs is not None
+    if compared:
+        text += f", airmass {theirs:.2f} for {airmass:.2f}"
     if usable > 1:
-        text += f", the nearest in time of {usable} that fit"
+        text += f", the nearest in time{' and airmass' if compared else ''} of {usable} that fit"
     return text

@@ -7,19 +7,17 @@ from typing import Any
 
 from niripipe import astrodata
 from niripipe.errors import NiripipeError
-from niripipe.night.jobs import MAKE_STANDARD, RECIPES, Draft, chosen_parameters
+from niripipe.night.jobs import MAKE_STANDARD, RECIPES, Draft, Job, chosen_parameters
 from niripipe.photometry import standard_band
 from niripipe.photometry.apertures import is_available
 from niripipe.photometry.standards import joined
 from niripipe.primitives.standard_stars import recognise_frame
 
-__all__ = ["find_stars", "standard_files", "without_zero_point"]
+__all__ = ["find_stars", "none_applied", "standard_files", "why_no_standard", "without_zero_point"]
 
 _TYPE = "processed_standard"
-_NO_PHOTUTILS = (
-    "no zero point, and no magnitudes: aperture photometry needs photutils "
-    '(pip install "niripipe[photometry]")'
-)
+_NO_PHOTUTILS = 'aperture photometry needs photutils (pip install "niripipe[photometry]")'
+_NONE_APPLIED = "no zero point is applied: "
 
 
 def find_stars(
@@ -43,7 +41,7 @@ def find_stars(
             draft.reasons.append(f"recipe {chosen}: set by the user; it makes no zero point")
             continue
         if not is_available():
-            draft.warnings.append(_NO_PHOTUTILS)
+            draft.warnings.append(f"no zero point, and no magnitudes: {_NO_PHOTUTILS}")
             continue
         own = chosen_parameters(parameters, draft)
         drops = own.get("removeFirstFrame:remove_first", own.get("remove_first", True))
@@ -62,6 +60,20 @@ def find_stars(
 def standard_files(calibrations: Mapping[str, str]) -> list[str]:
     """Return the processed standards among the calibrations of a job, the nearest first."""
     return [path for key, path in calibrations.items() if key.startswith(_TYPE)]
+
+
+def none_applied(why: str) -> str:
+    """Return the warning of a reduction for which no standard is planned."""
+    return _NONE_APPLIED + (why if is_available() else _NO_PHOTUTILS)
+
+
+def why_no_standard(job: Job) -> str:
+    """Return why a reduction that got no zero point has none, for its product."""
+    planned = [one.name for one in job.calibrations if one.caltype == _TYPE]
+    if planned:
+        return f"{', '.join(planned)} has no zero point"
+    told = (text.removeprefix(_NONE_APPLIED) for text in job.warnings if text.startswith(_NONE_APPLIED))
+    return next(told, "there is no processed_standard")
 
 
 def without_zero_point(path: str) -> str:

@@ -22,7 +22,7 @@ from niripipe.logutils import FULLINFO, get_logger, listening
 from niripipe.night.jobs import Job
 from niripipe.night.result import JobResult, JobStatus
 from niripipe.night.reuse import fingerprint
-from niripipe.night.standards import standard_files
+from niripipe.night.standards import standard_files, why_no_standard
 from niripipe.reduction import Progress, Reduce
 
 __all__ = ["Terms", "attempt", "attempts", "do_job", "failure", "reduce_job"]
@@ -120,7 +120,7 @@ def reduce_job(
         job.files,
         recipe=job.recipe,
         parameters=planned | job.parameters,
-        calibrations=NoStore(),
+        calibrations=NoStore({"processed_standard": why_no_standard(job)}),
         output_dir=Path(terms.output_dir) / job.folder,
         mode=job.mode,
         threads=terms.threads,
@@ -146,14 +146,25 @@ def failure(job: Job, error: Exception) -> JobResult:
 
 
 class NoStore(CalibrationService):
-    """A service without calibrations: a job uses those that it names, and no other."""
+    """A service without calibrations: a job uses those that it names, and no other.
+
+    Parameters
+    ----------
+    reasons : mapping of str to str, optional
+        Type of a calibration to why the plan has none.
+    """
+
+    def __init__(self, reasons: Mapping[str, str] | None = None) -> None:
+        super().__init__()
+        self._reasons = dict(reasons or {})
 
     def get_calibrations(
         self, frames: Frame | Sequence[Frame], caltype: str, procmode: str | None = None, howmany: int = 1
     ) -> CalReturn:
         """Return that there is none."""
         count = len(frames) if isinstance(frames, Sequence) and not isinstance(frames, str) else 1
-        return CalReturn([None] * count, [None] * count, [[] for _ in range(count)])
+        why: list[str | None] = [self._reasons.get(caltype, "the plan of the night has none")] * count
+        return CalReturn([None] * count, [None] * count, [[] for _ in range(count)], why)
 
     def explain(self, frame: Frame, caltype: str, procmode: str | None = None) -> Explanation:
         """Return an explanation without candidates."""

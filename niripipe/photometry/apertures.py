@@ -113,19 +113,26 @@ def is_available() -> bool:
 
 
 def require_photutils() -> None:
-    """Raise if photutils is not installed.
+    """Raise if photutils is not installed, or cannot be used.
 
     Raises
     ------
     InputError
         With how to get it.
     """
-    if not is_available():
+    problem = "" if is_available() else "it is not installed"
+    if not problem:
+        try:
+            import photutils.aperture
+            import photutils.profiles  # noqa: F401
+        except ImportError as error:
+            problem = str(error)
+    if problem:
         raise InputError(
             "Aperture photometry needs the package photutils",
             item="photutils",
-            found="it is not installed",
-            remedy='pip install "niripipe[photometry]"',
+            found=problem,
+            remedy='pip install --upgrade "niripipe[photometry]"',
         )
 
 

@@ -211,7 +211,7 @@ class Photometry(PrimitivesBase):
             if params.do_cal == "force":
                 raise book.missing(frame, "processed_standard")
             why = book.reasons.get("processed_standard") or "there is no processed_standard"
-            frame.phu.set("ZPWHYNOT", why[:68], "Why there is no zero point")
+            frame.phu.set("ZPWHYNOT", why, "Why there is no zero point")
             return skipped(f"no zero point: {why}")
         for standard in found:
             book.remember(frame, standard, "processed_standard")
@@ -253,7 +253,7 @@ class Photometry(PrimitivesBase):
 
     def _no_zero_point(self, frame: AstroData, why: str) -> Outcome:
         log.warning("%s: no zero point: %s", frame.filename, why)
-        frame.phu.set("ZPWHYNOT", why[:68], "Why there is no zero point")
+        frame.phu.set("ZPWHYNOT", why, "Why there is no zero point")
         return skipped(f"no zero point: {why}")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 
@@ -69,6 +71,12 @@ def test_without_photutils_the_error_names_the_extra(monkeypatch):
     monkeypatch.setattr(apertures, "is_available", lambda: False)
     with pytest.raises(InputError, match=r"niripipe\[photometry\]"):
         apertures.circle_sums(np.zeros((9, 9)), [4.0], [4.0], 2.0)
+
+
+def test_a_photutils_that_cannot_be_used_is_said(monkeypatch):
+    monkeypatch.setitem(sys.modules, "photutils.profiles", None)
+    with pytest.raises(InputError, match=r"photutils.profiles.*--upgrade"):
+        apertures.require_photutils()
 
 
 def test_corrections_leave_out_what_is_no_star():

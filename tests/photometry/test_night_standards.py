@@ -1,0 +1,63 @@
+"""Nights and their standards: which is used and why, and what is said where none is."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from astropy.io import fits
+
+from niripipe import astrodata
+from niripipe.night import organise
+
+
+def planned(reduced, folder, **changes):
+    """Return the plan of the night, with the headers of the standard's frames changed."""
+    for path in reduced.night.files:
+        shutil.copy(path, folder / path.name)
+    for path in reduced.night.standard:
+        with fits.open(folder / path.name, mode="update") as file:
+            file[0].header.update(changes)
+    plan = organise(folder)
+    return plan, next(job for job in plan.jobs if job.kind == "science")
+
+
+def test_the_plan_says_how_far_the_standard_is_in_time_and_airmass(reduced, tmp_path):
+    _, science = planned(reduced, tmp_path)
+    (reason,) = [one.reason for one in science.calibrations if one.caltype == "processed_standard"]
+    assert "1.4 h before the frames, airmass 1.19 for 1.65" in reason
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"CAMERA": "f32"}, "camera is f32, wanted f6"),
+        ({"A_VDDUC": -3.1, "A_VDET": -2.2}, "well_depth_setting is Deep, wanted Shallow"),
+        ({"FILTER2": "J_G0202"}, "filter_name is J_G0202, wanted H_G0203"),
+        ({"DATE-OBS": "2016-01-04"}, "ut_datetime is 2016-01-04"),
+    ],
+)
+def test_a_standard_of_another_set_up_or_night_is_not_used(reduced, tmp_path, changes, words):
+    _, science = planned(reduced, tmp_path, **changes)
+    (warning,) = [text for text in science.warnings if "no zero point is applied" in text]
+    assert words in warning
+    assert all(one.caltype != "processed_standard" for one in science.calibrations)
+
+
+def test_another_standard_in_the_header_is_a_warning_of_the_plan(reduced, tmp_path):
+    plan, _ = planned(reduced, tmp_path, OBJECT="FS 11")
+    (standard,) = [job for job in plan.jobs if job.kind == "standard"]
+    assert any("points to FS 17, but FS 11" in text for text in standard.warnings)
+
+
+def test_without_photutils_nights_are_reduced_and_plan_and_product_say_why(reduced, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "photutils", None)
+    (tmp_path / "raw").mkdir()
+    plan, science = planned(reduced, tmp_path / "raw")
+    assert any("needs photutils" in text for text in science.warnings)
+    result = plan.run(tmp_path / "products")
+    (path,) = result.products("science")
+    assert "needs photutils" in astrodata.open(path).phu["ZPWHYNOT"]
+    assert Path(result.products("standard")[0]).name.endswith("_image.fits")
