@@ -128,6 +128,7 @@ class _Record:
             log.log(level, "%s: %s", job.name, text)
         if result.status is JobStatus.DONE:
             notes = [f"done without {caltype}: {why}" for caltype, why in self._missing(job, required=False)]
+            notes += self._unusable_standards(job)
             result = replace(result, notes=(*result.notes, *notes, *self._register(result)))
             if not result.reused:
                 self._manifest.record(job, result)
@@ -173,6 +174,17 @@ class _Record:
             if calibration.job is not None and calibration.required is required
         ]
         return [(caltype, f"{m.name} {_what_happened(m)}") for caltype, m in makers if not m.outputs]
+
+    def _unusable_standards(self, job: Job) -> list[str]:
+        """Return which standards of a job were made but have no zero point, and why; warn about it."""
+        notes = []
+        for one in job.calibrations:
+            outputs = self.results[one.job].outputs if one.job is not None else ()
+            why = without_zero_point(outputs[0]) if outputs and one.caltype == "processed_standard" else ""
+            if why:
+                notes.append(f"the zero point of {one.job} is not applied: {why}")
+                log.warning("%s: %s", job.name, notes[-1])
+        return notes
 
     def _register(self, result: JobResult) -> list[str]:
         """Add a processed calibration to the store; a store that refuses it does not undo the reduction."""

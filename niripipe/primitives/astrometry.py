@@ -25,7 +25,7 @@ from niripipe.primitives import catalogue_client
 from niripipe.primitives.base import Frames, Outcome, PrimitivesBase, primitive, skipped
 from niripipe.primitives.geometry import require_sky_mapping, sky_centre
 from niripipe.primitives.objcat import inside, sources, straight_sources, update_world
-from niripipe.primitives.params import Field, SuffixParams, nearest
+from niripipe.primitives.params import Field, SuffixParams, nearest, path_as_text
 
 __all__ = ["Astrometry"]
 
@@ -71,7 +71,7 @@ def _source(value: Any) -> Any:
 class AddReferenceCatalogParams(SuffixParams, suffix="_refcatAdded"):
     """Parameters of `Astrometry.addReferenceCatalog`."""
 
-    source: Annotated[Any, BeforeValidator(_source)] = Field(
+    source: Annotated[Any, BeforeValidator(_source), BeforeValidator(path_as_text)] = Field(
         None,
         description="a file, an astropy Table, or a catalogue to be asked for over the network: "
         "2mass, ukidss9 (ukidss), sdss9, gaia3 (gaia); None: no catalogue, no network",

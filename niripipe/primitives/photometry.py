@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from pydantic import BeforeValidator
 
 from niripipe.astrodata import AstroData
 from niripipe.astrodata.tables import as_rows
@@ -18,7 +19,7 @@ from niripipe.photometry.standards import is_called, joined
 from niripipe.primitives import zero_point_header
 from niripipe.primitives.base import Frames, Outcome, PrimitivesBase, done, primitive, skipped
 from niripipe.primitives.calibrated_catalogue import calibrate_catalogue
-from niripipe.primitives.params import Field, FramesOrPaths, SuffixParams
+from niripipe.primitives.params import Field, FramesOrPaths, SuffixParams, path_as_text
 from niripipe.primitives.stacking import remove_keywords
 from niripipe.primitives.standard_stars import Measurement, measure_frame, recognise_frame
 
@@ -30,7 +31,7 @@ log = get_logger(__name__)
 class MeasureStandardParams(SuffixParams, suffix="_standardMeasured"):
     """Parameters of `Photometry.measureStandard`."""
 
-    standards: Any = Field(
+    standards: Annotated[Any, BeforeValidator(path_as_text)] = Field(
         None,
         description="standards of the user's own that join the shipped ones: a file, or an astropy Table; "
         "see niripipe.photometry.standards for the columns",
@@ -204,9 +205,8 @@ class Photometry(PrimitivesBase):
             return skipped("do_cal is skip")
         remove_keywords(frame, zero_point_header.KEYWORDS)
         book = self.context.calibrations
-        found = book.find_standards(frame, params.standard)
-        if params.fit == "nearest":
-            found = found[:1]
+        fitting = book.find_standards(frame, params.standard)
+        found = fitting[:1] if params.fit == "nearest" else fitting
         if not found:
             if params.do_cal == "force":
                 raise book.missing(frame, "processed_standard")
@@ -215,7 +215,7 @@ class Photometry(PrimitivesBase):
             return skipped(f"no zero point: {why}")
         for standard in found:
             book.remember(frame, standard, "processed_standard")
-        warnings = zero_point_header.apply(frame, [one.frame for one in found], params.system)
+        warnings = zero_point_header.apply(frame, [one.frame for one in found], params.system, len(fitting))
         warnings += calibrate_catalogue(frame, params.radii, found[0].frame)
         for warning in warnings:
             log.warning("%s: %s", frame.filename, warning)
@@ -283,11 +283,8 @@ def _ending(measured: Measurement) -> str:
 
 def _extinction(frame: AstroData, params: DetermineZeroPointParams) -> Extinction:
     mean = extinction(frame.filter_name(pretty=True)) or Extinction(0.0, 0.1, "not known, taken as 0")
-    if params.extinction is None:
-        return (
-            mean
-            if params.extinction_error is None
-            else Extinction(mean.value, params.extinction_error, mean.source)
-        )
-    error = 0.0 if params.extinction_error is None else params.extinction_error
-    return Extinction(params.extinction, error, "given by the user")
+    value, source = mean.value, mean.source
+    if params.extinction is not None:
+        value, source = params.extinction, "given by the user"
+    error = mean.error if params.extinction_error is None else params.extinction_error
+    return Extinction(value, error, source)

@@ -171,8 +171,18 @@ def _about_frames(
     return warnings
 
 
-def apply(frame: AstroData, standards: Sequence[AstroData], system: str) -> list[str]:
+def apply(frame: AstroData, standards: Sequence[AstroData], system: str, fitting: int) -> list[str]:
     """Write the zero point of processed standards, the nearest first, into the header of a stack.
+
+    Parameters
+    ----------
+    frame : AstroData
+    standards : sequence of AstroData
+        Those to be used.
+    system : str
+        ``Vega`` or ``AB``.
+    fitting : int
+        From how many that fit they were chosen.
 
     Returns
     -------
@@ -220,7 +230,7 @@ def apply(frame: AstroData, standards: Sequence[AstroData], system: str) -> list
     hours = _hours(frame, standards[0])
     if hours is not None:
         phu.set("ZPAGE", round(hours, 3), "Standard minus frames (hours)")
-    phu.set("ZPWHY", _why(frame, standards, hours), "Why this standard")
+    phu.set("ZPWHY", _why(frame, standards[0], fitting, hours), "Why this standard")
     return warnings
 
 
@@ -363,12 +373,12 @@ def _hours(frame: AstroData, standard: AstroData) -> float | None:
     return None if ours is None or theirs is None else float((theirs - ours).total_seconds() / 3600)
 
 
-def _why(frame: AstroData, standards: Sequence[AstroData], hours: float | None) -> str:
-    """Return why the first standard is the nearest, in words that a header has space for."""
-    text = "only one" if len(standards) == 1 else f"nearest of {len(standards)}"
+def _why(frame: AstroData, nearest: AstroData, fitting: int, hours: float | None) -> str:
+    """Return why a standard is the nearest, in words that a header has space for."""
+    text = "only one" if fitting == 1 else f"nearest of {fitting}"
     if hours is not None:
         text += f", {abs(hours):.1f} h {'after' if hours > 0 else 'before'}"
-    return f"{text}, airmass {float(standards[0].phu['ZPAIRM']):.2f} for {frame.airmass() or 1.0:.2f}"
+    return f"{text}, airmass {float(nearest.phu['ZPAIRM']):.2f} for {frame.airmass() or 1.0:.2f}"
 
 
 def _middle(rows: Any, used: NDArray[np.bool_]) -> str:

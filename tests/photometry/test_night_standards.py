@@ -46,6 +46,23 @@ def test_a_standard_of_another_set_up_or_night_is_not_used(reduced, tmp_path, ch
     assert all(one.caltype != "processed_standard" for one in science.calibrations)
 
 
+def test_a_table_named_by_a_relative_path_is_read_from_another_folder(reduced, tmp_path, monkeypatch):
+    """The star of the table, 0.1 mag brighter, replaces FS 17; extinction given by hand keeps its error."""
+    (tmp_path / "mine.csv").write_text(
+        "Star,RA (J2000),Dec (J2000),H,e_H\nMine,08 51 19.31,+11 52 10.4,12.263,0.01\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    own = {"measureStandard:standards": "mine.csv", "determineZeroPoint:extinction": 0.1}
+    plan = organise(reduced.night.folder, parameters={"standard": own})
+    monkeypatch.chdir("/")
+    (path,) = plan.run(tmp_path / "products").products("standard")
+    header = astrodata.open(path).phu
+    shipped = astrodata.open(reduced.standard).phu
+    assert header["ZPSTD"] == "Mine"
+    assert header["ZP"] == pytest.approx(shipped["ZP"] - 0.1 + 0.07 * (header["ZPAIRM"] - 1), abs=1e-3)
+    assert (header["ZPEXT"], header["ZPEXTERR"], header["ZPEXTSRC"]) == (0.1, 0.03, "given by the user")
+
+
 def test_another_standard_in_the_header_is_a_warning_of_the_plan(reduced, tmp_path):
     plan, _ = planned(reduced, tmp_path, OBJECT="FS 11")
     (standard,) = [job for job in plan.jobs if job.kind == "standard"]
@@ -61,3 +78,17 @@ def test_without_photutils_nights_are_reduced_and_plan_and_product_say_why(reduc
     (path,) = result.products("science")
     assert "needs photutils" in astrodata.open(path).phu["ZPWHYNOT"]
     assert Path(result.products("standard")[0]).name.endswith("_image.fits")
+
+
+def test_a_standard_that_gives_no_zero_point_is_said_of_the_stack(reduced, tmp_path):
+    (tmp_path / "raw").mkdir()
+    plan, science = planned(reduced, tmp_path / "raw")
+    for path in reduced.night.standard:
+        x, y, _ = reduced.night.truth.positions(path.name)[0]
+        with fits.open(tmp_path / "raw" / path.name, mode="update") as file:
+            file[1].data[round(y) - 2 : round(y) + 3, round(x) - 2 : round(x) + 3] = 70000
+    result = plan.run(tmp_path / "products")
+    of_science = next(one for one in result.results if one.name == science.name)
+    assert any("is not applied: FS 17 is beyond the linear range" in note for note in of_science.notes)
+    (path,) = result.products("science")
+    assert "_standard.fits has no zero point" in astrodata.open(path).phu["ZPWHYNOT"]
