@@ -120,6 +120,10 @@ class NonlinearityCorrectParams(SuffixParams, suffix="_nonlinearityCorrected"):
     """Parameters of `Standardize.nonlinearityCorrect`."""
 
 
+_Afterglow = tuple[Section, NDArray[np.intp]]
+"""The section of the detector that a frame shows, and rows and columns of its saturated pixels."""
+
+
 class Standardize(PrimitivesBase):
     """Raw frames to frames in electrons with variance and data-quality planes."""
 
@@ -278,7 +282,7 @@ class Standardize(PrimitivesBase):
                 self.note(frame, skipped("the frame has a data-quality plane already"))
         self.map(lambda job: _add_dq(*job, params.max_bad), to_do)
         if params.latency:
-            _add_latency(frames, params)
+            self.map(lambda job: _flag_latency(*job), _afterglows(frames, params))
         if params.add_illum_mask:
             for frame in frames:
                 self._add_illumination(frame, params.illum_mask)
@@ -287,7 +291,7 @@ class Standardize(PrimitivesBase):
     @primitive
     def addLatencyToDQ(self, frames: Frames, params: AddLatencyToDQParams) -> Frames:
         """Flag (bit 8) pixels that were saturated in a frame that ended less than `time` before."""
-        _add_latency(frames, params)
+        self.map(lambda job: _flag_latency(*job), _afterglows(frames, params))
         return frames
 
     @primitive(stamp="ADILLMSK")
@@ -418,8 +422,8 @@ def _add_dq(frame: AstroData, bad_pixel_masks: Frames, max_bad: float) -> None:
     ext.mask = mask
 
 
-def _add_latency(frames: Frames, params: LatencyParams) -> None:
-    """Flag in each frame what was saturated in a frame that started less than `time` before.
+def _afterglows(frames: Frames, params: LatencyParams) -> list[tuple[AstroData, list[_Afterglow]]]:
+    """Return frames with afterglow, and what was saturated in those that started less than `time` before.
 
     The exposure right before counts from its end, so that long exposures have an afterglow too. With
     `decay` the afterglow falls off from the end of the earlier exposure, ``residual exp(-t / decay)`` of
@@ -432,9 +436,9 @@ def _add_latency(frames: Frames, params: LatencyParams) -> None:
     wanted = bits.SATURATED | (bits.NON_LINEAR if params.non_linear else 0)
     latent = [dq.where_flagged(frame[0].plane("mask"), wanted, ignore=bits.BAD) for _, frame in dated]
     exposures = [frame.exposure_time() or 0.0 for _, frame in dated]
-    glowing = []
+    glowing: list[tuple[AstroData, list[_Afterglow]]] = []
     for i, (start, frame) in enumerate(dated):
-        earlier_ones = []
+        earlier_ones: list[_Afterglow] = []
         for j in reversed(range(i)):
             earlier_start, earlier = dated[j]
             since_start = (start - earlier_start).total_seconds()
@@ -446,8 +450,7 @@ def _add_latency(frames: Frames, params: LatencyParams) -> None:
                 earlier_ones.append((earlier[0].detector_section(), latent[j]))
         if earlier_ones:
             glowing.append((frame, earlier_ones))
-    for frame, earlier_ones in glowing:
-        _flag_latency(frame, earlier_ones)
+    return glowing
 
 
 def _still_glows(frame: AstroData, earlier: AstroData, since: float, params: LatencyParams) -> bool:
@@ -459,7 +462,7 @@ def _still_glows(frame: AstroData, earlier: AstroData, since: float, params: Lat
     return glow > float(frame[0].read_noise()) / float(frame[0].gain())
 
 
-def _flag_latency(frame: AstroData, earlier: list[tuple[Section, NDArray[np.intp]]]) -> None:
+def _flag_latency(frame: AstroData, earlier: list[_Afterglow]) -> None:
     """Set bit 8 at the detector pixels that were bright in earlier frames."""
     ext = frame[0]
     here, (ny, nx) = ext.detector_section(), ext.shape
