@@ -7,7 +7,7 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from niripipe import astrodata
 from niripipe.astrodata import AstroData
@@ -57,20 +57,20 @@ def to_magnitudes(
     DataError
         The stack has no zero point.
     ParameterError
-        The step from Vega to AB is not known for the filter.
+        The step from Vega to AB is not known for the filter, or counts have a unit that is not electrons.
     """
     from astropy import units as u
 
     header = _header(source)
     wanted, zero_point = _zero_point(source, header, system)
-    counts = np.asarray(getattr(counts, "value", counts), float)
+    counts = _electrons(counts, "counts")
     positive = counts > 0
     safe = np.where(positive, counts, 1.0)
     magnitudes = np.where(positive, zero_point - 2.5 * np.log10(safe), np.nan)
     result = magnitudes * (u.ABmag if wanted == "AB" else u.mag)
     if error is None:
         return result
-    relative = np.asarray(getattr(error, "value", error), float) / safe
+    relative = _electrons(error, "error") / safe
     return result, np.where(positive, POGSON * relative, np.nan) * u.mag
 
 
@@ -94,17 +94,32 @@ def to_microjansky(source: Source, counts: ArrayLike, error: ArrayLike | None = 
     DataError
         The stack has no zero point.
     ParameterError
-        The step from Vega to AB is not known for the filter.
+        The step from Vega to AB is not known for the filter, or counts have a unit that is not electrons.
     """
     from astropy import units as u
 
     header = _header(source)
     _, zero_point = _zero_point(source, header, "AB")
     factor = 10 ** (-0.4 * (zero_point - _AB_MICROJANSKY))
-    result: Quantity = factor * np.asarray(getattr(counts, "value", counts), float) * u.uJy
+    result: Quantity = factor * _electrons(counts, "counts") * u.uJy
     if error is None:
         return result
-    return result, factor * np.asarray(getattr(error, "value", error), float) * u.uJy
+    return result, factor * _electrons(error, "error") * u.uJy
+
+
+def _electrons(values: ArrayLike, item: str) -> NDArray[np.float64]:
+    """Return counts as float64, NaN where masked; those with another unit than electrons are refused."""
+    unit = getattr(values, "unit", None)
+    if unit is not None and str(unit) not in ("electron", ""):
+        raise ParameterError(
+            "Counts are electrons in the image", item=item, found=str(unit), expected="electron",
+            remedy="Multiply a rate by the exposure time of the image, and ADU by the gain.",
+        )  # fmt: skip
+    values = getattr(values, "filled", lambda _: values)(np.nan) if np.ma.is_masked(values) else values
+    try:
+        return np.asarray(getattr(values, "value", values), float)
+    except (TypeError, ValueError):
+        raise ParameterError("Counts are numbers", item=item, found=repr(values)[:60]) from None
 
 
 def _header(source: Source) -> Mapping[str, Any]:

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator
 
 from niripipe.astrodata import AstroData
 from niripipe.astrodata.tables import as_rows
-from niripipe.errors import ParameterError
+from niripipe.errors import DataError, ParameterError
 from niripipe.logutils import get_logger
 from niripipe.photometry import Recognition, Standard, extinction, standard_band
 from niripipe.photometry.apertures import require_photutils
@@ -200,6 +200,9 @@ class Photometry(PrimitivesBase):
         CalibrationError
             A standard named by the user has another filter, or no zero point; or there is none with
             ``do_cal="force"``.
+        DataError
+            The image is not in electrons, or has no exposure time or no variances, with ``do_cal="force"``;
+            otherwise that is a warning, and the image stays without a zero point.
         """
         if params.do_cal == "skip":
             return skipped("do_cal is skip")
@@ -213,6 +216,11 @@ class Photometry(PrimitivesBase):
             why = book.reasons.get("processed_standard") or "there is no processed_standard"
             frame.phu.set("ZPWHYNOT", why, "Why there is no zero point")
             return skipped(f"no zero point: {why}")
+        why = zero_point_header.not_measurable(frame)
+        if why and params.do_cal == "force":
+            raise DataError("The image cannot get magnitudes", file=frame.filename, found=why)
+        if why:
+            return self._no_zero_point(frame, why)
         for standard in found:
             book.remember(frame, standard, "processed_standard")
         warnings = zero_point_header.apply(frame, [one.frame for one in found], params.system, len(fitting))

@@ -144,6 +144,8 @@ def measure_frame(frame: AstroData, star: Standard, *, factor: float, search: fl
     """
     ext, time = frame[0], frame.ut_datetime()
     base = Measurement(raw_name(frame), star.label, time=time)
+    if frame.is_in_adu():
+        return replace(base, reason="its pixels are in ADU, not in electrons")
     exposure, airmass = frame.exposure_time(), frame.airmass()
     if not exposure or airmass is None:
         return replace(base, reason="its header lacks exposure time or airmass")

@@ -24,7 +24,7 @@ from niripipe.photometry.zeropoint import (
     zero_points_of_frames,
 )
 
-__all__ = ["FIELD_KEYWORDS", "KEYWORDS", "apply", "compare", "determine", "summary"]
+__all__ = ["FIELD_KEYWORDS", "KEYWORDS", "apply", "compare", "determine", "not_measurable", "summary"]
 
 KEYWORDS: Final = (
     "ZP", "ZPERR", "ZPSYSERR", "ZPSYSTEM", "ZPSTD", "ZPMAG", "ZPCATERR", "ZPBAND", "ZPBANDER", "ZPAPCOR",
@@ -62,6 +62,9 @@ _SCATTERED: Final = 3.0
 
 _TWO_DISAGREE: Final = 5.4
 """The same for two, with a probability of 0.02."""
+
+_ELECTRONS: Final = ("electron", "electrons", "e-")
+"""The unit of pixels, as it may be written."""
 
 _LEAST_ERROR: Final = 1e-4
 """Floor of errors of extinction in the fit, mag."""
@@ -198,7 +201,10 @@ def apply(frame: AstroData, standards: Sequence[AstroData], system: str, fitting
     nearest = standards[0].phu
     fit, chosen, more = _fitted(standards)
     warnings += more
-    airmass, exposure = frame.airmass() or 1.0, float(frame.exposure_time())
+    airmass, exposure = frame.airmass(), float(frame.exposure_time())
+    if airmass is None:
+        airmass = 1.0
+        warnings.append("its header has no airmass: 1 is taken, magnitudes lack the extinction beyond")
     step = 0.0
     if system == "AB":
         known = ab_offset(frame.filter_name(pretty=True))
@@ -232,6 +238,16 @@ def apply(frame: AstroData, standards: Sequence[AstroData], system: str, fitting
         phu.set("ZPAGE", round(hours, 3), "Standard minus frames (hours)")
     phu.set("ZPWHY", _why(frame, standards[0], fitting, hours), "Why this standard")
     return warnings
+
+
+def not_measurable(frame: AstroData) -> str:
+    """Return why the pixels of an image cannot become magnitudes; empty if they can."""
+    unit, exposure = str(frame[0].hdr.get("BUNIT", "adu")), frame.exposure_time()
+    if unit.lower() not in _ELECTRONS:
+        return f"the image is in {unit}, not in electrons (ADUToElectrons)"
+    if not exposure or exposure < 0:
+        return f"the image has no exposure time (EXPTIME is {exposure})"
+    return "" if frame[0].variance is not None else "the image has no variances (addVAR)"
 
 
 def compare(frame: AstroData, least: int) -> tuple[str, bool] | str:
@@ -378,7 +394,11 @@ def _why(frame: AstroData, nearest: AstroData, fitting: int, hours: float | None
     text = "only one" if fitting == 1 else f"nearest of {fitting}"
     if hours is not None:
         text += f", {abs(hours):.1f} h {'after' if hours > 0 else 'before'}"
-    return f"{text}, airmass {float(nearest.phu['ZPAIRM']):.2f} for {frame.airmass() or 1.0:.2f}"
+    return f"{text}, airmass {float(nearest.phu['ZPAIRM']):.2f} for {_shown(frame.airmass())}"
+
+
+def _shown(airmass: float | None) -> str:
+    return "unknown" if airmass is None else f"{airmass:.2f}"
 
 
 def _middle(rows: Any, used: NDArray[np.bool_]) -> str:

@@ -9,7 +9,7 @@ from astropy.table import Table
 
 from niripipe import astrodata, photometry
 from niripipe.cal_service import CalibrationService
-from niripipe.errors import CalibrationError, DataError
+from niripipe.errors import CalibrationError, DataError, ParameterError
 
 from .conftest import reduce
 
@@ -114,6 +114,52 @@ def test_counts_become_magnitudes_and_flux_densities(stack):
     # The same by astropy's own definition of AB magnitudes.
     assert photometry.to_microjansky(ad, 1e4).value == pytest.approx(ab.to_value(u.uJy), rel=1e-4)
     assert photometry.to_microjansky(ad, -1e4).value < 0
+
+
+def test_counts_have_to_be_electrons(stack):
+    ad = astrodata.open(stack)
+    same = photometry.to_magnitudes(ad, 1e4 * u.electron, 100 * u.electron)
+    assert same[0] == photometry.to_magnitudes(ad, 1e4)
+    for counts in (1e4 * u.electron / u.s, 1e4 * u.adu):
+        with pytest.raises(ParameterError, match="electrons in the image"):
+            photometry.to_magnitudes(ad, counts)
+        with pytest.raises(ParameterError, match="electrons in the image"):
+            photometry.to_microjansky(ad, counts)
+    masked = photometry.to_magnitudes(ad, np.ma.masked_array([1e4, 1e5], [False, True]))
+    assert np.isnan(masked).tolist() == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda ad: ad[0].hdr.set("BUNIT", "adu"), "is in adu"),
+        (lambda ad: ad.phu.remove("EXPTIME"), "no exposure time"),
+        (lambda ad: ad[0].reset(ad[0].data, mask=ad[0].mask, variance=None), "no variances"),
+    ],
+)
+def test_an_image_that_cannot_have_magnitudes_says_why(reduced, stack, tmp_path, spoil, words):
+    ad = astrodata.open(stack)
+    spoil(ad)
+    given = {"applyZeroPoint:standard": reduced.standard}
+    done = reduce([ad], None, tmp_path, recipe="applyZeroPoint", parameters=given)
+    assert words in done.outputs[0].phu["ZPWHYNOT"]
+    assert "ZP" not in done.outputs[0].phu
+    with pytest.raises(DataError, match=words):
+        reduce(
+            [ad], None, tmp_path, recipe="applyZeroPoint",
+            parameters=given | {"applyZeroPoint:do_cal": "force"},
+        )  # fmt: skip
+
+
+def test_an_image_without_airmass_is_said_to_lack_extinction(reduced, stack, tmp_path):
+    ad = astrodata.open(stack)
+    ad.phu.remove("AIRMASS")
+    done = reduce(
+        [ad], None, tmp_path, recipe="applyZeroPoint",
+        parameters={"applyZeroPoint:standard": reduced.standard, "applyZeroPoint:fit": "nearest"},
+    )  # fmt: skip
+    assert any("no airmass" in text for text in done.report.warnings)
+    assert "for unknown" in done.outputs[0].phu["ZPWHY"]
 
 
 def test_an_image_without_zero_point_has_no_magnitudes(reduced):
