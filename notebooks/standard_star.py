@@ -90,7 +90,8 @@ print(result)
 # ## The zero point
 #
 # Each frame of a standard gives one. The product holds their table, the curve of growth, and in the primary
-# header the mean with its random and its systematic error (catalogue, band, extinction, aperture).
+# header the mean with its random and its systematic error (catalogue, band, extinction, aperture). Those of
+# the frames are for the aperture of 4 FWHM; the mean is for all light, a few thousandths of a magnitude more.
 
 # %%
 for path in result.products("standard"):
@@ -100,7 +101,7 @@ for path in result.products("standard"):
         f"{header['ZPSTD']}: {header['ZP']:.3f} +/- {header['ZPERR']:.3f} +/- {header['ZPSYSERR']:.3f} mag, "
         f"airmass {header['ZPAIRM']:.2f}, {header['ZPNFRAME']} frames"
     )
-    print(standard.STDPHOT["IMAGE", "FWHM", "FLUX", "AIRMASS", "ZP", "USED"])
+    standard.STDPHOT["IMAGE", "FWHM", "FLUX", "AIRMASS", "ZP", "USED"].pprint(max_width=-1)
 
 # %% [markdown]
 # ## Magnitudes of the target
@@ -120,7 +121,8 @@ print(
     f"{stack[0].hdr['DEPTHRAD']:g} pixels"
 )
 catalogue.sort("MAG_APER_6")
-print(catalogue["X_WORLD", "Y_WORLD", "MAG_APER_6", "MAGERR_APER_6", "MAG_AUTO", "FWHM_IMAGE", "FLAGS"][:8])
+shown = catalogue["X_WORLD", "Y_WORLD", "MAG_APER_6", "MAGERR_APER_6", "MAG_AUTO", "FWHM_IMAGE", "FLAGS"]
+shown[:8].pprint(max_width=-1)
 brightest = catalogue["FLUX_APER_6"][0] * 10 ** (-0.4 * stack[0].hdr["APCOR6"])
 print(
     photometry.to_magnitudes(stack, brightest),

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from niripipe.algorithms.robust import robust_sigma
 
-__all__ = ["NightFit", "StarMean", "fit_night", "mean_of_frames", "zero_points_of_frames"]
+__all__ = ["POGSON", "NightFit", "StarMean", "fit_night", "mean_of_frames", "zero_points_of_frames"]
 
 Float64 = NDArray[np.float64]
 Bool = NDArray[np.bool_]

@@ -146,11 +146,12 @@ class Photometry(PrimitivesBase):
 
         ``ZP = m + 2.5 log10(N / t) + k (X - 1)``, the Vega magnitude of 1 electron/s at airmass 1 in an
         aperture of 4 FWHM, is computed for every frame; outliers are left out and named. In the primary
-        header: ZP, ZPERR (random error of the mean), ZPSYSERR (catalogue, band, extinction, aperture),
-        ZPSYSTEM, ZPSTD (name), ZPMAG and ZPCATERR (its magnitude and error), ZPBAND, ZPBANDER, ZPAPER,
-        ZPAPERR (radius of the aperture in FWHM, and what lies beyond, mag), ZPAIRM, ZPUT (of the
-        standard), ZPEXT, ZPEXTERR, ZPEXTSRC (extinction), ZPNFRAME, ZPSCAT (frames used, and their
-        scatter), ZPNOISY (whether they scatter more than their noise explains). The columns ZP, ZPERR and
+        header: ZP, ZPERR (random error of the mean), ZPSYSERR (catalogue, band, extinction, aperture,
+        neighbours), ZPSYSTEM, ZPSTD (name), ZPMAG and ZPCATERR (its magnitude and error), ZPBAND, ZPBANDER,
+        ZPAPER, ZPAPERR (radius of the aperture in FWHM, and what lies beyond, mag), ZPNEIGH (light of other
+        sources in it, mag), ZPAIRM, ZPUT (of the standard), ZPEXT, ZPEXTERR, ZPEXTSRC (extinction), ZPNFRAME,
+        ZPSCAT (frames used, and their scatter), ZPNOISY (whether they scatter more than their noise
+        explains). The columns ZP (without the light beyond the aperture, ZPAPCOR), ZPERR and
         USED of STDPHOT are those of the single frames. Where there is no zero point ZPWHYNOT says why.
         """
         remove_keywords(frame, zero_point_header.KEYWORDS)

@@ -38,6 +38,10 @@ out is replaced."""
 _FEW: Final = 1
 """So many bad pixels in the core of a star are replaced well enough: they are a few per cent of its light."""
 
+_NEIGHBOUR: Final = 0.01
+"""Sources in the aperture with a smaller part of the standard's light are below its other errors; near a
+bright star they are often its own wings."""
+
 _BEYOND: Final = DQ.saturated | DQ.non_linear
 
 
@@ -59,6 +63,8 @@ class Measurement:
         What was measured.
     variance : float
         Of the flux.
+    neighbours : float
+        Light of other sources in the aperture, as a part of the star's.
     exposure, airmass : float
         s, and airmass.
     time : datetime or None
@@ -72,6 +78,7 @@ class Measurement:
     fwhm: float = math.nan
     star: StarSum | None = None
     variance: float = math.nan
+    neighbours: float = 0.0
     exposure: float = math.nan
     airmass: float = math.nan
     time: datetime | None = None
@@ -92,6 +99,7 @@ class Measurement:
             "EXCESS": math.nan if star is None else star.excess(),
             "EXCESSERR": math.nan if star is None else star.excess_error(),
             "GROWTH": np.full(len(GROWTH), np.nan) if star is None else star.growth_at(self.fwhm),
+            "NEIGHBOUR": self.neighbours,
             "REPAIRED": 0 if star is None else star.repaired,
             "EXPTIME": self.exposure,
             "AIRMASS": self.airmass,
@@ -172,7 +180,21 @@ def measure_frame(frame: AstroData, star: Standard, *, factor: float, search: fl
     if not measured.flux > 0:
         return replace(base, reason=f"{star.label} has no positive flux")
     variance = float(ext.aperture_variance(x, y, measured.radius))
-    return replace(base, star=measured, variance=variance + (measured.area * measured.sky_error) ** 2)
+    return replace(
+        base,
+        star=measured,
+        variance=variance + (measured.area * measured.sky_error) ** 2,
+        neighbours=_neighbours(frame, x, y, fwhm, measured),
+    )
+
+
+def _neighbours(frame: AstroData, x: float, y: float, fwhm: float, star: StarSum) -> float:
+    """Return the light of other sources in the aperture of a star, as a part of the star's."""
+    listed = sources(frame)
+    distance = np.hypot(listed.x - x, listed.y - y)
+    beside = (distance > 0.5 * fwhm) & (distance < star.radius) & (listed.flux > _NEIGHBOUR * star.flux)
+    light = float(np.sum(listed.flux[beside]))
+    return light / max(star.flux - light, light)
 
 
 def locate(frame: AstroData, star: Standard, search: float) -> tuple[float, float, float] | str:

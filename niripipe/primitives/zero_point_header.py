@@ -18,6 +18,7 @@ from niripipe.photometry import StandardBand, ab_offset
 from niripipe.photometry.apertures import GROWTH, WINGS
 from niripipe.photometry.bands import Extinction
 from niripipe.photometry.zeropoint import (
+    POGSON,
     NightFit,
     fit_night,
     mean_of_frames,
@@ -28,7 +29,7 @@ __all__ = ["FIELD_KEYWORDS", "KEYWORDS", "apply", "compare", "determine", "not_m
 
 KEYWORDS: Final = (
     "ZP", "ZPERR", "ZPSYSERR", "ZPSYSTEM", "ZPSTD", "ZPMAG", "ZPCATERR", "ZPBAND", "ZPBANDER", "ZPAPCOR",
-    "ZPAPERR", "ZPAIRM", "ZPUT", "ZPEXT", "ZPEXTERR", "ZPEXTSRC", "ZPNFRAME", "ZPSCAT", "ZPNOISY",
+    "ZPAPERR", "ZPNEIGH", "ZPAIRM", "ZPUT", "ZPEXT", "ZPEXTERR", "ZPEXTSRC", "ZPNFRAME", "ZPSCAT", "ZPNOISY",
     "ZPIMAGE", "ZPMAGERR", "ZPFILE", "ZPAGE", "ZPNSTD", "ZPWHY", "ZPWHYNOT", "ZPCHI2",
 )  # fmt: skip
 """All keywords of zero points, but the aperture."""
@@ -99,7 +100,15 @@ def determine(
     warnings += _about_frames(rows, values, found.used, found.value, found.noisy, found.scatter)
     airmass = float(np.mean(np.asarray(rows["AIRMASS"], float)[found.used]))
     beyond, beyond_error, aperture = _beyond(rows, found.used)
-    system = math.sqrt(catalogue**2 + band.error**2 + aperture**2 + (coefficient.error * (airmass - 1)) ** 2)
+    beside = POGSON * float(np.median(np.asarray(rows["NEIGHBOUR"], float)[found.used]))
+    if beside:
+        warnings.append(
+            f"other sources in the aperture of {name} have {100 * beside / POGSON:.1f} per cent of its "
+            f"light: the zero point may be {beside:.3f} mag too large"
+        )
+    system = math.sqrt(
+        catalogue**2 + band.error**2 + aperture**2 + beside**2 + (coefficient.error * (airmass - 1)) ** 2
+    )
     phu = frame.phu
     _write_zero_point(phu, found.value + beyond, math.hypot(found.error, beyond_error), system, "Vega")
     _write_extinction(phu, coefficient.value, coefficient.error, coefficient.source)
@@ -110,6 +119,7 @@ def determine(
     phu.set("ZPBANDER", band.error, "Error of using it in this filter (mag)")
     phu.set("ZPAPCOR", round(beyond, 5), "Light beyond the aperture, in ZP (mag)")
     phu.set("ZPAPERR", round(aperture, 5), "Systematic error of that (mag)")
+    phu.set("ZPNEIGH", round(beside, 5), "Light of other sources in the aperture (mag)")
     phu.set("ZPAIRM", round(airmass, 4), "Mean airmass of the standard")
     phu.set("ZPUT", _middle(rows, found.used), "Mean UT of its frames")
     phu.set("ZPNFRAME", int(found.used.sum()), "Frames used for the zero point")
@@ -311,7 +321,7 @@ def _fitted(standards: Sequence[AstroData]) -> tuple[NightFit, list[AstroData], 
     extinction, extinction_error = float(phus[0]["ZPEXT"]), float(phus[0]["ZPEXTERR"])
     # What a star gives without any extinction.
     values = [float(phu["ZP"]) - float(phu["ZPEXT"]) * (float(phu["ZPAIRM"]) - 1) for phu in phus]
-    errors = [max(math.hypot(float(phu["ZPERR"]), float(phu["ZPCATERR"])), _LEAST_ERROR) for phu in phus]
+    errors = [_own_error(phu) for phu in phus]
     fit = fit_night(
         values, errors, [float(phu["ZPAIRM"]) for phu in phus],
         extinction=extinction, extinction_error=max(extinction_error, _LEAST_ERROR),
@@ -338,6 +348,12 @@ def _fitted(standards: Sequence[AstroData]) -> tuple[NightFit, list[AstroData], 
     return fit, [standard for standard, used in zip(standards, fit.used, strict=True) if used], warnings
 
 
+def _own_error(phu: Any) -> float:
+    """Return the error of a zero point that other standards do not share, mag."""
+    parts = (float(phu.get(key, 0.0)) for key in ("ZPERR", "ZPCATERR", "ZPNEIGH"))
+    return max(math.hypot(*parts), _LEAST_ERROR)
+
+
 def _common(standards: Sequence[AstroData]) -> float:
     """Return the error that all standards share: of the band, and of the aperture."""
     shares = [math.hypot(float(s.phu["ZPBANDER"]), float(s.phu["ZPAPERR"])) for s in standards]
@@ -346,7 +362,7 @@ def _common(standards: Sequence[AstroData]) -> float:
 
 def _random(standards: Sequence[AstroData]) -> float:
     """Return the random error of the mean of several zero points."""
-    weights = [1 / max(math.hypot(s.phu["ZPERR"], s.phu["ZPCATERR"]), _LEAST_ERROR) ** 2 for s in standards]
+    weights = [1 / _own_error(s.phu) ** 2 for s in standards]
     errors = [float(s.phu["ZPERR"]) for s in standards]
     return float(np.sqrt(np.sum((np.array(weights) * errors) ** 2)) / np.sum(weights))
 

@@ -9,8 +9,11 @@ import pytest
 
 from niripipe import astrodata
 from niripipe.astrodata import DQ
-from niripipe.photometry import shipped_standards
+from niripipe.astrodata.tables import as_rows
+from niripipe.photometry import shipped_standards, standard_band
+from niripipe.photometry.bands import Extinction
 from niripipe.primitives.standard_stars import locate, measure_frame, recognise_frame
+from niripipe.primitives.zero_point_header import determine
 
 
 @pytest.fixture
@@ -22,6 +25,9 @@ def frame(reduced):
 @pytest.fixture
 def star():
     return next(star for star in shipped_standards() if star.name == "FS 17")
+
+
+MAGNITUDE = {"MAG": 12.363, "MAGERR": 0.01, "VARIES": 0}
 
 
 def measured(frame, star):
@@ -92,3 +98,26 @@ def test_the_wcs_tells_the_star_where_the_header_points_elsewhere(frame):
     assert "RA and DEC of the header do not" in found.doubt
     frame.phu.set("OBJECT", "FS 11")
     assert "FS 11, which the header names, is" in recognise_frame(frame, stars).doubt
+
+
+def test_a_neighbour_in_the_aperture_is_part_of_the_systematic_error(frame, star, reduced):
+    """A star with 6 per cent of the light, 2.4 FWHM beside the standard."""
+    before = measured(frame, star)
+    assert before.neighbours == 0
+    table = frame[0].OBJCAT
+    best = int(np.argmax(table["FLUX_AUTO"]))
+    table.add_row(table[best])
+    for name in ("X_IMAGE", "XWIN_IMAGE"):
+        table[name][-1] += 12
+    table["FLUX_AUTO"][-1] *= 0.06
+    frame[0].OBJCAT = table
+    data = frame[0].data
+    frame[0].data = data + 0.06 * np.roll(data, 12, axis=1)
+    found = measured(frame, star)
+    assert found.star.flux == pytest.approx(1.06 * before.star.flux, rel=0.005)
+    assert found.neighbours == pytest.approx(0.06, abs=0.003)
+    rows = as_rows({name: [value] for name, value in (found.row() | MAGNITUDE).items()})
+    warnings = determine(frame, rows, np.array([True]), standard_band("H"), Extinction(0.03, 0.03, "H"))
+    assert any("aperture of FS 17 have 6." in text for text in warnings)
+    assert frame.phu["ZPNEIGH"] == pytest.approx(0.065, abs=0.005)
+    assert frame.phu["ZPSYSERR"] > frame.phu["ZPNEIGH"]
