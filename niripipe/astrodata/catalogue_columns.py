@@ -33,6 +33,7 @@ __all__ = [
     "STAR_CLASS",
     "angles",
     "column_numbers",
+    "degrees",
     "doubtful_magnitudes",
     "error_names",
     "find_column",
@@ -217,30 +218,59 @@ def column_numbers(table: Table, name: str) -> NDArray[np.float64]:
     return np.where(np.isfinite(numbers), numbers, np.nan)
 
 
-def angles(table: Table, name: str) -> NDArray[np.float64]:
+def angles(table: Table, name: str, *, hours: bool = False) -> NDArray[np.float64]:
     """Return a column of positions in degrees, float64 of shape (n,), NaN where there is none.
 
     Parameters
     ----------
     table : astropy.table.Table
     name : str
-        A column of degrees, or of another angle, which its unit says.
+        A column of degrees, of another angle, which its unit says, or of text (`degrees`).
+    hours : bool
+        Whether sexagesimal text is in hours: a right ascension.
 
     Raises
     ------
     DataError
-        It holds no positions; text in hours or degrees, minutes and seconds is not read.
+        It holds no positions.
     """
     column = table[name]
     unit = getattr(column, "unit", None)
     try:
-        if unit is None or not unit.is_equivalent("deg"):
-            return column_numbers(table, name)
-        column = column.quantity if hasattr(column, "quantity") else column
-        degrees = np.asarray(_unmasked(column.to_value("deg")), np.float64)
+        if unit is not None and unit.is_equivalent("deg"):
+            column = column.quantity if hasattr(column, "quantity") else column
+            found = np.asarray(_unmasked(column.to_value("deg")), np.float64)
+        elif column.dtype.kind in "OSU":
+            found = np.array([degrees(value, hours=hours) for value in _unmasked(column).tolist()])
+        else:
+            found = column_numbers(table, name)
     except (TypeError, ValueError, DataError):
-        raise _no_numbers(table, name, "decimal degrees, or an angle with its unit") from None
-    return np.where(np.isfinite(degrees), degrees, np.nan)
+        expected = "decimal degrees, 08 51 19.31 (hours, for a right ascension), or an angle with its unit"
+        raise _no_numbers(table, name, expected) from None
+    return np.where(np.isfinite(found), found, np.nan)
+
+
+def degrees(value: Any, *, hours: bool) -> float:
+    """Return an angle in degrees; NaN where there is none.
+
+    Parameters
+    ----------
+    value : object
+        A number, or text with one, in degrees; or text as ``08 51 19.31``, ``08:51:19.31``, ``8h51m19.3s``.
+    hours : bool
+        Whether such text is in hours.
+
+    Raises
+    ------
+    ValueError
+        It is something else.
+    """
+    try:
+        return _number(value)
+    except ValueError:
+        from astropy.coordinates import Angle
+
+        return float(Angle(_text(value), unit="hourangle" if hours else "deg").deg)
 
 
 def known_magnitudes(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -384,7 +384,7 @@ def _standard(row: Mapping[str, Any], known: Mapping[str, str], shown: str | Non
     def angle(label: str, hours: bool) -> float:
         column = known[label]
         try:
-            value = _degrees(row[column], hours=hours)
+            value = columns.degrees(row[column], hours=hours)
         except (TypeError, ValueError):
             value = np.nan
         if not abs(value) <= (360.0 if hours else 90.0):
@@ -423,17 +423,6 @@ def _at_2000(star: Standard, epoch: float) -> Standard:
     years = 2000.0 - epoch
     ra = star.ra + star.pm_ra * years / 3.6e6 / np.cos(np.deg2rad(star.dec))
     return replace(star, ra=float(ra % 360.0), dec=star.dec + star.pm_dec * years / 3.6e6)
-
-
-def _degrees(value: Any, *, hours: bool) -> float:
-    """Return an angle; texts of two or three numbers are sexagesimal, in hours where right ascensions."""
-    text = _text(value)
-    try:
-        return float(text)
-    except ValueError:
-        from astropy.coordinates import Angle
-
-        return float(Angle(text, unit="hourangle" if hours else "deg").deg)
 
 
 def _text(value: Any) -> str:

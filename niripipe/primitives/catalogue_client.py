@@ -358,7 +358,7 @@ def _positions(table: Table) -> tuple[Floats, Floats]:
                 found=", ".join(table.colnames) or "no columns",
                 expected=" or ".join(names),
             )
-    return columns.angles(table, str(found[0])), columns.angles(table, str(found[1]))
+    return columns.angles(table, str(found[0]), hours=True), columns.angles(table, str(found[1]))
 
 
 def _address(

@@ -63,6 +63,9 @@ def test_angles_follow_their_unit():
 
     assert columns.angles(QTable({"RA": [2.0] * u.hourangle}), "RA") == pytest.approx([30.0])
     assert columns.angles(Table({"RA": [30.0]}), "RA") == [30.0]
+    texts = Table({"RA": ["02 00 00", "2h00m00s", "30.0", ""], "DE": ["-00:30:00", "-0d30m", "-0.5", "--"]})
+    np.testing.assert_allclose(columns.angles(texts, "RA", hours=True), [30.0, 30.0, 30.0, np.nan])
+    np.testing.assert_allclose(columns.angles(texts, "DE"), [-0.5, -0.5, -0.5, np.nan])
 
 
 @pytest.mark.parametrize(

@@ -123,11 +123,16 @@ def test_units_count_and_rows_without_a_position_go():
     assert list(table["Id"]) == [1]
 
 
+def test_sexagesimal_positions_are_read():
+    table = standard_table(Table({"RA": ["02:00:00"], "DEC": ["+20:30:00"], "J": [12.0]}))
+    assert (table["RAJ2000"][0], table["DEJ2000"][0]) == (pytest.approx(30.0), pytest.approx(20.5))
+
+
 @pytest.mark.parametrize(
     ("table", "what"),
     [
         (Table({"a": [1.0]}), "no positions"),
-        (Table({"RA": ["02:00:00"], "DEC": ["+20:00:00"]}), "does not hold numbers"),
+        (Table({"RA": ["here"], "DEC": ["+20:00:00"]}), "does not hold numbers"),
     ],
 )
 def test_a_table_without_usable_positions_is_refused(table, what):
