@@ -122,12 +122,12 @@ class Astrometry(PrimitivesBase):
         applied up to the time of the frame), magnitudes with errors, and filtermag, filtermag_err in the
         filter of the frame (-999 where not known). Columns of files and tables are found by name in any
         letter case (`niripipe.astrodata.catalogue_columns`): RAJ2000, RA_ICRS, _RAJ2000, RA and the like
-        (degrees, or sexagesimal text), or coordinates of astropy; Hmag, H_mag, h_m, mag_H or H; e_Hmag, Hmag_err, h_cmsig, H_error or e_H; pmRA,
-        pmDE. Masked values, and numbers that stand for missing ones (99.999, -999), are no magnitudes. A
-        catalogue without errors is used with 0.05 mag, with a warning; where it has errors, a magnitude
-        without one is an upper limit and not used. Nothing reaches the network unless a catalogue is named;
-        a server is asked once for all frames of one field. DRAGONS asks for 2MASS by default, around the
-        WCS's reference point, which may lie outside of the frame.
+        (degrees, or sexagesimal text), or coordinates of astropy; Hmag, H_mag, h_m, mag_H or H; e_Hmag,
+        Hmag_err, h_cmsig, H_error or e_H; pmRA, pmDE. Masked values, and numbers that stand for missing ones
+        (99.999, -999), are no magnitudes. A catalogue without errors is used with 0.05 mag, with a warning;
+        where it has errors, a magnitude without one is an upper limit and not used. Nothing reaches the
+        network unless a catalogue is named; a server is asked once for all frames of one field. DRAGONS asks
+        for 2MASS by default, around the WCS's reference point, which may lie outside of the frame.
 
         Raises
         ------

@@ -57,7 +57,8 @@ def calibrate_catalogue(frame: AstroData, radii: Sequence[float], standard: Astr
     radii : sequence of float
         Of the apertures, pixels.
     standard : AstroData
-        Its curve of growth helps where the field has too few bright stars.
+        Its curve of growth (GROWTH), which a calibrated stack has too, helps where the field has too few
+        bright stars.
     """
     from astropy.table import Table
 
@@ -106,7 +107,8 @@ def _add_magnitudes(frame: AstroData, table: Any, radii: Sequence[float], standa
     for radius, (flux, error) in measured.items():
         name = radius_name(radius)
         found = correction_of_stars(flux[stars], whole, error[stars], whole_error)
-        sources_of.add("stars of the field" if found else "curve of growth of the standard")
+        of_standard = "none" if growth is None else "curve of growth of the standard"
+        sources_of.add("stars of the field" if found else of_standard)
         found = _times(found, beyond_reach) if found else _times(_from_growth(growth, radius / fwhm), beyond)
         _record(ext.hdr, name, found, radius)
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -123,7 +125,7 @@ def _add_magnitudes(frame: AstroData, table: Any, radii: Sequence[float], standa
     if found is None:
         warnings.append(
             "too few bright stars for corrections from apertures to all light: those of the apertures "
-            "come from the standard, and Kron magnitudes have none"
+            f"{'have none' if growth is None else 'come from the standard'}, and Kron magnitudes have none"
         )
     kron_correction = _times(found, beyond_reach) if found else Correction(1.0, 0.0, 0)
     _record(ext.hdr, "AUTO", kron_correction, None)

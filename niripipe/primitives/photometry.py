@@ -182,7 +182,8 @@ class Photometry(PrimitivesBase):
 
         Standards of the same filter, camera and well within 12 hours are used, nearest in time and airmass
         first; of several, zero point and extinction are fitted together (`fit`), and those that disagree are
-        named and left out. Pixels stay electrons.
+        named and left out. Pixels stay electrons. An image that has a zero point keeps it where no standard
+        is found; its sources get magnitudes by it.
 
         In the primary header: ZP, ZPERR, ZPSYSERR, ZPSYSTEM, ZPEXT, ZPEXTERR as for a standard; ZPIMAGE,
         the magnitude of 1 electron in this image at its airmass, and ZPMAGERR, its error; ZPSTD, ZPFILE,
@@ -192,9 +193,9 @@ class Photometry(PrimitivesBase):
         OBJCAT becomes a table with units: MAG_AUTO is calibrated, and FLUX_APER_r, FLUXERR_APER_r,
         MAG_APER_r, MAGERR_APER_r are added for each radius r in pixels. Magnitudes are of all light:
         corrections come from bright stars of the field, and from the curve of growth of the standard (APCORr,
-        APCEr, APCORSRC in the extension header). Errors hold correlated noise and residual sky. DEPTH5 is the
-        magnitude of a star with 5 sigma in the aperture of DEPTHRAD pixels. Without photutils there are no
-        aperture magnitudes, and a warning says so.
+        APCEr, APCORSRC in the extension header; the curve is the table GROWTH). Errors hold correlated noise
+        and residual sky. DEPTH5 is the magnitude of a star with 5 sigma in the aperture of DEPTHRAD pixels.
+        Without photutils there are no aperture magnitudes, and a warning says so.
 
         Raises
         ------
@@ -207,13 +208,15 @@ class Photometry(PrimitivesBase):
         """
         if params.do_cal == "skip":
             return skipped("do_cal is skip")
-        remove_keywords(frame, zero_point_header.KEYWORDS)
         book = self.context.calibrations
         fitting = book.find_standards(frame, params.standard)
         found = fitting[:1] if params.fit == "nearest" else fitting
+        if not found and params.do_cal == "force":
+            raise book.missing(frame, "processed_standard")
+        if not found and "ZPIMAGE" in frame.phu:
+            return self._kept(frame, params)
+        remove_keywords(frame, zero_point_header.KEYWORDS)
         if not found:
-            if params.do_cal == "force":
-                raise book.missing(frame, "processed_standard")
             why = book.reasons.get("processed_standard") or "there is no processed_standard"
             frame.phu.set("ZPWHYNOT", why, "Why there is no zero point")
             return skipped(f"no zero point: {why}")
@@ -225,7 +228,10 @@ class Photometry(PrimitivesBase):
         for standard in found:
             book.remember(frame, standard, "processed_standard")
         warnings = zero_point_header.apply(frame, [one.frame for one in found], params.system, len(fitting))
-        warnings += calibrate_catalogue(frame, params.radii, found[0].frame)
+        nearest = found[0].frame
+        if "GROWTH" in nearest.tables:
+            frame.GROWTH = nearest.GROWTH.copy()
+        warnings += calibrate_catalogue(frame, params.radii, nearest)
         for warning in warnings:
             log.warning("%s: %s", frame.filename, warning)
         text = zero_point_header.summary(frame)
@@ -259,6 +265,14 @@ class Photometry(PrimitivesBase):
         else:
             log.stdinfo("%s: %s", frame.filename, text)
         return done(text)
+
+    def _kept(self, frame: AstroData, params: ApplyZeroPointParams) -> Outcome:
+        """Give the sources of an image, which were detected again, magnitudes by its own zero point."""
+        warnings = calibrate_catalogue(frame, params.radii, frame)
+        for warning in warnings:
+            log.warning("%s: %s", frame.filename, warning)
+        own = f"the zero point that the image has is kept: {zero_point_header.summary(frame)}"
+        return done("; ".join([own, *warnings]))
 
     def _no_zero_point(self, frame: AstroData, why: str) -> Outcome:
         log.warning("%s: no zero point: %s", frame.filename, why)

@@ -228,6 +228,31 @@ def test_the_field_is_compared_with_the_standard(reduced, stack, tmp_path):
         assert any(word in outcome.reason for outcome in step.outcomes.values())
 
 
+def test_a_finished_stack_keeps_its_zero_point_and_is_compared(reduced, stack, tmp_path):
+    """The recipe calibrate detects the sources again, and has no standard."""
+    ad = astrodata.open(stack)
+    before = ad[0].OBJCAT
+    stars = before[np.argsort(before["MAG_APER_6"])[:8]]
+    catalogue = Table(
+        {"ra": stars["X_WORLD"], "dec": stars["Y_WORLD"], "Hmag": stars["MAG_APER_6"], "e_Hmag": [0.02] * 8}
+    )
+    done = reduce(
+        [ad], None, tmp_path, recipe="calibrate", parameters={"addReferenceCatalog:source": catalogue}
+    )
+    after = done.outputs[0]
+    for key in ("ZP", "ZPIMAGE", "ZPERR", "ZPSYSERR", "ZPSTD", "ZPWHY"):
+        assert after.phu[key] == ad.phu[key]
+    assert after.phu["ZPFLDDIF"] == pytest.approx(0, abs=0.01)
+    assert after.phu["ZPFLDSYS"] == 0.04
+    table = after[0].OBJCAT
+    np.testing.assert_allclose(table["MAG_APER_6"], before["MAG_APER_6"], atol=0.005)
+    assert table["MAG_APER_6"].unit == u.mag
+    (outcome,) = (
+        step for step in after.history if step.primitive == "applyZeroPoint" and "kept" in step.reason
+    )
+    assert outcome.status == "DONE"
+
+
 def _compare(p):
     p.addReferenceCatalog()
     p.determineAstrometricSolution()
