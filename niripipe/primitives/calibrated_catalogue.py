@@ -90,14 +90,17 @@ def _add_magnitudes(frame: AstroData, table: Any, radii: Sequence[float], standa
             '(pip install "niripipe[photometry]")'
         ]
     x, y = (np.asarray(table[name], float) - 1 for name in ("XWIN_IMAGE", "YWIN_IMAGE"))
-    fwhm = _width(frame, table)
+    trailed = "MOVSTARS" in frame.phu
+    fwhm = _width(frame, table, trailed=trailed)
     growth, factor = _growth(standard), float(frame.phu["ZPAPER"])
     reach = factor if growth is None else min(factor, _REACH)
-    stars = _stars(frame, table, x, y, fwhm, reach * fwhm)
+    stars = np.zeros(0, np.intp) if trailed else _stars(frame, table, x, y, fwhm, reach * fwhm)
     sky = _Sky.beside(frame, table, x, y, fwhm)
     measured = {radius: _measured(frame, x, y, radius, sky) for radius in radii}
     whole, whole_error = _whole(frame, x[stars], y[stars], fwhm, reach)
     warnings = []
+    if trailed:
+        warnings.append("the stack follows a moving target: its stars tell nothing about apertures")
     beyond = 10 ** (0.4 * float(frame.phu.get("ZPAPCOR", 0.0)))
     if growth is not None and reach < factor:
         beyond_reach = beyond * float(np.interp(factor, *growth) / np.interp(reach, *growth))
@@ -135,8 +138,12 @@ def _add_magnitudes(frame: AstroData, table: Any, radii: Sequence[float], standa
     return warnings
 
 
-def _width(frame: AstroData, table: Any) -> float:
-    """Return the FWHM of the stars, pixels."""
+def _width(frame: AstroData, table: Any, *, trailed: bool) -> float:
+    """Return the FWHM of the stars, pixels; where they are trailed, that of the frames of the stack."""
+    if trailed and "STACKING" in frame.tables:
+        known = np.asarray(frame.columns("STACKING")["FWHM"], float)
+        if np.isfinite(known).any():
+            return float(np.nanmedian(known))
     listed = sources(frame)
     width = typical_of_bright(
         np.asarray(table["FWHM_IMAGE"], float), listed.flux, listed.flux_error, listed.suspect

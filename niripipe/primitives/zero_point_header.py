@@ -64,6 +64,9 @@ _SCATTERED: Final = 3.0
 _TWO_DISAGREE: Final = 5.4
 """The same for two, with a probability of 0.02."""
 
+_LIKE_AB: Final = 0.1
+"""A difference that is that of AB and Vega magnitudes to this, mag, means that a catalogue has AB magnitudes."""
+
 _ELECTRONS: Final = ("electron", "electrons", "e-")
 """The unit of pixels, as it may be written."""
 
@@ -301,6 +304,9 @@ def compare(frame: AstroData, least: int) -> tuple[str, bool] | str:
         f"{found.error:.3f} mag from that of the standard, whose error is {float(phu['ZPMAGERR']):.3f} mag "
         f"(catalogue {frame[0].hdr.get('ASTCAT', 'unknown')}, {system:g} mag for its system)"
     )
+    step = ab_offset(frame.filter_name(pretty=True))
+    if doubtful and step is not None and abs(found.value - step) < _LIKE_AB:
+        return f"{text}: the catalogue has AB magnitudes, it seems; Vega magnitudes are expected", doubtful
     return text + (": one of the two is wrong, or there were clouds" if doubtful else ""), doubtful
 
 

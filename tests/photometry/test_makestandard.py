@@ -214,7 +214,7 @@ def test_the_field_is_compared_with_the_standard(reduced, stack, tmp_path):
             "e_Hmag": np.full(len(magnitudes), 0.02),
         }
     )
-    for shift, word in ((0.0, "of the field is"), (0.3, "is wrong")):
+    for shift, word in ((0.0, "of the field is"), (0.3, "is wrong"), (1.379, "AB magnitudes")):
         shifted = catalogue.copy()
         shifted["Hmag"] += shift
         done = reduce(
@@ -251,6 +251,33 @@ def test_a_finished_stack_keeps_its_zero_point_and_is_compared(reduced, stack, t
         step for step in after.history if step.primitive == "applyZeroPoint" and "kept" in step.reason
     )
     assert outcome.status == "DONE"
+
+
+def test_trailed_stars_give_no_corrections_of_apertures(reduced, stack, tmp_path):
+    """Of a stack that follows a moving target; every star is drawn out, but the brightest, the target."""
+    ad = astrodata.open(stack)
+    before = ad[0].OBJCAT
+    target = before[np.argmin(before["MAG_APER_6"])]
+    data, trailed = ad[0].data.copy(), sum(np.roll(ad[0].data, k, axis=1) for k in range(12)) / 12
+    y, x = np.mgrid[: data.shape[0], : data.shape[1]]
+    near = np.hypot(x + 1 - target["X_IMAGE"], y + 1 - target["Y_IMAGE"]) < 30
+    ad[0].data = np.where(near, data, trailed).astype(np.float32)
+    ad.phu.set("MOVSTARS", "trailed")
+    done = reduce(
+        [ad], None, tmp_path, recipe=_detect_and_apply,
+        parameters={"applyZeroPoint:standard": reduced.standard},
+    )  # fmt: skip
+    after = done.outputs[0]
+    found = after[0].OBJCAT[np.argmin(after[0].OBJCAT["MAG_APER_6"])]
+    assert found["MAG_APER_6"] == pytest.approx(target["MAG_APER_6"], abs=0.02)
+    assert found["MAG_APER_3"] == pytest.approx(target["MAG_APER_3"], abs=0.05)
+    assert after[0].hdr["APCORSRC"] == "curve of growth of the standard"
+    assert any("follows a moving target" in text for text in done.report.warnings)
+
+
+def _detect_and_apply(p):
+    p.detectSources()
+    p.applyZeroPoint()
 
 
 def _compare(p):
