@@ -65,7 +65,7 @@ _TWO_DISAGREE: Final = 5.4
 """The same for two, with a probability of 0.02."""
 
 _LIKE_AB: Final = 0.1
-"""A difference that is that of AB and Vega magnitudes to this, mag, means that a catalogue has AB magnitudes."""
+"""A difference that is within this of AB minus Vega, mag, means that a catalogue has AB magnitudes."""
 
 _ELECTRONS: Final = ("electron", "electrons", "e-")
 """The unit of pixels, as it may be written."""
