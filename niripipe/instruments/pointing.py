@@ -400,6 +400,7 @@ def aim(ad: AstroDataNiri, limit_arcsec: float) -> Aim:
         confirmed=_confirmed(ad) and _is_oriented(wcs, angle),
         target=target_position(ad),
         moving="NON_SIDEREAL" in ad.tags,
+        observation=ad.observation_id() or "",
     )
 
 

@@ -31,6 +31,9 @@ _MOVED = 1.0
 _STILL = 0.1
 """A WCS that follows less than this fraction of the offset stands still."""
 
+_NEAR = 3600.0
+"""A header that is wrong still names a position within a degree; a frame further away shows another field."""
+
 _LEAST_ERROR = 0.5
 """Error of a WCS taken from other frames of the sequence, arcsec: what guiding and acquisition leave."""
 
@@ -54,6 +57,8 @@ class Aim(NamedTuple):
         RA and Dec, degrees.
     moving : bool
         Whether the telescope tracked a moving target.
+    observation : str
+        Its name: the target of one observation does not change.
     """
 
     sequence: str
@@ -63,6 +68,7 @@ class Aim(NamedTuple):
     confirmed: bool | None
     target: Vector | None
     moving: bool = False
+    observation: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,16 +207,21 @@ class _Sequence:
         scatter = max(math.dist(self._base(j), base) for j in members)
         words = f"WCS and offsets of {len(members)} other frames of the sequence"
         wcs = pattern._replace(crval=crval)
-        return Judgement("WCS", words, wcs, max(scatter, _LEAST_ERROR), _at_pixel(aim.wcs, wcs.crpix))
+        target = None if self._agrees(aim.target, crval, aim.motion) else self._target_of(members)
+        error = max(scatter, _LEAST_ERROR)
+        return Judgement("WCS", words, wcs, error, _at_pixel(aim.wcs, wcs.crpix), target)
 
     def _of_member(self, k: int, members: list[int]) -> Judgement:
         """Judge a frame whose WCS is that of the majority: its target may be wrong."""
         words = f"WCS and offsets, as in {len(members)} of {len(self.aims)} frames of the sequence"
         if self.aims[k].target is None or self._agrees_with_target(k):
             return Judgement("", words)
+        return Judgement("target", words, target=self._target_of(members))
+
+    def _target_of(self, members: list[int]) -> Vector | None:
+        """Return the target of frames if most of them agree with it."""
         others = [target for j in members if (target := self.aims[j].target) and self._agrees_with_target(j)]
-        middle = None if 2 * len(others) <= len(members) else others[len(others) // 2]
-        return Judgement("target", words, target=middle)
+        return None if 2 * len(others) <= len(members) else others[len(others) // 2]
 
     def _is_elsewhere(self, k: int, members: list[int]) -> bool:
         """Whether a frame was sent to another target: WCS and target agree, and differ from the others'."""
@@ -218,7 +229,19 @@ class _Sequence:
         if self.aims[k].wcs is None or target is None or not self._agrees_with_target(k):
             return False
         others = [other for j in members if (other := self.aims[j].target) is not None]
-        return not others or min(angular_separation(*target, *other) for other in others) > _SAME_BASE
+        away = min((angular_separation(*target, *other) for other in others), default=math.inf)
+        return away > _SAME_BASE and not (away < _NEAR and self._is_amid(k, members))
+
+    def _is_amid(self, k: int, members: list[int]) -> bool:
+        """Whether a frame stands alone among others of its observation, whose target does not change.
+
+        Where more than a third of the frames share another position, the telescope nodded between the two.
+        """
+        name = self.aims[k].observation
+        beside = [j for j in (k - 1, k + 1) if 0 <= j < len(self.aims)]
+        there = [j for j in self.complete if math.dist(self._base(j), self._base(k)) <= _SAME_BASE]
+        alone = all(j in members and self.aims[j].observation == name for j in beside)
+        return bool(name) and alone and 3 * len(there) <= len(self.aims)
 
     # ---- numbers
 
@@ -255,6 +278,10 @@ class _Sequence:
     def _agrees_with_target(self, k: int) -> bool:
         """Whether WCS and target agree. Targets that move always do: they may be apparent places."""
         return self.aims[k].moving or self._away_from_target(k) <= self.limit
+
+    def _agrees(self, target: Vector | None, crval: Vector, motion: Vector) -> bool:
+        """Whether a target that is known is where a WCS and an offset say."""
+        return target is None or math.dist(separation_east_north(*target, *crval), motion) <= self.limit
 
     def _pattern(self, aim: Aim, members: list[int]) -> LinearTerms | None:
         """Return a WCS with CRPIX and CD for a frame: that of another one with its setting, else its own."""

@@ -18,6 +18,10 @@ log = get_logger(__name__)
 OTHER = ("PNTALT1", "PNTALT2")
 """RA and Dec of the reference pixel by the statement that was not believed, degrees."""
 
+_MANY = 6
+_FEW = 0.2
+"""Where of so many sources less than this share is seen, the frame shows another field."""
+
 _OPPOSITE = {"WCS": "offsets", "offsets": "WCS"}
 """What is wrong if the images contradict the judgement."""
 
@@ -65,7 +69,10 @@ def _pair(distrusted: str) -> tuple[str, str]:
 
 
 def _contradicted(frame: AstroData, reference: AstroData, other: Any) -> bool:
-    return _better(seen(frame, reference, other), seen(frame, reference, frame[0].sky_mapping))
+    """Whether the sources are where the other WCS puts them, or at least not where this one does."""
+    now = seen(frame, reference, frame[0].sky_mapping)
+    missing = now.expected >= _MANY and now.found < _FEW * now.expected
+    return _better(seen(frame, reference, other), now) or missing
 
 
 def _better(some: Seen, than: Seen) -> bool:

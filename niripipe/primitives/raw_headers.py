@@ -249,15 +249,15 @@ def _as_judged(niri: AstroDataNiri, judgement: Judgement, *, bad_wcs: BadWCS, li
     if judgement.other is not None:
         for key, value in zip(("PNTALT1", "PNTALT2"), judgement.other, strict=True):
             niri.phu.set(key, value, "CRVAL by what was distrusted (degrees)")
+    if judgement.target is not None:
+        for key, value in zip(("RA", "DEC"), judgement.target, strict=True):
+            niri.phu.set(f"ORIG{key}", niri.phu.get(key), f"{key} of target in the raw header")
+            niri.phu.set(key, value, "Of target (degrees), by other frames")
     if judgement.wcs is not None:
         niri[0].sky_mapping = judgement.wcs.to_plane()
         niri.phu.set("WCSERR", round(judgement.error, 2), "Error of the rebuilt WCS on the sky (arcsec)")
         text = f"the WCS was distrusted and rebuilt, good to {judgement.error:.1f} arcsec ({words})"
         return _fixed(niri, text, "rebuilt from sequence")
-    if judgement.target is not None:
-        for key, value in zip(("RA", "DEC"), judgement.target, strict=True):
-            niri.phu.set(f"ORIG{key}", niri.phu.get(key), f"{key} of target in the raw header")
-            niri.phu.set(key, value, "Of target (degrees), by other frames")
     text = {"target": "RA and DEC of the target were", "offsets": "the telescope's offsets were"}[distrusted]
     text = f"{text} distrusted and the WCS (CRVAL, CRPIX) kept ({words})"
     log.warning("%s: %s", niri.filename, text)

@@ -130,3 +130,38 @@ def test_of_two_frames_that_differ_the_one_that_its_target_confirms_is_believed(
     assert bad is not None
     assert (good.distrusted, bad.distrusted) == ("", "WCS")
     assert math.dist(position(bad.wcs), (5.0, 5.0)) < 0.01
+
+
+def observed(motion: tuple[float, float], shift: tuple[float, float], name: str = "GN-1-Q-1-5") -> Aim:
+    """A frame whose WCS and target are both shifted."""
+    at = (motion[0] + shift[0], motion[1] + shift[1])
+    return aim(motion, at=at, target=shift, observation=name)
+
+
+@pytest.mark.parametrize("wrong", [(0,), (2,), (4,), (1, 4)])
+def test_a_wrong_position_in_wcs_and_target_of_single_frames_is_that_of_the_others(
+    wrong: tuple[int, ...],
+) -> None:
+    motions = [*BOX, (3.0, -4.0)]
+    aims = [observed(m, (0.0, 108.0) if k in wrong else (0.0, 0.0)) for k, m in enumerate(motions)]
+    for k, one in enumerate(judge(aims, LIMIT)):
+        assert one is not None
+        assert one.distrusted == ("WCS" if k in wrong else "")
+        if k in wrong:
+            assert position(one.wcs) == pytest.approx(motions[k], abs=1e-3)
+            assert one.target == pytest.approx((RA, DEC))
+
+
+@pytest.mark.parametrize(
+    ("shifts", "names"),
+    [
+        ([0, 0, 0, 300, 300], ["a"] * 5),  # a second field
+        ([0, 300, 0, 300, 0], ["a"] * 5),  # nods
+        ([0, 0, 300, 0, 0], ["a", "a", "b", "a", "a"]),  # another observation
+        ([0, 0, 9000, 0, 0], ["a"] * 5),  # degrees away
+    ],
+)
+def test_frames_of_other_fields_are_left_alone(shifts: list[float], names: list[str]) -> None:
+    aims = [observed(m, (0.0, shift), name) for m, shift, name in zip(BOX, shifts, names, strict=True)]
+    for shift, one in zip(shifts, judge(aims, LIMIT), strict=True):
+        assert one is None if shift else one is not None and not one.distrusted
