@@ -179,8 +179,9 @@ class Standardize(PrimitivesBase):
         WCS, and its target is that of the others; a WCS that stands still while the telescope dithers is
         replaced by the offsets. Frames sent to another target are left alone, but for a single one among
         others of its observation (OBSID), whose target does not change: its header is taken to be wrong.
-        Where there is no majority, a WCS that is missing or more than `debug_consistency_limit` from target plus offset is rebuilt from
-        target, offsets, position angle, camera and port, with CRPIX of the header or the instrument table.
+        Where there is no majority, a WCS that is missing or more than `debug_consistency_limit`
+        from target plus offset is rebuilt from target, offsets, position angle, camera and port,
+        with CRPIX of the header or the instrument table.
 
         In the primary header WCSFIX says what was done, PNTDIST what was distrusted (WCS, target, offsets),
         PNTWITN which witness decided, WCSERR the error of a rebuilt WCS (arcsec), ORIGRA and ORIGDEC the
