@@ -18,6 +18,7 @@ from niripipe.primitives.base import Frames, PrimitivesBase, done, not_needed, p
 from niripipe.primitives.geometry import outline, pixel_mapping, require_sky_mapping
 from niripipe.primitives.params import Field, FrameOrPath, OfDragons, SuffixParams
 from niripipe.primitives.registration import AdjustWCSToReferenceParams, Verdict, align_frames
+from niripipe.primitives.zero_point_stacks import rescale_zero_point
 
 __all__ = ["Align"]
 
@@ -234,6 +235,7 @@ def _seen_target(verdicts: Sequence[Verdict]) -> str:
 
 
 def _scale(frame: AstroData, factor: float, exposure_time: float) -> None:
+    rescale_zero_point(frame, factor, exposure_time)
     frame.multiply(np.float32(factor))
     if "ORIGTEXP" not in frame.phu:
         frame.phu.set("ORIGTEXP", frame.exposure_time(), "Exposure time before scaling (s)")

@@ -28,6 +28,7 @@ from niripipe.primitives.stack_params import (
     Rejection,
     ScaledCombineParams,
 )
+from niripipe.primitives.zero_point_stacks import combine_zero_points
 
 __all__ = [
     "MEASURED",
@@ -116,6 +117,9 @@ def stack(frames: Frames, params: CombineParams, *, threads: int) -> AstroData:
     if len(frames) > 1:
         weights, shared = _combine_planes(frames, result, params, threads)
     _describe(frames, result, weights, shared)
+    warning = combine_zero_points(frames, result, weights)
+    if warning:
+        log.warning("%s: %s", result.filename, warning)
     return result
 
 
