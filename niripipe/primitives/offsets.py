@@ -9,7 +9,9 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from niripipe.algorithms.register import Registration, pair_sources
+from niripipe.algorithms.faint_sources import look_for
+from niripipe.algorithms.register import Registration, Sources, pair_sources
+from niripipe.algorithms.robust import good_pixels
 from niripipe.astrodata import AstroData, distortion_of, shifted, undistorted, with_distortion
 from niripipe.astrodata.wcs import terms_of
 from niripipe.instruments import AstroDataNiri, pointing, position
@@ -162,6 +164,8 @@ def trust(
     good = verified(frame, reference)
     most = tolerated(frame, reference)
     known = seen(frame, reference, offsets.wcs)
+    if 2 * known.found < known.expected:
+        known = _glimpsed(frame, reference, offsets.wcs, known)
     others = f"in the {len(errors)} frames aligned otherwise they are wrong by {spread:.2f} pixel"
     if len(errors) >= 2 and spread > most and not alone:
         return Trust(others)
@@ -169,13 +173,17 @@ def trust(
         return Trust(f"none of {known.expected} bright sources is where they put it")
     if known.expected > 1 and 2 * known.found < known.expected:
         return Trust(f"only {known.found} of {known.expected} bright sources are where they put them")
-    off = f"the {known.found} sources in common are {known.distance:.2f} pixel off"
+    common = (
+        "the only source in common is" if known.found == 1 else f"the {known.found} sources in common are"
+    )
+    off = f"{common} {known.distance:.2f} pixel off"
     if known.found and known.distance + known.error > most:
         return Trust(off)
     if known.found and known.distance + known.error > good:
         return Trust(words="the telescope's word is kept", error=known.distance, doubt=off)
     if known.found:
-        words = f"which {known.found} sources confirm to {known.distance:.2f} pixel"
+        confirm = "one source confirms" if known.found == 1 else f"{known.found} sources confirm"
+        words = f"which {confirm} to {known.distance:.2f} pixel"
         return Trust(words=words, error=float(np.hypot(known.distance, known.error)))
     if len(errors) >= 2:
         words = f"good to {spread:.2f} pixel in {len(errors)} other frames"
@@ -232,6 +240,49 @@ def seen(frame: AstroData, reference: AstroData, wcs: Any) -> Seen:
             error = float(np.sqrt(2 * np.mean(bright.error[i] ** 2) / i.size))
             best = replace(best, found=i.size, distance=distance, error=error)
     return best
+
+
+def _glimpsed(frame: AstroData, reference: AstroData, wcs: Any, known: Seen) -> Seen:
+    """Look for bright sources of one frame in the pixels of the other: it may just not have detected them."""
+    here, there = sources(frame), sources(reference)
+    fwhm = float(np.fmax.reduce([here.fwhm, there.fwhm]))
+    if not np.isfinite(fwhm):
+        return known
+    reach = max(_REACH_PIXELS, _REACH_ARCSEC / frame[0].pixel_scale())
+    best = known
+    for some, own, other, to_other in (
+        (here, frame, reference, (wcs, reference[0].sky_mapping)),
+        (there, reference, frame, (reference[0].sky_mapping, wcs)),
+    ):
+        bright = some.take(~some.suspect & (some.flux > _BRIGHT * some.flux_error))
+        found = _in_pixels(bright, own, other, to_other, fwhm=fwhm, reach=reach)
+        best = found if found.found > best.found else best
+    return best
+
+
+def _in_pixels(
+    bright: Sources, own: AstroData, other: AstroData, wcs: tuple[Any, Any], *, fwhm: float, reach: float
+) -> Seen:
+    """Compare the pixels at sources of one frame with those of another one, by the WCS of both."""
+    x, y = wcs[1].all_world2pix(*wcs[0].all_pix2world(bright.x, bright.y, 0), 0)
+    x, y = np.asarray(x), np.asarray(y)
+    planes = [
+        (ext.read("data"), good_pixels(ext.read("data"), ext.read("mask"))) for ext in (own[0], other[0])
+    ]
+    expected, offs, errors = 0, [], []
+    for k in np.flatnonzero(inside(other, x, y, reach)):
+        pattern = look_for(*planes[0], bright.x[k], bright.y[k], fwhm=fwhm, reach=_REACH_PIXELS)
+        if pattern is None:
+            continue
+        expected += 1
+        found = look_for(*planes[1], x[k], y[k], fwhm=fwhm, reach=reach)
+        if found is not None and _FLUX_RATIOS[0] < found.flux / pattern.flux < _FLUX_RATIOS[1]:
+            offs.append((found.x - x[k] - pattern.x + bright.x[k], found.y - y[k] - pattern.y + bright.y[k]))
+            errors.append(float(np.hypot(found.error, pattern.error)))
+    if not offs:
+        return Seen(expected, 0, float("nan"), float("nan"))
+    distance = float(np.hypot(*np.median(offs, axis=0)))
+    return Seen(expected, len(offs), distance, float(np.sqrt(2 * np.mean(np.square(errors)) / len(offs))))
 
 
 def doubted(frame: AstroData, reference: AstroData, wcs: Any) -> str:

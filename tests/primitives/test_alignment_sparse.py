@@ -138,3 +138,22 @@ def test_offsets_that_are_good_to_a_fifth_of_the_width_are_used_as_doubtful():
     assert field.methods()[3] == "offsets"
     assert field.frames[3].phu["ALGNFLAG"] is True
     assert field.frames[3].phu["ALGNERR"] == pytest.approx(0.43, abs=0.05)
+
+
+def test_a_star_that_only_one_frame_detects_is_looked_for_in_the_pixels_of_the_others():
+    field = Field((3, 5), 1, (3.2, 3.2))
+    for scale in (1.3, 0.85, 0.85, 0.85):
+        field.expose(rms=0.01, sigma=1.8, scale=scale)
+    field.align()
+    assert [len(ad[0].OBJCAT) for ad in field.frames] == [1, 0, 0, 0]
+    assert "set aside" not in field.methods()
+    for k in range(1, 4):
+        assert "source" in field.reason(k)
+
+
+def test_a_star_that_is_not_where_the_offsets_put_it_is_no_confirmation():
+    field = Field((3, 5), 1, (3.2, 3.2))
+    field.expose(rms=0.01, sigma=1.8, scale=1.3)
+    field.expose(rms=0.01, away=12.0, sigma=1.8, scale=0.85)
+    field.align()
+    assert field.methods() == ["reference", "set aside"]
