@@ -337,7 +337,8 @@ def _not_there(
 ) -> Recognition:
     text = f"no standard of the table is within {radius:g} arcsec of the pointing"
     elsewhere = _elsewhere(stars, where, name)
-    return Recognition(None, f"{text}; {elsewhere}" if elsewhere else text)
+    hint = "; if this is that star, name it with measureStandard:name"
+    return Recognition(None, f"{text}; {elsewhere}{hint}" if elsewhere else text)
 
 
 def _elsewhere(stars: Sequence[Standard], where: tuple[float, float], name: str | None) -> str:

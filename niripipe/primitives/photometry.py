@@ -21,7 +21,7 @@ from niripipe.primitives.base import Frames, Outcome, PrimitivesBase, done, prim
 from niripipe.primitives.calibrated_catalogue import calibrate_catalogue
 from niripipe.primitives.params import Field, FramesOrPaths, SuffixParams, path_as_text
 from niripipe.primitives.stacking import remove_keywords
-from niripipe.primitives.standard_stars import Measurement, measure_frame, recognise_frame
+from niripipe.primitives.standard_stars import Measurement, measure_frame, named_by_user, recognise_frame
 
 __all__ = ["Photometry"]
 
@@ -38,7 +38,9 @@ class MeasureStandardParams(SuffixParams, suffix="_standardMeasured"):
     )
     only_own: bool = Field(False, description="use the standards of the user's own alone")
     name: str | None = Field(
-        None, description="name of the standard, where position and header do not tell it"
+        None,
+        description="name of the standard, where position and header do not tell it; if it is not in the "
+        "field by the WCS it is looked for where the telescope was sent",
     )
     aperture: float = Field(4.0, ge=1, le=5, description="radius of the aperture, FWHM")
     radius: float = Field(60.0, gt=0, description="largest distance of pointing and standard, arcsec")
@@ -285,7 +287,7 @@ def _recognised(frame: AstroData, stars: Sequence[Standard], params: MeasureStan
         found = [star for star in stars if is_called(star, params.name)]
         if not found:
             raise ParameterError("There is no such standard", item="measureStandard:name", found=params.name)
-        return Recognition(found[0], "named by the user", tuple(found))
+        return named_by_user(frame, found[0], params.search)
     return recognise_frame(frame, stars, params.radius)
 
 

@@ -13,13 +13,14 @@ import numpy as np
 
 from niripipe.astrodata import DQ, FAIL, AstroData
 from niripipe.errors import InputError, NiripipeError
+from niripipe.instruments.position import angular_separation
 from niripipe.photometry import Recognition, Standard, recognise, standard_band
 from niripipe.photometry.apertures import GROWTH, StarSum, star_sum
 from niripipe.primitives.base import raw_name
 from niripipe.primitives.geometry import sky_centre
 from niripipe.primitives.objcat import sources
 
-__all__ = ["Measurement", "locate", "measure_frame", "recognise_frame"]
+__all__ = ["Measurement", "locate", "measure_frame", "named_by_user", "recognise_frame"]
 
 _DISTANCE, _MAGNITUDES = 4.0, 0.5
 """How far a standard usually is from where the WCS puts it (arcsec), and from its expected magnitude."""
@@ -137,6 +138,22 @@ def recognise_frame(frame: AstroData, stars: Sequence[Standard], radius: float =
     return replace(by_wcs, doubt="; ".join(part for part in (by_wcs.doubt, doubt) if part))
 
 
+def named_by_user(frame: AstroData, star: Standard, search: float) -> Recognition:
+    """Return the standard that the user named, where it is to be looked for.
+
+    A star that is not in the field is taken to be where the telescope was sent: the user knows better than
+    the header. `Recognition.doubt` says so.
+    """
+    reason = "named by the user"
+    ra, dec = frame.target_ra(), frame.target_dec()
+    if _in_field(frame, star, search) is not None or ra is None or dec is None:
+        return Recognition(star, reason, (star,))
+    away = angular_separation(float(ra), float(dec), *star.position(frame.ut_datetime())[:2]) / 3600
+    doubt = f"{star.label} is {away:.2g} degrees from where the telescope was sent: it is taken to be there"
+    moved = replace(star, ra=float(ra), dec=float(dec), pm_ra=0.0, pm_dec=0.0)
+    return Recognition(moved, reason, (star,), doubt)
+
+
 def measure_frame(frame: AstroData, star: Standard, *, factor: float, search: float) -> Measurement:
     """Measure a standard star in a sky-subtracted frame that was not resampled.
 
@@ -203,15 +220,14 @@ def locate(frame: AstroData, star: Standard, search: float) -> tuple[float, floa
     It is the source within `search` that deviates least from position and expected brightness together.
     """
     ext, listed = frame[0], sources(frame)
-    scale, mapping = ext.pixel_scale(), ext.sky_mapping
-    if mapping is None or scale is None:
+    scale = ext.pixel_scale()
+    if ext.sky_mapping is None or scale is None:
         return "the frame has no WCS"
-    ra, dec, doubt = star.position(frame.ut_datetime())
-    px, py = (float(v) for v in np.ravel(mapping.all_world2pix(np.array([ra]), np.array([dec]), 0)))
-    ny, nx = ext.shape
-    margin = (search + doubt) / scale
-    if not (-margin < px < nx + margin and -margin < py < ny + margin):
+    where = _in_field(frame, star, search)
+    if where is None:
         return f"{star.label} is outside the field"
+    (px, py), (ny, nx) = where, ext.shape
+    doubt = star.position(frame.ut_datetime())[2]
     distance = scale * np.hypot(listed.x - px, listed.y - py)
     expected = _expected_flux(frame, star)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -238,6 +254,17 @@ def locate(frame: AstroData, star: Standard, search: float) -> tuple[float, floa
     best = int(order[0])
     width = float(np.asarray(ext.columns("OBJCAT")["FWHM_IMAGE"], float)[best])
     return float(listed.x[best]), float(listed.y[best]), width if 1 < width < 60 else float(listed.fwhm)
+
+
+def _in_field(frame: AstroData, star: Standard, search: float) -> tuple[float, float] | None:
+    """Return where a standard is in a frame by its WCS (x, y, 0-based); None outside of the field."""
+    scale, mapping = frame[0].pixel_scale(), frame[0].sky_mapping
+    if mapping is None or scale is None:
+        return None
+    ra, dec, doubt = star.position(frame.ut_datetime())
+    x, y = (float(v) for v in np.ravel(mapping.all_world2pix(np.array([ra]), np.array([dec]), 0)))
+    (ny, nx), margin = frame[0].shape, (search + doubt) / scale
+    return (x, y) if -margin < x < nx + margin and -margin < y < ny + margin else None
 
 
 def _expected_flux(frame: AstroData, star: Standard) -> float:

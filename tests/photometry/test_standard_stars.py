@@ -12,7 +12,7 @@ from niripipe.astrodata import DQ
 from niripipe.astrodata.tables import as_rows
 from niripipe.photometry import shipped_standards, standard_band
 from niripipe.photometry.bands import Extinction
-from niripipe.primitives.standard_stars import locate, measure_frame, recognise_frame
+from niripipe.primitives.standard_stars import locate, measure_frame, named_by_user, recognise_frame
 from niripipe.primitives.zero_point_header import determine
 
 
@@ -98,6 +98,20 @@ def test_the_wcs_tells_the_star_where_the_header_points_elsewhere(frame):
     assert "RA and DEC of the header do not" in found.doubt
     frame.phu.set("OBJECT", "FS 11")
     assert "FS 11, which the header names, is" in recognise_frame(frame, stars).doubt
+
+
+def test_a_star_that_the_user_names_is_where_the_telescope_was_sent(frame, star):
+    here = named_by_user(frame, star, 15.0)
+    assert here.standard == star
+    assert not here.doubt
+    # The table has it 17 degrees away; the header says where the telescope pointed.
+    far = replace(star, ra=star.ra - 17.0)
+    found = named_by_user(frame, far, 15.0)
+    assert "is 17 degrees from where the telescope was sent" in found.doubt
+    assert measured(frame, found.standard).star.flux == measured(frame, star).star.flux
+    unnamed = recognise_frame(frame, [far])
+    assert unnamed.standard is None
+    assert "name it with measureStandard:name" in unnamed.reason
 
 
 def test_a_neighbour_in_the_aperture_is_part_of_the_systematic_error(frame, star, reduced):
