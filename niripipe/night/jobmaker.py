@@ -37,7 +37,7 @@ from niripipe.night.jobs import (
 )
 from niripipe.night.sets import FrameSet
 from niripipe.night.settings import NightSettings
-from niripipe.night.standards import none_applied
+from niripipe.night.standards import none_applied, zero_point_by_hand
 from niripipe.primitives import NIRI
 from niripipe.reduction import Mode
 from niripipe.reduction.report import RunReport
@@ -102,7 +102,10 @@ class JobMaker:
     def job(self, draft: Draft) -> Job | None:
         """Return the job of a draft, or None if it cannot be done."""
         choices: dict[str, Choice] = {}
+        chosen = chosen_parameters(self.parameters, draft)
         for caltype in _caltypes(draft):
+            if caltype == "processed_standard" and zero_point_by_hand(chosen):
+                continue
             choice = self.available.choose(draft.frames, caltype, required=caltype not in _OPTIONAL)
             choices[caltype] = choice
             self.explanations[draft.name, caltype] = choice.explanation
@@ -123,7 +126,6 @@ class JobMaker:
             return None
         if draft.kind in ("standard", "science"):
             skies = self._skies(draft, own)
-        chosen = chosen_parameters(self.parameters, draft)
         draft.reasons += set_by_user(chosen)
         if mask is not None:
             _unite_masks(mask, draft, own, chosen)

@@ -13,7 +13,14 @@ from niripipe.photometry.apertures import is_available
 from niripipe.photometry.standards import joined
 from niripipe.primitives.standard_stars import recognise_frame
 
-__all__ = ["find_stars", "none_applied", "standard_files", "why_no_standard", "without_zero_point"]
+__all__ = [
+    "find_stars",
+    "none_applied",
+    "standard_files",
+    "why_no_standard",
+    "without_zero_point",
+    "zero_point_by_hand",
+]
 
 _TYPE = "processed_standard"
 _NO_PHOTUTILS = 'aperture photometry needs photutils (pip install "niripipe[photometry]")'
@@ -65,6 +72,12 @@ def standard_files(calibrations: Mapping[str, str]) -> list[str]:
 def none_applied(why: str) -> str:
     """Return the warning of a reduction for which no standard is planned."""
     return _NONE_APPLIED + (why if is_available() else _NO_PHOTUTILS)
+
+
+def zero_point_by_hand(parameters: Mapping[str, Any]) -> bool:
+    """Return whether the user's parameters name the standards of a reduction, or do without."""
+    named = (parameters.get(key) for key in ("applyZeroPoint:standard", "standard"))
+    return any(one is not None for one in named) or parameters.get("applyZeroPoint:do_cal") == "skip"
 
 
 def why_no_standard(job: Job) -> str:

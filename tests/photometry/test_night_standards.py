@@ -92,3 +92,31 @@ def test_a_standard_that_gives_no_zero_point_is_said_of_the_stack(reduced, tmp_p
     assert any("is not applied: FS 17 is beyond the linear range" in note for note in of_science.notes)
     (path,) = result.products("science")
     assert "_standard.fits has no zero point" in astrodata.open(path).phu["ZPWHYNOT"]
+
+
+@pytest.mark.parametrize("key", ["applyZeroPoint:standard", "standard"])
+def test_a_standard_of_another_night_is_used_where_it_is_named(reduced, tmp_path, key):
+    old = astrodata.open(reduced.standard)
+    old.phu["ZPUT"] = "2015-12-20T10:00:00"
+    old.write(tmp_path / "old_standard.fits")
+    given = {key: str(tmp_path / "old_standard.fits")}
+    plan = organise(reduced.night.folder, parameters={"science": given})
+    science = next(job for job in plan.jobs if job.kind == "science")
+    assert not [text for text in science.warnings if "zero point" in text]
+    assert not [one for one in science.calibrations if one.caltype == "processed_standard"]
+    if key == "standard":
+        return
+    result = plan.run(tmp_path / "products")
+    (path,) = result.products("science")
+    assert astrodata.open(path).phu["ZPFILE"] == "old_standard.fits"
+    of_science = next(one for one in result.results if one.name == science.name)
+    assert any("of another night" in text for text in of_science.report.warnings)
+
+
+def test_no_zero_point_is_planned_where_none_is_wanted(reduced):
+    plan = organise(
+        reduced.night.folder, parameters={"science": {"applyZeroPoint:do_cal": "skip"}}
+    )  # fmt: skip
+    science = next(job for job in plan.jobs if job.kind == "science")
+    assert not [text for text in science.warnings if "zero point" in text]
+    assert not [one for one in science.calibrations if one.caltype == "processed_standard"]
