@@ -25,6 +25,9 @@ from niripipe.reduction.usage import describe_usage, record_warnings
 
 __all__ = ["RecipeRunner", "StreamArguments", "resolve_call"]
 
+_OWN_WCS = {"PREPARE", "CORRWCS", "SHIFT", "ALIGN", "STACKFRM"}
+"""Stamps of the steps after which the WCS is no longer what the raw header says."""
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -421,7 +424,7 @@ def _finish(call: _Call, frame: AstroData, outcome: Outcome) -> None:
     if outcome.status is Status.DONE:
         suffix = getattr(call.resolved.params, "suffix", None) if primitive.renames else None
         _stamp(frame, primitive, stopped, suffix)
-    if "PREPARE" in frame.phu:
+    if not _OWN_WCS.isdisjoint(frame.phu):
         # Until then both copies of the raw headers are witnesses of where the frame is.
         frame.record_wcs()
     add_history(

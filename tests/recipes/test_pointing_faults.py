@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from astropy.io import fits
+from astropy.wcs import WCS
 
 from niripipe import Reduce
 from niripipe.simulate import Effects, raw_frame
@@ -163,3 +164,19 @@ def test_old_frames_at_any_position_angle_are_stacked(tmp_path: Path, angle: flo
     reduction = stacked(tmp_path / "raw", leave, datetime(2003, 3, 25, 11, 36), position_angle=angle)
     assert reduction.outputs[0].phu["NCOMBINE"] == 4
     assert all("distrusted" not in o.reason for o in reduction.report.steps[0].outcomes.values())
+
+
+def test_wcs_and_primary_header_of_a_stack_of_raw_frames_agree_in_memory(tmp_path: Path) -> None:
+    files = []
+    for k, (p, q) in enumerate(BOX):
+        raw = raw_frame(size=256, stars=STARS, p=p, q=q, number=1 + k, effects=QUIET)
+        files.append(tmp_path / raw.name)
+        files[-1].write_bytes(raw.to_bytes())
+    reduction = Reduce(
+        [str(path) for path in files], recipe="alignAndStack", output_dir=str(tmp_path / "out")
+    )
+    reduction.runr()
+    stack = reduction.outputs[0]
+    there = stack[0].wcs.all_pix2world([[100.0, 150.0]], 0)
+    assert WCS(stack.phu).all_pix2world([[100.0, 150.0]], 0) == pytest.approx(there, abs=1e-7)
+    assert WCS(stack[0].hdr).all_pix2world([[100.0, 150.0]], 0) == pytest.approx(there, abs=1e-7)
