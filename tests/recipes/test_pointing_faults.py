@@ -178,5 +178,8 @@ def test_wcs_and_primary_header_of_a_stack_of_raw_frames_agree_in_memory(tmp_pat
     reduction.runr()
     stack = reduction.outputs[0]
     there = stack[0].wcs.all_pix2world([[100.0, 150.0]], 0)
-    assert WCS(stack.phu, fix=False).all_pix2world([[100.0, 150.0]], 0) == pytest.approx(there, abs=1e-7)
-    assert WCS(stack[0].hdr, fix=False).all_pix2world([[100.0, 150.0]], 0) == pytest.approx(there, abs=1e-7)
+    for header in (stack.phu, stack[0].hdr):
+        cards = {
+            key: header[key] for key in header if key.startswith(("CTYPE", "CRVAL", "CRPIX", "CD", "CUNIT"))
+        }
+        assert WCS(fits.Header(cards)).all_pix2world([[100.0, 150.0]], 0) == pytest.approx(there, abs=1e-7)
