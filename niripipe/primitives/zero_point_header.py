@@ -10,6 +10,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from niripipe.algorithms.filter_magnitudes import system_error
 from niripipe.astrodata import AstroData
 from niripipe.astrodata.tables import as_rows
 from niripipe.errors import CalibrationError
@@ -293,7 +294,8 @@ def compare(frame: AstroData, least: int) -> tuple[str, bool] | str:
     phu = frame.phu
     phu.set("ZPFIELD", round(float(phu["ZP"]) + found.value, 5), "ZP by stars of the field")
     phu.set("ZPFLDERR", round(found.error, 5), "Random error of that (mag)")
-    system = _OWN_FILTER if "REFCAT" not in frame.tables else frame.REFCAT.meta.get("SYSERR", _OWN_FILTER)
+    has_catalogue = "REFCAT" in frame.tables
+    system = frame.REFCAT.meta.get("SYSERR", _OWN_FILTER) if has_catalogue else system_error(None)
     phu.set("ZPFLDSYS", float(system), "Error of the system of the catalogue (mag)")
     phu.set("ZPFLDNUM", int(found.used.sum()), "Stars used")
     phu.set("ZPFLDDIF", round(found.value, 5), "ZPFIELD minus ZP (mag)")
