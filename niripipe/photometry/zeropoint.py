@@ -130,7 +130,7 @@ def zero_points_of_frames(
     return values + extinction * (np.asarray(airmass, float) - 1), errors
 
 
-def mean_of_frames(values: ArrayLike, errors: ArrayLike) -> StarMean:
+def mean_of_frames(values: ArrayLike, errors: ArrayLike, *, clip: bool = True) -> StarMean:
     """Return the mean of the zero points of single frames, without outliers.
 
     Outliers are those 4 sigma from the median, with sigma the larger of the expected error and the scatter
@@ -142,6 +142,8 @@ def mean_of_frames(values: ArrayLike, errors: ArrayLike) -> StarMean:
     ----------
     values, errors : array_like, shape (n,)
         NaN where a frame could not be used. At least one is a number.
+    clip : bool
+        Whether outliers are left out.
 
     Returns
     -------
@@ -152,7 +154,7 @@ def mean_of_frames(values: ArrayLike, errors: ArrayLike) -> StarMean:
     values, errors = np.asarray(values, float), np.asarray(errors, float)
     known = np.isfinite(values) & np.isfinite(errors)
     used = known.copy()
-    for _ in range(10):
+    for _ in range(10 if clip else 0):
         centre = float(np.median(values[used]))
         scale = robust_sigma(values[used])
         # Of a few values some lie close together by chance.

@@ -98,6 +98,15 @@ def determine(
         magnitude=magnitude, extinction=coefficient.value,
     )  # fmt: skip
     found = mean_of_frames(values, errors)
+    clear = np.isfinite(values) & ~found.used & (values > found.value + _CLOUD)
+    if clear.any():
+        # Clouds only take light: where one frame has more, it may be the others that are wrong.
+        shown = ", ".join(f"{rows['IMAGE'][k]} {values[k] - found.value:+.3f}" for k in np.flatnonzero(clear))
+        warnings.append(
+            f"frames with more light of {name} than the others ({shown} mag): clouds in the others? All "
+            "frames are used, with the error of their scatter"
+        )
+        found = mean_of_frames(values, errors, clip=False)
     _write_tables(
         frame, rows, {"ZP": values, "ZPERR": errors, "USED": found.used.astype(np.int16)}, found.used
     )

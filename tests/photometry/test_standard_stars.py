@@ -136,3 +136,23 @@ def test_a_neighbour_in_the_aperture_is_part_of_the_systematic_error(frame, star
     assert "per cent of its light" in warnings[0]
     assert frame.phu["ZPNEIGH"] == pytest.approx(0.065, abs=0.005)
     assert frame.phu["ZPSYSERR"] > frame.phu["ZPNEIGH"]
+
+
+def test_a_frame_with_more_light_than_the_others_is_no_outlier(frame, star):
+    """Three frames behind a cloud of 0.2 mag, one beside it."""
+    row = measured(frame, star).row() | MAGNITUDE
+    rows = as_rows({name: [value] * 4 for name, value in row.items()})
+    rows["IMAGE"] = ["a", "b", "c", "d"]
+    clear = rows["FLUX"][0]
+    rows["FLUX"][:3] *= 10 ** (-0.4 * np.array([0.20, 0.21, 0.19]))
+    warnings = determine(frame, rows, np.ones(4, bool), standard_band("H"), Extinction(0.03, 0.03, "H"))
+    assert any("(d +0.200 mag): clouds in the others?" in text for text in warnings)
+    true = 12.363 + 2.5 * np.log10(clear / frame.exposure_time()) + 0.03 * (frame.airmass() - 1)
+    assert frame.phu["ZPNOISY"]
+    assert frame.phu["ZPNFRAME"] == 4
+    assert abs(frame.phu["ZP"] - true) < 2 * frame.phu["ZPERR"]
+    rows["FLUX"][:3] = clear
+    rows["FLUX"][3] = 0.8 * clear
+    again = determine(frame, rows, np.ones(4, bool), standard_band("H"), Extinction(0.03, 0.03, "H"))
+    assert any("d is left out" in text and "as a cloud does" in text for text in again)
+    assert frame.phu["ZPNFRAME"] == 3
