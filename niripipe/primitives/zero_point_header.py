@@ -71,6 +71,9 @@ _LIKE_AB: Final = 0.1
 _ELECTRONS: Final = ("electron", "electrons", "e-")
 """The unit of pixels, as it may be written."""
 
+_CLEAR: Final = 0.01
+"""Frames that scatter by less are no sign of clouds: flats and seeing do as much, mag."""
+
 _LEAST_ERROR: Final = 1e-4
 """Floor of errors of extinction in the fit, mag."""
 
@@ -190,7 +193,7 @@ def _about_frames(
         warnings.append(
             f"{rows['IMAGE'][k]} is left out: its zero point is {values[k] - mean:+.3f} mag off{cloud}"
         )
-    if noisy:
+    if noisy and scatter > _CLEAR:
         warnings.append(
             f"frames of the standard scatter by {scatter:.3f} mag, more than their noise explains: clouds?"
         )
@@ -357,7 +360,7 @@ def _fitted(standards: Sequence[AstroData]) -> tuple[NightFit, list[AstroData], 
             f"the standards disagree by more than their errors (chi-squared {fit.chi_squared:.1f}; from "
             f"their mean {away} mag): a wrong star, or clouds"
         )
-    noisy = [str(phu["ZPSTD"]) for phu in phus if phu.get("ZPNOISY")]
+    noisy = [str(phu["ZPSTD"]) for phu in phus if phu.get("ZPNOISY") and float(phu["ZPSCAT"]) > _CLEAR]
     if noisy:
         warnings.append(
             f"the frames of {', '.join(dict.fromkeys(noisy))} scatter more than their noise explains"

@@ -156,3 +156,13 @@ def test_a_frame_with_more_light_than_the_others_is_no_outlier(frame, star):
     again = determine(frame, rows, np.ones(4, bool), standard_band("H"), Extinction(0.03, 0.03, "H"))
     assert any("d is left out" in text and "as a cloud does" in text for text in again)
     assert frame.phu["ZPNFRAME"] == 3
+
+
+def test_a_scatter_of_a_few_thousandths_raises_the_error_and_is_no_cloud(frame, star):
+    row = measured(frame, star).row() | MAGNITUDE | {"FLUXERR": 100.0}
+    rows = as_rows({name: [value] * 4 for name, value in row.items()})
+    rows["FLUX"] *= 1 + 0.004 * np.array([1, -1, 1, -1])
+    warnings = determine(frame, rows, np.ones(4, bool), standard_band("H"), Extinction(0.03, 0.03, "H"))
+    assert not any("clouds" in text for text in warnings)
+    assert frame.phu["ZPNOISY"]
+    assert frame.phu["ZPERR"] > 0.002
