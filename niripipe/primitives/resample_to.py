@@ -20,6 +20,7 @@ from niripipe.algorithms.resample import DQ_THRESHOLD, Resampled, resample
 from niripipe.astrodata import AstroData, SkyMapping, shifted, undistorted
 from niripipe.astrodata.wcs import to_astropy
 from niripipe.errors import AlgorithmError, DataError, InputError, ParameterError
+from niripipe.logutils import get_logger
 from niripipe.paths import usable_path
 from niripipe.primitives.base import Frames, PrimitivesBase, primitive
 from niripipe.primitives.distortion import GONE
@@ -33,6 +34,7 @@ from niripipe.primitives.geometry import (
 )
 from niripipe.primitives.params import Field, Params, SuffixParams, path_as_text
 from niripipe.primitives.shared_skies import record_position
+from niripipe.primitives.zero_point_stacks import rescale_zero_point
 
 if TYPE_CHECKING:
     from astropy.wcs import WCS
@@ -41,6 +43,11 @@ if TYPE_CHECKING:
     """World coordinates of a grid of pixels, and its shape (ny, nx); None: as large as the frames need."""
 
 __all__ = ["InterpolationParams", "ResampleTo", "TargetParams", "onto_target", "put_on_grid"]
+
+log = get_logger(__name__)
+
+_OF_STACKS = ("COVERAGE", "EXPOSURE", "REJMAP")
+"""Planes that count frames in the pixels of a stack."""
 
 Shifts = tuple[tuple[float, float], ...]
 Transform = Callable[[Any, Any], tuple[Any, Any]]
@@ -216,7 +223,7 @@ def onto_target(
             ) from None
         grid_y, grid_x = shape[0] // 2, shape[1] // 2
         record_position(frame, shape, _transform(wcs, own)(float(grid_y), float(grid_x)))
-        _replace_planes(frame, result, wcs, _transform(own, wcs))
+        _replace_planes(frame, result, wcs, _transform(own, wcs), conserved=options.get("conserve", True))
         if bent:
             frame.phu.set(GONE, True, "Pixels are on a grid without distortion")
 
@@ -271,7 +278,8 @@ def put_on_grid(
 
     middle = [start + size // 2 for start, size in zip(grid.origin, grid.shape, strict=True)]
     record_position(frame, grid.shape, to_frame(*middle))
-    _replace_planes(frame, _on_whole_grid(result, part, grid), wcs, moved)
+    conserved = options.get("conserve", True)
+    _replace_planes(frame, _on_whole_grid(result, part, grid), wcs, moved, conserved=conserved)
     if distort is not None:
         frame.phu.set(GONE, True, "Pixels are on a grid without distortion")
 
@@ -302,7 +310,12 @@ def _planes(frame: AstroData) -> list[Any]:
 
 
 def _replace_planes(
-    frame: AstroData, result: Resampled, wcs: SkyMapping | WCS | None, to_new: Transform
+    frame: AstroData,
+    result: Resampled,
+    wcs: SkyMapping | WCS | None,
+    to_new: Transform,
+    *,
+    conserved: bool,
 ) -> None:
     """Give a frame its new planes, coordinates, and the header cards that depend on them.
 
@@ -315,6 +328,8 @@ def _replace_planes(
         The new coordinates; None keeps what the frame has.
     to_new : callable
         Takes old 0-based positions y and x, returns new ones, for OBJCAT.
+    conserved : bool
+        Whether sources kept their flux, not their surface brightness: else a zero point changes.
     """
     ext = frame[0]
     if "OBJCAT" in ext.exposed and len(ext.columns("OBJCAT")):
@@ -328,6 +343,13 @@ def _replace_planes(
                 moved |= {x: new_x + 1, y: new_y + 1}
         ext.set_columns("OBJCAT", moved)
     ext.reset(result.data, mask=result.mask, variance=result.variance)
+    left = [name for name in _OF_STACKS if name in ext.exposed]
+    for name in left:
+        delattr(ext, name)
+    if left:
+        log.warning(
+            "%s: %s of the stack are left out, they are not resampled", frame.filename, ", ".join(left)
+        )
     if result.objmask is not None:
         ext.OBJMASK = result.objmask
     if wcs is not None:
@@ -335,7 +357,11 @@ def _replace_planes(
     ny, nx = result.data.shape
     ext.hdr.set("DATASEC", f"[1:{nx},1:{ny}]", "Section with data")
     ext.hdr.set("JFACTOR", round(result.jacobian, 9), "Input pixels per output pixel (area)")
-    ext.hdr.set("NOISCORR", round(result.correlation, 5), "Variance of large apertures over sum of VAR")
+    # The pixels of a finished stack are correlated already.
+    correlation = result.correlation * float(ext.hdr.get("NOISCORR", 1.0))
+    ext.hdr.set("NOISCORR", round(correlation, 5), "Variance of large apertures over sum of VAR")
+    if not conserved:
+        rescale_zero_point(frame, 1 / result.jacobian, float(frame.exposure_time()))
     for key in ("FRMNAME", "FRAMEID", "DATATYP"):
         ext.hdr.remove(key, ignore_missing=True)
 

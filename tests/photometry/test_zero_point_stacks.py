@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from astropy.wcs import WCS
 
 from niripipe import astrodata, photometry
 
@@ -67,3 +68,34 @@ def test_an_image_that_is_scaled_keeps_the_magnitudes_of_its_stars(stack, tmp_pa
 
 def _to_a_minute(p):
     p.scaleByExposureTime(time=60.0)
+
+
+@pytest.mark.parametrize("conserve", [True, False])
+def test_a_stack_on_larger_pixels_keeps_magnitudes_and_the_noise_it_had(stack, tmp_path, conserve):
+    ad = astrodata.open(stack)
+    before = ad[0].OBJCAT
+    star = before[np.argmin(before["MAG_APER_6"])]
+    target = WCS(naxis=2)
+    target.wcs.ctype = ["RA---TAN", "DEC--TAN"]
+    target.wcs.crval, target.wcs.crpix = ad[0].wcs.wcs.crval, [75, 75]
+    target.wcs.cd = np.diag([-0.2, 0.2]) / 3600
+    target.pixel_shape = (150, 150)
+
+    def on_larger_pixels(p):
+        p.resampleToCommonFrame(target_wcs=target, conserve=conserve)
+        p.detectSources()
+        p.applyZeroPoint()
+
+    done = reduce([ad], None, tmp_path, recipe=on_larger_pixels)
+    (after,) = done.outputs
+    table = after[0].OBJCAT
+    away = np.hypot(
+        (table["X_WORLD"] - star["X_WORLD"]) * np.cos(np.deg2rad(star["Y_WORLD"])),
+        table["Y_WORLD"] - star["Y_WORLD"],
+    )
+    same = table[np.argmin(away)]
+    assert np.min(away) * 3600 < 0.1
+    assert same["MAG_APER_6"] == pytest.approx(star["MAG_APER_6"], abs=0.02)
+    assert after[0].hdr["NOISCORR"] > ad[0].hdr["NOISCORR"]
+    assert "COVERAGE" not in after[0].exposed
+    assert any("COVERAGE, EXPOSURE of the stack are left out" in text for text in done.report.warnings)
