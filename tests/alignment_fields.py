@@ -26,9 +26,9 @@ last if its pointing is wrong by 5 arcsec or more, where three of many stars wou
 class Outcome:
     """What became of a frame; pixels.
 
-    `wrong` is the mean displacement of the stars that it shares with the reference, weighted by their S/N
-    squared (up to 100): where a few stars cannot show a rotation, a shift can only be right for them. NaN
-    without stars.
+    `wrong` is the mean displacement of the stars that it and the reference show whole, a FWHM from the
+    edges, weighted by their S/N squared (up to 100): where a few stars cannot show a rotation, a shift can
+    only be right for them. NaN without stars.
     """
 
     stars: int
@@ -127,7 +127,7 @@ def _compared(frames, places, flux, fwhm, setting, dropped):
     for k, ad in enumerate(frames):
         if k == to:
             continue
-        both = within(places[k], 0) & within(places[to], 0)
+        both = within(places[k], fwhm) & within(places[to], fwhm)
         seen = within(places[k], 2 * fwhm) & within(places[to], 2 * fwhm) & (snr > GOOD_SNR)
         wrong = np.nan
         if both.any():

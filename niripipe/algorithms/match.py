@@ -55,9 +55,10 @@ _ROUNDS = 12
 _RIVAL, _NO_RIVAL, _MANY_PAIRS = 0.6, 0.5, 12
 # Shifts that differ by less (pixels, or FWHM if that is larger) are the same.
 _SAME_SHIFT, _SAME_SHIFT_FWHM = 0.2, 0.05
-# A rotation that was not asked for is tried with so many sources, and taken with so many pairs; it is many
-# times more looks at the same lists, so that a shift and a rotation need this significance.
-_TURNED_PAIRS, _TURNED_SIGNIFICANCE = 10, 6.0
+# A rotation that was not asked for replaces a good shift with so many pairs, the second number where a shift
+# alone is not believed: five pairs are ten numbers for three unknowns. It is many times more looks at the
+# same lists, so that a shift and a rotation need this significance.
+_TURNED_PAIRS, _TURNED_LEAST, _TURNED_SIGNIFICANCE = 10, 5, 6.0
 # What pairs must show before a shift that is good otherwise gets a rotation: deviations, and movement of the
 # outermost pair in pixels or FWHM, whichever is larger.
 _TURNED_SIGMA, _TURNED, _TURNED_FWHM = 5.0, 0.1, 0.03
@@ -107,7 +108,7 @@ def match_sources(
         Fit a rotation (up to 5 degrees) and a magnification (up to 5 %) as well. With fewer than
         ``min_sources + 2`` pairs only the shift is fitted. ``rotate=None``: where ten pairs or more show
         one that is significant at 5 deviations and moves the outermost by 0.1 pixel and 0.03 FWHM, or where a
-        shift alone brings nothing.
+        shift alone brings nothing, and shift and rotation find five pairs.
     centre : tuple of float, optional
         Fixed point of rotation and scaling, (x, y); default the middle of the frame's sources. About it
         shift and rotation are uncorrelated.
@@ -152,7 +153,8 @@ def match_sources(
     if rotate is not None or not _asks_for_rotation(task, found, best):
         return found
     turned, _ = _found(replace(task, rotate=True))
-    sure = turned.n_matched >= _TURNED_PAIRS and turned.significance >= _TURNED_SIGNIFICANCE
+    enough = turned.n_matched >= (_TURNED_PAIRS if found.accepted else _TURNED_LEAST)
+    sure = enough and turned.significance >= _TURNED_SIGNIFICANCE
     return turned if turned.accepted and sure and turned.n_matched >= found.n_matched * _RIVAL else found
 
 
@@ -246,10 +248,8 @@ def _usable(sources: Sources, min_sources: int) -> Sources:
 
 def _asks_for_rotation(task: _Task, found: Registration, best: _Solution | None) -> bool:
     """Tell whether a rotation is tried: the pairs show one, or a shift brings nothing."""
-    if min(len(task.frame), len(task.reference)) < _TURNED_PAIRS:
-        return False
     if best is None or not found.accepted:
-        return True
+        return min(len(task.frame), len(task.reference)) >= _TURNED_LEAST
     if best.number < _TURNED_PAIRS:
         return False
     i, j = best.pairs
