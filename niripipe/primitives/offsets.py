@@ -100,7 +100,10 @@ def pointing_errors(
     found: Sequence[Registration | None],
     offsets: Sequence[Offsets],
 ) -> NDArray[np.float64]:
-    """Return how far the offsets are from the truth in the frames that were registered: (n, 2), pixels."""
+    """Return how far the offsets may be from the truth in the frames that were registered: (n, 2), pixels.
+
+    The error of each registration is added in quadrature: what is not known to better confirms nothing.
+    """
     errors = []
     for frame, result, offset in zip(frames, found, offsets, strict=True):
         if result is None or not result.accepted or frame is reference:
@@ -109,7 +112,8 @@ def pointing_errors(
         x, y = (nx - 1) / 2, (ny - 1) / 2
         sky = frame[0].sky_mapping.all_pix2world(x, y, 0)
         there = offset.wcs.all_world2pix(*sky, 0)
-        errors.append([float(there[0]) - x, float(there[1]) - y])
+        off = np.array([float(there[0]) - x, float(there[1]) - y])
+        errors.append(np.hypot(off, np.nan_to_num(result.error)))
     return np.array(errors, float).reshape(-1, 2)
 
 
