@@ -28,7 +28,8 @@ def row(name: str, some: list[Outcome]) -> str:
     failed = sum(o.failed for o in some)
     good, lost = sum(o.good for o in some), sum(o.lost for o in some)
     part = f"{100 * lost / good:5.1f}" if good else "    -"
-    return f"{name:>5} {len(some):6d} {kept:5d} {len(flagged):8d} {off:8d} {failed:10d} {good:5d} {lost:5d} {part}"
+    counts = f"{len(some):6d} {kept:5d} {len(flagged):8d} {off:8d} {failed:10d} {good:5d} {lost:5d}"
+    return f"{name:>5} {counts} {part}"
 
 
 def main() -> None:
