@@ -83,9 +83,12 @@ for name, stack in stacks.items():
 # %% [markdown]
 # ## One catalogue
 #
-# Where a source is not seen in a filter, the limit says how faint it is there.
+# The night has written it already, with the stacks on one grid and a picture: `result.colours`. From the
+# stacks it is made by `match_catalogues`. Where a source is not seen in a filter, the limit says how faint
+# it is there, and the colour is a limit too.
 
 # %%
+print([Path(path).name for path in result.colours])
 table = photometry.match_catalogues(list(stacks.values()))
 table[:8]
 
@@ -104,9 +107,8 @@ import matplotlib.pyplot as plt
 names = list(stacks)
 blue, red = names[0], names[-1]
 figure, (left, right) = plt.subplots(1, 2, figsize=(11, 5), layout="constrained")
-good = np.isfinite(table[blue]) & np.isfinite(table[red])
-colour = (table[blue] - table[red])[good]
-error = np.hypot(table[f"{blue}_error"], table[f"{red}_error"])[good]
+good = np.isfinite(table[f"{blue}_{red}"])
+colour, error = (table[f"{blue}_{red}{kind}"][good] for kind in ("", "_error"))
 left.errorbar(colour.value, table[red][good].value, xerr=error.value, fmt=".", elinewidth=0.7)
 left.invert_yaxis()
 left.set(xlabel=f"{blue} - {red} (mag)", ylabel=f"{red} (mag)")

@@ -95,14 +95,19 @@ def thumbnail(data: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def as_png(picture: NDArray[np.uint8]) -> bytes:
-    """Return an 8-bit grey PNG file (https://www.w3.org/TR/png-3/) of a picture, first row at the top."""
-    height, width = picture.shape
-    filtered = np.zeros((height, width + 1), np.uint8)  # each row starts with its filter type, 0
-    filtered[:, 1:] = picture
+    """Return an 8-bit PNG file (https://www.w3.org/TR/png-3/) of a picture, first row at the top.
+
+    Grey for shape (ny, nx), red, green and blue for shape (ny, nx, 3).
+    """
+    height, width = picture.shape[:2]
+    rows = picture.reshape(height, -1)
+    filtered = np.zeros((height, rows.shape[1] + 1), np.uint8)  # each row starts with its filter type, 0
+    filtered[:, 1:] = rows
+    colour_type = 0 if picture.ndim == 2 else 2
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         _chunk(kind, content)
         for kind, content in (
-            (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)),
+            (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, colour_type, 0, 0, 0)),
             (b"IDAT", zlib.compress(filtered.tobytes())),
             (b"IEND", b""),
         )

@@ -115,6 +115,7 @@ def write_report(result: NightResult, path: str | PathLike[str] | None = None) -
     lead += ([] if result.plan is None else [result.plan.summary]) + [_frames(every, jobs)]
     body = [page.heading("Reductions"), _overview(result, jobs, target.parent)]
     body += [_not_done(entry, jobs.get(entry.name)) for entry in result if entry.status is not JobStatus.DONE]
+    body += _colours(result, target.parent)
     body += [*_products(every, target.parent), *_list("Products that cannot be read", unread)]
     if result.plan is not None:
         body += _list("Files that no reduction used", _left_out(result.plan))
@@ -166,7 +167,7 @@ def _overview(result: NightResult, jobs: Mapping[str, Job], folder: Path) -> str
                 page.text(entry.name),
                 f'<b class="{kind}">{page.text(status)}</b>',
                 f"{entry.seconds:.1f}",
-                "<br>".join(page.link(path, folder) for path in entry.outputs),
+                "<br>".join(page.link(path, folder) for path in (*entry.outputs, *entry.colours)),
                 "<br>".join(page.text(text) for text in remarks),
             ]
         )
@@ -192,6 +193,20 @@ def _products(cards: Sequence[ProductCard], folder: Path) -> list[str]:
     missing = "" if has_pictures() else f'<p class="doubt">{page.text(NO_PICTURES)}</p>'
     quality = [page.heading("Quality"), quality_overview(cards, folder)]
     return [*quality, page.heading("Products"), missing, *(card.html for card in cards)]
+
+
+def _colours(result: NightResult, folder: Path) -> list[str]:
+    """Return what the page says about targets in several filters: pictures and files."""
+    cards = []
+    for entry in result:
+        pictures = [Path(path) for path in entry.colours if path.endswith(".png")]
+        shown = "".join(page.picture(path.read_bytes(), path.name) for path in pictures if path.is_file())
+        if entry.colours:
+            files = "<br>".join(page.link(path, folder) for path in entry.colours)
+            rows = [("files", files), *(("note", page.text(note)) for note in entry.notes)]
+            body = page.heading(entry.name, 3) + page.facts(rows) + shown
+            cards.append(f'<article class="card">{body}</article>')
+    return [page.heading("Colours"), *cards] if cards else []
 
 
 def _list(title: str, items: Iterable[str]) -> list[str]:

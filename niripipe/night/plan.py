@@ -198,9 +198,10 @@ class NightPlan:
         png : bool
             Whether a picture of each product is left beside it.
         colours : bool
-            Whether targets with stacks in several filters get a matched catalogue (``_colours.fits``, see
-            `niripipe.photometry.match_catalogues`) and, of three filters, a picture on one grid
-            (``_rgb.png``). The notes of the first stack name them, or say why there are none.
+            Whether targets with stacks in several filters get the stacks on one grid (``_common.fits``), a
+            matched catalogue (``_colours.fits``, see `niripipe.photometry.match_catalogues`) and, of three
+            filters, a picture (``_rgb.png``). `NightResult.colours` has their paths; the notes of the first
+            stack name them, or say why there are none. Files older than their stacks are made again.
 
         Returns
         -------
@@ -232,7 +233,7 @@ class NightPlan:
         result = replace(result, plan=plan)
         if colours:
             with log_file(result.output_dir, wanted=log):
-                result = replace(result, results=add_colours(result.results, overwrite=overwrite))
+                result = replace(result, results=add_colours(result.results))
         if report or png:
             with log_file(result.output_dir, wanted=log):
                 leave_report(result, report=report, png=png)

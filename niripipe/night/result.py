@@ -63,6 +63,8 @@ class JobResult:
         Whether the products are those of an earlier run, which would come out the same again.
     fingerprint : str or None
         Checksum of all that decided the products.
+    colours : tuple of str
+        Absolute paths of what this stack and those in other filters gave together; of the first one only.
     """
 
     name: str
@@ -77,6 +79,7 @@ class JobResult:
     messages: tuple[tuple[int, str], ...] = field(default=(), repr=False)
     reused: bool = False
     fingerprint: str | None = field(default=None, repr=False)
+    colours: tuple[str, ...] = ()
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -169,6 +172,11 @@ class NightResult(Sequence[JobResult]):
         """Return the paths of the products, of all kinds or of one."""
         return [path for result in self.results if kind in (None, result.kind) for path in result.outputs]
 
+    @property
+    def colours(self) -> list[str]:
+        """The paths of stacks on common grids, catalogues of colours, and pictures."""
+        return [path for result in self.results for path in result.colours]
+
     def check(self) -> None:
         """Raise if a reduction failed or lost most of its frames; for pipelines that want all or nothing.
 
@@ -223,7 +231,7 @@ class NightResult(Sequence[JobResult]):
                 "reduction": result.name,
                 "status": str(result.status),
                 "seconds": round(result.seconds, 2),
-                "product": "\n".join(Path(path).name for path in result.outputs),
+                "product": "\n".join(Path(path).name for path in (*result.outputs, *result.colours)),
                 "remark": "\n".join(
                     text
                     for text in (result.reason, *_frames(result), *result.notes, *_warnings(result))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import combinations
 from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -12,14 +14,16 @@ from numpy.typing import NDArray
 
 from niripipe import astrodata
 from niripipe.algorithms.robust import robust_sigma
-from niripipe.astrodata import FAIL, AstroData
+from niripipe.astrodata import DQ, FAIL, AstroData
+from niripipe.astrodata.display import as_png
+from niripipe.astrodata.fits_write import atomic_file
 from niripipe.errors import DataError, InputError
 from niripipe.logutils import get_logger
 
 if TYPE_CHECKING:
     from astropy.table import QTable
 
-__all__ = ["match_catalogues", "rgb_picture"]
+__all__ = ["column_name", "match_catalogues", "pointing_offset", "rgb_picture"]
 
 Floats = NDArray[np.float64]
 Stack = AstroData | str | PathLike[str]
@@ -51,12 +55,23 @@ def match_catalogues(stacks: Sequence[Stack], *, radius: float = 0.5, aperture: 
     Returns
     -------
     astropy.table.QTable
-        ``ra``, ``dec`` (deg; of the first filter with the source), and for each filter ``J`` and
-        ``J_error`` (mag, NaN where the source is not in its catalogue) and ``J_limit``: where it is not,
-        the magnitude of a star of 5 sigma there, NaN outside of the field. ``meta`` has the system and
-        ``J_zero_point_error`` for each filter, which all of its magnitudes share, and ``J_offset``, the
-        difference in pointing to the first stack that was taken out, (East, North) in arcsec: the median
-        of the sources in common. With fewer than three of them it is (0, 0), with a warning.
+        ``ra``, ``dec`` (deg; of the first filter with the source), and for each filter:
+
+        - ``J``, ``J_error`` (mag): NaN where the source is not in its catalogue;
+        - ``J_limit`` (mag): where it is not, the magnitude of a star of 5 sigma there, NaN outside of the
+          field and elsewhere;
+        - ``J_flags``, ``J_dq``: its ``FLAGS`` and ``IMAFLAGS_ISO`` of OBJCAT, -1 where it is not in it.
+
+        For each pair of filters, in the order of the stacks:
+
+        - ``J_H``, ``J_H_error`` (mag): the difference where both are measured, and its random error;
+        - ``J_H_min``, ``J_H_max`` (mag): where one is not, the colour that follows from its limit: it is
+          larger than the one or smaller than the other. NaN elsewhere.
+
+        ``meta`` has the system and ``J_zero_point_error`` for each filter, which all of its magnitudes share
+        and the errors of columns do not hold, and ``J_offset``, the difference in pointing to the first stack
+        that was taken out, (East, North) in arcsec: the median of the sources in common. With fewer than
+        three of them it is (0, 0), with a warning.
 
     Raises
     ------
@@ -65,23 +80,32 @@ def match_catalogues(stacks: Sequence[Stack], *, radius: float = 0.5, aperture: 
     DataError
         A stack has no zero point, or no magnitudes in the aperture.
 
+    Notes
+    -----
+    Each magnitude is that of its stack's catalogue, not of images on one grid, whose noise is interpolated
+    once more: same radius in every filter, around the position in that filter, with the aperture correction
+    of the stack's own stars, which takes out differences in seeing. Errors and limits hold correlated noise
+    (``NOISCORR``) and the residual sky, see `AstroData.aperture_variance`. Pixel scales or systems (Vega, AB)
+    that differ between the stacks are warned of.
+
     Examples
     --------
     >>> table = match_catalogues(result.products("science"))   # doctest: +SKIP
-    >>> table["J"] - table["H"]                                # doctest: +SKIP
+    >>> table["J_H"]                                           # doctest: +SKIP
     """
     from astropy import units as u
     from astropy.table import QTable
 
     frames = [_opened(stack) for stack in stacks]
-    names = [_filter(frame) for frame in frames]
+    names = [column_name(frame) for frame in frames]
     if len(frames) < 2 or len(set(names)) < len(names):
         raise InputError(
             "Colours need stacks in two filters at least, one each", item="stacks", found=", ".join(names)
         )
+    _compare(frames, names)
     ra, dec = np.zeros(0), np.zeros(0)
     rows_of: list[NDArray[np.intp]] = []
-    offsets = [_pointing_offset(frame, frames[0], radius) for frame in frames]
+    offsets = [pointing_offset(frame, frames[0], radius) for frame in frames]
     for frame, offset in zip(frames, offsets, strict=True):
         lon, lat = _positions(frame, offset)
         rows, new = _matched(ra, dec, lon, lat, radius)
@@ -98,10 +122,14 @@ def match_catalogues(stacks: Sequence[Stack], *, radius: float = 0.5, aperture: 
         missing = ~np.isfinite(magnitude)
         limit[missing] = _limits(frame, ra[missing] + offset[0], dec[missing] + offset[1], aperture)
         table[f"{name}_limit"] = limit * u.mag
+        for kind, source in (("flags", "FLAGS"), ("dq", "IMAFLAGS_ISO")):
+            table[f"{name}_{kind}"] = _flags(frame, source, rows)
         table.meta[f"{name}_system"] = str(frame.phu["ZPSYSTEM"])
         table.meta[f"{name}_zero_point_error"] = float(frame.phu["ZPMAGERR"])
         east = offset[0] * np.cos(np.radians(dec[0] if len(dec) else 0.0))
         table.meta[f"{name}_offset"] = (float(3600 * east), float(3600 * offset[1]))
+    for first, second in combinations(names, 2):
+        _add_colour(table, first, second)
     return table
 
 
@@ -115,7 +143,7 @@ def rgb_picture(
     stacks : sequence of three AstroData or path-like
         Red, green and blue, for example K, H and J, with zero points: equal magnitudes are white.
     path : path-like, optional
-        A file to be written (PNG).
+        A file to be written, ``.png``. An older one is replaced when the new one is complete.
     stretch, q : float
         Linear stretch in units of the noise of a pixel, and softening, as in astropy's `make_lupton_rgb`.
 
@@ -124,13 +152,16 @@ def rgb_picture(
     Returns
     -------
     ndarray of uint8, shape (ny, nx, 3)
+        The first row is the lowest. Pixels that a stack does not reach are without its colour.
 
     Raises
     ------
     InputError
-        There are not three stacks.
+        There are not three stacks, or the name of the file does not end with ``.png``.
     DataError
         A stack has no zero point or no WCS.
+    StorageError
+        The file cannot be written.
     """
     from astropy.visualization import make_lupton_rgb
     from reproject import reproject_interp
@@ -138,23 +169,32 @@ def rgb_picture(
     frames = [_opened(stack) for stack in stacks]
     if len(frames) != 3:
         raise InputError("A colour picture is made of three stacks", item="stacks", found=len(frames))
+    if path is not None and Path(path).suffix.lower() != ".png":
+        raise InputError("The picture is a PNG file", item="path", found=path, expected="a name with .png")
     target, shape = frames[0][0].wcs, frames[0][0].shape
     planes = []
     for frame in frames:
         ext = frame[0]
         if ext.wcs is None:
             raise DataError("The stack has no WCS", file=frame.filename)
-        data = np.asarray(ext.read("data"), float)
+        data, mask = np.array(ext.read("data"), float), ext.read("mask")
+        if mask is not None:
+            data[(mask & DQ.no_data) != 0] = np.nan
         if frame is not frames[0]:
             mapping = ext.wcs.deepcopy()
-            mapping.wcs.crval = np.asarray(mapping.wcs.crval) - _pointing_offset(frame, frames[0], 0.5)
+            mapping.wcs.crval = np.asarray(mapping.wcs.crval) - pointing_offset(frame, frames[0])
             data = reproject_interp((data, mapping), target, shape_out=shape, return_footprint=False)
-        planes.append(np.nan_to_num(data) * 10 ** (-0.4 * (float(frame.phu["ZPIMAGE"]) - 25.0)))
+        planes.append(data * 10 ** (-0.4 * (float(frame.phu["ZPIMAGE"]) - 25.0)))
     noise = float(np.median([_noise(plane) for plane in planes]))
-    picture = make_lupton_rgb(
-        *planes, minimum=-noise, stretch=stretch * noise, Q=q, filename=None if path is None else str(path)
-    )
-    return np.asarray(picture, np.uint8)
+    # Nearly black where there is nothing: with no light at all in three colours astropy divides by zero.
+    planes = [np.where(np.isfinite(plane), plane, -0.999 * noise) for plane in planes]
+    # astropy's newer make_rgb (7.0, and not in the oldest version allowed) stretches each colour by itself:
+    # bright stars would be white. This one keeps the colours.
+    picture = np.asarray(make_lupton_rgb(*planes, minimum=-noise, stretch=stretch * noise, Q=q), np.uint8)
+    if path is not None:
+        with atomic_file(Path(path)) as file:
+            file.write(as_png(picture[::-1]))
+    return picture
 
 
 def _opened(stack: Stack) -> AstroData:
@@ -167,7 +207,7 @@ def _opened(stack: Stack) -> AstroData:
     return frame
 
 
-def _filter(frame: AstroData) -> str:
+def column_name(frame: AstroData) -> str:
     """Return the name of a filter as it can be in the name of a column: Kshort for K(short)."""
     return re.sub(r"[^0-9A-Za-z]", "", str(frame.filter_name(pretty=True)))
 
@@ -178,8 +218,22 @@ def _positions(frame: AstroData, offset: Floats) -> tuple[Floats, Floats]:
     return lon - offset[0], lat - offset[1]
 
 
-def _pointing_offset(frame: AstroData, reference: AstroData, radius: float) -> Floats:
-    """Return by how much the sources of a stack lie beside those of another: RA, Dec, degrees."""
+def pointing_offset(frame: AstroData, reference: AstroData, radius: float = 0.5) -> Floats:
+    """Return by how much the sources of a stack lie beside those of another.
+
+    Parameters
+    ----------
+    frame, reference : AstroData
+        With OBJCAT.
+    radius : float
+        Largest distance of a source in both, arcsec, once the stacks lie on each other.
+
+    Returns
+    -------
+    ndarray of float64, shape (2,)
+        In right ascension and declination (degrees of the coordinates): to be subtracted from those of
+        `frame`. Zeros, with a warning, where fewer than three sources are in common.
+    """
     offset = np.zeros(2)
     if frame is reference:
         return offset
@@ -220,6 +274,35 @@ def _matched(
     return rows, np.flatnonzero(new)
 
 
+def _compare(frames: Sequence[AstroData], names: Sequence[str]) -> None:
+    """Warn where stacks are so different that their magnitudes are not quite comparable."""
+    named = dict(zip(names, frames, strict=True))
+    scales = {name: f"{float(frame.pixel_scale() or 0.0):.3f}" for name, frame in named.items()}
+    systems = {name: str(frame.phu["ZPSYSTEM"]) for name, frame in named.items()}
+    for found, what in (
+        (scales, "pixel scales (arcsec): an aperture in pixels is not the same on the sky"),
+        (systems, "systems of magnitudes: their differences are not colours of one system"),
+    ):
+        if len(set(found.values())) > 1:
+            shown = ", ".join(f"{name} {value}" for name, value in found.items())
+            log.warning("the stacks have different %s; %s", what, shown)
+
+
+def _add_colour(table: QTable, first: str, second: str) -> None:
+    """Add the columns of one colour to a table of magnitudes and limits."""
+    colour = f"{first}_{second}"
+    table[colour] = table[first] - table[second]
+    table[f"{colour}_error"] = np.hypot(table[f"{first}_error"], table[f"{second}_error"])
+    # Fainter than the limit in the first: redder than this; in the second: bluer.
+    table[f"{colour}_min"] = table[f"{first}_limit"] - table[second]
+    table[f"{colour}_max"] = table[first] - table[f"{second}_limit"]
+
+
+def _flags(frame: AstroData, name: str, rows: NDArray[np.intp]) -> NDArray[np.int32]:
+    values = np.asarray(frame[0].OBJCAT[name], np.int32)
+    return np.where(rows >= 0, values[np.maximum(rows, 0)] if len(values) else -1, -1).astype(np.int32)
+
+
 def _taken(frame: AstroData, name: str, rows: NDArray[np.intp]) -> Floats:
     table = frame[0].OBJCAT
     if name not in table.colnames:
@@ -251,5 +334,5 @@ def _limits(frame: AstroData, ra: Floats, dec: Floats, aperture: float) -> Float
 
 
 def _noise(plane: Floats) -> float:
-    used = plane[plane != 0]
+    used = plane[np.isfinite(plane)]
     return robust_sigma(used) if used.size else 1.0
