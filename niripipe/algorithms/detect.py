@@ -48,6 +48,11 @@ __all__ = ["Detection", "detect_sources"]
 _KERNEL = np.array([[1, 2, 1], [2, 4, 2], [1, 2, 1]], dtype=np.float32)
 # Bits whose pixels must not make or shape a source. Saturated pixels belong to stars and stay.
 _NOT_SKY = BAD | COSMIC_RAY | NO_DATA | UNILLUMINATED
+# A source covers so many pixels above the threshold, as in DRAGONS, unless fewer are asked for.
+_LEAST_AREA = 20
+# Faint sources have so many pixels above so many deviations. In simulated stacks nine of ten stars of S/N 10
+# (in 3 pixels) are found so, and no noise; with 40 pixels above 1.5 the catalogue begins at S/N 20.
+_FAINT_AREA, _FAINT_THRESH = 12, 1.0
 # Number of levels at which blends are looked for: SExtractor's, and one that finds all but a few of them in
 # half of the time.
 _LEVELS, _FEW_LEVELS = 32, 8
@@ -112,6 +117,7 @@ def detect_sources(
     variance: Float32 | None = None,
     correlation: float = 1.0,
     depth: NDArray[Any] | None = None,
+    faint: bool = False,
 ) -> Detection:
     """Detect and measure the sources of a frame.
 
@@ -160,13 +166,16 @@ def detect_sources(
     correlation : float
         Variance of a large aperture over the sum of its variances.
     depth : ndarray of int of the same shape, optional
-        Number of frames in each pixel.
+        Number of frames in each pixel. Where there are fewer, the threshold is higher.
+    faint : bool
+        With ``measure=True``: add fainter sources, of 12 pixels above 1 deviation, that touch no other.
 
     Returns
     -------
     Detection
-        Rows are removed when ISOAREA_IMAGE < 20, B_IMAGE < 1.1, A_IMAGE > 50 B_IMAGE or more than 95 % of
-        the pixels are flagged; the object mask holds the surviving ones.
+        Rows are removed when ISOAREA_IMAGE < 20 (or the area asked for, if less), B_IMAGE < 1.1,
+        A_IMAGE > 50 B_IMAGE or more than 95 % of the pixels are flagged; the object mask holds the
+        surviving ones.
 
     Raises
     ------
@@ -183,10 +192,11 @@ def detect_sources(
     if not rms > 0:
         return empty
     field = _searched(plane, hidden, mask, background, side)
+    spread = None if depth is None or side != 1 else _spread(depth)
 
     def extract(thresh: float) -> tuple[Any, NDArray[np.int32]]:
         levels = _LEVELS if measure is True else _FEW_LEVELS
-        return field.extract(thresh, detect_minarea, deblend_mincont, levels, gain)
+        return field.extract(thresh, detect_minarea, deblend_mincont, levels, gain, spread)
 
     found = extract(_BRIGHT * detect_thresh) if measure == "positions" and enough > 0 else None
     if found is not None and len(found[0]) >= enough:
@@ -197,7 +207,12 @@ def detect_sources(
     if analysis_thresh > detect_thresh:
         bright = field.plane > analysis_thresh * rms
         objects["tnpix"] = side**2 * np.bincount(segments[bright], minlength=len(objects) + 1)[1:]
-    objects, segments, flagged, union = field.without_artefacts(objects, segments)
+    least = min(_LEAST_AREA, detect_minarea)
+    if faint and measure is True:
+        least = min(least, _FAINT_AREA)
+        more = field.extract(_FAINT_THRESH, _FAINT_AREA, deblend_mincont, _LEVELS, gain, spread)
+        objects, segments = _joined((objects, segments), more)
+    objects, segments, flagged, union = field.without_artefacts(objects, segments, least)
     objmask = (segments != 0).view(np.uint8).repeat(side, axis=1).repeat(side, axis=0)
     noise, apertures = None, None
     if measure is True and variance is not None:
@@ -227,6 +242,27 @@ def detect_sources(
     if pix2world is not None:
         catalogue = add_world_columns(catalogue, pix2world)
     return Detection(catalogue, objmask, background.mean, rms, width, apertures)
+
+
+def _joined(
+    found: tuple[Any, NDArray[np.int32]], faint: tuple[Any, NDArray[np.int32]]
+) -> tuple[Any, NDArray[np.int32]]:
+    """Add the objects that touch none of those that were found before."""
+    objects, segments = found
+    more, below = faint
+    new = np.ones(len(more) + 1, bool)
+    new[below[segments != 0]] = False
+    new[0] = False
+    number = np.zeros(len(more) + 1, np.int32)
+    number[new] = len(objects) + np.arange(1, new.sum() + 1)
+    return np.concatenate([objects, more[new[1:]]]), np.where(segments != 0, segments, number[below])
+
+
+def _spread(depth: NDArray[Any]) -> Float32:
+    """Return the noise of each pixel over that where most frames are, from their number."""
+    frames = np.maximum(depth, 1).astype(np.float32)
+    middle = np.float32(np.median(frames))
+    return np.asarray(np.sqrt(middle / np.minimum(frames, middle)), np.float32)
 
 
 def _noise(
@@ -305,7 +341,7 @@ class _Field:
     side: int
 
     def extract(
-        self, thresh: float, minarea: int, mincont: float, levels: int, gain: float
+        self, thresh: float, minarea: int, mincont: float, levels: int, gain: float, spread: Float32 | None
     ) -> tuple[Any, NDArray[np.int32]]:
         """Return objects, measured in pixels, and for each element the number of its object (from 1) or 0."""
         side, area = self.side, self.side**2
@@ -313,7 +349,7 @@ class _Field:
             self.plane,
             # The mean of a square has as many times less noise as it has pixels along a side.
             side * thresh,
-            err=self.rms / side,
+            err=self.rms / side if spread is None else np.float32(self.rms) * spread,
             gain=area * gain,
             mask=self.hidden,
             minarea=max(minarea // area, 1),
@@ -329,7 +365,7 @@ class _Field:
         return objects, segments
 
     def without_artefacts(
-        self, objects: Any, segments: NDArray[np.int32]
+        self, objects: Any, segments: NDArray[np.int32], least: int
     ) -> tuple[Any, NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
         """Drop what is too small, thin or flagged; return objects, segments, number of flags, all flags."""
         count, union = (np.zeros(len(objects) + 1, np.int32) for _ in range(2))
@@ -340,7 +376,7 @@ class _Field:
         flagged, union = self.side**2 * count[1:], union[1:]
         with np.errstate(invalid="ignore"):
             keep = (
-                (objects["tnpix"] >= 20)
+                (objects["tnpix"] >= least)
                 & (objects["b"] >= 1.1)
                 & (objects["a"] <= 50 * objects["b"])
                 & (flagged <= 0.95 * objects["tnpix"])

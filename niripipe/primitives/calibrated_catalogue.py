@@ -116,7 +116,8 @@ def _add_magnitudes(frame: AstroData, table: Any, radii: Sequence[float], standa
         _record(ext.hdr, name, found, radius)
         with np.errstate(divide="ignore", invalid="ignore"):
             magnitude = zero_point - 2.5 * np.log10(np.where(flux > 0, flux * found.factor, np.nan))
-            relative = np.hypot(error / flux, found.scatter)
+            shared = np.hypot(found.scatter, found.error / found.factor)
+            relative = np.hypot(error / flux, shared)
             magnitude_error = np.where(flux > 0, POGSON * relative, np.nan)
         columns = {
             "FLUX_APER": flux, "FLUXERR_APER": error, "MAG_APER": magnitude, "MAGERR_APER": magnitude_error

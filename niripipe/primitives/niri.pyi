@@ -415,6 +415,7 @@ class NIRI(PrimitivesBase):
         back_filtersize: int = 3,
         catalogue: bool | Literal["positions"] = True,
         enough: int = 0,
+        faint: bool = False,
         stream: str = "main",
         instream: str | None = None,
         outstream: str | None = None,

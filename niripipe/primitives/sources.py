@@ -55,6 +55,10 @@ class DetectSourcesParams(SuffixParams, suffix="_sourcesDetected"):
         description="with positions: if so many sources are four times brighter than they have to be, only "
         "those are looked at; 0: all",
     )
+    faint: bool = Field(
+        False,
+        description="with a full catalogue: add sources of 12 pixels above 1 sigma that touch no other",
+    )
 
 
 class DilateObjectMaskParams(SuffixParams, suffix="_objmaskDilated"):

@@ -54,14 +54,14 @@ def targetAndStars(p: NIRI) -> None:
     p.resampleToCommonFrame(objmask=False)
     p.scaleCountsToReference()
     p.stackFrames()
-    p.detectSources(suffix=None)
+    p.detectSources(suffix=None, faint=True)
     p.applyZeroPoint(suffix=None)
     p.storeProcessedScience(suffix="_target")
     p.adjustWCSToReference(align_on="stars", stream="stars")
     p.resampleToCommonFrame(objmask=False, stream="stars")
     p.scaleCountsToReference(stream="stars")
     p.stackFrames(stream="stars")
-    p.detectSources(suffix=None, stream="stars")
+    p.detectSources(suffix=None, faint=True, stream="stars")
     p.applyZeroPoint(suffix=None, stream="stars")
     p.storeProcessedScience(suffix="_stars", stream="stars")
     p.appendStream(from_stream="stars")
@@ -223,7 +223,7 @@ def _align_and_stack(p: NIRI) -> None:
     p.scaleCountsToReference()
     p.stackFrames()
     # The stack's own catalogue and object mask; it keeps the name of a stack.
-    p.detectSources(suffix=None)
+    p.detectSources(suffix=None, faint=True)
 
 
 def _calibrate_stack(p: NIRI) -> None:

@@ -374,3 +374,56 @@ def test_bright_sources_are_enough_for_positions_where_there_are_many(stars):
         other = detect_sources(frame, **(options | {"enough": 0}))
         np.testing.assert_array_equal(same.objmask, other.objmask)
         assert len(same.catalogue) == len(other.catalogue)
+
+
+def faint_field(snr: float, depth: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Return noise with 64 stars of a signal-to-noise ratio in 3 pixels, and their positions."""
+    rng = np.random.default_rng(8)
+    shape = (512, 512)
+    spread = 1.0 if depth is None else 1 / np.sqrt(depth)
+    frame = rng.normal(0, RMS, shape) * spread
+    places = np.stack(np.meshgrid(np.arange(32, 512, 64), np.arange(32, 512, 64)), axis=-1).reshape(-1, 2)
+    places = places + rng.uniform(-5, 5, places.shape)
+    # exp(-9 / 8) of a Gaussian of 2 pixels lies beyond 3.
+    flux = snr * RMS * np.sqrt(9 * np.pi) / (1 - np.exp(-9 / 8))
+    for x, y in places:
+        add_star(frame, x, y, flux)
+    return frame.astype(np.float32), places
+
+
+def found_and_false(catalogue: np.ndarray, places: np.ndarray) -> tuple[float, int]:
+    x, y = catalogue["XWIN_IMAGE"] - 1, catalogue["YWIN_IMAGE"] - 1
+    distance = np.hypot(x[:, None] - places[:, 0], y[:, None] - places[:, 1])
+    near = distance < 3
+    return float(near.any(axis=0).mean()), int((~near.any(axis=1)).sum())
+
+
+def test_faint_stars_are_found_where_that_is_asked_for_and_noise_is_not():
+    frame, places = faint_field(10.0)
+    variance = np.full(frame.shape, RMS**2, np.float32)
+    usual = detect_sources(frame, variance=variance)
+    assert found_and_false(usual.catalogue, places)[0] < 0.1
+    deep = detect_sources(frame, variance=variance, faint=True)
+    share, false = found_and_false(deep.catalogue, places)
+    assert share > 0.85
+    assert false <= 1
+
+
+def test_faint_sources_leave_those_found_before_as_they_are(stars):
+    frame, _ = stars
+    variance = np.full(frame.shape, RMS**2, np.float32)
+    usual = detect_sources(frame, variance=variance).catalogue
+    deep = detect_sources(frame, variance=variance, faint=True).catalogue
+    for name in ("X_IMAGE", "Y_IMAGE", "ISOAREA_IMAGE"):
+        np.testing.assert_array_equal(deep[name][: len(usual)], usual[name])
+
+
+def test_the_threshold_is_higher_where_there_are_fewer_frames():
+    depth = np.full((512, 512), 16)
+    depth[:, :60] = 1
+    rng = np.random.default_rng(9)
+    frame = (rng.normal(0, RMS, depth.shape) * np.sqrt(16 / depth)).astype(np.float32)
+    variance = (RMS**2 * 16 / depth).astype(np.float32)
+    blind = detect_sources(frame, variance=variance, faint=True).catalogue
+    assert np.count_nonzero(blind["X_IMAGE"] < 60) > 20
+    assert len(detect_sources(frame, variance=variance, depth=depth, faint=True).catalogue) <= 2

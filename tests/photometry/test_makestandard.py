@@ -79,6 +79,17 @@ def test_stars_of_the_stack_have_their_magnitudes(reduced, stack):
     assert np.std(pulls) < 3
 
 
+def test_errors_of_magnitudes_hold_that_of_the_aperture_correction(stack):
+    ext = astrodata.open(stack)[0]
+    for radius in (3, 6, 10):
+        error = np.asarray(ext.OBJCAT[f"MAGERR_APER_{radius}"])
+        pixels = np.asarray(ext.OBJCAT[f"FLUXERR_APER_{radius}"] / ext.OBJCAT[f"FLUX_APER_{radius}"]) * 1.0857
+        shared = ext.hdr[f"APCE{radius}"]
+        assert shared > 0
+        known = np.isfinite(error)
+        assert (error[known] >= 0.999 * np.hypot(pixels, shared)[known]).all()
+
+
 def test_the_stack_says_where_its_zero_point_comes_from(stack):
     ad = astrodata.open(stack)
     assert ad[0].hdr["BUNIT"] == "electron"
