@@ -20,9 +20,13 @@ from niripipe.night.result import JobResult, JobStatus
 from niripipe.photometry import match_catalogues, rgb_picture
 from niripipe.photometry.colours import column_name
 
-__all__ = ["add_colours"]
+__all__ = ["CATALOGUE", "PICTURE", "add_colours"]
 
 log = get_logger(__name__)
+
+CATALOGUE = "_colours.fits"
+PICTURE = "_rgb.png"
+"""What follows the name of the first stack in those of the catalogue and the picture."""
 
 Member = tuple[int, AstroData]
 """A stack with the number of its reduction."""
@@ -50,7 +54,14 @@ def add_colours(results: Sequence[JobResult]) -> tuple[JobResult, ...]:
         Errors are warnings here: the stacks are there.
     """
     noted = list(results)
-    fields, alone = _fields({k: r for k, r in enumerate(results) if r.kind == "science" and r.outputs})
+    found = {k: r for k, r in enumerate(results) if r.kind == "science" and r.outputs}
+    if len(found) < 2:
+        return tuple(noted)
+    try:
+        fields, alone = _fields(found)
+    except Exception as error:  # whatever a damaged header provokes: the stacks are there
+        log.warning("no colours of this night: %s", error)
+        return tuple(noted)
     for k, why in alone.items():
         log.warning("%s: %s", noted[k].name, why)
         noted[k] = replace(noted[k], notes=(*noted[k].notes, why))
@@ -166,13 +177,13 @@ class _Made:
             )
         if len(calibrated) < 2:
             return
-        catalogue = self._file("_colours.fits")
+        catalogue = self._file(CATALOGUE)
         self._make(
             [catalogue],
             f"magnitudes, limits and colours in {names}",
             lambda: _write_catalogue(calibrated, catalogue),
         )
-        picture = self._file("_rgb.png")
+        picture = self._file(PICTURE)
         if len(calibrated) == 3:
             self._make([picture], f"picture of {names}", lambda: rgb_picture(calibrated[::-1], picture))
         elif len(calibrated) > 3:
@@ -186,7 +197,7 @@ class _Made:
         shown = ", ".join(path.name for path in paths)
         newest = max(Path(str(stack.path)).stat().st_mtime_ns for stack in self._stacks)
         if all(path.exists() and path.stat().st_mtime_ns >= newest for path in paths):
-            self.notes.append(f"kept from an earlier run, not older than the stacks: {shown}")
+            self.notes.append(f"{what}: {shown}, kept from an earlier run, not older than the stacks")
         else:
             try:
                 write()

@@ -8,6 +8,7 @@ from typing import Final
 import numpy as np
 
 from niripipe.astrodata import AstroData
+from niripipe.astrodata.provenance import add_history
 from niripipe.night.frames import root_name
 from niripipe.photometry.colours import pointing_offset
 from niripipe.primitives.geometry import require_wcs
@@ -38,7 +39,7 @@ def on_common_grid(stacks: Sequence[AstroData]) -> list[AstroData]:
         NOISCORR holds the further correlation. Before that the difference in pointing to the first
         (`niripipe.photometry.match_catalogues`) is taken out; ``CMNDRA``, ``CMNDDEC`` (arcsec, East and
         North) are what it was, ``CMNREF`` is the name of the first. OBJCAT has the new positions, with the
-        magnitudes of the stack. COVERAGE, EXPOSURE and REJMAP are left out.
+        magnitudes of the stack, HISTORY the step. COVERAGE, EXPOSURE and REJMAP are left out.
 
     Raises
     ------
@@ -62,6 +63,7 @@ def _tied(stack: AstroData, reference: AstroData) -> AstroData:
         mapping = require_wcs(copy).deepcopy()
         mapping.wcs.crval = np.asarray(mapping.wcs.crval) - offset
         ext.wcs = mapping
+    if stack is not reference and "OBJCAT" in ext.exposed:
         positions = ext.columns("OBJCAT")
         ext.set_columns(
             "OBJCAT",
@@ -77,6 +79,7 @@ def _tied(stack: AstroData, reference: AstroData) -> AstroData:
     copy.phu.set("CMNREF", str(reference.filename), "The stack whose pixels these are")
     copy.phu.set("CMNDRA", round(3600 * float(east), 4), "Pointing taken out, to the East (arcsec)")
     copy.phu.set("CMNDDEC", round(3600 * float(offset[1]), 4), "Pointing taken out, to the North (arcsec)")
+    add_history(copy, "onCommonGrid", {"reference": str(reference.filename)}, status="DONE")
     copy.filename = f"{root_name(str(stack.filename))}{COMMON}.fits"
     return copy
 

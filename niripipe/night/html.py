@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from niripipe import astrodata
 from niripipe.errors import InputError, NiripipeError
 from niripipe.logutils import get_logger
+from niripipe.night.colours import CATALOGUE, PICTURE
+from niripipe.night.frames import root_name
 from niripipe.night.jobs import Job
 from niripipe.night.log import LOG_NAME
 from niripipe.night.result import JobResult, JobStatus, NightResult
@@ -64,10 +66,13 @@ def report_html(folder: str | PathLike[str], path: str | PathLike[str] | None = 
     """
     folder = Path(folder).expanduser().absolute()
     target = folder / REPORT_NAME if path is None else Path(path).expanduser().absolute()
-    cards, unread = [], []
+    cards, unread, common = [], [], []
     for file in sorted(folder.glob("*.fits*")):
         try:
-            if str(astrodata.open(file).phu.get("PROCSOFT", "")).startswith("niripipe"):
+            phu = astrodata.open(file).phu
+            if "CMNREF" in phu:
+                common.append(file)
+            elif str(phu.get("PROCSOFT", "")).startswith("niripipe"):
                 cards.append(product_card(file, target.parent))
         except NiripipeError as error:
             unread.append(f"{file.name}: {error}")
@@ -75,7 +80,8 @@ def report_html(folder: str | PathLike[str], path: str | PathLike[str] | None = 
         raise InputError("There is no product of niripipe in this folder", file=folder, item="folder")
     cards.sort(key=lambda card: (_ORDER.index(card.quality["kind"]), card.path.name))
     lead = [f"{len(cards)} products in {folder}", _frames(cards, {}), "From the products alone."]
-    body = [*_products(cards, target.parent), *_list("Files that cannot be read", unread)]
+    body = _colours(_colours_in(common), target.parent)
+    body += [*_products(cards, target.parent), *_list("Files that cannot be read", unread)]
     return page.write_page(page.page(_title(cards), lead, [*body, *_software()]), target)
 
 
@@ -115,7 +121,8 @@ def write_report(result: NightResult, path: str | PathLike[str] | None = None) -
     lead += ([] if result.plan is None else [result.plan.summary]) + [_frames(every, jobs)]
     body = [page.heading("Reductions"), _overview(result, jobs, target.parent)]
     body += [_not_done(entry, jobs.get(entry.name)) for entry in result if entry.status is not JobStatus.DONE]
-    body += _colours(result, target.parent)
+    files_of = {entry.name: [Path(path) for path in entry.colours] for entry in result if entry.colours}
+    body += _colours(files_of, target.parent)
     body += [*_products(every, target.parent), *_list("Products that cannot be read", unread)]
     if result.plan is not None:
         body += _list("Files that no reduction used", _left_out(result.plan))
@@ -195,18 +202,28 @@ def _products(cards: Sequence[ProductCard], folder: Path) -> list[str]:
     return [*quality, page.heading("Products"), missing, *(card.html for card in cards)]
 
 
-def _colours(result: NightResult, folder: Path) -> list[str]:
-    """Return what the page says about targets in several filters: pictures and files."""
+def _colours(files_of: Mapping[str, Sequence[Path]], folder: Path) -> list[str]:
+    """Return what the page says about targets in several filters, by title: their files and pictures."""
     cards = []
-    for entry in result:
-        pictures = [Path(path) for path in entry.colours if path.endswith(".png")]
-        shown = "".join(page.picture(path.read_bytes(), path.name) for path in pictures if path.is_file())
-        if entry.colours:
-            files = "<br>".join(page.link(path, folder) for path in entry.colours)
-            rows = [("files", files), *(("note", page.text(note)) for note in entry.notes)]
-            body = page.heading(entry.name, 3) + page.facts(rows) + shown
-            cards.append(f'<article class="card">{body}</article>')
+    for title, files in files_of.items():
+        pictures = [path for path in files if path.suffix == ".png" and path.is_file()]
+        shown = "".join(page.picture(path.read_bytes(), path.name) for path in pictures)
+        links = "<br>".join(page.link(path, folder) for path in files)
+        body = page.heading(title, 3) + page.facts([("files", links)]) + shown
+        cards.append(f'<article class="card">{body}</article>')
     return [page.heading("Colours"), *cards] if cards else []
+
+
+def _colours_in(common: Iterable[Path]) -> dict[str, list[Path]]:
+    """Return the files of each target in several filters, by the name of its first stack."""
+    found: dict[str, list[Path]] = {}
+    for file in common:
+        found.setdefault(str(astrodata.open(file).phu["CMNREF"]), []).append(file)
+    for reference, files in found.items():
+        first = files[0].with_name(root_name(reference))
+        others = [first.with_name(first.name + ending) for ending in (CATALOGUE, PICTURE)]
+        files += [path for path in others if path.is_file()]
+    return found
 
 
 def _list(title: str, items: Iterable[str]) -> list[str]:

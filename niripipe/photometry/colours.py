@@ -214,6 +214,8 @@ def column_name(frame: AstroData) -> str:
 
 def _positions(frame: AstroData, offset: Floats) -> tuple[Floats, Floats]:
     """Return right ascensions and declinations of the sources of a stack without an offset, degrees."""
+    if "OBJCAT" not in frame[0].exposed:
+        return np.zeros(0), np.zeros(0)
     lon, lat = (np.asarray(frame[0].OBJCAT[name], float) for name in ("X_WORLD", "Y_WORLD"))
     return lon - offset[0], lat - offset[1]
 
@@ -224,7 +226,7 @@ def pointing_offset(frame: AstroData, reference: AstroData, radius: float = 0.5)
     Parameters
     ----------
     frame, reference : AstroData
-        With OBJCAT.
+        With OBJCAT; without one they have no sources.
     radius : float
         Largest distance of a source in both, arcsec, once the stacks lie on each other.
 

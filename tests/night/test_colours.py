@@ -56,6 +56,10 @@ def test_the_result_and_the_report_list_the_files(coloured):
     page = (result.output_dir / "night.html").read_text()
     assert all(f'href="{name}"' in page for name in names)
     assert "<figcaption>" + names[-1] in page
+    # Of the products alone too; the copies on the grid are not products of reductions.
+    alone = night.report_html(result.output_dir, result.output_dir / "alone.html").read_text()
+    assert "<figcaption>" + names[-1] in alone
+    assert alone.count("<article") == page.count("<article")
 
 
 def test_stacks_on_one_grid_keep_their_light_and_place(coloured):
