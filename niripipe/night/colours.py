@@ -19,6 +19,7 @@ from niripipe.night.frames import root_name
 from niripipe.night.result import JobResult, JobStatus
 from niripipe.photometry import match_catalogues, rgb_picture
 from niripipe.photometry.colours import column_name
+from niripipe.primitives.stack_levels import transparency_varies
 
 __all__ = ["CATALOGUE", "PICTURE", "add_colours"]
 
@@ -177,6 +178,9 @@ class _Made:
             )
         if len(calibrated) < 2:
             return
+        clouded = _names([stack for stack in calibrated if _varied(stack)])
+        if clouded:
+            self._warn(f"the frames differ in transparency in {clouded} (clouds?): colours may be off")
         catalogue = self._file(CATALOGUE)
         self._make(
             [catalogue],
@@ -222,6 +226,13 @@ def _write_catalogue(stacks: Sequence[AstroData], path: Path) -> None:
     table.meta = {"comments": [f"{key}: {_plain(value)}" for key, value in table.meta.items()]}
     with atomic_file(path) as file:
         table.write(file, format="fits")
+
+
+def _varied(stack: AstroData) -> bool:
+    if "STACKING" not in stack.tables:
+        return False
+    rows = stack.columns("STACKING")
+    return transparency_varies(rows["FLUX"], rows["FLUXERR"])
 
 
 def _names(stacks: Sequence[AstroData]) -> str:

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from niripipe.algorithms.arrays import Float64
 from niripipe.algorithms.combine import Combined, NoiseModel
@@ -22,7 +23,7 @@ from niripipe.logutils import get_logger
 from niripipe.primitives.base import Frames, raw_name
 from niripipe.primitives.stack_params import AlignedCombineParams, CombineParams
 
-__all__ = ["Differences", "differences", "typical_variance", "unlike_the_others"]
+__all__ = ["Differences", "differences", "transparency_varies", "typical_variance", "unlike_the_others"]
 
 log = get_logger(__name__)
 
@@ -155,7 +156,7 @@ class Differences:
                     name,
                     100 * rejected[k],
                 )
-        if (np.abs(levels.flux - 1) > np.fmax(_TRANSPARENCY, 3 * levels.flux_error)).any():
+        if transparency_varies(levels.flux, levels.flux_error):
             log.warning(
                 "fluxes of the frames are %.2f to %.2f of their mean (clouds?): the stack has the mean; %s",
                 levels.flux.min(),
@@ -281,3 +282,15 @@ def _doubt(frame: AstroData) -> float:
     if not frame.phu.get("ALGNFLAG", False):
         return 0.0
     return float(frame.phu.get("ALGNERR", math.inf))
+
+
+def transparency_varies(flux: ArrayLike, error: ArrayLike) -> bool:
+    """Return whether the fluxes of frames over their mean differ by more than their errors explain.
+
+    Parameters
+    ----------
+    flux, error : array-like of float, shape (n,)
+        Columns FLUX and FLUXERR of STACKING; NaN where they are not known.
+    """
+    values, errors = np.asarray(flux, float), np.asarray(error, float)
+    return bool((np.abs(values - 1) > np.fmax(_TRANSPARENCY, 3 * errors)).any())
