@@ -115,7 +115,8 @@ def _why_alone(stack: AstroData, others: Sequence[AstroData]) -> str:
     """Return why a stack is not combined with those of its target in other filters; empty without one."""
     for other in others:
         if other.object() == stack.object() and column_name(other) != column_name(stack):
-            return f"no colours with {other.filename} ({column_name(other)}): {_why_not(stack, other)}"
+            if why := _why_not(stack, other):
+                return f"no colours with {other.filename} ({column_name(other)}): {why}"
     return ""
 
 

@@ -165,7 +165,7 @@ def test_a_filter_without_a_zero_point_is_only_on_the_grid(coloured, tmp_path):
     assert any("transparency in J" in note for note in noted[0].notes)
 
 
-def test_fields_aside_and_moving_targets_are_said(coloured, tmp_path, caplog):
+def test_fields_aside_and_other_cameras_are_said(coloured, tmp_path, caplog):
     _, result, _ = coloured
     noted = add_colours(copies(result, tmp_path, K=aside, J=other_camera))
     assert not any(entry.colours for entry in noted)
@@ -195,9 +195,9 @@ def without_zero_point(stack):
 
 
 def clouded(stack):
-    flux = stack.columns("STACKING")["FLUX"].copy()
-    flux[0] = 0.7
-    stack.set_columns("STACKING", {"FLUX": flux})
+    table = stack.STACKING
+    table["FLUX"][0] = 0.7
+    stack.STACKING = table
 
 
 def aside(stack):
