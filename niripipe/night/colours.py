@@ -114,9 +114,9 @@ def _fields(found: Mapping[int, JobResult]) -> tuple[list[list[Member]], dict[in
 def _why_alone(stack: AstroData, others: Sequence[AstroData]) -> str:
     """Return why a stack is not combined with those of its target in other filters; empty without one."""
     for other in others:
-        if other.object() == stack.object() and column_name(other) != column_name(stack):
-            if why := _why_not(stack, other):
-                return f"no colours with {other.filename} ({column_name(other)}): {why}"
+        same_target = other.object() == stack.object() and column_name(other) != column_name(stack)
+        if same_target and (why := _why_not(stack, other)):
+            return f"no colours with {other.filename} ({column_name(other)}): {why}"
     return ""
 
 
