@@ -15,14 +15,17 @@ from niripipe.errors import InputError
 from niripipe.photometry.apertures import circle_sums, is_available, local_sky, star_sum
 from niripipe.photometry.corrections import Correction, correction_of_stars, isolated
 from niripipe.photometry.zeropoint import POGSON
-from niripipe.primitives.objcat import sources, typical_of_bright, unit_of
+from niripipe.primitives.objcat import sources, unit_of
 
-__all__ = ["calibrate_catalogue", "radius_name"]
+__all__ = ["calibrate_catalogue", "radius_name", "typical_width"]
 
 Floats = NDArray[np.float64]
 
 _BRIGHT: Final = 50.0
 """Stars of this S/N give the aperture corrections."""
+
+_LEAST_SNR: Final = 15.0
+"""Sources of this S/N tell the FWHM of stars."""
 
 _STARLIKE: Final = 0.15
 """Stars differ in FWHM from the typical one by less than this part."""
@@ -103,7 +106,7 @@ def _add_magnitudes(frame: AstroData, table: Any, radii: Sequence[float], standa
         warnings.append("the stack follows a moving target: its stars tell nothing about apertures")
     beyond = 10 ** (0.4 * float(frame.phu.get("ZPAPCOR", 0.0)))
     if growth is not None and reach < factor:
-        beyond_reach = beyond * float(np.interp(factor, *growth) / np.interp(reach, *growth))
+        beyond_reach = beyond * _share(growth, factor) / _share(growth, reach)
     else:
         beyond_reach = beyond
     sources_of: set[str] = set()
@@ -146,10 +149,25 @@ def _width(frame: AstroData, table: Any, *, trailed: bool) -> float:
         if np.isfinite(known).any():
             return float(np.nanmedian(known))
     listed = sources(frame)
-    width = typical_of_bright(
-        np.asarray(table["FWHM_IMAGE"], float), listed.flux, listed.flux_error, listed.suspect
+    width = typical_width(
+        np.asarray(table["FWHM_IMAGE"], float)[~listed.suspect],
+        (listed.flux / listed.flux_error)[~listed.suspect],
     )
     return width if np.isfinite(width) and width > 1 else listed.fwhm
+
+
+def typical_width(width: Floats, snr: Floats) -> float:
+    """Return the median of the widths of sources, weighted by their S/N; NaN without one of S/N 15.
+
+    Noise widens faint sources: at S/N 20 by a tenth, by which the share of the light in a small aperture
+    changes as much.
+    """
+    bright = np.flatnonzero(np.isfinite(width) & (snr >= _LEAST_SNR))
+    if not bright.size:
+        return float("nan")
+    order = bright[np.argsort(width[bright])]
+    total = np.cumsum(snr[order])
+    return float(width[order[np.searchsorted(total, total[-1] / 2)]])
 
 
 def _stars(
@@ -248,10 +266,18 @@ def _growth(standard: AstroData) -> tuple[Floats, Floats] | None:
 def _from_growth(growth: tuple[Floats, Floats] | None, radius: float) -> Correction:
     if growth is None:
         return Correction(1.0, 0.0, 0)
-    share = float(np.interp(radius, *growth))
+    share = _share(growth, radius)
     # Seeing differs between standard and stack: by a tenth, the share does by as much as this.
-    wider = float(np.interp(radius / 1.1, *growth))
+    wider = _share(growth, radius / 1.1)
     return Correction(1 / max(share, 1e-3), abs(share - wider) / max(share, 1e-3) ** 2, 0)
+
+
+def _share(growth: tuple[Floats, Floats], radius: float) -> float:
+    """Return the share of the light within a radius (FWHM): straight lines between the points lose 2 % of it."""
+    from scipy.interpolate import PchipInterpolator
+
+    radii, shares = growth
+    return float(PchipInterpolator(radii, shares)(np.clip(radius, radii[0], radii[-1])))
 
 
 def _times(correction: Correction, factor: float) -> Correction:
