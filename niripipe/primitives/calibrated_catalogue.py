@@ -149,10 +149,8 @@ def _width(frame: AstroData, table: Any, *, trailed: bool) -> float:
         if np.isfinite(known).any():
             return float(np.nanmedian(known))
     listed = sources(frame)
-    width = typical_width(
-        np.asarray(table["FWHM_IMAGE"], float)[~listed.suspect],
-        (listed.flux / listed.flux_error)[~listed.suspect],
-    )
+    snr = np.where(listed.suspect, 0.0, listed.flux / listed.flux_error)
+    width = typical_width(np.asarray(table["FWHM_IMAGE"], float), snr)
     return width if np.isfinite(width) and width > 1 else listed.fwhm
 
 
@@ -273,7 +271,7 @@ def _from_growth(growth: tuple[Floats, Floats] | None, radius: float) -> Correct
 
 
 def _share(growth: tuple[Floats, Floats], radius: float) -> float:
-    """Return the share of the light within a radius (FWHM): straight lines between the points lose 2 % of it."""
+    """Return the share of the light within a radius (FWHM); straight lines between points would lose 2 %."""
     from scipy.interpolate import PchipInterpolator
 
     radii, shares = growth
