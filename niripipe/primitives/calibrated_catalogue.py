@@ -272,10 +272,12 @@ def _from_growth(growth: tuple[Floats, Floats] | None, radius: float) -> Correct
 
 def _share(growth: tuple[Floats, Floats], radius: float) -> float:
     """Return the share of the light within a radius (FWHM); straight lines between points would lose 2 %."""
-    from scipy.interpolate import PchipInterpolator
+    from scipy.interpolate import CubicSpline
 
     radii, shares = growth
-    return float(PchipInterpolator(radii, shares)(np.clip(radius, radii[0], radii[-1])))
+    # In the core the share grows with the area.
+    area, share = np.append(0.0, radii**2), np.append(0.0, shares)
+    return float(CubicSpline(area, share)(min(radius, radii[-1]) ** 2))
 
 
 def _times(correction: Correction, factor: float) -> Correction:
