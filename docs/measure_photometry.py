@@ -201,7 +201,8 @@ def star_table(found: Measured) -> str:
             use = true & np.isfinite(difference)
             if use.sum() < 5:
                 continue
-            weights = error[use] ** -2
+            # Not by the errors: those of stars that noise makes brighter are smaller.
+            weights = (snr[use] / 1.0857) ** 2
             mean = float(np.average(difference[use], weights=weights))
             pulls = difference[use] / error[use]
             rows.append(

@@ -27,6 +27,9 @@ _BRIGHT: Final = 50.0
 _LEAST_SNR: Final = 15.0
 """Sources of this S/N tell the FWHM of stars."""
 
+_WIDTH_ERROR: Final = 0.03
+"""How well the FWHM of a stack without bright stars is known, as a part of it."""
+
 _STARLIKE: Final = 0.15
 """Stars differ in FWHM from the typical one by less than this part."""
 
@@ -265,8 +268,7 @@ def _from_growth(growth: tuple[Floats, Floats] | None, radius: float) -> Correct
     if growth is None:
         return Correction(1.0, 0.0, 0)
     share = _share(growth, radius)
-    # Seeing differs between standard and stack: by a tenth, the share does by as much as this.
-    wider = _share(growth, radius / 1.1)
+    wider = _share(growth, radius / (1 + _WIDTH_ERROR))
     return Correction(1 / max(share, 1e-3), abs(share - wider) / max(share, 1e-3) ** 2, 0)
 
 
