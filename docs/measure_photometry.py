@@ -229,11 +229,12 @@ def cloud_table(found: Measured) -> str:
     """Return what was said of frames that a cloud dims, and of the others."""
     dimmed, left_out, noisy = np.array(found.frames, bool).T
     rows = [
-        [label, str(int(which.sum())), str(int((which & left_out).sum())), str(int((which & noisy).sum()))]
+        [label, *(str(int((which & said).sum())) for said in (which, left_out, noisy, left_out | noisy))]
         for label, which in (("dimmed by a cloud", dimmed), ("clear", ~dimmed))
     ]
     return markdown_table(
-        ["frames of standards", "number", "left out", "said to scatter by more than noise"], rows
+        ["frames of standards", "number", "left out", "their standard scatters by more than noise", "either"],
+        rows,
     )
 
 
