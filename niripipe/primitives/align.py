@@ -62,9 +62,9 @@ class Align(PrimitivesBase):
         """Correct the WCS of each frame relative to the first frame's.
 
         The sources of each frame are matched with those of a reference within `first_pass` of where the
-        two WCS put them, if need be within `last_pass`, and the shift (with a rotation where ten or more
-        pairs ask for it, on request with scale) is the mean over the matched pairs, weighted by their errors
-        and a common scatter. A frame whose
+        two WCS put them, if need be within `last_pass`, and the shift (with a rotation where ten pairs ask
+        for it, or five without a good shift, on request with scale) is the mean over the matched pairs,
+        weighted by their errors and a common scatter. A frame whose
         sources do not give a trustworthy answer is aligned by correlating the images, and one that shows
         nothing by the telescope's offsets. A single bright star near its place is enough.
 

@@ -64,7 +64,7 @@ class AdjustWCSToReferenceParams(SuffixParams, suffix="_wcsCorrected"):
     min_sources: int = Field(3, ge=1, description="matched sources that are needed")
     cull_sources: bool = Field(False, description="use good stars only")
     rotate: bool | None = Field(
-        None, description="allow a rotation; None: where ten or more pairs ask for it"
+        None, description="allow a rotation; None: where ten pairs ask for it, or five without a good shift"
     )
     scale: bool = Field(False, description="allow a change of scale")
     distortion: Choice = Field(
