@@ -3,9 +3,9 @@
 Fields have 0 to 300 stars, dithers up to half a frame (60 arcsec at f/6), errors of the pointing of 0, 0.3,
 5 or 30 arcsec, rotations that the header does not know up to 0.5 degrees, and a seeing of 3 to 25 pixels.
 Positions are known to the maker of the frames alone. A shift is wrong beyond 0.2 pixel or 0.05 FWHM,
-whichever is larger, at the stars that a frame shares with the reference: few stars show no rotation, so that
-a shift can only be right for them. A frame is good if it shares three stars of S/N 30 with the reference, six
-where the pointing is wrong by 5 arcsec or more.
+whichever is larger, in the mean of the stars that a frame and the reference show a FWHM inside their edges,
+weighted by S/N: few stars show no rotation, so that a shift can only be right for them. A frame is good if
+it shares three stars of S/N 30 with the reference, six where the pointing is wrong by 5 arcsec or more.
 """
 
 from __future__ import annotations
